@@ -1,0 +1,63 @@
+# How every target of the project is made: one library per folder, one test program per folder of tests.
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
+set(CMAKE_LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/lib")
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release)
+endif()
+
+find_program(PERMAFROST_CCACHE ccache)
+if(PERMAFROST_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${PERMAFROST_CCACHE}")
+endif()
+
+add_library(permafrost_options INTERFACE)
+target_include_directories(permafrost_options INTERFACE "${CMAKE_SOURCE_DIR}" "${CMAKE_BINARY_DIR}/generated")
+# No fast-math and no contraction chosen by the compiler: the same source must give the same bits everywhere.
+# -Wno-restrict: GCC 12 warns falsely on string concatenation (GCC bug 105329).
+target_compile_options(permafrost_options INTERFACE -Wall -Wextra -Wconversion -Werror -Wno-restrict -ffp-contract=off)
+if(PERMAFROST_SANITIZE)
+  target_compile_options(permafrost_options INTERFACE "-fsanitize=${PERMAFROST_SANITIZE}" -fno-omit-frame-pointer -g1)
+  target_link_options(permafrost_options INTERFACE "-fsanitize=${PERMAFROST_SANITIZE}")
+endif()
+
+# permafrost_add_library(name SOURCES a.cc b.cc DEPENDS other_library ...)
+# Sources ending in _avx512.cc / _amx.cc get the instruction set their name says; callers choose at run time.
+function(permafrost_add_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(${name} PUBLIC permafrost_options ${ARG_DEPENDS})
+  foreach(source ${ARG_SOURCES})
+    if(source MATCHES "_avx2\\.cc$")
+      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
+    elseif(source MATCHES "_avx512\\.cc$")
+      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
+        "-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512bf16;-mprefer-vector-width=512")
+    elseif(source MATCHES "_amx\\.cc$")
+      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
+        "-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512bf16;-mamx-tile;-mamx-bf16;-mprefer-vector-width=512")
+    endif()
+  endforeach()
+endfunction()
+
+# permafrost_add_test(name SOURCES a_test.cc ... DEPENDS library ... [LABELS unit] [TIMEOUT seconds])
+# One GoogleTest program per folder of tests, discovered as one CTest test per program.
+function(permafrost_add_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPENDS;LABELS" ${ARGN})
+  if(NOT ARG_LABELS)
+    set(ARG_LABELS unit)
+  endif()
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE permafrost_test_support ${ARG_DEPENDS})
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT}
+    ENVIRONMENT "PERMAFROST_GOLDENS=${CMAKE_SOURCE_DIR}/tests/goldens")
+endfunction()

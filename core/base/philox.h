@@ -1,0 +1,53 @@
+#pragma once
+#include <array>
+#include <cstdint>
+
+namespace permafrost {
+
+/// Philox4x32-10: four 32-bit words as a pure function of (counter, key).
+/// Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);
+
+/// What a stream of random numbers is for; part of its address, so two uses never share numbers.
+enum class RandomPurpose : uint32_t {
+  kInit = 1,          ///< parameter initialisation; sample = parameter name hash
+  kDataOrder = 2,     ///< shuffling; sample = index
+  kAugment = 3,       ///< image augmentation; sample = sample id
+  kDropout = 4,       ///< dropout masks; sample = sample id, layer = operation
+  kAnswerChoice = 5,  ///< drawing one of several answers or captions
+  kSynthetic = 6,     ///< generated data
+};
+
+/// Counter-based random numbers addressed by (seed, purpose, epoch, sample, layer): no state to save, any draw can
+/// be recomputed alone. Copyable; `next…` walks the last counter word.
+class Random {
+ public:
+  Random(uint64_t seed, RandomPurpose purpose, uint32_t epoch = 0, uint64_t sample = 0, uint32_t layer = 0);
+
+  uint32_t next_u32();
+  uint64_t next_u64();
+  /// Uniform in [0, 1) with 24 bits.
+  float next_float();
+  /// Uniform in [0, 1) with 53 bits.
+  double next_double();
+  /// Uniform integer in [0, n), n > 0, without modulo bias.
+  uint64_t next_below(uint64_t n);
+  /// Standard normal (Box-Muller, computed in double).
+  double next_normal();
+
+  /// The four words of block `index` of this stream, independent of how many were drawn.
+  std::array<uint32_t, 4> block(uint32_t index) const;
+
+ private:
+  std::array<uint32_t, 4> counter_;  // {block index, sample low, sample high ^ layer mix, epoch}
+  std::array<uint32_t, 2> key_;
+  std::array<uint32_t, 4> words_{};
+  uint32_t next_block_ = 0;
+  uint32_t used_ = 4;
+};
+
+/// A bijection of [0, size) chosen by key: position -> element, O(1) memory and time, so that a shuffled order
+/// can be entered anywhere. Four-round Feistel network on Philox with cycle walking.
+uint64_t permute_index(uint64_t position, uint64_t size, uint64_t seed, uint32_t epoch);
+
+}  // namespace permafrost

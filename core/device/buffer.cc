@@ -1,0 +1,62 @@
+#include "core/device/buffer.h"
+
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "core/base/check.h"
+#include "core/base/narrow.h"
+
+namespace permafrost {
+
+Buffer::Buffer(std::string name, int64_t bytes, Device device) : name_(std::move(name)), bytes_(bytes) {
+  PERMAFROST_CHECK(bytes >= 0, "Buffer ", name_, ": bytes must not be negative; got ", bytes);
+  if (device.kind != DeviceKind::kCpu)
+    fail(ErrorKind::kNotBuilt, "Buffer ", name_, ": only CPU memory is built; configure with a CUDA preset");
+  if (bytes == 0) return;
+  constexpr int64_t kHuge = int64_t{2} << 20;
+  const bool huge = bytes >= kHuge;
+  mapping_bytes_ = narrow<size_t>(huge ? round_up(bytes, kHuge) + kHuge : round_up(bytes, 4096));
+  mapping_ = mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapping_ == MAP_FAILED) {
+    mapping_ = nullptr;
+    fail(ErrorKind::kStorage, "Buffer ", name_, ": cannot map ", bytes, " bytes of memory: ", std::strerror(errno));
+  }
+  data_ = static_cast<std::byte*>(mapping_);
+  if (huge) {
+    const auto address = reinterpret_cast<uintptr_t>(data_);
+    data_ = reinterpret_cast<std::byte*>((address + kHuge - 1) / kHuge * kHuge);
+    // Advice only: without it everything still works, a little slower.
+    madvise(data_, narrow<size_t>(round_up(bytes, kHuge)), MADV_HUGEPAGE);
+  }
+}
+
+Buffer::Buffer(Buffer&& other) noexcept
+    : name_(std::move(other.name_)),
+      data_(std::exchange(other.data_, nullptr)),
+      bytes_(std::exchange(other.bytes_, 0)),
+      mapping_(std::exchange(other.mapping_, nullptr)),
+      mapping_bytes_(std::exchange(other.mapping_bytes_, 0)) {}
+
+Buffer& Buffer::operator=(Buffer&& other) noexcept {
+  if (this != &other) {
+    release();
+    name_ = std::move(other.name_);
+    data_ = std::exchange(other.data_, nullptr);
+    bytes_ = std::exchange(other.bytes_, 0);
+    mapping_ = std::exchange(other.mapping_, nullptr);
+    mapping_bytes_ = std::exchange(other.mapping_bytes_, 0);
+  }
+  return *this;
+}
+
+Buffer::~Buffer() { release(); }
+
+void Buffer::release() noexcept {
+  if (mapping_) munmap(mapping_, mapping_bytes_);
+  mapping_ = nullptr;
+}
+
+}  // namespace permafrost

@@ -1,0 +1,66 @@
+#pragma once
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "core/device/device.h"
+
+namespace permafrost {
+
+/// Completion of asynchronous work. Copyable; all copies see the same completion. A default event is complete.
+class Event {
+ public:
+  Event() = default;
+  bool done() const;
+  /// Blocks until complete; rethrows the error of the work, if it failed.
+  void wait() const;
+
+ private:
+  friend class Stream;
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+/// An ordered queue of work. On CPU: one thread that runs tasks in order.
+class Stream {
+ public:
+  explicit Stream(Device device);
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  Device device() const { return device_; }
+  /// Appends a task; the event completes when it has run. An exception of the task is kept in its event.
+  Event submit(std::function<void()> task);
+
+ private:
+  void work();
+  struct Item;
+  Device device_;
+  std::mutex mutex_;
+  std::condition_variable ready_;
+  std::deque<Item> items_;
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+/// Non-owning: where to put work. `StreamView::caller()` runs it at once on the calling thread, and the event
+/// returned is already complete; that is the ordinary case on CPU.
+class StreamView {
+ public:
+  StreamView(Stream& stream) : stream_(&stream) {}  // NOLINT: a view is meant to convert
+  static StreamView caller() { return StreamView(); }
+  StreamView(std::nullptr_t) = delete;
+
+  /// Errors of work run on the calling thread are thrown here; errors of queued work by Event::wait.
+  Event submit(std::function<void()> task) const;
+
+ private:
+  StreamView() = default;
+  Stream* stream_ = nullptr;
+};
+
+}  // namespace permafrost

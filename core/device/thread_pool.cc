@@ -1,0 +1,125 @@
+#include "core/device/thread_pool.h"
+
+#include <immintrin.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+
+#include "core/base/check.h"
+
+namespace permafrost {
+
+namespace {
+// Kernels follow each other within microseconds: a short spin saves the wake-up, a longer one would take the core
+// from another rank when there are more ranks than cores.
+constexpr auto kSpin = std::chrono::microseconds(20);
+
+template <typename Ready>
+bool spin_until(Ready ready) {
+  const auto end = std::chrono::steady_clock::now() + kSpin;
+  while (!ready()) {
+    for (int i = 0; i < 32; ++i) _mm_pause();
+    if (std::chrono::steady_clock::now() > end) return ready();
+  }
+  return true;
+}
+}  // namespace
+
+struct ThreadPool::Shared {
+  Function function = nullptr;
+  void* context = nullptr;
+  int64_t blocks = 0;
+  alignas(64) std::atomic<int64_t> next{0};
+  alignas(64) std::atomic<int64_t> generation{0};
+  alignas(64) std::atomic<int> busy{0};
+  std::atomic<bool> stopping{false};
+  std::mutex mutex;
+  std::condition_variable started, finished;
+  std::exception_ptr error;  // guarded by mutex
+};
+
+ThreadPool::ThreadPool(int threads) : shared_(std::make_unique<Shared>()) {
+  PERMAFROST_CHECK(threads >= 1, "ThreadPool: threads must be at least 1; got ", threads);
+  for (int thread = 1; thread < threads; ++thread) {
+    workers_.emplace_back([this, thread] {
+      Shared& s = *shared_;
+      int64_t seen = 0;
+      while (true) {
+        const auto changed = [&] { return s.generation.load(std::memory_order_acquire) != seen; };
+        if (!spin_until(changed)) {
+          std::unique_lock lock(s.mutex);
+          s.started.wait(lock, changed);
+        }
+        seen = s.generation.load(std::memory_order_acquire);
+        if (s.stopping.load(std::memory_order_relaxed)) return;
+        take_blocks(thread);
+        if (s.busy.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+          const std::lock_guard lock(s.mutex);
+          s.finished.notify_one();
+        }
+      }
+    });
+  }
+}
+
+ThreadPool::~ThreadPool() {
+  {
+    const std::lock_guard lock(shared_->mutex);
+    shared_->stopping.store(true, std::memory_order_relaxed);
+    shared_->generation.fetch_add(1, std::memory_order_release);
+  }
+  shared_->started.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+void ThreadPool::take_blocks(int thread) {
+  Shared& s = *shared_;
+  try {
+    while (true) {
+      const int64_t block = s.next.fetch_add(1, std::memory_order_relaxed);
+      if (block >= s.blocks) return;
+      s.function(s.context, block, thread);
+    }
+  } catch (...) {
+    s.next.store(s.blocks, std::memory_order_relaxed);
+    const std::lock_guard lock(s.mutex);
+    if (!s.error) s.error = std::current_exception();
+  }
+}
+
+void ThreadPool::run_erased(int64_t blocks, Function function, const void* context) {
+  if (blocks <= 0) return;
+  void* body = const_cast<void*>(context);
+  if (workers_.empty() || blocks == 1) {
+    for (int64_t block = 0; block < blocks; ++block) function(body, block, 0);
+    return;
+  }
+  Shared& s = *shared_;
+  {
+    const std::lock_guard lock(s.mutex);
+    s.function = function;
+    s.context = body;
+    s.blocks = blocks;
+    s.error = nullptr;
+    s.next.store(0, std::memory_order_relaxed);
+    s.busy.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+    s.generation.fetch_add(1, std::memory_order_release);
+  }
+  s.started.notify_all();
+  take_blocks(0);
+  const auto idle = [&] { return s.busy.load(std::memory_order_acquire) == 0; };
+  if (!spin_until(idle)) {
+    std::unique_lock lock(s.mutex);
+    s.finished.wait(lock, idle);
+  }
+  std::exception_ptr error;
+  {
+    const std::lock_guard lock(s.mutex);
+    error = s.error;
+  }
+  if (error) std::rethrow_exception(error);
+}
+
+}  // namespace permafrost

@@ -1,0 +1,43 @@
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+namespace permafrost {
+
+/// Runs numbered blocks on a fixed set of threads. Kernels cut their work into blocks by shape alone, so results
+/// never depend on the number of threads; only who computes a block does.
+class ThreadPool {
+ public:
+  /// threads >= 1, the caller included: ThreadPool(1) starts no thread and runs everything inline.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  /// Calls body(block, thread) for every block in [0, blocks), thread in [0, threads()); returns when all are done.
+  /// Blocks are handed out dynamically. The first exception is rethrown here after all threads stopped taking blocks.
+  /// Not reentrant: a body must not call run on the same pool.
+  template <typename Body>
+  void run(int64_t blocks, Body&& body) {
+    run_erased(blocks, [](void* context, int64_t block, int thread) {
+      (*static_cast<std::remove_reference_t<Body>*>(context))(block, thread);
+    }, &body);
+  }
+
+ private:
+  using Function = void (*)(void*, int64_t, int);
+  struct Shared;
+  void run_erased(int64_t blocks, Function function, const void* context);
+  void take_blocks(int thread);
+
+  std::unique_ptr<Shared> shared_;
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace permafrost

@@ -1,0 +1,66 @@
+"""Writes the golden files beside this script. See README.md for what is in them.
+
+    python tests/goldens/make.py [family ...] [--tokenizers DIR]
+"""
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import torch  # noqa: E402
+
+import store  # noqa: E402
+
+
+def families(tokenizers):
+    """Name -> function; imports inside, so that one family needs its own packages only."""
+    def op(name):
+        return lambda: getattr(__import__("ops"), f"make_{name}")()
+
+    def own(module, function):
+        return lambda: getattr(__import__(module), function)()
+
+    table = {name: op(name) for name in ("attention", "cross_entropy", "activations", "layer_norm", "adamw", "clip")}
+    table.update({
+        "philox": own("philox", "make_philox"),
+        "vit": own("vit", "make_vit"),
+        "opt": own("opt", "make_opt"),
+        "epalm": own("epalm", "make_epalm"),
+        "bpe": lambda: __import__("bpe").make_bpe(tokenizers),
+        "resize": own("pixels", "make_resize"),
+        "transforms": own("pixels", "make_transforms"),
+        "images": own("images", "make_images"),
+    })
+    return table
+
+
+def total_bytes():
+    return sum(f.stat().st_size for f in store.HERE.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
+
+
+def main():
+    names = list(families(None))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("family", nargs="*", help="one or more of: " + ", ".join(names) + " (default: all)")
+    parser.add_argument("--tokenizers", type=Path, help="folder with opt/ and gpt2/, each with vocab.json and merges.txt (family bpe)")
+    arguments = parser.parse_args()
+    unknown = set(arguments.family) - set(names)
+    if unknown:
+        parser.error(f"no family called {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    chosen = arguments.family or names
+    if "bpe" in chosen and arguments.tokenizers is None:
+        parser.error("family bpe needs --tokenizers DIR (or name the other families)")
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    table = families(arguments.tokenizers)
+    for name in chosen:
+        table[name]()
+        print(f"{name}: done")
+    print(f"all goldens: {total_bytes() / 1024:.0f} KiB of {store.LIMIT_BYTES / 1024:.0f}")
+    if total_bytes() > store.LIMIT_BYTES:
+        sys.exit("the golden files are over their limit")
+
+
+if __name__ == "__main__":
+    main()
