@@ -1,0 +1,53 @@
+#pragma once
+#include "core/device/context.h"
+#include "core/kernels/kernel_types.h"
+#include "core/tensor/tensor.h"
+
+namespace permafrost {
+
+/// Which keys a query may see, apart from the valid lengths.
+enum class MaskKind : uint8_t {
+  kNone,               ///< all
+  kCausal,             ///< query t sees keys 0..t
+  kCausalOpenFirst,    ///< causal, but query 0 sees every key (eP-ALM's published VIS row); key 0 is seen by all anyway
+  kExplicit,           ///< `allowed` says
+};
+
+/// lengths: (B) i32, keys at or behind lengths[b] are hidden from every query; undefined = all S keys valid.
+/// allowed: (B, T, S) u8, only for kExplicit; combined with lengths.
+/// open_row_sees_padding: with kCausalOpenFirst, query 0 also sees keys behind the valid length (as published).
+struct AttentionMask {
+  MaskKind kind = MaskKind::kNone;
+  Tensor lengths, allowed;
+  bool open_row_sees_padding = false;
+};
+
+/// Scaled dot-product attention, forward: out = softmax(scale q k^T + mask) v per head; softmax in f32.
+/// q: (B, T, H, D), k, v: (B, S, H, D), out: (B, T, H, D), all f32 or all bf16. Only the (H, D) part of q, k, v must be
+/// contiguous: `stride_q/k/v` elements lie between consecutive tokens (0 = H*D), so that a fused (B, T, 3 H D) product
+/// can be read in place: pass tensors of the shapes above that point at their part.
+/// lse: (B, H, T) f32, log of the softmax denominator, kept for backward; undefined = not kept.
+/// A query that sees no key gives 0 (and lse -inf) and has gradient 0.
+/// Any head size. kCausal with T != S is refused. Scores are never materialised for all T x S x heads at once.
+struct AttentionForward {
+  Tensor q, k, v, out, lse;
+  int64_t stride_q = 0, stride_k = 0, stride_v = 0;
+  float scale = 1.0f;
+  AttentionMask mask;
+};
+void attention_forward(const Context& context, const AttentionForward& args, Tensor workspace);
+
+/// Backward: dq, dk, dv are overwritten (same strides as q, k, v); dq, dk, dv all defined or all of them undefined
+/// one by one when not needed.
+struct AttentionBackward {
+  Tensor q, k, v, out, lse, dout, dq, dk, dv;
+  int64_t stride_q = 0, stride_k = 0, stride_v = 0;
+  float scale = 1.0f;
+  AttentionMask mask;
+};
+void attention_backward(const Context& context, const AttentionBackward& args, Tensor workspace);
+
+int64_t attention_workspace_bytes(bool backward, int64_t batch, int64_t queries, int64_t keys, int64_t heads,
+                                  int64_t head_size, DType dtype, int threads);
+
+}  // namespace permafrost

@@ -1,0 +1,24 @@
+#pragma once
+#include "core/device/context.h"
+#include "core/kernels/kernel_types.h"
+#include "core/tensor/tensor.h"
+
+namespace permafrost {
+
+/// Cross-entropy with label smoothing s: loss_r = (1 - s) * -log p[label] + s * mean_v(-log p[v]); log-sum-exp in f32.
+/// logits: (R, V) f32 or bf16;  labels: (R) i32, -100 = ignored (loss 0, gradient 0)
+/// row_loss: (R) f32, unweighted;  lse: (R) f32, kept for backward (undefined = not kept).
+/// Source: Szegedy et al. 2016, section 7; PyTorch's cross_entropy(label_smoothing=s) agrees.
+/// Errors: InvalidArgument naming the first label out of range.
+void cross_entropy_forward(const Context& context, Tensor logits, Tensor labels, float smoothing, Tensor row_loss,
+                           Tensor lse);
+
+/// dlogits_r = row_weight_r * (softmax - (1 - s) onehot - s / V); row_weight: (R) f32 (dL/d row_loss), 0 for ignored.
+/// dlogits: (R, V) f32 or bf16, overwritten; dlogits == logits is allowed when the dtypes agree.
+void cross_entropy_backward(const Context& context, Tensor logits, Tensor labels, Tensor lse, Tensor row_weight,
+                            float smoothing, Tensor dlogits);
+
+/// loss = sum_r row_weight_r * row_loss_r, in f64 in row order. loss: (1) f64.
+void weighted_sum(const Context& context, Tensor row_loss, Tensor row_weight, Tensor loss);
+
+}  // namespace permafrost

@@ -1,0 +1,28 @@
+#pragma once
+#include "core/device/context.h"
+#include "core/kernels/kernel_types.h"
+#include "core/tensor/tensor.h"
+
+namespace permafrost {
+
+/// Layer normalisation over the last axis, forward: y = (x - mean) rstd gain + bias, rstd = (var + eps)^(-1/2),
+/// population variance, statistics in f32.
+/// x, y: (R, C) f32 or bf16;  gain, bias: (C) f32
+/// mean, rstd: (R) f32, kept for backward; undefined = not kept. y == x is allowed when nothing is kept.
+/// Source: Ba et al. 2016, arXiv 1607.06450, eq. 4; eps inside the root.
+struct LayerNormForward {
+  Tensor x, gain, bias, y, mean, rstd;
+  float eps = 1e-5f;
+};
+void layer_norm_forward(const Context& context, const LayerNormForward& args);
+
+/// Backward. dx (R, C) dtype of dy; dgain, dbias (C) f32; each may be undefined (not needed).
+/// Workspace: layer_norm_workspace_bytes (needed only for dgain, dbias).
+struct LayerNormBackward {
+  Tensor dy, x, gain, mean, rstd, dx, dgain, dbias;
+  GradMode dx_mode = GradMode::kOverwrite, dgain_mode = GradMode::kOverwrite, dbias_mode = GradMode::kOverwrite;
+};
+void layer_norm_backward(const Context& context, const LayerNormBackward& args, Tensor workspace);
+int64_t layer_norm_workspace_bytes(int64_t rows, int64_t width, bool parameter_gradients);
+
+}  // namespace permafrost

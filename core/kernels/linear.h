@@ -1,0 +1,43 @@
+#pragma once
+#include "core/device/context.h"
+#include "core/kernels/kernel_types.h"
+#include "core/tensor/tensor.h"
+
+namespace permafrost {
+
+/// Linear layer, forward: y = activation(x W^T + bias).
+/// x:      (M, K)  f32 or bf16
+/// weight: (N, K)  dtype of x; under f32 compute also bf16 or f16, converted exactly block by block
+/// bias:   (N)     f32; undefined = none
+/// y:      (M, N)  dtype of x, or f32 when x is bf16 (logits)
+/// pre:    (M, N)  dtype of y: x W^T + bias before the activation, kept for backward; undefined = not kept
+/// Accumulates over K in f32 in one order that depends on K alone: the same bits for any thread count, any number of
+/// rows beside it and any memory layout of the weight.
+/// Workspace: linear_workspace_bytes. Errors: ShapeMismatch.
+struct LinearForward {
+  Tensor x, weight, bias, y, pre;
+  Activation activation = Activation::kNone;
+};
+void linear_forward(const Context& context, const LinearForward& args, Tensor workspace);
+
+/// Linear layer, gradient of the input: dx = dy W (overwritten or added).
+/// dy: (M, N) f32 or bf16;  weight: (N, K) as above;  dx: (M, K) dtype of dy.
+struct LinearBackwardInput {
+  Tensor dy, weight, dx;
+  GradMode mode = GradMode::kOverwrite;
+};
+void linear_backward_input(const Context& context, const LinearBackwardInput& args, Tensor workspace);
+
+/// Linear layer, gradients of the parameters: dweight = dy^T x, dbias = column sums of dy.
+/// x: (M, K), dy: (M, N) f32 or bf16;  dweight: (N, K) f32, dbias: (N) f32; either may be undefined (frozen).
+struct LinearBackwardWeight {
+  Tensor x, dy, dweight, dbias;
+  GradMode dweight_mode = GradMode::kOverwrite, dbias_mode = GradMode::kOverwrite;
+};
+void linear_backward_weight(const Context& context, const LinearBackwardWeight& args, Tensor workspace);
+
+enum class LinearPass { kForward, kBackwardInput, kBackwardWeight };
+/// Upper bound of the workspace of a pass, for `threads` threads at most. A pure function of its arguments.
+int64_t linear_workspace_bytes(LinearPass pass, int64_t m, int64_t n, int64_t k, DType compute, DType weight, int threads);
+
+}  // namespace permafrost
