@@ -80,10 +80,4 @@ void Stream::work() {
   }
 }
 
-Event StreamView::submit(std::function<void()> task) const {
-  if (stream_) return stream_->submit(std::move(task));
-  task();
-  return Event();
-}
-
 }  // namespace permafrost

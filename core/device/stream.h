@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "core/device/device.h"
 
@@ -55,8 +56,14 @@ class StreamView {
   static StreamView caller() { return StreamView(); }
   StreamView(std::nullptr_t) = delete;
 
-  /// Errors of work run on the calling thread are thrown here; errors of queued work by Event::wait.
-  Event submit(std::function<void()> task) const;
+  /// Errors of work run on the calling thread are thrown here; errors of queued work by Event::wait. Work run on the
+  /// calling thread is called directly, so nothing is allocated for it.
+  template <typename Task>
+  Event submit(Task&& task) const {
+    if (stream_) return stream_->submit(std::function<void()>(std::forward<Task>(task)));
+    std::forward<Task>(task)();
+    return Event();
+  }
 
  private:
   StreamView() = default;
