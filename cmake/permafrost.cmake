@@ -13,11 +13,13 @@ endif()
 
 find_program(PERMAFROST_CCACHE ccache)
 if(PERMAFROST_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  set(CMAKE_CXX_COMPILER_LAUNCHER "${PERMAFROST_CCACHE}")
+  # Without these two, ccache refuses whatever uses the precompiled header.
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${CMAKE_COMMAND};-E;env;CCACHE_SLOPPINESS=pch_defines,time_macros;${PERMAFROST_CCACHE}")
 endif()
 
 add_library(permafrost_options INTERFACE)
-target_include_directories(permafrost_options INTERFACE "${CMAKE_SOURCE_DIR}" "${CMAKE_BINARY_DIR}/generated")
+target_include_directories(permafrost_options INTERFACE "${CMAKE_SOURCE_DIR}")
+target_include_directories(permafrost_options SYSTEM INTERFACE "${CMAKE_BINARY_DIR}/generated")  # no warnings for protoc's code
 # No fast-math and no contraction chosen by the compiler: the same source must give the same bits everywhere.
 # -Wno-restrict: GCC 12 warns falsely on string concatenation (GCC bug 105329).
 target_compile_options(permafrost_options INTERFACE -Wall -Wextra -Wconversion -Werror -Wno-restrict -ffp-contract=off)
@@ -45,19 +47,44 @@ function(permafrost_add_library name)
   endforeach()
 endfunction()
 
-# permafrost_add_test(name SOURCES a_test.cc ... DEPENDS library ... [LABELS unit] [TIMEOUT seconds])
-# One GoogleTest program per folder of tests, discovered as one CTest test per program.
+# permafrost_add_test(name SOURCES a_test.cc ... DEPENDS library ... [LABELS unit] [TIMEOUT seconds] [RANKS n ...])
+# One GoogleTest program per folder of tests, one CTest test per program: bare, or with RANKS one per rank count,
+# started by launch/mpirun.sh, named name_ranks<n> and labelled mpi besides (LABELS then default to none).
 function(permafrost_add_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPENDS;LABELS" ${ARGN})
-  if(NOT ARG_LABELS)
-    set(ARG_LABELS unit)
-  endif()
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPENDS;LABELS;RANKS" ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
+  if(NOT ARG_SOURCES)
+    message(WARNING "${name}: no sources yet")
+    return()
+  endif()
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE permafrost_test_support ${ARG_DEPENDS})
-  add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT}
-    ENVIRONMENT "PERMAFROST_GOLDENS=${CMAKE_SOURCE_DIR}/tests/goldens")
+  target_precompile_headers(${name} REUSE_FROM permafrost_test_pch)
+  target_compile_options(${name} PRIVATE -fpch-preprocess)
+  if(ARG_RANKS)
+    foreach(ranks ${ARG_RANKS})
+      add_test(NAME ${name}_ranks${ranks} COMMAND "${CMAKE_SOURCE_DIR}/launch/mpirun.sh" -n ${ranks} $<TARGET_FILE:${name}>)
+      permafrost_set_test(${name}_ranks${ranks} LABELS mpi ${ARG_LABELS} TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${ranks})
+    endforeach()
+  else()
+    if(NOT ARG_LABELS)
+      set(ARG_LABELS unit)
+    endif()
+    add_test(NAME ${name} COMMAND ${name})
+    permafrost_set_test(${name} LABELS ${ARG_LABELS} TIMEOUT ${ARG_TIMEOUT} PROCESSORS 1)
+  endif()
+endfunction()
+
+# What every CTest test gets, also those that run a script: permafrost_set_test(name LABELS ... TIMEOUT s PROCESSORS n)
+function(permafrost_set_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT;PROCESSORS" "LABELS" ${ARGN})
+  set(environment "PERMAFROST_GOLDENS=${CMAKE_SOURCE_DIR}/tests/goldens" "PERMAFROST_PROGRAM=${CMAKE_BINARY_DIR}/bin/permafrost")
+  if(PERMAFROST_SANITIZE MATCHES "thread")
+    # libgomp, which comes with oneDNN, synchronises its teams in ways that the thread sanitizer cannot see.
+    list(APPEND environment "OMP_NUM_THREADS=1")
+  endif()
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${ARG_PROCESSORS}
+    ENVIRONMENT "${environment}")
 endfunction()
