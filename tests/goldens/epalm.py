@@ -262,6 +262,14 @@ def gradients(loss, parameters, prefix):
     return {f"{prefix}grad:{k}": torch.zeros_like(p) if g is None else g for (k, p), g in zip(parameters.items(), found)}
 
 
+def keeps_layer(variant_name, key):
+    """Layer outputs cost most bytes: all of them for two variants, the published mode's for the others, the first with adapters."""
+    if variant_name in ("main", "post"):
+        return True
+    mode, _, path = key.partition("/")
+    return mode == "open_published" and ("adapter_type" not in VARIANTS[variant_name] or path == "text.layers.0.out")
+
+
 def variant_case(name, settings, vision, text):
     stored = trainable_values(name, trainable_shapes(settings), settings.get("adapter_layer_norm", False))
     parameters = {k: v.double().requires_grad_() for k, v in stored.items()}
@@ -273,9 +281,7 @@ def variant_case(name, settings, vision, text):
             loss = loss_of(tensors[f"{mode}/logits"], inputs["labels" if scope == "all" else "labels_answer"], norm)
             tensors[f"{mode}/{norm}.{scope}/loss"] = loss
             tensors |= gradients(loss, parameters, f"{mode}/{norm}.{scope}/")
-    if with_adapters:  # the other layers would only cost bytes
-        last = len(text.model.decoder.layers) - 1
-        tensors = {k: v for k, v in tensors.items() if ".layers." not in k or "grad:" in k or k.endswith((".layers.0.out", f".layers.{last}.out"))}
+    tensors = {k: v for k, v in tensors.items() if "grad:" in k or ".layers." not in k or keeps_layer(name, k)}
     save(f"epalm_{name}_adapter", stored, settings)
     save(f"epalm_{name}", inputs | tensors, settings)
 
