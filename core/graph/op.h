@@ -1,0 +1,98 @@
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "core/device/context.h"
+#include "core/kernels/kernel_types.h"
+#include "core/tensor/tensor.h"
+
+namespace permafrost {
+
+enum class Pass : uint8_t { kForward, kBackward };
+
+/// A set of operand positions: bit i stands for input (or parameter, or output) i.
+using BitMask = uint32_t;
+constexpr BitMask bit(size_t i) { return BitMask{1} << i; }
+constexpr bool has(BitMask mask, size_t i) { return (mask >> i & 1u) != 0; }
+
+/// Which gradients backward must produce. Found by need propagation; empty means backward is never called.
+struct Needs {
+  BitMask inputs = 0;  ///< dX wanted: something trainable lies upstream of the input
+  BitMask params = 0;  ///< dW wanted: the parameter is trainable
+  bool any() const { return (inputs | params) != 0; }
+};
+
+/// What backward reads besides the gradients of the outputs; the rest may be released after forward.
+struct BackwardUse {
+  BitMask inputs = 0;   ///< values of inputs
+  BitMask outputs = 0;  ///< values of outputs
+  BitMask params = 0;   ///< weights read again (a sharded unit is gathered again for them)
+  bool clobbers_dout = false;  ///< backward may overwrite the gradients of its outputs
+};
+
+/// Shapes and dtypes of one use of an operation.
+struct OpSpecs {
+  std::vector<TensorSpec> inputs, outputs;
+  std::vector<Shape> params;
+};
+
+/// Floating-point operations (a multiply-add counts as two) of one use.
+struct OpFlops {
+  double forward = 0, backward_inputs = 0, backward_params = 0;
+};
+
+struct ForwardArgs {
+  std::span<const Tensor> inputs, params, outputs, saved;
+  Tensor workspace;
+};
+
+/// Tensors that `backward_use` does not name, and gradients that are not needed, are undefined. Gradients of values
+/// have the graph's compute dtype, also where the value itself is wider (f32 logits under bf16 compute); gradients of
+/// parameters are f32. The operation that makes the loss gets an undefined doutput: backward starts there.
+struct BackwardArgs {
+  std::span<const Tensor> inputs, params, outputs, saved;
+  std::span<const Tensor> doutputs;
+  std::span<const Tensor> dinputs;
+  std::span<const GradMode> dinput_modes;
+  std::span<const Tensor> dparams;  ///< f32
+  std::span<const GradMode> dparam_modes;
+  Tensor workspace;
+};
+
+/// One kind of computation with its derivative. An instance holds constants only (an epsilon, a scale); forward and
+/// backward are functions of their arguments: no hidden state, no allocation, no collective.
+class Op {
+ public:
+  virtual ~Op() = default;
+  virtual std::string_view kind() const = 0;
+
+  /// Specs of the outputs. Throws ShapeMismatch; the graph adds the scope to the message.
+  virtual std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs, std::span<const Shape> params) const = 0;
+
+  virtual BackwardUse backward_use(const Needs& needs) const = 0;
+
+  /// Buffers that forward writes for backward (statistics, pre-activations), given what backward must produce.
+  virtual std::vector<TensorSpec> saved(const OpSpecs&, const Needs&) const { return {}; }
+
+  virtual int64_t workspace_bytes(const OpSpecs&, Pass, const Needs&, int /*threads*/) const { return 0; }
+
+  virtual OpFlops flops(const OpSpecs&) const { return {}; }
+
+  /// An input whose memory output 0 may take over when nobody reads that input afterwards.
+  virtual std::optional<size_t> in_place_input() const { return std::nullopt; }
+
+  /// Inputs whose gradient *is* the gradient of output 0 (addition): the plan may let them share memory, and then
+  /// passes the shared tensor as dinput; backward must do nothing when dinput and doutput are the same memory.
+  virtual BitMask passes_gradient(const OpSpecs&) const { return 0; }
+
+  /// False for an input whose gradient can only be overwritten; the plan then adds through a temporary.
+  virtual bool adds_input_gradient(size_t /*input*/) const { return true; }
+
+  virtual void forward(const Context& context, const ForwardArgs& args) const = 0;
+  virtual void backward(const Context& context, const BackwardArgs& args) const = 0;
+};
+
+}  // namespace permafrost
