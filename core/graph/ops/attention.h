@@ -1,0 +1,24 @@
+#pragma once
+#include "core/graph/graph.h"
+#include "core/kernels/attention.h"
+
+namespace permafrost {
+
+/// What an attention in a graph is made of. `lengths` (B) i32 and `allowed` (B, T, S) u8 are inputs of the graph;
+/// Value{} = not given.
+struct AttentionConfig {
+  int64_t heads = 1;
+  float scale = 1.0f;
+  MaskKind mask = MaskKind::kNone;
+  bool open_row_sees_padding = false;
+  Value lengths, allowed;
+};
+
+/// Self-attention on a fused product. qkv: (B, T, 3 C), columns ordered q, k, v, heads contiguous inside each;
+/// out: (B, T, C).
+Value attention_fused(Graph& graph, Value qkv, const AttentionConfig& config);
+
+/// Attention on separate values. q: (B, T, C), k, v: (B, S, C); out: (B, T, C).
+Value attention(Graph& graph, Value q, Value k, Value v, const AttentionConfig& config);
+
+}  // namespace permafrost

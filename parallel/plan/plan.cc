@@ -1,0 +1,217 @@
+#include "parallel/plan/plan.h"
+
+#include <algorithm>
+
+#include "core/base/narrow.h"
+
+namespace permafrost {
+
+std::string_view to_string(Policy policy) {
+  switch (policy) {
+    case Policy::kResident: return "resident";
+  }
+  return "?";
+}
+
+std::string_view to_string(PhaseKind kind) {
+  switch (kind) {
+    case PhaseKind::kMicroBatches: return "micro_batches";
+    case PhaseKind::kVote: return "vote";
+    case PhaseKind::kReduceGradients: return "reduce_gradients";
+    case PhaseKind::kGatherNorms: return "gather_norms";
+    case PhaseKind::kOptimizer: return "optimizer";
+    case PhaseKind::kGatherWorking: return "gather_working";
+  }
+  return "?";
+}
+
+namespace {
+
+void check_request(const PlanRequest& request) {
+  if (request.buckets.empty() || !std::ranges::is_sorted(request.buckets) || request.buckets.front() < 1)
+    fail(ErrorKind::kConfig, "plan: text length buckets must be positive and ascending; got ", request.buckets.size(),
+         " buckets");
+  if (request.world.ranks < 1 || request.world.nodes < 1 || request.world.threads < 1)
+    fail(ErrorKind::kConfig, "plan: ranks, nodes and threads must be at least 1; got ", request.world.ranks, ", ",
+         request.world.nodes, ", ", request.world.threads);
+  if (request.world.ranks % request.world.nodes != 0)
+    fail(ErrorKind::kConfig, "plan: ranks must divide evenly over nodes; got ", request.world.ranks, " ranks on ",
+         request.world.nodes, " nodes");
+  if (request.micro_batches < 1)
+    fail(ErrorKind::kConfig, "plan: a step needs at least one micro-batch; got ", request.micro_batches);
+}
+
+/// Frozen parameters stand in unit order, so that a unit is one range. Trainables: matrices first, then vectors, so
+/// that a range of the trainable space is one range of bytes of the working copies although their dtypes differ.
+void place_params(Plan& plan, const Graph& graph, const std::vector<bool>& trainable, const PlanRequest& request) {
+  int64_t frozen_end = 0;
+  for (size_t p = 0; p < graph.params().size(); ++p) {
+    const ParamInfo& info = graph.params()[p];
+    ParamPlan param{info.name, info.shape, info.initializer, trainable[p], info.unit, -1, {}};
+    DType dtype = graph.compute();
+    if (info.shape.rank() <= 1) {
+      dtype = DType::kF32;
+    } else if (!trainable[p] && info.shape.rank() == 2 && request.frozen_dtype) {
+      dtype = request.frozen_dtype(info);
+    }
+    param.placement.stored = {info.shape, dtype};
+    param.placement.region = trainable[p] ? Region::kWorking : Region::kFrozen;
+    if (!trainable[p]) {
+      param.placement.offset = frozen_end;
+      frozen_end += round_up(param.placement.stored.bytes(), kArenaAlignment);
+    }
+    plan.total_params += info.shape.elements();
+    if (trainable[p]) plan.trainable_params += info.shape.elements();
+    plan.params.push_back(std::move(param));
+  }
+  plan.memory.frozen = frozen_end;
+  int64_t element = 0, byte = 0;
+  for (const bool vectors : {false, true}) {
+    for (ParamPlan& param : plan.params) {
+      if (!param.trainable || (param.shape.rank() <= 1) != vectors) continue;
+      const int64_t padded = round_up(param.shape.elements(), kTrainableAlignment);
+      param.trainable_offset = element;
+      param.placement.offset = byte;
+      element += padded;
+      byte += padded * size_of(param.placement.stored.dtype);
+    }
+  }
+  plan.trainable_space = element;
+  plan.memory.working = byte;
+}
+
+int64_t moved(int64_t total, int64_t own) { return total - own; }
+
+void count_memory_and_traffic(Plan& plan, const PlanRequest& request) {
+  int64_t largest_slice = 0, smallest_slice = plan.trainable_space;
+  int64_t smallest_working = plan.memory.working;
+  for (int rank = 0; rank < plan.world.ranks; ++rank) {
+    const auto [begin, end] = plan.slice(rank);
+    largest_slice = std::max(largest_slice, end - begin);
+    smallest_slice = std::min(smallest_slice, end - begin);
+    smallest_working = std::min(smallest_working, plan.working_byte(end) - plan.working_byte(begin));
+  }
+  plan.memory.optimizer = 12 * largest_slice;
+  plan.memory.gradients = 4 * largest_slice;
+  plan.memory.sums = (plan.reduction == Reduction::kOrderFree ? 8 : 4) * plan.trainable_space;
+  for (const Program& program : plan.programs) {
+    plan.memory.arena = std::max(plan.memory.arena, program.arena_bytes);
+    plan.memory.inputs = std::max(plan.memory.inputs, program.input_bytes * (1 + request.prefetched_inputs));
+    plan.memory.state = std::max(plan.memory.state, program.state_bytes);
+  }
+  if (plan.world.ranks > 1) {
+    const int64_t blocks = div_up(plan.trainable_space, kTrainableBlock);
+    plan.traffic.reduced_gradients = moved(plan.memory.sums, plan.memory.sums / std::max<int64_t>(1, plan.trainable_space) * smallest_slice);
+    plan.traffic.gathered_working = moved(plan.memory.working, smallest_working);
+    plan.traffic.gathered_norms = 8 * moved(blocks, div_up(smallest_slice, kTrainableBlock));
+  }
+}
+
+void describe_units(Plan& plan) {
+  const size_t largest = plan.graphs.size() - 1;
+  const Graph& graph = plan.graphs[largest];
+  const Program& program = plan.programs[largest];
+  const NeedAnalysis& needs = plan.needs[largest];
+  for (size_t u = 0; u < graph.units().size(); ++u) {
+    UnitPlan unit;
+    unit.name = graph.units()[u].name;
+    unit.freeze_class = needs.unit_class[u];
+    unit.behind_frontier = needs.behind_frontier[u];
+    unit.frontier_reason = needs.frontier_reason[u];
+    plan.units.push_back(std::move(unit));
+  }
+  for (const ParamPlan& param : plan.params) {
+    UnitPlan& unit = plan.units[static_cast<size_t>(param.unit)];
+    unit.params += param.shape.elements();
+    unit.weight_bytes += param.placement.stored.bytes();
+    if (!param.trainable) continue;
+    unit.trainable_params += param.shape.elements();
+    unit.gradient_bytes += 4 * param.shape.elements();
+    unit.optimizer_bytes += 12 * param.shape.elements();
+    unit.reductions = 1;
+  }
+  for (const PlanStep& step : program.steps) {
+    if (step.kind != StepKind::kForward) continue;
+    UnitPlan& unit = plan.units[static_cast<size_t>(step.unit)];
+    const OpFlops flops = graph.ops()[static_cast<size_t>(step.op)].op->flops(graph.specs_of(graph.ops()[static_cast<size_t>(step.op)]));
+    const Needs& n = needs.op_needs[static_cast<size_t>(step.op)];
+    unit.flops_forward += flops.forward;
+    if (n.inputs) unit.flops_backward += flops.backward_inputs;
+    if (n.params) unit.flops_backward += flops.backward_params;
+  }
+  // Kept from forward for backward: written before the turn, read after it.
+  int turn = 0;
+  for (size_t s = 0; s < program.steps.size(); ++s)
+    if (program.steps[s].kind == StepKind::kForward) turn = static_cast<int>(s);
+  for (const PlannedBuffer& buffer : program.buffers) {
+    if (buffer.first_step > turn || buffer.last_step <= turn) continue;
+    if (buffer.kind != BufferKind::kActivation && buffer.kind != BufferKind::kSaved) continue;
+    plan.units[static_cast<size_t>(program.steps[static_cast<size_t>(buffer.first_step)].unit)].saved_bytes += buffer.bytes;
+  }
+}
+
+}  // namespace
+
+size_t Plan::bucket_for(int64_t tokens) const {
+  const auto found = std::ranges::lower_bound(buckets, tokens);
+  PERMAFROST_CHECK(found != buckets.end(), "Plan::bucket_for: text must be at most ", buckets.back(), " tokens; got ", tokens);
+  return static_cast<size_t>(found - buckets.begin());
+}
+
+std::pair<int64_t, int64_t> Plan::slice(int rank) const {
+  const int64_t blocks = div_up(trainable_space, kTrainableBlock);
+  const int64_t share = blocks / world.ranks, extra = blocks % world.ranks;
+  const auto begin_block = [&](int64_t r) { return r * share + std::min(r, extra); };
+  return {std::min(begin_block(rank) * kTrainableBlock, trainable_space),
+          std::min(begin_block(rank + 1) * kTrainableBlock, trainable_space)};
+}
+
+int64_t Plan::working_byte(int64_t element) const {
+  // Matrices come first with the compute dtype, vectors follow in f32.
+  int64_t vectors_begin = trainable_space;
+  for (const ParamPlan& param : params)
+    if (param.trainable && param.shape.rank() <= 1) vectors_begin = std::min(vectors_begin, param.trainable_offset);
+  const int64_t matrix_elements = std::min(element, vectors_begin);
+  return matrix_elements * size_of(compute) + (element - matrix_elements) * 4;
+}
+
+double Plan::flops_forward() const {
+  double sum = 0;
+  for (const UnitPlan& unit : units) sum += unit.flops_forward;
+  return sum;
+}
+double Plan::flops_backward() const {
+  double sum = 0;
+  for (const UnitPlan& unit : units) sum += unit.flops_backward;
+  return sum;
+}
+
+Plan make_plan(const PlanRequest& request) {
+  check_request(request);
+  Plan plan;
+  plan.world = request.world;
+  plan.micro_batches = request.micro_batches;
+  plan.slots = div_up(request.micro_batches, request.world.ranks);
+  plan.reduction = request.reduction;
+  plan.buckets = request.buckets;
+  for (int64_t tokens : request.buckets) plan.graphs.push_back(request.build_graph(tokens));
+  const Graph& graph = plan.graphs.back();
+  plan.compute = graph.compute();
+  const std::vector<bool> trainable = resolve_freezing(graph, request.freezing, request.allow_all_frozen);
+  place_params(plan, graph, trainable, request);
+  std::vector<ParamPlacement> placements;
+  for (const ParamPlan& param : plan.params) placements.push_back(param.placement);
+  for (const Graph& g : plan.graphs) {
+    PERMAFROST_CHECK(g.params().size() == plan.params.size(), "make_plan: every bucket's graph must have the same ",
+                     plan.params.size(), " parameters; got ", g.params().size());
+    plan.needs.push_back(analyse_needs(g, trainable));
+    plan.programs.push_back(build_program(g, plan.needs.back(), placements, request.options));
+  }
+  plan.phases = {PhaseKind::kMicroBatches, PhaseKind::kVote, PhaseKind::kReduceGradients, PhaseKind::kGatherNorms,
+                 PhaseKind::kOptimizer, PhaseKind::kGatherWorking};
+  describe_units(plan);
+  count_memory_and_traffic(plan, request);
+  return plan;
+}
+
+}  // namespace permafrost

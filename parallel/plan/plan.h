@@ -1,0 +1,143 @@
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/graph/freezing.h"
+#include "core/graph/graph.h"
+#include "core/graph/needs.h"
+#include "parallel/plan/program.h"
+
+namespace permafrost {
+
+/// How the frozen parameters of a unit reach the ranks.
+enum class Policy : uint8_t {
+  kResident,  ///< one copy per rank (per device); nothing is gathered
+};
+std::string_view to_string(Policy policy);
+
+struct World {
+  int ranks = 1;
+  int nodes = 1;
+  int threads = 1;  ///< per rank
+};
+
+enum class Reduction : uint8_t {
+  kOrderFree,  ///< int64 sums: the same bits for any number of ranks
+  kPlain,      ///< f32 sums in rank order: control runs only
+};
+
+/// Everything a plan is a function of.
+struct PlanRequest {
+  /// Builds the graph of one micro-batch whose text is `tokens` long. Same parameters, in the same order, every time.
+  std::function<Graph(int64_t tokens)> build_graph;
+  std::vector<int64_t> buckets;  ///< text lengths, ascending, at least one
+  std::vector<FreezeRule> freezing;
+  bool allow_all_frozen = false;
+  /// Storage dtype of frozen matrices (rank 2); vectors are f32, other ranks have the compute dtype.
+  std::function<DType(const ParamInfo&)> frozen_dtype;
+  World world;
+  int64_t micro_batches = 1;     ///< per step, over all ranks (G)
+  int64_t prefetched_inputs = 0; ///< micro-batches the loader keeps ready beside the one in use
+  Reduction reduction = Reduction::kOrderFree;
+  ProgramOptions options;
+};
+
+/// Elements by which the trainable space is divided: norms are summed and optimizer slices cut at such blocks.
+constexpr int64_t kTrainableBlock = 4096;
+/// Parameters start at multiples of this in the trainable space, so that working copies are 64-byte aligned.
+constexpr int64_t kTrainableAlignment = 32;
+
+struct ParamPlan {
+  std::string name;
+  Shape shape;
+  Initializer initializer;
+  bool trainable = false;
+  int unit = -1;
+  int64_t trainable_offset = -1;  ///< element offset in the trainable space; -1 when frozen
+  ParamPlacement placement;
+};
+
+struct UnitPlan {
+  std::string name;
+  FreezeClass freeze_class = FreezeClass::kPrefix;
+  Policy policy = Policy::kResident;
+  bool behind_frontier = false;
+  std::string frontier_reason;
+  int64_t params = 0, trainable_params = 0;
+  int64_t weight_bytes = 0;     ///< frozen and working copies as stored
+  int64_t saved_bytes = 0;      ///< kept from forward for backward, largest bucket
+  int64_t gradient_bytes = 0;   ///< f32 parameter gradients of a micro-batch
+  int64_t optimizer_bytes = 0;  ///< master, m, v over all ranks
+  int64_t gathers = 0, reductions = 0;  ///< collectives per step that this unit causes
+  double flops_forward = 0, flops_backward = 0;  ///< one micro-batch, largest bucket
+};
+
+/// Bytes of one rank (the one with the largest slice).
+struct MemoryPlan {
+  int64_t frozen = 0;        ///< frozen parameters as stored
+  int64_t working = 0;       ///< working copies of trainables
+  int64_t optimizer = 0;     ///< f32 master, m, v of this rank's slice
+  int64_t sums = 0;          ///< order-free int64 sums of all trainables
+  int64_t gradients = 0;     ///< reduced f32 gradient of this rank's slice
+  int64_t arena = 0;         ///< activations, gradients, workspaces
+  int64_t inputs = 0;        ///< the micro-batch in use and those prefetched
+  int64_t state = 0;
+  int64_t total() const { return frozen + working + optimizer + sums + gradients + arena + inputs + state; }
+};
+
+/// Bytes one rank sends or receives per step (moved_bytes of parallel/group/group.h; the rank with most).
+struct TrafficPlan {
+  int64_t gathered_frozen = 0;
+  int64_t reduced_gradients = 0;
+  int64_t gathered_working = 0;
+  int64_t gathered_norms = 0;
+  int64_t vote = 0;
+  int64_t total() const { return gathered_frozen + reduced_gradients + gathered_working + gathered_norms + vote; }
+};
+
+/// What happens in a step outside the micro-batches, in order.
+enum class PhaseKind : uint8_t { kMicroBatches, kVote, kReduceGradients, kGatherNorms, kOptimizer, kGatherWorking };
+std::string_view to_string(PhaseKind kind);
+
+/// The static answer to "what will happen, where, and what does it cost". Equal on all ranks.
+class Plan {
+ public:
+  World world;
+  int64_t micro_batches = 1;
+  int64_t slots = 1;  ///< micro-batches each rank computes per step: ceil(G / N)
+  Reduction reduction = Reduction::kOrderFree;
+  DType compute = DType::kF32;
+  std::vector<int64_t> buckets;
+  std::vector<Graph> graphs;      ///< per bucket
+  std::vector<NeedAnalysis> needs;  ///< per bucket
+  std::vector<Program> programs;  ///< per bucket
+  std::vector<ParamPlan> params;
+  std::vector<UnitPlan> units;
+  std::vector<PhaseKind> phases;
+  MemoryPlan memory;
+  TrafficPlan traffic;
+  int64_t total_params = 0, trainable_params = 0;
+  int64_t trainable_space = 0;  ///< elements of the trainable space, padding included
+
+  /// Index of the smallest bucket that holds `tokens`; throws kInvalidArgument when none does.
+  size_t bucket_for(int64_t tokens) const;
+  /// Elements [begin, end) of the trainable space that `rank` owns. Multiples of kTrainableBlock, except the last end.
+  std::pair<int64_t, int64_t> slice(int rank) const;
+  /// Byte range of the working region that holds elements [begin, end) of the trainable space.
+  int64_t working_byte(int64_t element) const;
+  double flops_forward() const;
+  double flops_backward() const;
+
+  /// SHA-256 over the schedule, all addresses, all parameters and the phases.
+  std::string hash() const;
+  /// One line per unit, then totals and the frontier in words.
+  std::string table() const;
+  /// The same as JSON; keys are documented in docs/plan.md.
+  std::string json() const;
+};
+
+/// Errors: kConfig (freezing, buckets), kShapeMismatch from building the graph.
+Plan make_plan(const PlanRequest& request);
+
+}  // namespace permafrost

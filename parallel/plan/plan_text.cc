@@ -1,0 +1,199 @@
+// The plan as text, JSON and hash.
+#include <iomanip>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "core/base/sha256.h"
+#include "parallel/plan/plan.h"
+
+namespace permafrost {
+
+namespace {
+
+/// Feeds fields into a hash with their lengths, so that neighbours cannot run into each other.
+class FieldHash {
+ public:
+  void add(int64_t value) { hash_.update(&value, sizeof value); }
+  void add(std::string_view text) {
+    add(static_cast<int64_t>(text.size()));
+    hash_.update(text.data(), text.size());
+  }
+  void add(const TensorSpec& spec) {
+    add(static_cast<int64_t>(spec.dtype));
+    add(static_cast<int64_t>(spec.shape.rank()));
+    for (int64_t dim : spec.shape.dims()) add(dim);
+  }
+  void add(const TensorRef& ref) {
+    add(static_cast<int64_t>(ref.region));
+    add(ref.offset);
+    add(ref.spec);
+  }
+  std::string finish() { return hash_.finish(); }
+
+ private:
+  Sha256 hash_;
+};
+
+std::string human_bytes(int64_t bytes) {
+  std::ostringstream out;
+  const double value = static_cast<double>(bytes);
+  out << std::fixed << std::setprecision(2);
+  if (bytes >= int64_t{1} << 30) {
+    out << value / (1 << 30) << " GiB";
+  } else if (bytes >= 1 << 20) {
+    out << value / (1 << 20) << " MiB";
+  } else if (bytes >= 1 << 10) {
+    out << value / (1 << 10) << " KiB";
+  } else {
+    out << std::setprecision(0) << value << " B";
+  }
+  return out.str();
+}
+
+std::string giga(double flops) {
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(2) << flops / 1e9;
+  return out.str();
+}
+
+std::string frontier_text(const Plan& plan) {
+  size_t behind = 0;
+  std::string first_reason, first_unit;
+  for (const UnitPlan& unit : plan.units) {
+    if (unit.behind_frontier) {
+      ++behind;
+    } else if (first_unit.empty()) {
+      first_unit = unit.name;
+      first_reason = unit.frontier_reason;
+    }
+  }
+  std::ostringstream out;
+  out << behind << " of " << plan.units.size() << " units are behind the frontier (forward only, cacheable per sample).";
+  if (!first_unit.empty()) out << " The first in front of it is " << first_unit << ": " << first_reason << ".";
+  return out.str();
+}
+
+}  // namespace
+
+std::string Plan::hash() const {
+  FieldHash hash;
+  for (int64_t value : {int64_t{world.ranks}, int64_t{world.nodes}, int64_t{world.threads}, micro_batches, slots,
+                        static_cast<int64_t>(reduction), static_cast<int64_t>(compute)})
+    hash.add(value);
+  for (const ParamPlan& param : params) {
+    hash.add(param.name);
+    hash.add(param.placement.stored);
+    hash.add(static_cast<int64_t>(param.trainable));
+    hash.add(param.trainable_offset);
+    hash.add(param.placement.offset);
+  }
+  for (const Program& program : programs) {
+    hash.add(program.arena_bytes);
+    for (const PlanStep& step : program.steps) {
+      hash.add(static_cast<int64_t>(step.kind));
+      hash.add(int64_t{step.op});
+      hash.add(int64_t{step.param});
+      for (const auto* refs : {&step.inputs, &step.params, &step.outputs, &step.saved, &step.doutputs, &step.dinputs, &step.dparams})
+        for (const TensorRef& ref : *refs) hash.add(ref);
+      for (const auto* modes : {&step.dinput_modes, &step.dparam_modes})
+        for (GradMode mode : *modes) hash.add(static_cast<int64_t>(mode));
+      hash.add(step.workspace);
+    }
+  }
+  for (const Graph& graph : graphs)
+    for (const OpInfo& op : graph.ops()) {
+      hash.add(op.op->kind());
+      hash.add(op.scope);
+    }
+  for (PhaseKind phase : phases) hash.add(to_string(phase));
+  return hash.finish();
+}
+
+std::string Plan::table() const {
+  std::ostringstream out;
+  size_t width = 4;
+  for (const UnitPlan& unit : units) width = std::max(width, unit.name.size());
+  const int name_width = static_cast<int>(width) + 2;
+  out << std::left << std::setw(name_width) << "unit" << std::setw(14) << "class" << std::setw(10) << "policy" << std::right
+      << std::setw(12) << "weights" << std::setw(12) << "saved" << std::setw(12) << "gradients" << std::setw(12)
+      << "optimizer" << std::setw(8) << "gather" << std::setw(8) << "reduce" << std::setw(12) << "fwd GFLOP"
+      << std::setw(12) << "bwd GFLOP" << '\n';
+  for (const UnitPlan& u : units)
+    out << std::left << std::setw(name_width) << u.name << std::setw(14) << to_string(u.freeze_class) << std::setw(10)
+        << to_string(u.policy) << std::right << std::setw(12) << human_bytes(u.weight_bytes) << std::setw(12)
+        << human_bytes(u.saved_bytes) << std::setw(12) << human_bytes(u.gradient_bytes) << std::setw(12)
+        << human_bytes(u.optimizer_bytes) << std::setw(8) << u.gathers << std::setw(8) << u.reductions << std::setw(12)
+        << giga(u.flops_forward) << std::setw(12) << giga(u.flops_backward) << '\n';
+  out << "\nparameters: " << total_params << " total, " << trainable_params << " trainable ("
+      << std::setprecision(3) << 100.0 * static_cast<double>(trainable_params) / static_cast<double>(std::max<int64_t>(1, total_params))
+      << " %)\n"
+      << "world: " << world.ranks << " ranks on " << world.nodes << " nodes, " << world.threads << " threads each; "
+      << micro_batches << " micro-batches per step, " << slots << " slots per rank\n"
+      << "memory per rank: " << human_bytes(memory.total()) << " = frozen " << human_bytes(memory.frozen) << " + working "
+      << human_bytes(memory.working) << " + optimizer " << human_bytes(memory.optimizer) << " + sums "
+      << human_bytes(memory.sums) << " + gradients " << human_bytes(memory.gradients) << " + arena "
+      << human_bytes(memory.arena) << " + inputs " << human_bytes(memory.inputs) << " + state " << human_bytes(memory.state)
+      << '\n'
+      << "memory per node: " << human_bytes(memory.total() * (world.ranks / world.nodes)) << '\n'
+      << "traffic per rank and step: " << human_bytes(traffic.total()) << " = gradients reduced "
+      << human_bytes(traffic.reduced_gradients) << " + working copies gathered " << human_bytes(traffic.gathered_working)
+      << " + norms " << human_bytes(traffic.gathered_norms) << " + frozen gathered " << human_bytes(traffic.gathered_frozen)
+      << " + vote " << human_bytes(traffic.vote) << '\n'
+      << "work per micro-batch: " << giga(flops_forward()) << " GFLOP forward, " << giga(flops_backward()) << " backward\n"
+      << "frontier: " << frontier_text(*this) << '\n'
+      << "hash: " << hash() << '\n';
+  return out.str();
+}
+
+std::string Plan::json() const {
+  nlohmann::ordered_json j;
+  j["hash"] = hash();
+  j["world"] = {{"ranks", world.ranks}, {"nodes", world.nodes}, {"threads", world.threads}};
+  j["micro_batches"] = micro_batches;
+  j["slots"] = slots;
+  j["compute"] = to_string(compute);
+  j["buckets"] = buckets;
+  j["parameters"] = {{"total", total_params}, {"trainable", trainable_params}};
+  j["memory"] = {{"frozen_bytes", memory.frozen},       {"working_bytes", memory.working},
+                 {"optimizer_bytes", memory.optimizer}, {"sums_bytes", memory.sums},
+                 {"gradients_bytes", memory.gradients}, {"arena_bytes", memory.arena},
+                 {"inputs_bytes", memory.inputs},       {"state_bytes", memory.state},
+                 {"total_bytes", memory.total()},       {"node_bytes", memory.total() * (world.ranks / world.nodes)}};
+  j["traffic"] = {{"gathered_frozen_bytes", traffic.gathered_frozen},
+                  {"reduced_gradients_bytes", traffic.reduced_gradients},
+                  {"gathered_working_bytes", traffic.gathered_working},
+                  {"gathered_norms_bytes", traffic.gathered_norms},
+                  {"vote_bytes", traffic.vote},
+                  {"total_bytes", traffic.total()}};
+  const double slots_of_step = static_cast<double>(slots);
+  j["flops"] = {{"forward_per_micro_batch", flops_forward()},
+                {"backward_per_micro_batch", flops_backward()},
+                {"per_rank_and_step", slots_of_step * (flops_forward() + flops_backward())}};
+  j["frontier"] = frontier_text(*this);
+  for (PhaseKind phase : phases) j["phases"].push_back(to_string(phase));
+  for (size_t b = 0; b < programs.size(); ++b)
+    j["programs"].push_back({{"tokens", buckets[b]},
+                             {"steps", programs[b].steps.size()},
+                             {"buffers", programs[b].buffers.size()},
+                             {"arena_bytes", programs[b].arena_bytes},
+                             {"peak_live_bytes", programs[b].peak_live_bytes}});
+  for (const UnitPlan& u : units)
+    j["units"].push_back({{"name", u.name},
+                          {"class", to_string(u.freeze_class)},
+                          {"policy", to_string(u.policy)},
+                          {"behind_frontier", u.behind_frontier},
+                          {"reason", u.frontier_reason},
+                          {"parameters", u.params},
+                          {"trainable", u.trainable_params},
+                          {"weight_bytes", u.weight_bytes},
+                          {"saved_bytes", u.saved_bytes},
+                          {"gradient_bytes", u.gradient_bytes},
+                          {"optimizer_bytes", u.optimizer_bytes},
+                          {"gathers", u.gathers},
+                          {"reductions", u.reductions},
+                          {"flops_forward", u.flops_forward},
+                          {"flops_backward", u.flops_backward}});
+  return j.dump(2);
+}
+
+}  // namespace permafrost
