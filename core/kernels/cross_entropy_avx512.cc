@@ -1,0 +1,89 @@
+#include "core/kernels/cross_entropy_cpu.h"
+#include "core/kernels/vector_math_avx512.h"
+
+namespace permafrost::cpu {
+
+namespace {
+
+using avx512::Bf16Lanes;
+using avx512::F32Lanes;
+
+constexpr float kLowest = -__builtin_inff();
+
+/// The sums run in four vectors and chunks of 4096 elements, so that rounding errors of a long row stay small; the
+/// order depends on n alone.
+template <typename Lanes>
+RowStatistics statistics_run(const typename Lanes::Stored* logits, int64_t n) {
+  const int64_t whole = n / 64 * 64;
+  __m512 largest[4];
+  for (__m512& lane : largest) lane = _mm512_set1_ps(kLowest);
+  // The processor's max gives its second argument when one is NaN: the maximum leaves NaN out, the sums do not.
+  for (int64_t i = 0; i < whole; i += 64)
+    for (int j = 0; j < 4; ++j) largest[j] = _mm512_max_ps(Lanes::load(logits + i + 16 * j), largest[j]);
+  for (int64_t i = whole; i < n; i += 16) {
+    const __mmask16 tail = avx512::first_lanes(n - i);
+    largest[0] = _mm512_mask_max_ps(largest[0], tail, Lanes::load(logits + i, tail), largest[0]);
+  }
+  const float max = _mm512_reduce_max_ps(
+      _mm512_max_ps(_mm512_max_ps(largest[0], largest[1]), _mm512_max_ps(largest[2], largest[3])));
+
+  const __m512 shift = _mm512_set1_ps(max);
+  __m512 exp_total = _mm512_setzero_ps(), centered_total = _mm512_setzero_ps();
+  for (int64_t chunk = 0; chunk < whole; chunk += 4096) {
+    const int64_t end = chunk + 4096 < whole ? chunk + 4096 : whole;
+    __m512 exp_sum[4] = {}, centered_sum[4] = {};
+    for (int64_t i = chunk; i < end; i += 64)
+      for (int j = 0; j < 4; ++j) {
+        const __m512 centered = _mm512_sub_ps(Lanes::load(logits + i + 16 * j), shift);
+        exp_sum[j] = _mm512_add_ps(exp_sum[j], avx512::exp_not_positive(centered));
+        centered_sum[j] = _mm512_add_ps(centered_sum[j], centered);
+      }
+    const auto fold = [](const __m512(&sum)[4]) {
+      return _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3]));
+    };
+    exp_total = _mm512_add_ps(exp_total, fold(exp_sum));
+    centered_total = _mm512_add_ps(centered_total, fold(centered_sum));
+  }
+  for (int64_t i = whole; i < n; i += 16) {
+    const __mmask16 tail = avx512::first_lanes(n - i);
+    const __m512 centered = _mm512_maskz_sub_ps(tail, Lanes::load(logits + i, tail), shift);
+    exp_total = _mm512_mask_add_ps(exp_total, tail, exp_total, avx512::exp_not_positive(centered));
+    centered_total = _mm512_add_ps(centered_total, centered);
+  }
+  return {max, _mm512_reduce_add_ps(exp_total), _mm512_reduce_add_ps(centered_total)};
+}
+
+RowStatistics statistics_any(DType dtype, const void* logits, int64_t n) {
+  return dtype == DType::kF32 ? statistics_run<F32Lanes>(static_cast<const float*>(logits), n)
+                              : statistics_run<Bf16Lanes>(static_cast<const uint16_t*>(logits), n);
+}
+
+template <typename From, typename To>
+void gradient_run(const void* logits, float lse, float weight, float target, void* dlogits, int64_t n) {
+  const auto* from = static_cast<const typename From::Stored*>(logits);
+  auto* to = static_cast<typename To::Stored*>(dlogits);
+  const __m512 shift = _mm512_set1_ps(lse), scale = _mm512_set1_ps(weight), offset = _mm512_set1_ps(target);
+  const auto gradient = [&](__m512 x) {
+    return _mm512_mul_ps(scale, _mm512_sub_ps(avx512::exp(_mm512_sub_ps(x, shift)), offset));
+  };
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) To::store(to + i, gradient(From::load(from + i)));
+  if (i < n) {
+    const __mmask16 tail = avx512::first_lanes(n - i);
+    To::store(to + i, gradient(From::load(from + i, tail)), tail);
+  }
+}
+
+void gradient_any(DType dtype, const void* logits, float lse, float weight, float target, DType out_dtype,
+                  void* dlogits, int64_t n) {
+  const bool from_f32 = dtype == DType::kF32, to_f32 = out_dtype == DType::kF32;
+  const auto run = from_f32 ? (to_f32 ? gradient_run<F32Lanes, F32Lanes> : gradient_run<F32Lanes, Bf16Lanes>)
+                            : (to_f32 ? gradient_run<Bf16Lanes, F32Lanes> : gradient_run<Bf16Lanes, Bf16Lanes>);
+  run(logits, lse, weight, target, dlogits, n);
+}
+
+}  // namespace
+
+const CrossEntropyLoops kCrossEntropyLoopsAvx512{statistics_any, gradient_any};
+
+}  // namespace permafrost::cpu

@@ -1,0 +1,7 @@
+#include "core/kernels/elementwise_loops.h"
+
+namespace permafrost::cpu {
+
+const ElementLoops kElementLoopsAvx512{convert_any, accumulate_any, add_any};
+
+}  // namespace permafrost::cpu

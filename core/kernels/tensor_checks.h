@@ -1,0 +1,30 @@
+#pragma once
+#include <initializer_list>
+#include <string_view>
+
+#include "core/device/context.h"
+#include "core/tensor/tensor.h"
+
+namespace permafrost {
+
+/// Checks that open every kernel. All of them throw ShapeMismatch: `<op>: <name> must be (2, 3) f32 or bf16; got ...`.
+
+/// Defined, of this shape, one of these dtypes, on the context's device.
+void check_tensor(std::string_view op, std::string_view name, const Tensor& tensor, const Context& context,
+                  const Shape& shape, std::initializer_list<DType> dtypes);
+
+/// Defined, of this many axes, one of these dtypes, on the context's device. `axes` names them: "(B, T, C)".
+void check_rank(std::string_view op, std::string_view name, const Tensor& tensor, const Context& context, int rank,
+                std::string_view axes, std::initializer_list<DType> dtypes);
+
+/// Defined, of any shape, one of these dtypes, on the context's device.
+void check_dtype(std::string_view op, std::string_view name, const Tensor& tensor, const Context& context,
+                 std::initializer_list<DType> dtypes);
+
+/// Throws NotBuilt unless the context is that of a CPU: the arithmetic of this build runs there alone.
+void check_runs_on_cpu(std::string_view op, const Context& context);
+
+/// True when `trailing` equals the last axes of `shape`.
+bool is_trailing_shape(const Shape& shape, const Shape& trailing);
+
+}  // namespace permafrost
