@@ -1,0 +1,21 @@
+#pragma once
+#include <functional>
+#include <string>
+
+#include "parallel/group/group.h"
+
+namespace permafrost {
+
+/// "permafrost: rank 1/3: <message>", the last line a failing rank writes.
+std::string failure_line(int rank, int size, const Error& error);
+
+/// Runs body() as this rank's work. Returns 0, or the exit code of what it threw after writing the failure line to
+/// standard error and taking the other ranks down (Group::abort, which for processes does not return).
+///
+/// With the MPI backend: the failing rank tells every other rank its reason. Ranks that wait in a collective throw at
+/// once; ranks that compute are given 2 s to reach one, then their listening thread speaks for them. Each writes its
+/// line and reports back; when all have, or after 5 s, MPI_Abort ends everything with the first failure's exit code.
+/// A rank that dies without a word (kill -9) is noticed by the launcher, which ends the others.
+int fail_together(Group& group, const std::function<void()>& body);
+
+}  // namespace permafrost
