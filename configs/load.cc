@@ -1,0 +1,41 @@
+#include "configs/load.h"
+
+#include <google/protobuf/text_format.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "configs/fields.h"
+#include "configs/overrides.h"
+#include "configs/parse.h"
+#include "configs/sizes.h"
+#include "configs/validate.h"
+#include "core/base/sha256.h"
+
+namespace permafrost::config {
+
+Resolved load_config(const std::string& path, const std::vector<std::string>& overrides) {
+  std::ifstream stream(path, std::ios::binary);
+  std::ostringstream text;
+  if (stream) text << stream.rdbuf();
+  if (!stream || stream.bad() || text.fail())
+    fail(ErrorKind::kConfig, "config: expected a readable file in protobuf text; got '", path, "'");
+  return resolve_config(text.str(), path, overrides);
+}
+
+Resolved resolve_config(const std::string& text, const std::string& source, const std::vector<std::string>& overrides) {
+  Resolved resolved;
+  Problems problems;
+  parse_text(text, source, resolved.config, problems);
+  for (const std::string& assignment : overrides) apply_override(assignment, resolved.config, problems);
+  expand_sizes(resolved.config, problems);
+  fill_defaults(resolved.config);
+  validate(resolved.config, problems);
+  problems.throw_if_any(source);
+  if (!google::protobuf::TextFormat::PrintToString(resolved.config, &resolved.text))
+    fail(ErrorKind::kInternal, "config: cannot print ", source);
+  resolved.sha256 = permafrost::sha256(resolved.text.data(), resolved.text.size());
+  return resolved;
+}
+
+}  // namespace permafrost::config

@@ -1,0 +1,245 @@
+#include "configs/validate.h"
+
+#include <limits>
+
+#include "core/base/check.h"
+
+namespace permafrost::config {
+
+namespace {
+
+constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+constexpr int64_t kMostWidth = 1 << 20;
+
+/// Checks of the fields below one path.
+class Section {
+ public:
+  Section(std::string path, Problems& problems) : path_(std::move(path)), problems_(problems) {}
+  std::string at(const std::string& field) const { return path_ + "." + field; }
+  Problems& problems() const { return problems_; }
+
+  /// low <= value <= high, whole numbers.
+  bool whole(const std::string& field, int64_t value, int64_t low, int64_t high) const {
+    if (value >= low && value <= high) return true;
+    problems_.expected(at(field), high == kMost ? concat(low, " and up") : concat(low, " to ", high), value);
+    return false;
+  }
+  /// The same for a field without default.
+  bool given(bool has, const std::string& field, int64_t value, int64_t low, int64_t high) const {
+    if (has) return whole(field, value, low, high);
+    problems_.expected(at(field), high == kMost ? concat("a value, ", low, " and up") : concat("a value, ", low, " to ", high),
+                       "none");
+    return false;
+  }
+  /// low <= value, and value < below or value <= most; never NaN or infinity.
+  void real(const std::string& field, double value, double low, double most) const {
+    if (!(value >= low && value <= most)) problems_.expected(at(field), concat(low, " to ", most), value);
+  }
+  void below(const std::string& field, double value, double low, double limit) const {
+    if (!(value >= low && value < limit)) problems_.expected(at(field), concat(low, " to below ", limit), value);
+  }
+  void above_zero(const std::string& field, double value) const {
+    if (!(value > 0 && value <= std::numeric_limits<double>::max()))
+      problems_.expected(at(field), "a finite number above 0", value);
+  }
+  void not_negative(const std::string& field, double value) const {
+    if (!(value >= 0 && value <= std::numeric_limits<double>::max()))
+      problems_.expected(at(field), "a finite number, 0 and up", value);
+  }
+  /// value is a multiple of divisor, both known to be in range.
+  void multiple(const std::string& field, int64_t value, const std::string& divisor_field, int64_t divisor) const {
+    if (divisor > 0 && value % divisor != 0)
+      problems_.expected(at(field), concat("a multiple of ", divisor_field, " = ", divisor), value);
+  }
+
+ private:
+  std::string path_;
+  Problems& problems_;
+};
+
+bool check_vit(const Vit& vit, const Section& s) {
+  bool good = s.given(vit.has_patch(), "patch", vit.patch(), 1, 1024);
+  good &= s.given(vit.has_dim(), "dim", vit.dim(), 1, kMostWidth);
+  good &= s.given(vit.has_depth(), "depth", vit.depth(), 1, 1024);
+  good &= s.given(vit.has_heads(), "heads", vit.heads(), 1, 1024);
+  good &= s.given(vit.has_mlp_dim(), "mlp_dim", vit.mlp_dim(), 1, kMostWidth);
+  good &= s.whole("image_size", vit.image_size(), 1, 16384);
+  s.real("layer_norm_eps", vit.layer_norm_eps(), 1e-12, 1e-2);
+  if (!good) return false;
+  s.multiple("image_size", vit.image_size(), "patch", vit.patch());
+  s.multiple("dim", vit.dim(), "heads", vit.heads());
+  return true;
+}
+
+bool check_opt(const Opt& opt, const Section& s) {
+  bool good = s.given(opt.has_vocab(), "vocab", opt.vocab(), 1, 1 << 24);
+  good &= s.given(opt.has_layers(), "layers", opt.layers(), 1, 1024);
+  good &= s.given(opt.has_hidden(), "hidden", opt.hidden(), 1, kMostWidth);
+  good &= s.given(opt.has_heads(), "heads", opt.heads(), 1, 1024);
+  good &= s.given(opt.has_ffn(), "ffn", opt.ffn(), 1, kMostWidth);
+  good &= s.given(opt.has_word_embed_proj_dim(), "word_embed_proj_dim", opt.word_embed_proj_dim(), 1, kMostWidth);
+  if (!opt.has_do_layer_norm_before()) s.problems().expected(s.at("do_layer_norm_before"), "true or false", "none");
+  if (!opt.has_final_layer_norm()) s.problems().expected(s.at("final_layer_norm"), "true or false", "none");
+  good &= s.whole("max_positions", opt.max_positions(), 1, 1 << 20);
+  s.real("layer_norm_eps", opt.layer_norm_eps(), 1e-12, 1e-2);
+  s.below("dropout", opt.dropout(), 0, 1);
+  if (!good) return false;
+  s.multiple("hidden", opt.hidden(), "heads", opt.heads());
+  return true;
+}
+
+void check_epalm(const Config& config, const Section& s) {
+  const Epalm& epalm = config.model().epalm();
+  const bool vit = check_vit(epalm.vision(), Section(s.at("vision"), s.problems()));
+  const bool opt = check_opt(epalm.text(), Section(s.at("text"), s.problems()));
+  if (vit) s.whole("features", epalm.features(), 1, epalm.vision().depth());
+  if (opt) {
+    const int layers = epalm.text().layers();
+    const bool start = s.given(epalm.has_start_layer(), "start_layer", epalm.start_layer(), 0, layers - 1);
+    const bool end = s.given(epalm.has_end_layer(), "end_layer", epalm.end_layer(), 1, layers);
+    if (start && end && epalm.start_layer() >= epalm.end_layer())
+      s.problems().expected(s.at("end_layer"), concat("more than start_layer = ", epalm.start_layer()), epalm.end_layer());
+    if (config.data().max_text_tokens() > epalm.text().max_positions())
+      s.problems().expected("data.max_text_tokens",
+                            concat("at most ", s.at("text.max_positions"), " = ", epalm.text().max_positions()),
+                            config.data().max_text_tokens());
+  }
+  if (epalm.prompt().kind() != Prompt::NONE) s.whole("prompt.length", epalm.prompt().length(), 1, 4096);
+  if (epalm.adapter().kind() != Adapter::NONE && s.whole("adapter.factor", epalm.adapter().factor(), 1, kMostWidth) && opt)
+    Section(s.at("text"), s.problems()).multiple("hidden", epalm.text().hidden(), s.at("adapter.factor"), epalm.adapter().factor());
+  if (config.quirks().frozen_dropout() && epalm.text().dropout() == 0)
+    s.problems().expected("quirks.frozen_dropout", "false where " + s.at("text.dropout") + " is 0", "true");
+}
+
+void check_buckets(const Data& data, const Section& s) {
+  for (int i = 0; i < data.length_buckets_size(); ++i) {
+    const int bucket = data.length_buckets(i);
+    const int before = i == 0 ? 1 : data.length_buckets(i - 1);
+    if (bucket <= before)
+      s.problems().expected(s.at(concat("length_buckets[", i, "]")), concat("more than ", before, " (ascending)"), bucket);
+  }
+  const int count = data.length_buckets_size();
+  if (count > 0 && data.length_buckets(count - 1) != data.max_text_tokens())
+    s.problems().expected(s.at(concat("length_buckets[", count - 1, "]")),
+                          concat("max_text_tokens = ", data.max_text_tokens(), " as the last one"),
+                          data.length_buckets(count - 1));
+}
+
+void check_data(const Config& config, const Section& s) {
+  const Data& data = config.data();
+  s.whole("max_text_tokens", data.max_text_tokens(), 2, 1 << 20);
+  s.whole("decode_threads", data.decode_threads(), 1, 64);
+  s.whole("prefetch", data.prefetch(), 1, 64);
+  check_buckets(data, s);
+  if (data.task() == Data::CAPTIONING && config.loss().tokens() == Loss::ANSWER)
+    s.problems().expected("loss.tokens", "ALL where data.task is CAPTIONING (captions have no answer)", "ANSWER");
+  if (data.format() == Data::KARPATHY && data.task() == Data::VQA)
+    s.problems().expected(s.at("task"), "CAPTIONING where data.format is KARPATHY", "VQA");
+}
+
+void check_train(const Train& train, const Section& s) {
+  s.given(train.has_max_steps(), "max_steps", train.max_steps(), 1, kMost);
+  const bool global = s.whole("global_batch", train.global_batch(), 1, 1 << 24);
+  if (s.whole("micro_batch", train.micro_batch(), 1, 1 << 16) && global)
+    s.multiple("global_batch", train.global_batch(), "micro_batch", train.micro_batch());
+  s.whole("final_check.samples", train.final_check().samples(), 0, kMost);
+  if (train.final_check().exchanged_images() && !train.final_check().loss())
+    s.problems().expected(s.at("final_check.exchanged_images"), "false where final_check.loss is false", "true");
+}
+
+void check_groups(const Optimizer& optimizer, const Section& s) {
+  for (int i = 0; i < optimizer.groups_size(); ++i) {
+    const ParameterGroup& group = optimizer.groups(i);
+    const Section g(s.at(concat("groups[", i, "]")), s.problems());
+    if (group.pattern().empty()) s.problems().expected(g.at("pattern"), "a pattern of parameter names", "none");
+    if (group.has_lr()) g.not_negative("lr", group.lr());
+    if (group.has_weight_decay()) g.not_negative("weight_decay", group.weight_decay());
+    g.not_negative("lr_scale", group.lr_scale());
+    if (group.has_lr() && group.lr_scale() != 1)
+      s.problems().expected(g.at("lr_scale"), "1 where lr is given too (one of the two)", group.lr_scale());
+  }
+}
+
+void check_optimizer(const Config& config, const Section& s) {
+  const Optimizer& optimizer = config.optimizer();
+  s.above_zero("lr", optimizer.lr());
+  s.below("beta1", optimizer.beta1(), 0, 1);
+  s.below("beta2", optimizer.beta2(), 0, 1);
+  s.above_zero("eps", optimizer.eps());
+  s.not_negative("weight_decay", optimizer.weight_decay());
+  s.not_negative("clip_norm", optimizer.clip_norm());
+  check_groups(optimizer, s);
+}
+
+void check_schedule(const Config& config, const Section& s) {
+  const Schedule& schedule = config.schedule();
+  // Under PUBLISHED and with a warm-up, the first value; under CONSTANT without one, nobody reads them.
+  const bool warms = schedule.kind() == Schedule::PUBLISHED || schedule.warmup_steps() > 0;
+  const double lr = config.optimizer().lr();
+  if (warms && !(schedule.warmup_lr() >= 0 && schedule.warmup_lr() <= lr))
+    s.problems().expected(s.at("warmup_lr"), concat("0 to optimizer.lr = ", lr), schedule.warmup_lr());
+  if (schedule.kind() != Schedule::CONSTANT && !(schedule.min_lr() >= 0 && schedule.min_lr() <= lr))
+    s.problems().expected(s.at("min_lr"), concat("0 to optimizer.lr = ", lr), schedule.min_lr());
+  if (schedule.kind() == Schedule::PUBLISHED) {
+    s.whole("epochs", schedule.epochs(), 1, 1 << 20);
+    s.whole("plateau_steps", schedule.plateau_steps(), 1, 1 << 30);
+    if (schedule.warmup_steps() != 0)
+      s.problems().expected(s.at("warmup_steps"), "0 where kind is PUBLISHED, whose warm-up is plateau_steps long four times",
+                            schedule.warmup_steps());
+  } else if (config.train().has_max_steps()) {
+    s.whole("warmup_steps", schedule.warmup_steps(), 0, config.train().max_steps());
+  }
+}
+
+void check_parallel(const Parallel& parallel, const Section& s) {
+  s.whole("threads", parallel.threads(), 0, 1024);
+  s.whole("headroom_bits", parallel.headroom_bits(), 1, 24);
+  s.whole("timeout_s", parallel.timeout_s(), 1, 86400);
+  s.whole("memory_limit_bytes", parallel.memory_limit_bytes(), 0, kMost);
+}
+
+void check_rest(const Config& config, Problems& problems) {
+  for (int i = 0; i < config.freeze_size(); ++i) {
+    const std::string path = concat("freeze[", i, "]");
+    if (config.freeze(i).pattern().empty()) problems.expected(path + ".pattern", "a pattern of parameter names", "none");
+    if (!config.freeze(i).has_trainable()) problems.expected(path + ".trainable", "true or false", "none");
+  }
+  const Precision& precision = config.precision();
+  if (precision.compute() == Compute::BF16 &&
+      (precision.frozen_storage() == FrozenStorage::FILE || precision.frozen_storage() == FrozenStorage::FP32))
+    problems.expected("precision.frozen_storage", "FOLLOW or BF16 where precision.compute is BF16",
+                      FrozenStorage::Kind_Name(precision.frozen_storage()));
+  const Section loss("loss", problems);
+  loss.above_zero("scale", config.loss().scale());
+  loss.below("label_smoothing", config.loss().label_smoothing(), 0, 1);
+  const Section checkpoint("checkpoint", problems);
+  checkpoint.whole("every_steps", config.checkpoint().every_steps(), 0, kMost);
+  checkpoint.whole("keep", config.checkpoint().keep(), 1, 1 << 20);
+  Section("logging", problems).whole("every_steps", config.logging().every_steps(), 1, kMost);
+}
+
+}  // namespace
+
+void validate(const Config& config, Problems& problems) {
+  if (config.model().has_epalm())
+    check_epalm(config, Section("model.epalm", problems));
+  else
+    problems.expected("model", "one of: epalm", "none");
+  check_data(config, Section("data", problems));
+  check_train(config.train(), Section("train", problems));
+  check_optimizer(config, Section("optimizer", problems));
+  check_schedule(config, Section("schedule", problems));
+  check_parallel(config.parallel(), Section("parallel", problems));
+  check_rest(config, problems);
+}
+
+void require_data(const Config& config) {
+  Problems problems;
+  if (config.data().root().empty()) problems.expected("data.root", "the folder of the dataset", "none");
+  const Tokenizer& tokenizer = config.data().tokenizer();
+  if (tokenizer.root().empty() && tokenizer.tokenizer_json().empty())
+    problems.expected("data.tokenizer.root", "the folder of vocab.json and merges.txt (or tokenizer_json)", "none");
+  problems.throw_if_any("the configuration");
+}
+
+}  // namespace permafrost::config
