@@ -38,9 +38,14 @@ class Random {
   /// The four words of block `index` of this stream, independent of how many were drawn.
   std::array<uint32_t, 4> block(uint32_t index) const;
 
+  /// Address of this stream, for code that makes many blocks at once:
+  /// block(i) == philox4x32({i, counter()[1], counter()[2], counter()[3]}, key()).
+  const std::array<uint32_t, 4>& counter() const { return counter_; }
+  const std::array<uint32_t, 2>& key() const { return key_; }
+
  private:
-  std::array<uint32_t, 4> counter_;  // {block index, sample low, sample high ^ layer mix, epoch}
-  std::array<uint32_t, 2> key_;
+  std::array<uint32_t, 4> counter_;  // {block index, sample low, sample high, epoch}
+  std::array<uint32_t, 2> key_;      // seed, purpose and layer mixed
   std::array<uint32_t, 4> words_{};
   uint32_t next_block_ = 0;
   uint32_t used_ = 4;

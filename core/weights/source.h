@@ -1,0 +1,54 @@
+#pragma once
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "core/weights/safetensors.h"
+
+namespace permafrost {
+
+/// A tensor of a source: what its file says, and which file.
+struct SourceTensor {
+  StoredTensor stored;
+  size_t file = 0;  ///< index into WeightSource::files
+};
+
+/// A named set of tensors, wherever it lies: one .safetensors file; a sharded set, given by its index
+/// (`….safetensors.index.json`); or a folder as the Hugging Face Hub lays it out (model.safetensors, or
+/// model.safetensors.index.json and its shards). Opening reads headers only; reading is by slices.
+/// Errors: kWeights for files missing or refused, an index that disagrees with its shards (all disagreements at once),
+/// a tensor in two shards, a folder without weights or with PyTorch pickles only; kStorage as in SafetensorsReader.
+class WeightSource {
+ public:
+  static WeightSource open(const std::string& path);
+
+  /// As given to `open`.
+  const std::string& path() const { return path_; }
+  const std::vector<SafetensorsReader>& files() const { return files_; }
+  /// File by file, each in the order of its data. Addresses stay valid while the source lives, also when it is moved.
+  const std::vector<SourceTensor>& tensors() const { return tensors_; }
+  std::vector<std::string> names() const;
+
+  /// nullptr when there is no such tensor.
+  const SourceTensor* find(std::string_view name) const;
+  /// Throws kWeights when there is no such tensor.
+  const SourceTensor& at(std::string_view name) const;
+  /// Path of the file that holds the tensor.
+  const std::string& file_of(const SourceTensor& tensor) const { return files_[tensor.file].path(); }
+  /// Bytes [byte_offset, byte_offset + out.size()) of a tensor of this source.
+  void read(const SourceTensor& tensor, int64_t byte_offset, std::span<std::byte> out) const;
+
+ private:
+  explicit WeightSource(std::string path) : path_(std::move(path)) {}
+  void open_index(const std::string& index_path);
+  void add_file(const std::string& path);
+
+  std::string path_;
+  std::vector<SafetensorsReader> files_;
+  std::vector<SourceTensor> tensors_;
+  std::unordered_map<std::string, size_t> index_;
+};
+
+}  // namespace permafrost
