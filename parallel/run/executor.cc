@@ -1,0 +1,145 @@
+#include "parallel/run/executor.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "core/kernels/shape_ops.h"
+
+namespace permafrost {
+
+Executor::Executor(const Plan& plan, const StepMemory& memory, const Context& context, const ExecutorOptions& options)
+    : plan_(plan), memory_(memory), context_(context), options_(options), steps_(plan.programs.size()) {
+  for (size_t bucket = 0; bucket < plan.programs.size(); ++bucket) {
+    bind(bucket);
+    const int loss = plan.graphs[bucket].loss();
+    losses_.push_back(loss < 0 ? Tensor() : memory.tensor(plan.programs[bucket].values[static_cast<size_t>(loss)]));
+  }
+}
+
+void Executor::bind(size_t bucket) {
+  const Program& program = plan_.programs[bucket];
+  const auto tensors = [&](const std::vector<TensorRef>& refs) {
+    std::vector<Tensor> bound;
+    for (const TensorRef& ref : refs) bound.push_back(memory_.tensor(ref));
+    return bound;
+  };
+  for (const PlanStep& step : program.steps) {
+    BoundStep& bound = steps_[bucket].emplace_back();
+    bound.plan = &step;
+    bound.op = plan_.graphs[bucket].ops()[static_cast<size_t>(step.op)].op.get();
+    bound.inputs = tensors(step.inputs);
+    bound.params = tensors(step.params);
+    bound.outputs = tensors(step.outputs);
+    bound.saved = tensors(step.saved);
+    bound.doutputs = tensors(step.doutputs);
+    bound.dinputs = tensors(step.dinputs);
+    bound.dparams = tensors(step.dparams);
+    bound.workspace = memory_.tensor(step.workspace);
+  }
+  if (!options_.poison_released) return;
+  for (const PlannedBuffer& buffer : program.buffers) {
+    if (buffer.last_step >= static_cast<int>(program.steps.size())) continue;  // kept to the end
+    steps_[bucket][static_cast<size_t>(buffer.last_step)].released.emplace_back(
+        memory_.arena.data() + buffer.offset, DType::kU8, Shape{buffer.bytes});
+  }
+}
+
+void Executor::execute(const BoundStep& step, GradientSink* sink) const {
+  switch (step.plan->kind) {
+    case StepKind::kForward:
+      step.op->forward(context_, {step.inputs, step.params, step.outputs, step.saved, step.workspace});
+      break;
+    case StepKind::kBackward:
+      step.op->backward(context_, {step.inputs, step.params, step.outputs, step.saved, step.doutputs, step.dinputs,
+                                   step.plan->dinput_modes, step.dparams, step.plan->dparam_modes, step.workspace});
+      break;
+    case StepKind::kAddGradient:
+      accumulate(context_, step.doutputs[0], step.dinputs[0], GradMode::kAdd);
+      break;
+    case StepKind::kSumGradient:
+      if (sink) sink->add(step.plan->param, step.dparams[0]);
+      break;
+  }
+  for (const Tensor& released : step.released) std::memset(released.raw(), 0xFF, static_cast<size_t>(released.bytes()));
+}
+
+double Executor::run(size_t bucket, GradientSink* sink) {
+  for (const BoundStep& step : steps_[bucket]) execute(step, sink);
+  return losses_[bucket].defined() ? *losses_[bucket].data<double>() : 0.0;
+}
+
+namespace {
+
+template <typename T>
+int64_t first_non_finite(const Tensor& tensor) {
+  const T* data = tensor.data<T>();
+  for (int64_t i = 0; i < tensor.elements(); ++i)
+    if (!std::isfinite(static_cast<float>(data[i]))) return i;
+  return -1;
+}
+
+/// Flat index of the first element that is not finite, or -1; `number` gets it.
+int64_t find_bad(const Tensor& tensor, double& number) {
+  if (!tensor.defined()) return -1;
+  if (tensor.dtype() == DType::kF32) {
+    const int64_t i = first_non_finite<float>(tensor);
+    if (i >= 0) number = static_cast<double>(tensor.data<float>()[i]);
+    return i;
+  }
+  if (tensor.dtype() == DType::kBF16) {
+    const int64_t i = first_non_finite<bfloat16>(tensor);
+    if (i >= 0) number = static_cast<double>(static_cast<float>(tensor.data<bfloat16>()[i]));
+    return i;
+  }
+  if (tensor.dtype() == DType::kF64) {
+    for (int64_t i = 0; i < tensor.elements(); ++i)
+      if (!std::isfinite(tensor.data<double>()[i])) return number = tensor.data<double>()[i], i;
+  }
+  return -1;
+}
+
+}  // namespace
+
+std::optional<NonFiniteReport> Executor::find_non_finite(size_t bucket) {
+  const Graph& graph = plan_.graphs[bucket];
+  double number = 0;
+  for (const BoundStep& step : steps_[bucket]) {
+    execute(step, nullptr);
+    const OpInfo& op = graph.ops()[static_cast<size_t>(step.plan->op)];
+    const std::string& unit = graph.units()[static_cast<size_t>(step.plan->unit)].name;
+    const auto report = [&](const std::string& name, const Tensor& tensor) -> std::optional<NonFiniteReport> {
+      const int64_t bad = find_bad(tensor, number);
+      if (bad < 0) return std::nullopt;
+      return NonFiniteReport{name, unit, bad, number};
+    };
+    if (step.plan->kind == StepKind::kForward) {
+      for (size_t i = 0; i < op.params.size(); ++i)
+        if (auto found = report(graph.params()[static_cast<size_t>(op.params[i])].name, step.params[i])) return found;
+      for (size_t i = 0; i < op.outputs.size(); ++i)
+        if (auto found = report(graph.values()[static_cast<size_t>(op.outputs[i])].name, step.outputs[i])) return found;
+    } else if (step.plan->kind == StepKind::kBackward) {
+      for (size_t i = 0; i < op.inputs.size(); ++i)
+        if (auto found = report("grad:" + graph.values()[static_cast<size_t>(op.inputs[i])].name, step.dinputs[i])) return found;
+      for (size_t i = 0; i < op.params.size(); ++i)
+        if (auto found = report("grad:" + graph.params()[static_cast<size_t>(op.params[i])].name, step.dparams[i])) return found;
+    }
+  }
+  return std::nullopt;
+}
+
+Tensor Executor::value(size_t bucket, std::string_view name) const {
+  const int v = plan_.graphs[bucket].find_value(name);
+  return v < 0 ? Tensor() : memory_.tensor(plan_.programs[bucket].values[static_cast<size_t>(v)]);
+}
+
+Tensor Executor::value_gradient(size_t bucket, std::string_view name) const {
+  const int v = plan_.graphs[bucket].find_value(name);
+  return v < 0 ? Tensor() : memory_.tensor(plan_.programs[bucket].value_gradients[static_cast<size_t>(v)]);
+}
+
+Tensor Executor::param_gradient(size_t bucket, std::string_view name) const {
+  const int p = plan_.graphs[bucket].find_param(name);
+  return p < 0 ? Tensor() : memory_.tensor(plan_.programs[bucket].param_gradients[static_cast<size_t>(p)]);
+}
+
+}  // namespace permafrost

@@ -1,0 +1,74 @@
+#pragma once
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/device/context.h"
+#include "parallel/plan/plan.h"
+#include "parallel/run/step_memory.h"
+
+namespace permafrost {
+
+/// Takes each finished parameter gradient of a micro-batch: order-free sums in training, tests otherwise.
+class GradientSink {
+ public:
+  virtual ~GradientSink() = default;
+  /// gradient: f32 of the parameter's shape, valid during the call.
+  virtual void add(int param, const Tensor& gradient) = 0;
+};
+
+/// Where a non-finite number appeared first.
+struct NonFiniteReport {
+  std::string value;  ///< name of the value or gradient
+  std::string unit;
+  int64_t index = 0;  ///< flat index of the first bad element
+  double number = 0;
+};
+
+struct ExecutorOptions {
+  /// Fills every buffer with NaN bytes when its life ends, so that reading too late shows.
+  bool poison_released = false;
+};
+
+/// Walks the programs of a plan. All tensors are bound when it is made; running allocates nothing.
+class Executor {
+ public:
+  /// `plan` and `memory` must outlive the executor.
+  Executor(const Plan& plan, const StepMemory& memory, const Context& context, const ExecutorOptions& options = {});
+
+  /// One micro-batch: forward, backward, gradients to `sink` (may be null when nothing is summed). The inputs of
+  /// `bucket` must have been written. Returns the loss (0 without one).
+  double run(size_t bucket, GradientSink* sink);
+
+  /// Runs again, stopping at the first value or gradient that is not finite; for diagnosis after a bad step.
+  std::optional<NonFiniteReport> find_non_finite(size_t bucket);
+
+  /// Tensors by public name; undefined when the program has no such value. Contents of computed values are valid
+  /// after `run` only if the plan keeps them.
+  Tensor value(size_t bucket, std::string_view name) const;
+  Tensor value_gradient(size_t bucket, std::string_view name) const;
+  Tensor param_gradient(size_t bucket, std::string_view name) const;
+
+  const Context& context() const { return context_; }
+
+ private:
+  struct BoundStep {
+    const PlanStep* plan = nullptr;
+    const Op* op = nullptr;
+    std::vector<Tensor> inputs, params, outputs, saved, doutputs, dinputs, dparams;
+    Tensor workspace;
+    std::vector<Tensor> released;  // buffers whose life ends with this step
+  };
+  void bind(size_t bucket);
+  void execute(const BoundStep& step, GradientSink* sink) const;
+
+  const Plan& plan_;
+  const StepMemory& memory_;
+  Context context_;
+  ExecutorOptions options_;
+  std::vector<std::vector<BoundStep>> steps_;  // per bucket
+  std::vector<Tensor> losses_;                 // per bucket
+};
+
+}  // namespace permafrost
