@@ -13,8 +13,8 @@ enum class MaskKind : uint8_t {
   kExplicit,           ///< `allowed` says
 };
 
-/// lengths: (B) i32, keys at or behind lengths[b] are hidden from every query; undefined = all S keys valid.
-/// allowed: (B, T, S) u8, only for kExplicit; combined with lengths.
+/// lengths: (B) i32 in 0..S, keys at or behind lengths[b] are hidden from every query; undefined = all S keys valid.
+/// allowed: (B, T, S) u8, only for kExplicit (and then defined); combined with lengths. 0 hides.
 /// open_row_sees_padding: with kCausalOpenFirst, query 0 also sees keys behind the valid length (as published).
 struct AttentionMask {
   MaskKind kind = MaskKind::kNone;
@@ -27,8 +27,15 @@ struct AttentionMask {
 /// contiguous: `stride_q/k/v` elements lie between consecutive tokens (0 = H*D), so that a fused (B, T, 3 H D) product
 /// can be read in place: pass tensors of the shapes above that point at their part.
 /// lse: (B, H, T) f32, log of the softmax denominator, kept for backward; undefined = not kept.
-/// A query that sees no key gives 0 (and lse -inf) and has gradient 0.
-/// Any head size. kCausal with T != S is refused. Scores are never materialised for all T x S x heads at once.
+/// A query that sees no key gives 0 (and lse -inf) and has gradient 0. NaN in what a query sees gives NaN; keys behind the
+/// valid length are not read (unless the open row sees them). A key hidden by the causal rule or by `allowed` must be
+/// finite.
+/// Any head size. kCausal and kCausalOpenFirst with T != S are refused. Scores are never materialised for all
+/// T x S x heads at once: a thread holds those of a few queries of one head (backward: of a few hundred).
+/// bf16 on processors with AMX: probabilities (and, backward, the gradients of scores) are rounded to bf16 for the
+/// products with v (q, k, dout); all sums are in f32.
+/// Workspace: attention_workspace_bytes. Errors: ShapeMismatch; InvalidArgument (lengths out of range, head_size or
+/// stride impossible); NotBuilt on a device without this kernel.
 struct AttentionForward {
   Tensor q, k, v, out, lse;
   int64_t stride_q = 0, stride_k = 0, stride_v = 0;
@@ -37,8 +44,10 @@ struct AttentionForward {
 };
 void attention_forward(const Context& context, const AttentionForward& args, Tensor workspace);
 
-/// Backward: dq, dk, dv are overwritten (same strides as q, k, v); dq, dk, dv all defined or all of them undefined
-/// one by one when not needed.
+/// Backward from out, lse (both of forward) and dout (B, T, H, D): with p recomputed from lse, D = rowsum(dout out),
+///   dv = p^T dout,  ds = p (dout v^T - D),  dq = scale ds k,  dk = scale ds^T q.
+/// dq, dk, dv: overwritten (shapes and strides of q, k, v); each may be undefined when not needed. dout is not changed.
+/// dq, dk, dv must not overlap any input. Dtypes, masks, workspace and errors as forward.
 struct AttentionBackward {
   Tensor q, k, v, out, lse, dout, dq, dk, dv;
   int64_t stride_q = 0, stride_k = 0, stride_v = 0;
@@ -47,6 +56,7 @@ struct AttentionBackward {
 };
 void attention_backward(const Context& context, const AttentionBackward& args, Tensor workspace);
 
+/// For at most `threads` threads. A pure function of its arguments.
 int64_t attention_workspace_bytes(bool backward, int64_t batch, int64_t queries, int64_t keys, int64_t heads,
                                   int64_t head_size, DType dtype, int threads);
 

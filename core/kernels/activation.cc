@@ -1,0 +1,49 @@
+#include "core/kernels/activation.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "core/base/narrow.h"
+#include "core/kernels/activation_cpu.h"
+#include "core/kernels/tensor_checks.h"
+
+namespace permafrost {
+
+namespace {
+constexpr int64_t kBlock = 16384;  // elements: long enough to hide the hand-out, short enough to share evenly
+
+std::byte* at(const Tensor& tensor, int64_t element) {
+  return static_cast<std::byte*>(tensor.raw()) + element * size_of(tensor.dtype());
+}
+}  // namespace
+
+bool activation_keeps_output(Activation activation) {
+  return activation == Activation::kRelu || activation == Activation::kTanh;
+}
+
+void activation_forward(const Context& context, Activation activation, Tensor x, Tensor y) {
+  constexpr std::string_view kOp = "activation_forward";
+  check_dtype(kOp, "x", x, context, {DType::kF32, DType::kBF16});
+  check_tensor(kOp, "y", y, context, x.shape(), {x.dtype()});
+  check_runs_on_cpu(kOp, context);
+  const int64_t n = x.elements();
+  context.pool->run(div_up(n, kBlock), [&](int64_t block, int) {
+    const int64_t begin = block * kBlock, count = std::min(kBlock, n - begin);
+    activation_forward_cpu(activation, x.dtype(), at(x, begin), at(y, begin), count);
+  });
+}
+
+void activation_backward(const Context& context, Activation activation, Tensor kept, Tensor dy, Tensor dx, GradMode mode) {
+  constexpr std::string_view kOp = "activation_backward";
+  check_dtype(kOp, "kept", kept, context, {DType::kF32, DType::kBF16});
+  check_tensor(kOp, "dy", dy, context, kept.shape(), {kept.dtype()});
+  check_tensor(kOp, "dx", dx, context, kept.shape(), {kept.dtype()});
+  check_runs_on_cpu(kOp, context);
+  const int64_t n = kept.elements();
+  context.pool->run(div_up(n, kBlock), [&](int64_t block, int) {
+    const int64_t begin = block * kBlock, count = std::min(kBlock, n - begin);
+    activation_backward_cpu(activation, kept.dtype(), at(kept, begin), at(dy, begin), at(dx, begin), count, mode);
+  });
+}
+
+}  // namespace permafrost
