@@ -2,8 +2,11 @@
 
 #include <google/protobuf/descriptor.h>
 #include <google/protobuf/io/tokenizer.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <google/protobuf/text_format.h>
 
+#include <algorithm>
+#include <memory>
 #include <optional>
 #include <regex>
 #include <vector>
@@ -50,15 +53,31 @@ std::string explain_unknown_field(const Message& root, const std::string& text) 
   return type ? no_such_field(*type, match[2]) : text;
 }
 
-const FieldDescriptor* find_enum_field(const Descriptor& message, const std::string& name, const std::string& wrong,
-                                       int depth = 0) {
-  for (int i = 0; i < message.field_count(); ++i) {
-    const FieldDescriptor* field = message.field(i);
-    if (field->enum_type() && field->name() == name && !field->enum_type()->FindValueByName(wrong)) return field;
-    if (field->message_type() && depth < 16)
-      if (const FieldDescriptor* found = find_enum_field(*field->message_type(), name, wrong, depth + 1)) return found;
+/// The type of the message that is open at the end of `text`: names before braces, followed from `root`.
+const Descriptor* open_message(const Descriptor* root, const std::string& text) {
+  google::protobuf::io::ArrayInputStream stream(text.data(), static_cast<int>(text.size()));
+  Collector ignored;
+  google::protobuf::io::Tokenizer tokenizer(&stream, &ignored);
+  tokenizer.set_comment_style(google::protobuf::io::Tokenizer::SH_COMMENT_STYLE);
+  std::vector<std::string> open;
+  std::string name;
+  while (tokenizer.Next()) {
+    const auto& token = tokenizer.current();
+    if (token.type == google::protobuf::io::Tokenizer::TYPE_IDENTIFIER) {
+      name = token.text;
+    } else if (token.text == "{" || token.text == "<") {
+      open.push_back(name);
+    } else if ((token.text == "}" || token.text == ">") && !open.empty()) {
+      name = open.back();  // the next element of a list has no name of its own
+      open.pop_back();
+    }
   }
-  return nullptr;
+  const Descriptor* type = root;
+  for (const std::string& step : open) {
+    const FieldDescriptor* field = type ? type->FindFieldByName(step) : nullptr;
+    type = field ? field->message_type() : nullptr;
+  }
+  return type;
 }
 
 struct BadValue {
@@ -86,11 +105,12 @@ size_t offset_of(const std::string& text, int line, int column) {
 /// an allowed one and the text is read again. False when that cannot be done.
 bool mend_enum_value(std::string& text, const Remark& error, const BadValue& bad, const Message& root, Problems& problems,
                      const std::string& source) {
-  const FieldDescriptor* field = find_enum_field(*root.GetDescriptor(), bad.field, bad.value);
-  if (!field) return false;
   // The remark stands at the token after the value.
   const size_t at = text.rfind(bad.value, offset_of(text, error.line, error.column));
   if (at == std::string::npos) return false;
+  const Descriptor* type = open_message(root.GetDescriptor(), text.substr(0, at));
+  const FieldDescriptor* field = type ? type->FindFieldByName(bad.field) : nullptr;
+  if (!field || !field->enum_type()) return false;
   const auto line = 1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(at), '\n');
   problems.expected(concat(source, ":", line), concat("one of ", value_names(*field->enum_type()), " for ", bad.field),
                     bad.value);
@@ -109,11 +129,13 @@ void parse_text(const std::string& text, const std::string& source, Message& mes
     parser.RecordErrorsTo(&collector);
     parser.AllowUnknownField(true);  // as a warning, so that the rest is read too; it is an error all the same
     parser.AllowPartialMessage(true);
-    const bool parsed = parser.ParseFromString(mended, &message);
+    const std::unique_ptr<Message> fresh(message.New());
+    const bool parsed = parser.ParseFromString(mended, fresh.get());
     if (!parsed && collector.errors.size() == 1) {
       const auto bad = bad_enum_value(collector.errors[0].text);
       if (bad && mend_enum_value(mended, collector.errors[0], *bad, message, problems, source)) continue;
     }
+    message.MergeFrom(*fresh);
     for (const Remark& warning : collector.warnings)
       problems.add(place(source, warning), explain_unknown_field(message, warning.text));
     for (const Remark& error : collector.errors) problems.add(place(source, error), error.text);

@@ -1,0 +1,114 @@
+#include "configs/validate.h"
+
+#include "tests/configs/small_config.h"
+#include "tests/support/compare.h"
+
+namespace permafrost::config {
+namespace {
+using testing::throws_error;
+
+struct Case {
+  std::vector<std::string> overrides;
+  std::string problem;
+};
+
+TEST(Validate, EachBadValueIsNamedWithWhatIsAllowed) {
+  const std::vector<Case> cases = {
+      {{"train.max_steps=0"}, "train.max_steps: expected 1 and up; got 0"},
+      {{"train.micro_batch=0"}, "train.micro_batch: expected 1 to 65536; got 0"},
+      {{"train.global_batch=10"}, "train.global_batch: expected a multiple of micro_batch = 4; got 10"},
+      {{"train.final_check.samples=-1"}, "train.final_check.samples: expected 0 and up; got -1"},
+      {{"train.final_check.exchanged_images=true"}, "train.final_check.exchanged_images: expected false where final_check.loss is false; got true"},
+      {{"model.epalm.vision.image_size=20"}, "model.epalm.vision.image_size: expected a multiple of patch = 8; got 20"},
+      {{"model.epalm.vision.heads=5"}, "model.epalm.vision.dim: expected a multiple of heads = 5; got 12"},
+      {{"model.epalm.vision.depth=0"}, "model.epalm.vision.depth: expected 1 to 1024; got 0"},
+      {{"model.epalm.vision.layer_norm_eps=0"}, "model.epalm.vision.layer_norm_eps: expected 1e-12 to 0.01; got 0"},
+      {{"model.epalm.vision.layer_norm_eps=nan"}, "model.epalm.vision.layer_norm_eps: expected 1e-12 to 0.01; got nan"},
+      {{"model.epalm.text.heads=3"}, "model.epalm.text.hidden: expected a multiple of heads = 3; got 16"},
+      {{"model.epalm.text.dropout=1"}, "model.epalm.text.dropout: expected 0 to below 1; got 1"},
+      {{"model.epalm.features=5"}, "model.epalm.features: expected 1 to 4; got 5"},
+      {{"model.epalm.start_layer=-1"}, "model.epalm.start_layer: expected 0 to 7; got -1"},
+      {{"model.epalm.end_layer=9"}, "model.epalm.end_layer: expected 1 to 8; got 9"},
+      {{"model.epalm.start_layer=7"}, "model.epalm.end_layer: expected more than start_layer = 7; got 7"},
+      {{"model.epalm.prompt.length=0"}, "model.epalm.prompt.length: expected 1 to 4096; got 0"},
+      {{"model.epalm.adapter.kind=NORMAL", "model.epalm.adapter.factor=5"},
+       "model.epalm.text.hidden: expected a multiple of model.epalm.adapter.factor = 5; got 16"},
+      {{"model.epalm.text.max_positions=32"}, "data.max_text_tokens: expected at most model.epalm.text.max_positions = 32; got 64"},
+      {{"quirks.frozen_dropout=true", "model.epalm.text.dropout=0"},
+       "quirks.frozen_dropout: expected false where model.epalm.text.dropout is 0; got true"},
+      {{"data.max_text_tokens=1"}, "data.max_text_tokens: expected 2 to 1048576; got 1"},
+      {{"data.decode_threads=65"}, "data.decode_threads: expected 1 to 64; got 65"},
+      {{"data.prefetch=0"}, "data.prefetch: expected 1 to 64; got 0"},
+      {{"data.length_buckets=32,16,64"}, "data.length_buckets[1]: expected more than 32 (ascending); got 16"},
+      {{"data.length_buckets=16,32"}, "data.length_buckets[1]: expected max_text_tokens = 64 as the last one; got 32"},
+      {{"loss.tokens=ANSWER"}, "loss.tokens: expected ALL where data.task is CAPTIONING (captions have no answer); got ANSWER"},
+      {{"data.task=VQA", "data.format=KARPATHY"}, "data.task: expected CAPTIONING where data.format is KARPATHY; got VQA"},
+      {{"loss.scale=0"}, "loss.scale: expected a finite number above 0; got 0"},
+      {{"loss.scale=inf"}, "loss.scale: expected a finite number above 0; got inf"},
+      {{"loss.label_smoothing=1"}, "loss.label_smoothing: expected 0 to below 1; got 1"},
+      {{"optimizer.lr=0", "schedule.kind=CONSTANT"}, "optimizer.lr: expected a finite number above 0; got 0"},
+      {{"optimizer.beta1=1"}, "optimizer.beta1: expected 0 to below 1; got 1"},
+      {{"optimizer.beta2=-0.1"}, "optimizer.beta2: expected 0 to below 1; got -0.1"},
+      {{"optimizer.eps=0"}, "optimizer.eps: expected a finite number above 0; got 0"},
+      {{"optimizer.weight_decay=-1"}, "optimizer.weight_decay: expected a finite number, 0 and up; got -1"},
+      {{"optimizer.clip_norm=-1"}, "optimizer.clip_norm: expected a finite number, 0 and up; got -1"},
+      {{"optimizer.groups={lr: 1}"}, "optimizer.groups[0].pattern: expected a pattern of parameter names; got none"},
+      {{"optimizer.groups={pattern: \"a\" lr: -1}"}, "optimizer.groups[0].lr: expected a finite number, 0 and up; got -1"},
+      {{"optimizer.groups={pattern: \"a\" lr: 1 lr_scale: 2}"}, "optimizer.groups[0].lr_scale: expected 1 where lr is given too (one of the two); got 2"},
+      {{"schedule.warmup_lr=1"}, "schedule.warmup_lr: expected 0 to optimizer.lr = 2e-05; got 1"},
+      {{"schedule.min_lr=1"}, "schedule.min_lr: expected 0 to optimizer.lr = 2e-05; got 1"},
+      {{"schedule.epochs=0"}, "schedule.epochs: expected 1 to 1048576; got 0"},
+      {{"schedule.plateau_steps=0"}, "schedule.plateau_steps: expected 1 to 1073741824; got 0"},
+      {{"schedule.warmup_steps=5"}, "schedule.warmup_steps: expected 0 where kind is PUBLISHED, whose warm-up is plateau_steps long four times; got 5"},
+      {{"schedule.kind=COSINE", "schedule.warmup_steps=11"}, "schedule.warmup_steps: expected 0 to 10; got 11"},
+      {{"parallel.threads=-1"}, "parallel.threads: expected 0 to 1024; got -1"},
+      {{"parallel.headroom_bits=0"}, "parallel.headroom_bits: expected 1 to 24; got 0"},
+      {{"parallel.timeout_s=0"}, "parallel.timeout_s: expected 1 to 86400; got 0"},
+      {{"parallel.memory_limit_bytes=-1"}, "parallel.memory_limit_bytes: expected 0 and up; got -1"},
+      {{"freeze={trainable: true}"}, "freeze[0].pattern: expected a pattern of parameter names; got none"},
+      {{"freeze={pattern: \"a\"}"}, "freeze[0].trainable: expected true or false; got none"},
+      {{"precision.compute=BF16", "precision.frozen_storage=FILE"}, "precision.frozen_storage: expected FOLLOW or BF16 where precision.compute is BF16; got FILE"},
+      {{"checkpoint.every_steps=-1"}, "checkpoint.every_steps: expected 0 and up; got -1"},
+      {{"checkpoint.keep=0"}, "checkpoint.keep: expected 1 to 1048576; got 0"},
+      {{"logging.every_steps=0"}, "logging.every_steps: expected 1 and up; got 0"},
+  };
+  for (const Case& bad : cases)
+    EXPECT_TRUE(throws_error([&] { small(bad.overrides); }, ErrorKind::kConfig,
+                             {"config: small has 1 problem\n  " + bad.problem}));
+}
+
+TEST(Validate, EverythingIsReportedAtOnce) {
+  EXPECT_TRUE(throws_error([] { small({"train.micro_batch=0", "optimizer.eps=0", "data.prefetch=0", "loss.kind=MEAN"}); },
+                           ErrorKind::kConfig,
+                           {"small has 4 problems", "train.micro_batch", "optimizer.eps", "data.prefetch",
+                            "--set loss.kind=MEAN: expected one of SAMPLE_SUM, TOKEN_MEAN; got 'MEAN'"}));
+}
+
+TEST(Validate, WhatHasNoDefaultMustBeGiven) {
+  EXPECT_TRUE(throws_error([] { resolve_config("model { epalm { } }", "empty"); }, ErrorKind::kConfig,
+                           {"model.epalm.vision.patch: expected a value, 1 to 1024; got none",
+                            "model.epalm.vision.mlp_dim: expected a value", "model.epalm.text.vocab: expected a value",
+                            "model.epalm.text.do_layer_norm_before: expected true or false; got none",
+                            "train.max_steps: expected a value, 1 and up; got none"}));
+  EXPECT_TRUE(throws_error(
+      [] {
+        resolve_config("model { epalm { vision { size: VIT_B16 } text { size: OPT_125M } } } train { max_steps: 1 }", "w");
+      },
+      ErrorKind::kConfig,
+      {"w has 2 problems", "model.epalm.start_layer: expected a value, 0 to 11; got none", "model.epalm.end_layer"}));
+}
+
+TEST(Validate, ValuesThatNobodyReadsAreNotChecked) {
+  EXPECT_NO_THROW(small({"schedule.kind=CONSTANT", "schedule.min_lr=1", "schedule.warmup_lr=1"}));
+  EXPECT_NO_THROW(small({"model.epalm.prompt.kind=NONE", "model.epalm.prompt.length=0"}));
+}
+
+TEST(Validate, TrainingNeedsDataAndATokenizer) {
+  EXPECT_TRUE(throws_error([] { require_data(small().config); }, ErrorKind::kConfig,
+                           {"data.root: expected the folder of the dataset; got none", "data.tokenizer.root"}));
+  EXPECT_NO_THROW(require_data(small({"data.root=a", "data.tokenizer.root=b"}).config));
+  EXPECT_NO_THROW(require_data(small({"data.root=a", "data.tokenizer.tokenizer_json=b"}).config));
+}
+
+}  // namespace
+}  // namespace permafrost::config
