@@ -131,6 +131,9 @@ class Plan {
 
   /// SHA-256 over the schedule, all addresses, all parameters and the phases.
   std::string hash() const;
+  /// SHA-256 over what is computed, whatever the world: compute dtype, parameters with shapes and freezing, operations.
+  /// Checkpoints carry it.
+  std::string graph_hash() const;
   /// One line per unit, then totals and the frontier in words.
   std::string table() const;
   /// The same as JSON; keys are documented in docs/plan.md.

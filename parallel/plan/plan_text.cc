@@ -109,6 +109,21 @@ std::string Plan::hash() const {
   return hash.finish();
 }
 
+std::string Plan::graph_hash() const {
+  FieldHash hash;
+  hash.add(static_cast<int64_t>(compute));
+  for (const ParamPlan& param : params) {
+    hash.add(param.name);
+    hash.add(TensorSpec{param.shape, DType::kF32});
+    hash.add(static_cast<int64_t>(param.trainable));
+  }
+  for (const OpInfo& op : graphs.front().ops()) {
+    hash.add(op.op->kind());
+    hash.add(op.scope);
+  }
+  return hash.finish();
+}
+
 std::string Plan::table() const {
   std::ostringstream out;
   size_t width = 4;

@@ -46,6 +46,12 @@ OwnedTensor::OwnedTensor(DType dtype, const Shape& shape) {
   tensor_ = Tensor(memory_.data() + kCanaryBytes, spec);
 }
 
+OwnedTensor::OwnedTensor(const OwnedTensor& other) : memory_(other.memory_), tensor_(other.tensor_) {
+  if (tensor_.defined()) tensor_ = Tensor(memory_.data() + kCanaryBytes, tensor_.spec());
+}
+
+OwnedTensor& OwnedTensor::operator=(const OwnedTensor& other) { return *this = OwnedTensor(other); }
+
 bool OwnedTensor::canaries_intact() const {
   for (size_t i = 0; i < kCanaryBytes; ++i)
     if (memory_[i] != kCanary || memory_[memory_.size() - 1 - i] != kCanary) return false;

@@ -18,6 +18,10 @@ class OwnedTensor {
  public:
   OwnedTensor() = default;
   OwnedTensor(DType dtype, const Shape& shape);
+  OwnedTensor(const OwnedTensor& other);  // a copy has memory of its own
+  OwnedTensor& operator=(const OwnedTensor& other);
+  OwnedTensor(OwnedTensor&&) noexcept = default;
+  OwnedTensor& operator=(OwnedTensor&&) noexcept = default;
   Tensor view() const { return tensor_; }
   operator Tensor() const { return tensor_; }  // NOLINT: reads as the tensor it owns
   bool canaries_intact() const;

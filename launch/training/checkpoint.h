@@ -1,0 +1,58 @@
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "optim/sharded_adamw.h"
+#include "parallel/group/group.h"
+#include "parallel/plan/plan.h"
+
+namespace permafrost {
+
+/// Where a run stands: with this and the optimizer's tensors, continuing is a pure function.
+struct TrainingPosition {
+  int64_t step = 0;                ///< updates done
+  std::vector<int32_t> exponents;  ///< of the order-free sums, per trainable parameter in plan order
+  std::string graph_hash;          ///< Plan::graph_hash
+  std::string config_sha256;       ///< of the resolved configuration
+  std::string frozen_sha256;       ///< of the frozen parameters as stored
+  std::string adapter_sha256;      ///< of adapter.safetensors; filled by save
+};
+
+/// Checkpoints of one run: folders `step-00000040` with
+///   adapter.safetensors    master weights of the trainable parameters, f32, under their published names
+///   optimizer.safetensors  "m." and "v." + name, f32
+///   position.json          TrainingPosition and the SHA-256 of both files
+/// A folder appears under its name only when complete and read back; older ones are removed after that.
+/// The bytes do not depend on the number of ranks.
+class CheckpointStore {
+ public:
+  CheckpointStore(std::string folder, int keep) : folder_(std::move(folder)), keep_(keep) {}
+
+  /// Collective. scratch: flat f32 of plan.trainable_space elements, used to gather slices. Rank 0 writes.
+  /// Errors: kStorage with path and reason; earlier checkpoints stay.
+  void save(const Plan& plan, const ShardedAdamw& optimizer, Group& group, const Tensor& scratch,
+            TrainingPosition& position) const;
+
+  /// The complete checkpoint with the most steps, if any.
+  std::optional<std::string> latest() const;
+
+ private:
+  void write_folder(const std::string& temporary, const Plan& plan, const ShardedAdamw& optimizer, Group& group,
+                    const Tensor& scratch, TrainingPosition& position) const;
+  void remove_old() const;
+
+  std::string folder_;
+  int keep_;
+};
+
+/// Reads a checkpoint folder: checks both files against their hashes and the graph against the plan, then fills this
+/// rank's masters and moments. Any rank count. Errors: kWeights naming what differs or is damaged.
+TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, ShardedAdamw& optimizer);
+
+/// Fills this rank's masters from a safetensors file under published names (adapter.safetensors of a run, or another
+/// program's): every trainable parameter must be there with its shape. Errors: kWeights naming all that do not fit.
+void load_adapter(const std::string& path, const Plan& plan, ShardedAdamw& optimizer);
+
+}  // namespace permafrost

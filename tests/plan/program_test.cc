@@ -1,0 +1,131 @@
+#include "parallel/plan/program.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "core/graph/freezing.h"
+#include "parallel/plan/check.h"
+#include "tests/support/toy_graph.h"
+
+namespace permafrost {
+namespace {
+
+using testing::toy_transformer;
+using testing::ToyConfig;
+
+std::vector<ParamPlacement> placements(const Graph& g) {
+  std::vector<ParamPlacement> list;
+  for (const ParamInfo& p : g.params()) list.push_back({Region::kFrozen, 0, {p.shape, DType::kF32}});
+  return list;
+}
+
+struct Built {
+  Graph graph;
+  NeedAnalysis needs;
+  Program program;
+};
+
+Built build(const std::vector<FreezeRule>& rules, ProgramOptions options = {}, ToyConfig config = {}) {
+  Graph graph = toy_transformer(config);
+  NeedAnalysis needs = analyse_needs(graph, resolve_freezing(graph, rules, true));
+  Program program = build_program(graph, needs, placements(graph), options);
+  return {std::move(graph), std::move(needs), std::move(program)};
+}
+
+const std::vector<std::vector<FreezeRule>>& freezings() {
+  static const std::vector<std::vector<FreezeRule>> all = {
+      {{"*", true}},
+      {},
+      {{"embed.weight", true}},
+      {{"blocks.1.*", true}},
+      {{"blocks.2.fc2.bias", true}},
+      {{"norm.*", true}},
+      {{"blocks.0.norm1.weight", true}, {"blocks.2.qkv.weight", true}},
+      {{"blocks.*.bias", true}},
+  };
+  return all;
+}
+
+TEST(Program, IsRightForEveryFreezing) {
+  for (const auto& rules : freezings())
+    for (const bool reuse : {true, false})
+      for (const bool keep : {true, false})
+        for (const DType compute : {DType::kF32, DType::kBF16}) {
+          ProgramOptions options;
+          options.reuse_memory = reuse;
+          options.keep_all_values = options.keep_gradients = keep;
+          ToyConfig config;
+          config.compute = compute;
+          const Built b = build(rules, options, config);
+          const std::vector<std::string> problems = check_program(b.graph, b.needs, b.program);
+          EXPECT_TRUE(problems.empty()) << problems.front() << " (first rule " << (rules.empty() ? "none" : rules[0].pattern) << ")";
+        }
+}
+
+TEST(Program, ArenaIsCloseToThePeakOfLiveBytes) {
+  for (const auto& rules : freezings()) {
+    const Built b = build(rules, {}, {4, 33, 64, 4, 256, 211, 6, DType::kF32});
+    EXPECT_LE(static_cast<double>(b.program.arena_bytes), 1.05 * static_cast<double>(b.program.peak_live_bytes));
+  }
+}
+
+TEST(Program, FrozenMeansNoBackwardNoSavedNothingSummed) {
+  const Built b = build({});
+  for (const PlanStep& step : b.program.steps) EXPECT_EQ(step.kind, StepKind::kForward);
+  for (const PlannedBuffer& buffer : b.program.buffers) EXPECT_NE(buffer.kind, BufferKind::kSaved) << buffer.name;
+}
+
+TEST(Program, BackwardStopsAtTheFirstTrainableParameter) {
+  const Built b = build({{"blocks.2.fc2.bias", true}});
+  for (const PlanStep& step : b.program.steps) {
+    if (step.kind != StepKind::kBackward) continue;
+    const std::string& unit = b.graph.units()[static_cast<size_t>(step.unit)].name;
+    EXPECT_TRUE(unit == "blocks.2" || unit == "head") << unit;
+    for (const TensorRef& d : step.dinputs)
+      if (unit == "blocks.2" && b.graph.ops()[static_cast<size_t>(step.op)].op->kind() == "linear") EXPECT_EQ(d.region, Region::kNone);
+  }
+}
+
+TEST(Program, SumsEachTrainableOnceAfterItsLastContribution) {
+  const Built b = build({{"*", true}});
+  std::vector<int> sums(b.graph.params().size(), 0);
+  for (const PlanStep& step : b.program.steps)
+    if (step.kind == StepKind::kSumGradient) ++sums[static_cast<size_t>(step.param)];
+  for (size_t p = 0; p < sums.size(); ++p) EXPECT_EQ(sums[p], 1) << b.graph.params()[p].name;
+}
+
+TEST(Program, ResidualStreamHasOneGradientBuffer) {
+  const Built b = build({{"embed.weight", true}}, {}, {2, 5, 16, 2, 24, 11, 6, DType::kF32});
+  const TensorRef first = b.program.value_gradients[static_cast<size_t>(b.graph.find_value("blocks.0.out"))];
+  for (int i = 1; i < 6; ++i) {
+    const int v = b.graph.find_value(concat("blocks.", i, ".out"));
+    EXPECT_EQ(b.program.value_gradients[static_cast<size_t>(v)].buffer, first.buffer) << i;
+  }
+}
+
+TEST(Program, ReuseSavesMemory) {
+  ProgramOptions apart;
+  apart.reuse_memory = false;
+  EXPECT_LT(2 * build({{"*", true}}).program.arena_bytes, build({{"*", true}}, apart).program.arena_bytes);
+}
+
+TEST(Program, ForwardOnlyPlansNoBackward) {
+  ProgramOptions options;
+  options.forward_only = true;
+  const Built b = build({{"*", true}}, options);
+  for (const PlanStep& step : b.program.steps) EXPECT_EQ(step.kind, StepKind::kForward);
+}
+
+TEST(Program, PrunesWhatNobodyWants) {
+  Graph g(DType::kF32);
+  const Value x = g.input("x", {{2, 3, 4}, DType::kF32});
+  // No loss, nothing named: everything runs, since the caller has some reason to build it.
+  EXPECT_TRUE(build_program(g, analyse_needs(g, {}), {}, {}).steps.empty());
+  (void)x;
+  const Built b = build({});
+  EXPECT_EQ(b.program.steps.size(), b.graph.ops().size());
+}
+
+}  // namespace
+}  // namespace permafrost

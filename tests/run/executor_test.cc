@@ -1,0 +1,203 @@
+#include "parallel/run/executor.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <map>
+
+#include "tests/support/compare.h"
+#include "tests/support/count_allocations.h"
+#include "tests/support/toy_graph.h"
+
+namespace permafrost {
+namespace {
+
+using testing::ToyConfig;
+
+/// Keeps a copy of every gradient.
+class KeepGradients final : public GradientSink {
+ public:
+  void add(int param, const Tensor& gradient) override {
+    const auto* bytes = static_cast<const std::byte*>(gradient.raw());
+    gradients[param].assign(bytes, bytes + gradient.bytes());
+  }
+  std::map<int, std::vector<std::byte>> gradients;
+};
+
+struct Session {
+  Plan plan;
+  StepMemory memory;
+  Executor executor;
+
+  static PlanRequest request(const std::vector<FreezeRule>& freezing, const ProgramOptions& options, const ToyConfig& config) {
+    PlanRequest r;
+    r.build_graph = [config](int64_t tokens) {
+      ToyConfig c = config;
+      c.tokens = tokens;
+      return testing::toy_transformer(c);
+    };
+    r.buckets = {config.tokens, config.tokens + 3};
+    r.freezing = freezing;
+    r.frozen_dtype = [config](const ParamInfo&) { return config.compute; };
+    r.options = options;
+    return r;
+  }
+
+  Session(const std::vector<FreezeRule>& freezing, const ProgramOptions& options = {}, const ToyConfig& config = {},
+          int threads = 1, const ExecutorOptions& executor_options = {})
+      : plan(make_plan(request(freezing, options, config))),
+        memory(plan),
+        executor(plan, memory, testing::cpu_context(threads), executor_options) {
+    for (const ParamPlan& param : plan.params) {
+      const Tensor t = memory.param(param);
+      fill(param.initializer, 7, param.name, t.dtype(), 0, {static_cast<std::byte*>(t.raw()), static_cast<size_t>(t.bytes())});
+    }
+  }
+
+  void set_inputs(size_t bucket) const {
+    const Tensor ids = executor.value(bucket, "ids"), labels = executor.value(bucket, "labels");
+    for (int64_t i = 0; i < ids.elements(); ++i) {
+      ids.data<int32_t>()[i] = static_cast<int32_t>((3 * i + 1) % 11);
+      labels.data<int32_t>()[i] = i % 4 == 3 ? -100 : static_cast<int32_t>((5 * i + 2) % 11);
+      executor.value(bucket, "row_weight").data<float>()[i] = 0.125f;
+    }
+  }
+
+  std::pair<double, std::map<int, std::vector<std::byte>>> run(size_t bucket = 0) {
+    set_inputs(bucket);
+    KeepGradients sink;
+    const double loss = executor.run(bucket, &sink);
+    return {loss, sink.gradients};
+  }
+};
+
+const std::vector<FreezeRule> kAll = {{"*", true}};
+const std::vector<FreezeRule> kSome = {{"blocks.1.*", true}, {"embed.weight", true}};
+
+ToyConfig bf16() {
+  ToyConfig config;
+  config.compute = DType::kBF16;
+  return config;
+}
+
+TEST(Executor, MemoryReuseChangesNoBit) {
+  for (const auto& freezing : {kAll, kSome})
+    for (const ToyConfig& config : {ToyConfig{}, bf16()}) {
+      ProgramOptions apart;
+      apart.reuse_memory = false;
+      Session with(freezing, {}, config), without(freezing, apart, config);
+      EXPECT_EQ(with.run(), without.run());
+      EXPECT_EQ(with.run(1), without.run(1));
+    }
+}
+
+TEST(Executor, PoisoningReleasedBuffersChangesNoBit) {
+  for (const auto& freezing : {kAll, kSome})
+    for (const ToyConfig& config : {ToyConfig{}, bf16()}) {
+      Session plain(freezing, {}, config), poisoned(freezing, {}, config, 1, {true});
+      const auto expected = plain.run();
+      EXPECT_EQ(expected, poisoned.run());
+      EXPECT_TRUE(std::isfinite(expected.first));
+    }
+}
+
+TEST(Executor, ThreadsChangeNoBit) {
+  for (const ToyConfig& config : {ToyConfig{}, bf16()}) {
+    Session one(kAll, {}, config, 1), two(kAll, {}, config, 2), three(kAll, {}, config, 3);
+    const auto expected = one.run();
+    EXPECT_EQ(expected, two.run());
+    EXPECT_EQ(expected, three.run());
+  }
+}
+
+TEST(Executor, FreezingChangesNoGradientThatIsLeft) {
+  for (const ToyConfig& config : {ToyConfig{}, bf16()}) {
+    Session all(kAll, {}, config);
+    const auto [loss, gradients] = all.run();
+    for (const char* pattern : {"embed.weight", "blocks.0.*", "blocks.1.fc2.bias", "blocks.2.norm1.*", "norm.*", "*.weight"}) {
+      Session some({{pattern, true}}, {}, config);
+      const auto [loss_some, gradients_some] = some.run();
+      EXPECT_EQ(loss, loss_some) << pattern;
+      EXPECT_FALSE(gradients_some.empty());
+      for (const auto& [param, bytes] : gradients_some) EXPECT_EQ(bytes, gradients.at(param)) << all.plan.params[static_cast<size_t>(param)].name;
+    }
+  }
+}
+
+TEST(Executor, GradientsAreThoseOfFiniteDifferences) {
+  Session s(kAll);
+  const auto [loss, gradients] = s.run();
+  for (size_t p = 0; p < s.plan.params.size(); ++p) {
+    const Tensor weight = s.memory.param(s.plan.params[p]);
+    const auto* gradient = reinterpret_cast<const float*>(gradients.at(static_cast<int>(p)).data());
+    const int64_t i = weight.elements() / 2;
+    const float original = weight.data<float>()[i];
+    const double h = 0.01;
+    weight.data<float>()[i] = static_cast<float>(original + h);
+    const double up = s.run().first;
+    weight.data<float>()[i] = static_cast<float>(original - h);
+    const double down = s.run().first;
+    weight.data<float>()[i] = original;
+    // Central differences: error h^2 / 6 f''' (third derivatives here are of order one) and loss rounding / h.
+    EXPECT_NEAR(gradient[i], (up - down) / (2 * h), 5e-4) << s.plan.params[p].name;
+  }
+}
+
+TEST(Executor, AllocatesNothingWhileRunning) {
+  if (!testing::can_count_allocations()) GTEST_SKIP() << "allocations cannot be counted under sanitizers";
+  for (int threads : {1, 2}) {
+    Session s(kAll, {}, bf16(), threads);
+    s.set_inputs(0);
+    s.executor.run(0, nullptr);
+    testing::begin_counting_allocations();
+    for (int i = 0; i < 5; ++i) s.executor.run(0, nullptr);
+    const testing::AllocationCount count = testing::end_counting_allocations();
+    EXPECT_EQ(count.calls, 0) << count.bytes << " bytes, largest " << count.largest;
+  }
+}
+
+TEST(Executor, TouchesExactlyTheArenaThatWasForecast) {
+  for (const auto& freezing : {kAll, kSome}) {
+    Session s(freezing);
+    s.set_inputs(1);
+    std::memset(s.memory.arena.data(), 0xC3, static_cast<size_t>(s.memory.arena.bytes()));
+    s.executor.run(1, nullptr);
+    int64_t touched = s.memory.arena.bytes();
+    while (touched > 0 && s.memory.arena.data()[touched - 1] == std::byte{0xC3}) --touched;
+    // Buffers are rounded up to the alignment; the last one may leave that padding alone.
+    EXPECT_GT(touched, s.plan.programs[1].arena_bytes - kArenaAlignment);
+    EXPECT_LE(touched, s.plan.programs[1].arena_bytes);
+  }
+}
+
+TEST(Executor, FindsTheFirstValueThatIsNotFinite) {
+  Session s(kAll);
+  s.set_inputs(0);
+  EXPECT_FALSE(s.executor.find_non_finite(0).has_value());
+  s.memory.param(s.plan.params[static_cast<size_t>(s.plan.graphs[0].find_param("blocks.1.fc1.weight"))]).data<float>()[3] = INFINITY;
+  const auto report = s.executor.find_non_finite(0);
+  ASSERT_TRUE(report.has_value());
+  EXPECT_EQ(report->value, "blocks.1.fc1.weight");
+  EXPECT_EQ(report->unit, "blocks.1");
+  EXPECT_EQ(report->index, 3);
+}
+
+TEST(Executor, KeepsNamedValuesAndGradientsForProbing) {
+  ProgramOptions options;
+  options.keep_all_values = options.keep_gradients = true;
+  Session s(kAll, options);
+  const auto [loss, none] = s.run();
+  EXPECT_TRUE(none.empty());
+  EXPECT_EQ(*s.executor.value(0, "loss").data<double>(), loss);
+  Session apart(kAll, [&] { ProgramOptions o = options; o.reuse_memory = false; return o; }());
+  apart.run();
+  for (const char* name : {"embed.out", "blocks.0.out", "blocks.2.out"}) {
+    EXPECT_TRUE(testing::same_bits(s.executor.value(0, name), apart.executor.value(0, name))) << name;
+    EXPECT_TRUE(testing::same_bits(s.executor.value_gradient(0, name), apart.executor.value_gradient(0, name))) << name;
+  }
+  EXPECT_TRUE(s.executor.param_gradient(0, "blocks.0.qkv.weight").defined());
+  EXPECT_FALSE(s.executor.value(0, "no such value").defined());
+}
+
+}  // namespace
+}  // namespace permafrost

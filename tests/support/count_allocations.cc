@@ -1,0 +1,70 @@
+#include "tests/support/count_allocations.h"
+
+#include <atomic>
+#include <cerrno>
+#include <cstddef>
+
+namespace permafrost::testing {
+namespace {
+std::atomic<bool> counting{false};
+std::atomic<int64_t> calls{0}, bytes{0}, largest{0};
+}  // namespace
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+bool can_count_allocations() { return false; }
+#else
+bool can_count_allocations() { return true; }
+
+void note_allocation(size_t size) {
+  if (!counting.load(std::memory_order_relaxed)) return;
+  const auto n = static_cast<int64_t>(size);
+  ++calls;
+  bytes += n;
+  int64_t seen = largest.load();
+  while (seen < n && !largest.compare_exchange_weak(seen, n)) {
+  }
+}
+#endif
+
+void begin_counting_allocations() {
+  calls = bytes = largest = 0;
+  counting = true;
+}
+
+AllocationCount end_counting_allocations() {
+  counting = false;
+  return {calls, bytes, largest};
+}
+
+}  // namespace permafrost::testing
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+extern "C" {
+void* __libc_malloc(size_t);
+void* __libc_calloc(size_t, size_t);
+void* __libc_realloc(void*, size_t);
+void* __libc_memalign(size_t, size_t);
+
+void* malloc(size_t size) {
+  permafrost::testing::note_allocation(size);
+  return __libc_malloc(size);
+}
+void* calloc(size_t count, size_t size) {
+  permafrost::testing::note_allocation(count * size);
+  return __libc_calloc(count, size);
+}
+void* realloc(void* old, size_t size) {
+  permafrost::testing::note_allocation(size);
+  return __libc_realloc(old, size);
+}
+void* aligned_alloc(size_t alignment, size_t size) {
+  permafrost::testing::note_allocation(size);
+  return __libc_memalign(alignment, size);
+}
+int posix_memalign(void** out, size_t alignment, size_t size) {
+  permafrost::testing::note_allocation(size);
+  *out = __libc_memalign(alignment, size);
+  return *out ? 0 : ENOMEM;
+}
+}
+#endif
