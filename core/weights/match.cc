@@ -5,7 +5,6 @@
 #include <map>
 #include <optional>
 
-
 #include "core/base/check.h"
 #include "core/weights/load.h"
 #include "core/weights/problems.h"

@@ -40,6 +40,7 @@ class ScratchFolder {
 };
 
 inline void write_text(const std::string& path, std::string_view text) {
+  std::filesystem::remove(path);  // ext4 flushes a file that is truncated and rewritten; a new one is quick
   std::ofstream out(path, std::ios::binary);
   out.write(text.data(), static_cast<std::streamsize>(text.size()));
 }
