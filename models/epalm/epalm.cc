@@ -1,0 +1,193 @@
+#include "models/epalm/epalm.h"
+
+#include <algorithm>
+
+#include "core/graph/ops/cross_entropy.h"
+#include "core/graph/ops/reshape.h"
+#include "core/graph/ops/shape_ops.h"
+#include "models/blocks/named_layers.h"
+
+namespace permafrost {
+
+namespace {
+
+/// Builds the graph part by part; the members are the values that parts hand on.
+class EpalmBuilder {
+ public:
+  EpalmBuilder(const EpalmConfig& config, DType compute, const EpalmShape& shape)
+      : config_(config), shape_(shape), graph_(compute) {}
+
+  Graph build() {
+    make_inputs();
+    see();
+    connect();
+    embed_text();
+    run_text();
+    score();
+    return std::move(graph_);
+  }
+
+ private:
+  void make_inputs() {
+    const int64_t b = shape_.batch, t = shape_.tokens, s = config_.vision.image_size, rows = shape_.logit_rows(config_);
+    images_ = graph_.input("images", {{b, config_.vision.channels, s, s}, DType::kF32});
+    input_ids_ = graph_.input("input_ids", {{b, t}, DType::kI32});
+    position_ids_ = graph_.input("position_ids", {{b, t}, DType::kI32});
+    lengths_before_ = graph_.input("lengths_before", {{b}, DType::kI32});
+    lengths_after_ = graph_.input("lengths_after", {{b}, DType::kI32});
+    labels_ = graph_.input("labels", {{b, rows}, DType::kI32});
+    row_weight_ = graph_.input("row_weight", {{b, rows}, DType::kF32});
+    if (config_.frozen_dropout) address_ = graph_.input("random_address", {{2 + b}, DType::kI64});
+  }
+
+  void see() {
+    VitOptions options;
+    for (int64_t j = 0; j < config_.features; ++j) options.features.push_back(config_.vision.depth - config_.features + j);
+    options.all_tokens = shape_.all_values;
+    features_ = build_vit(graph_, config_.vision, images_, options).features;
+  }
+
+  void connect() {
+    const Initializer start = torch_default(config_.vision.dim);
+    std::vector<Value> connected;
+    {
+      auto unit = graph_.unit("connector");
+      for (size_t j = 0; j < features_.size(); ++j) {
+        const std::string name = concat("connector.", config_.shared_connector ? 0 : j);
+        connected.push_back(named_linear(graph_, features_[j], name, config_.text.hidden, start, start));
+        vis_.push_back(reshape(graph_, connected[j], {shape_.batch, 1, config_.text.hidden}));
+      }
+    }
+    for (size_t j = 0; j < connected.size(); ++j) graph_.name(connected[j], concat("connected.", j));
+  }
+
+  /// (P, word_embed_proj_dim)
+  Value prompt_vectors() {
+    const std::string name = "prompt_module.prefix_embedding.";
+    const int64_t width = config_.text.word_embed_proj_dim;
+    const Initializer start = torch_default(width);
+    const Shape shape{config_.prompt_length, width};
+    Value x = param_value(graph_, graph_.param(name + "0.weight", shape, Initializer::normal(1)));
+    if (config_.prompt == EpalmConfig::Prompt::kTable) return x;
+    x = named_linear(graph_, x, name + "1", width, start, start, Activation::kTanh);
+    return named_linear(graph_, x, name + "3", width, start, start);
+  }
+
+  void embed_text() {
+    x_ = opt_embed(graph_, config_.text, input_ids_, position_ids_);
+    if (config_.prompt != EpalmConfig::Prompt::kNone) {
+      Value prompt;
+      {
+        // A unit of its own, so that embedding the text stays a frozen unit with nothing trainable upstream.
+        auto unit = graph_.unit("prompt");
+        prompt = graph_.name(prompt_vectors(), "out");
+        const Value projected = opt_project_in(graph_, config_.text, prompt);
+        x_ = concat_tokens(graph_, {broadcast(graph_, projected, shape_.batch), x_});
+      }
+    }
+    graph_.name(x_, "text.embed.out");
+    if (!config_.frozen_dropout) return;
+    auto unit = graph_.unit("text.embed_dropout");
+    x_ = opt_embedding_dropout(graph_, config_.text, x_, address_);
+  }
+
+  OptLayerOptions layer_options(int64_t layer) {
+    OptLayerOptions options;
+    options.dropout_address = address_;
+    options.lengths = lengths_before_;
+    if (layer >= config_.start) {
+      options.lengths = lengths_after_;
+      if (config_.vis_row == EpalmConfig::VisRow::kPublished) {
+        options.mask = MaskKind::kCausalOpenFirst;
+        options.open_row_sees_padding = config_.padding == EpalmConfig::Padding::kPublished;
+      }
+    }
+    if (!config_.adaptor) return options;
+    const bool on_mlp = config_.adaptor_location == EpalmConfig::Location::kMlp;
+    const bool in_sequence = on_mlp && config_.adaptor->kind == AdaptorKind::kNormal;  // Sequential(fc2, adapter)
+    const std::string name = concat("model_text.model.decoder.layers.", layer, on_mlp ? ".fc2" : ".self_attn", in_sequence ? ".1" : "");
+    auto hook = [this, name](Value input, Value output) {
+      auto unit = graph_.unit("adapter");  // a unit is all frozen or all trainable
+      return adapt(graph_, input, output, name, *config_.adaptor);
+    };
+    (on_mlp ? options.after_ffn : options.after_attention) = hook;
+    return options;
+  }
+
+  void run_text() {
+    for (int64_t layer = 0; layer < config_.text.layers; ++layer) {
+      OptLayerOptions options = layer_options(layer);
+      if (const auto feature = config_.feature_of_layer(layer)) {
+        const Value vis = vis_[static_cast<size_t>(*feature)];
+        const bool first = layer == config_.start;
+        options.before = [this, vis, first](Value x) {
+          return first ? concat_tokens(graph_, {vis, x}) : overwrite_token(graph_, x, vis, 0);
+        };
+      }
+      x_ = opt_layer(graph_, config_.text, layer, x_, options);
+    }
+  }
+
+  void score() {
+    if (!shape_.all_values) {
+      auto unit = graph_.unit("text.predicting_rows");
+      x_ = slice_tokens(graph_, x_, config_.slots(), config_.slots() + shape_.tokens - 1);
+    }
+    const Value logits = opt_head(graph_, config_.text, opt_final(graph_, config_.text, x_));
+    CrossEntropyValues loss;
+    {
+      auto unit = graph_.unit("loss");
+      loss = cross_entropy(graph_, logits, labels_, row_weight_, config_.label_smoothing);
+    }
+    graph_.name(loss.row_loss, "row_loss");
+    graph_.set_loss(graph_.name(loss.loss, "loss"));
+  }
+
+  const EpalmConfig& config_;
+  const EpalmShape& shape_;
+  Graph graph_;
+  Value images_, input_ids_, position_ids_, lengths_before_, lengths_after_, labels_, row_weight_, address_;
+  std::vector<Value> features_, vis_;
+  Value x_;
+};
+
+}  // namespace
+
+std::optional<int64_t> EpalmConfig::feature_of_layer(int64_t layer) const {
+  if (layer < start || layer >= end) return std::nullopt;
+  const int64_t window = end - start;
+  const int64_t step = features > 1 && window > features ? window / features : 1;
+  return std::min((layer - start) / step, features - 1);
+}
+
+void EpalmConfig::check() const {
+  vision.check();
+  text.check();
+  if (features < 1 || features > vision.depth)
+    fail(ErrorKind::kConfig, "epalm: features must be 1 to the vision model's ", vision.depth, " blocks; got ", features);
+  if (start < 0 || start >= end || end > text.layers)
+    fail(ErrorKind::kConfig, "epalm: the window must lie in the ", text.layers, " text layers, 0 <= start < end; got ", start,
+         " to ", end);
+  if (prompt != Prompt::kNone && prompt_length < 1)
+    fail(ErrorKind::kConfig, "epalm: prompt_length must be 1 and up; got ", prompt_length);
+  if (frozen_dropout && text.dropout == 0.0f)
+    fail(ErrorKind::kConfig, "epalm: frozen_dropout needs a dropout above 0 in the text model; got 0");
+  if (!(label_smoothing >= 0.0f && label_smoothing < 1.0f))
+    fail(ErrorKind::kConfig, "epalm: label_smoothing must be 0 to below 1; got ", label_smoothing);
+}
+
+Graph build_epalm(const EpalmConfig& config, DType compute, const EpalmShape& shape) {
+  config.check();
+  if (shape.batch < 1 || shape.tokens < 1)
+    fail(ErrorKind::kConfig, "epalm: a micro-batch must have samples and tokens; got (", shape.batch, ", ", shape.tokens, ")");
+  return EpalmBuilder(config, compute, shape).build();
+}
+
+std::vector<FreezeRule> epalm_freezing(const EpalmConfig& config) {
+  std::vector<FreezeRule> rules{{"connector.*", true}};
+  if (config.prompt != EpalmConfig::Prompt::kNone) rules.push_back({"prompt_module.*", true});
+  if (config.adaptor) rules.push_back({"model_text.*", true});
+  return rules;
+}
+
+}  // namespace permafrost
