@@ -1,6 +1,7 @@
 #pragma once
 #include "core/device/context.h"
 #include "core/kernels/kernel_types.h"
+#include "core/kernels/vector_math.h"
 #include "core/tensor/tensor.h"
 
 namespace permafrost {
@@ -11,9 +12,12 @@ namespace permafrost {
 /// bias:   (N)     f32; undefined = none
 /// y:      (M, N)  dtype of x, or f32 when x is bf16 (logits)
 /// pre:    (M, N)  dtype of y: x W^T + bias before the activation, kept for backward; undefined = not kept
-/// Accumulates over K in f32 in one order that depends on K alone: the same bits for any thread count, any number of
-/// rows beside it and any memory layout of the weight.
-/// Workspace: linear_workspace_bytes. Errors: ShapeMismatch.
+/// Accumulates over K in f32, first to last, in one order that depends on K alone: the same bits for any thread count,
+/// any number of rows beside it and any place in memory. The activation is applied to the f32 sum, not to the stored `pre`.
+/// bf16 products on AMX treat denormal inputs and partial sums as zero, as the instruction does.
+/// y and pre must not overlap each other or an input.
+/// Workspace: linear_workspace_bytes, any content, any alignment.
+/// Errors: ShapeMismatch (shape, dtype, device), InvalidArgument (workspace too small), NotBuilt (not on CPU).
 struct LinearForward {
   Tensor x, weight, bias, y, pre;
   Activation activation = Activation::kNone;
@@ -22,6 +26,7 @@ void linear_forward(const Context& context, const LinearForward& args, Tensor wo
 
 /// Linear layer, gradient of the input: dx = dy W (overwritten or added).
 /// dy: (M, N) f32 or bf16;  weight: (N, K) as above;  dx: (M, K) dtype of dy.
+/// Accumulates over N as forward does over K; kAdd adds the finished f32 sum to dx and rounds once.
 struct LinearBackwardInput {
   Tensor dy, weight, dx;
   GradMode mode = GradMode::kOverwrite;
@@ -29,7 +34,9 @@ struct LinearBackwardInput {
 void linear_backward_input(const Context& context, const LinearBackwardInput& args, Tensor workspace);
 
 /// Linear layer, gradients of the parameters: dweight = dy^T x, dbias = column sums of dy.
-/// x: (M, K), dy: (M, N) f32 or bf16;  dweight: (N, K) f32, dbias: (N) f32; either may be undefined (frozen).
+/// x: (M, K), dy: (M, N) f32 or bf16, of one dtype;  dweight: (N, K) f32, dbias: (N) f32; either may be undefined
+/// (frozen). x may be undefined when dweight is.
+/// Accumulates over M, first row to last (dbias: by chunks of 256 rows).
 struct LinearBackwardWeight {
   Tensor x, dy, dweight, dbias;
   GradMode dweight_mode = GradMode::kOverwrite, dbias_mode = GradMode::kOverwrite;
@@ -37,7 +44,8 @@ struct LinearBackwardWeight {
 void linear_backward_weight(const Context& context, const LinearBackwardWeight& args, Tensor workspace);
 
 enum class LinearPass { kForward, kBackwardInput, kBackwardWeight };
-/// Upper bound of the workspace of a pass, for `threads` threads at most. A pure function of its arguments.
+/// Upper bound of the workspace of a pass, for `threads` threads at most. A pure function of its arguments: the same on
+/// every processor.
 int64_t linear_workspace_bytes(LinearPass pass, int64_t m, int64_t n, int64_t k, DType compute, DType weight, int threads);
 
 }  // namespace permafrost

@@ -1,0 +1,105 @@
+#include "core/kernels/linear.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "core/kernels/linear_cpu.h"
+#include "core/kernels/tensor_checks.h"
+
+namespace permafrost {
+
+namespace {
+void check_weight(std::string_view op, const Tensor& weight, const Context& context, const Shape& shape, DType compute) {
+  if (compute == DType::kF32)
+    check_tensor(op, "weight", weight, context, shape, {DType::kF32, DType::kBF16, DType::kF16});
+  else
+    check_tensor(op, "weight", weight, context, shape, {compute});
+}
+
+void check_workspace(std::string_view op, const Tensor& workspace, const Context& context, int64_t needed) {
+  if (needed == 0 && !workspace) return;
+  check_dtype(op, "workspace", workspace, context, {DType::kU8});
+  PERMAFROST_CHECK(workspace.bytes() >= needed, op, ": workspace must have ", needed, " bytes for ",
+                   context.pool->threads(), " threads; got ", workspace.bytes());
+}
+
+/// Tensors without memory, for sizes.
+Tensor shaped(DType dtype, int64_t rows, int64_t columns) { return {nullptr, dtype, {rows, columns}}; }
+
+Product product_of(LinearPass pass, int64_t m, int64_t n, int64_t k, DType compute, DType weight) {
+  const Tensor x = shaped(compute, m, k), w = shaped(weight, n, k), y = shaped(compute, m, n);
+  switch (pass) {
+    case LinearPass::kForward: return forward_product({.x = x, .weight = w, .bias = {}, .y = y, .pre = {}});
+    case LinearPass::kBackwardInput: return input_gradient_product({.dy = y, .weight = w, .dx = x});
+    case LinearPass::kBackwardWeight: break;
+  }
+  return weight_gradient_product({.x = x, .dy = y, .dweight = shaped(DType::kF32, n, k), .dbias = {}});
+}
+
+int64_t workspace_bytes(const Context& context, LinearPass pass, int64_t m, int64_t n, int64_t k, DType compute,
+                        DType weight) {
+  return linear_workspace_bytes(pass, m, n, k, compute, weight, context.pool->threads());
+}
+}  // namespace
+
+void linear_forward(const Context& context, const LinearForward& args, Tensor workspace) {
+  constexpr std::string_view kOp = "linear_forward";
+  check_runs_on_cpu(kOp, context);
+  check_rank(kOp, "x", args.x, context, 2, "(M, K)", {DType::kF32, DType::kBF16});
+  check_rank(kOp, "weight", args.weight, context, 2, "(N, K)", {DType::kF32, DType::kBF16, DType::kF16});
+  const DType compute = args.x.dtype();
+  const int64_t m = args.x.dim(0), k = args.x.dim(1), n = args.weight.dim(0);
+  check_weight(kOp, args.weight, context, {n, k}, compute);
+  if (args.bias) check_tensor(kOp, "bias", args.bias, context, {n}, {DType::kF32});
+  if (compute == DType::kBF16)
+    check_tensor(kOp, "y", args.y, context, {m, n}, {DType::kBF16, DType::kF32});
+  else
+    check_tensor(kOp, "y", args.y, context, {m, n}, {DType::kF32});
+  if (args.pre) check_tensor(kOp, "pre", args.pre, context, {m, n}, {args.y.dtype()});
+  check_workspace(kOp, workspace, context, workspace_bytes(context, LinearPass::kForward, m, n, k, compute, args.weight.dtype()));
+  linear_forward_cpu(context, args, workspace, simd_level());
+}
+
+void linear_backward_input(const Context& context, const LinearBackwardInput& args, Tensor workspace) {
+  constexpr std::string_view kOp = "linear_backward_input";
+  check_runs_on_cpu(kOp, context);
+  check_rank(kOp, "dy", args.dy, context, 2, "(M, N)", {DType::kF32, DType::kBF16});
+  check_rank(kOp, "weight", args.weight, context, 2, "(N, K)", {DType::kF32, DType::kBF16, DType::kF16});
+  const DType compute = args.dy.dtype();
+  const int64_t m = args.dy.dim(0), n = args.dy.dim(1), k = args.weight.dim(1);
+  check_weight(kOp, args.weight, context, {n, k}, compute);
+  check_tensor(kOp, "dx", args.dx, context, {m, k}, {compute});
+  check_workspace(kOp, workspace, context,
+                  workspace_bytes(context, LinearPass::kBackwardInput, m, n, k, compute, args.weight.dtype()));
+  linear_backward_input_cpu(context, args, workspace, simd_level());
+}
+
+void linear_backward_weight(const Context& context, const LinearBackwardWeight& args, Tensor workspace) {
+  constexpr std::string_view kOp = "linear_backward_weight";
+  check_runs_on_cpu(kOp, context);
+  check_rank(kOp, "dy", args.dy, context, 2, "(M, N)", {DType::kF32, DType::kBF16});
+  const int64_t m = args.dy.dim(0), n = args.dy.dim(1);
+  if (args.dbias) check_tensor(kOp, "dbias", args.dbias, context, {n}, {DType::kF32});
+  if (args.dweight) {
+    check_rank(kOp, "x", args.x, context, 2, "(M, K)", {args.dy.dtype()});
+    const int64_t k = args.x.dim(1);
+    check_tensor(kOp, "x", args.x, context, {m, k}, {args.dy.dtype()});
+    check_tensor(kOp, "dweight", args.dweight, context, {n, k}, {DType::kF32});
+    check_workspace(kOp, workspace, context,
+                    workspace_bytes(context, LinearPass::kBackwardWeight, m, n, k, args.dy.dtype(), DType::kF32));
+  }
+  linear_backward_weight_cpu(context, args, workspace, simd_level());
+}
+
+int64_t linear_workspace_bytes(LinearPass pass, int64_t m, int64_t n, int64_t k, DType compute, DType weight, int threads) {
+  PERMAFROST_CHECK(m >= 0 && n >= 0 && k >= 0 && threads >= 1,
+                   "linear_workspace_bytes: extents must not be negative and threads at least 1; got m=", m, " n=", n,
+                   " k=", k, " threads=", threads);
+  const Product product = product_of(pass, m, n, k, compute, weight);
+  int64_t bytes = 0;
+  for (const SimdLevel level : {SimdLevel::kPortable, SimdLevel::kAvx512, SimdLevel::kAmx})
+    bytes = std::max(bytes, product_workspace_bytes(product, product_engine(level, compute), threads));
+  return bytes;
+}
+
+}  // namespace permafrost

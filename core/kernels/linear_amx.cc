@@ -1,0 +1,218 @@
+#include <immintrin.h>
+
+#include "core/kernels/linear_tile_avx512.h"
+#include "core/kernels/vector_math_avx512.h"
+
+// bf16 products on AMX. A tile of A: 16 rows of 32 terms, as they lie in a row-major matrix. A tile of B: 16 columns of 32
+// terms, two terms of a column side by side. Packed panels are 32 wide: for every 32 terms two tiles of 1024 bytes.
+namespace permafrost {
+
+namespace {
+constexpr int64_t kTile = 16, kPanel = 32, kTerms = 32, kBlock = 64;
+constexpr int64_t kTileBytes = 1024, kStepBytes = 2 * kTileBytes;
+// Steps of 32 terms after which the accumulators change: A and B of 64 x 64 results then stay in the first-level cache.
+constexpr int64_t kSteps = 4;
+
+int64_t steps_of(int64_t terms) { return (terms + kTerms - 1) / kTerms; }
+
+const uint16_t* element(const ProductOperand& m, int64_t outer, int64_t r) {
+  return static_cast<const uint16_t*>(m.data) + (m.r_contiguous ? outer * m.ld + r : r * m.ld + outer);
+}
+
+__mmask32 first_words(int64_t n) {
+  return n >= 32 ? __mmask32{0xffffffffu} : n <= 0 ? __mmask32{0} : static_cast<__mmask32>((uint64_t{1} << n) - 1u);
+}
+
+/// Rows `outer ... outer + 15` of a matrix whose terms are contiguous, 32 terms from r on; zeros outside.
+[[gnu::always_inline]] inline void load_rows(const ProductOperand& m, int64_t outer, int64_t outer_end, int64_t r,
+                                             int64_t r_end, __m512i (&rows)[16]) {
+  const uint16_t* p = element(m, outer, r);
+  if (outer + kTile <= outer_end && r + kTerms <= r_end) {
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) rows[i] = _mm512_loadu_si512(p + i * m.ld);
+    return;
+  }
+  const __mmask32 mask = first_words(r_end - r);
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) {
+    rows[i] = _mm512_setzero_si512();
+    if (outer + i < outer_end) rows[i] = _mm512_maskz_loadu_epi16(mask, p + i * m.ld);
+  }
+}
+
+/// Terms r ... r + 31 of 32 outer indices of a matrix whose outer index is contiguous, two terms side by side:
+/// low[q], high[q] hold terms r + 2 q and r + 2 q + 1 of the first and last 16 outer indices. Zeros outside.
+[[gnu::always_inline]] inline void load_pairs(const ProductOperand& m, int64_t outer, int64_t outer_end, int64_t r,
+                                              int64_t r_end, int q, __m512i& low, __m512i& high) {
+  const __m512i order = _mm512_set_epi64(7, 3, 6, 2, 5, 1, 4, 0);  // so that the interleaving keeps the columns in order
+  const __mmask32 mask = first_words(outer_end - outer);
+  const int64_t term = r + 2 * q;
+  const uint16_t* p = element(m, outer, term);
+  __m512i even = _mm512_setzero_si512(), odd = even;
+  if (term < r_end) even = _mm512_maskz_loadu_epi16(mask, p);
+  if (term + 1 < r_end) odd = _mm512_maskz_loadu_epi16(mask, p + m.ld);
+  even = _mm512_permutexvar_epi64(order, even);
+  odd = _mm512_permutexvar_epi64(order, odd);
+  low = _mm512_unpacklo_epi16(even, odd);
+  high = _mm512_unpackhi_epi16(even, odd);
+}
+
+[[gnu::always_inline]] inline void store_tile(const __m512i (&rows)[16], uint8_t* tile) {
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) _mm512_store_si512(tile + 64 * i, rows[i]);
+}
+
+bool must_pack_a(const Product& p) { return !p.a.r_contiguous || p.r % kTerms != 0; }
+
+void pack_a(const Product& p, int64_t panel, void* packed) {
+  auto* out = static_cast<uint8_t*>(packed);
+  const int64_t i = panel * kPanel;
+  for (int64_t r = 0; r < p.r; r += kTerms, out += kStepBytes) {
+    __m512i low[16], high[16];
+    if (p.a.r_contiguous) {
+      load_rows(p.a, i, p.i, r, p.r, low);
+      store_tile(low, out);
+      load_rows(p.a, i + kTile, p.i, r, p.r, low);
+      store_tile(low, out + kTileBytes);
+      continue;
+    }
+    for (int q = 0; q < 16; ++q) {
+      load_pairs(p.a, i, p.i, r, p.r, q, low[0], high[0]);
+      _mm512_store_si512(out + 64 * q, low[0]);
+      _mm512_store_si512(out + kTileBytes + 64 * q, high[0]);
+    }
+    for (int half = 0; half < 2; ++half) {
+      uint8_t* tile = out + half * kTileBytes;
+#pragma GCC unroll 16
+      for (int q = 0; q < 16; ++q) low[q] = _mm512_load_si512(tile + 64 * q);
+      transpose_dwords(low);
+      store_tile(low, tile);
+    }
+  }
+}
+
+void pack_b(const Product& p, int64_t j0, int64_t columns, int64_t r0, int64_t r1, void* packed) {
+  auto* out = static_cast<uint8_t*>(packed);
+  const int64_t end = j0 + columns;
+  for (int64_t j = j0; j < end; j += kPanel) {
+    for (int64_t r = r0; r < r1; r += kTerms, out += kStepBytes) {
+      if (p.b.r_contiguous) {
+        __m512i rows[16];
+        for (int half = 0; half < 2; ++half) {
+          load_rows(p.b, j + half * kTile, end, r, r1, rows);
+          transpose_dwords(rows);
+          store_tile(rows, out + half * kTileBytes);
+        }
+        continue;
+      }
+      for (int q = 0; q < 16; ++q) {
+        __m512i low, high;
+        load_pairs(p.b, j, end, r, r1, q, low, high);
+        _mm512_store_si512(out + 64 * q, low);
+        _mm512_store_si512(out + kTileBytes + 64 * q, high);
+      }
+    }
+  }
+}
+
+struct TileSource {
+  const uint8_t* first;
+  int64_t second, row_bytes, step_bytes;  ///< second: from the first tile to the one 16 rows below
+};
+
+/// c (16 kRows x 16 kColumns) += A B over `steps` steps; accumulators 0 1 / 2 3, A in 4 5, B in 6 7.
+template <int kRows, int kColumns>
+[[gnu::always_inline]] inline void multiply_tiles(TileSource a, const uint8_t* b, int64_t steps, float* c, int64_t ldc,
+                                                  bool first) {
+  const auto c_bytes = static_cast<size_t>(ldc) * sizeof(float);
+  const auto a_bytes = static_cast<size_t>(a.row_bytes);
+  float* below = c + kTile * ldc;
+  if (first) {
+    _tile_zero(0);
+    if constexpr (kColumns == 2) _tile_zero(1);
+    if constexpr (kRows == 2) _tile_zero(2);
+    if constexpr (kRows == 2 && kColumns == 2) _tile_zero(3);
+  } else {
+    _tile_loadd(0, c, c_bytes);
+    if constexpr (kColumns == 2) _tile_loadd(1, c + kTile, c_bytes);
+    if constexpr (kRows == 2) _tile_loadd(2, below, c_bytes);
+    if constexpr (kRows == 2 && kColumns == 2) _tile_loadd(3, below + kTile, c_bytes);
+  }
+  for (int64_t step = 0; step < steps; ++step) {
+    _tile_loadd(4, a.first, a_bytes);
+    _tile_loadd(6, b, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    if constexpr (kRows == 2) {
+      _tile_loadd(5, a.first + a.second, a_bytes);
+      _tile_dpbf16ps(2, 5, 6);
+    }
+    if constexpr (kColumns == 2) {
+      _tile_loadd(7, b + kTileBytes, 64);
+      _tile_dpbf16ps(1, 4, 7);
+      if constexpr (kRows == 2) _tile_dpbf16ps(3, 5, 7);
+    }
+    a.first += a.step_bytes;
+    b += kStepBytes;
+  }
+  _tile_stored(0, c, c_bytes);
+  if constexpr (kColumns == 2) _tile_stored(1, c + kTile, c_bytes);
+  if constexpr (kRows == 2) _tile_stored(2, below, c_bytes);
+  if constexpr (kRows == 2 && kColumns == 2) _tile_stored(3, below + kTile, c_bytes);
+}
+
+void multiply(const Product& p, const ProductBlock& block) {
+  const int64_t steps = steps_of(block.r1 - block.r0);
+  TileSource a{reinterpret_cast<const uint8_t*>(element(p.a, block.i0, block.r0)), kTile * p.a.ld * 2, p.a.ld * 2, 64};
+  int64_t panel_bytes = kPanel * p.a.ld * 2;
+  if (block.packed_a) {
+    panel_bytes = steps_of(p.r) * kStepBytes;
+    a = {static_cast<const uint8_t*>(block.packed_a) + block.r0 / kTerms * kStepBytes, kTileBytes, 64, kStepBytes};
+  }
+  const auto* b = static_cast<const uint8_t*>(block.packed_b);
+  int64_t done = 0;
+  do {
+    const int64_t count = steps - done < kSteps ? steps - done : kSteps;
+    const bool first = block.first && done == 0;
+    for (int64_t j = 0; j < block.columns; j += kPanel) {
+      const uint8_t* b_panel = b + (j / kPanel * steps + done) * kStepBytes;
+      const bool two_columns = block.columns - j > kTile;
+      for (int64_t i = 0; i < block.rows; i += kPanel) {
+        TileSource panel = a;
+        panel.first += i / kPanel * panel_bytes + done * a.step_bytes;
+        float* c = block.c + i * block.ldc + j;
+        if (block.rows - i > kTile)
+          two_columns ? multiply_tiles<2, 2>(panel, b_panel, count, c, block.ldc, first)
+                      : multiply_tiles<2, 1>(panel, b_panel, count, c, block.ldc, first);
+        else
+          two_columns ? multiply_tiles<1, 2>(panel, b_panel, count, c, block.ldc, first)
+                      : multiply_tiles<1, 1>(panel, b_panel, count, c, block.ldc, first);
+      }
+    }
+    done += count;
+  } while (done < steps);
+}
+
+void store(const Product& p, const ProductBlock& block, float* scratch) { store_block_avx512(p, block, scratch, true); }
+
+void begin() {
+  struct alignas(64) Config {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  };
+  static constexpr Config kConfig;
+  _tile_loadconfig(&kConfig);
+}
+
+void end() { _tile_release(); }
+}  // namespace
+
+const ProductEngine& amx_engine() {
+  static constexpr ProductEngine kEngine = {
+      .panel_i = kPanel, .panel_j = kPanel, .r_step = kTerms, .row_step = kTile, .block_i = kBlock, .block_j = kBlock,
+      .group_j = kBlock, .element_bytes = 2, .b_bytes = 1280 * 1024, .must_pack_a = must_pack_a, .pack_a = pack_a,
+      .pack_b = pack_b, .multiply = multiply, .store = store, .begin = begin, .end = end};
+  return kEngine;
+}
+
+}  // namespace permafrost

@@ -1,0 +1,277 @@
+#include <immintrin.h>
+
+#include "core/kernels/activation_cpu.h"
+#include "core/kernels/linear_tile_avx512.h"
+#include "core/kernels/vector_math_avx512.h"
+
+// f32 products on AVX-512; bf16 and f16 operands are converted when they are packed. A: panels of 8 rows, term by term,
+// or in place. B: panels of 48 columns, term by term; the last panel is as wide as it must be, in multiples of 16.
+namespace permafrost {
+
+namespace {
+constexpr int64_t kRows = 8, kLanes = 16, kPanel = 48, kBlockRows = 16, kBlockColumns = 768;
+
+const std::byte* address(const ProductOperand& m, int64_t outer, int64_t r) {
+  const int64_t size = m.dtype == DType::kF32 ? 4 : 2;
+  return static_cast<const std::byte*>(m.data) + (m.r_contiguous ? outer * m.ld + r : r * m.ld + outer) * size;
+}
+
+struct F32Source {
+  static constexpr int64_t kBytes = 4;
+  static __m512 load(const std::byte* p, __mmask16 m) { return _mm512_maskz_loadu_ps(m, p); }
+};
+struct Bf16Source {
+  static constexpr int64_t kBytes = 2;
+  static __m512 load(const std::byte* p, __mmask16 m) { return avx512::from_bf16(_mm256_maskz_loadu_epi16(m, p)); }
+};
+struct F16Source {
+  static constexpr int64_t kBytes = 2;
+  static __m512 load(const std::byte* p, __mmask16 m) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, p)); }
+};
+
+template <typename Function>
+void with_source(DType dtype, Function&& function) {
+  if (dtype == DType::kF32) return function(F32Source{});
+  if (dtype == DType::kBF16) return function(Bf16Source{});
+  function(F16Source{});
+}
+
+/// 16 outer rows x 16 terms of a matrix with contiguous terms, transposed: rows[t] holds term r + t. Zeros outside.
+template <typename Source>
+[[gnu::always_inline]] inline void load_transposed(const ProductOperand& m, int64_t outer, int64_t outer_end, int64_t r,
+                                                   int64_t r_end, __m512i (&rows)[16]) {
+  const std::byte* p = address(m, outer, r);
+  const __mmask16 mask = avx512::first_lanes(r_end - r);
+  const int64_t stride = m.ld * Source::kBytes;
+  if (outer + kLanes <= outer_end) {
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) rows[i] = _mm512_castps_si512(Source::load(p + i * stride, mask));
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) {
+      rows[i] = _mm512_setzero_si512();
+      if (outer + i < outer_end) rows[i] = _mm512_castps_si512(Source::load(p + i * stride, mask));
+    }
+  }
+  transpose_dwords(rows);
+}
+
+bool must_pack_a(const Product& p) { return !p.a.r_contiguous || p.a.dtype != DType::kF32; }
+
+template <typename Source>
+void pack_a_from(const Product& p, int64_t i, float* out) {
+  if (!p.a.r_contiguous) {
+    const __mmask16 mask = avx512::first_lanes(p.i - i < kRows ? p.i - i : kRows);
+    for (int64_t r = 0; r < p.r; ++r)
+      _mm256_store_ps(out + r * kRows, _mm512_castps512_ps256(Source::load(address(p.a, i, r), mask)));
+    return;
+  }
+  const int64_t end = i + kRows < p.i ? i + kRows : p.i;
+  for (int64_t r = 0; r < p.r; r += kLanes) {
+    __m512i rows[16];
+    load_transposed<Source>(p.a, i, end, r, p.r, rows);
+    const int64_t count = p.r - r < kLanes ? p.r - r : kLanes;
+    for (int t = 0; t < count; ++t)
+      _mm256_store_ps(out + (r + t) * kRows, _mm512_castps512_ps256(_mm512_castsi512_ps(rows[t])));
+  }
+}
+
+void pack_a(const Product& p, int64_t panel, void* packed) {
+  with_source(p.a.dtype, [&]<typename Source>(Source) {
+    pack_a_from<Source>(p, panel * kRows, static_cast<float*>(packed));
+  });
+}
+
+int64_t panel_width(int64_t columns) {
+  return columns >= kPanel ? kPanel : (columns + kLanes - 1) / kLanes * kLanes;
+}
+
+template <typename Source>
+void pack_b_from(const Product& p, int64_t j0, int64_t columns, int64_t r0, int64_t r1, float* out) {
+  const int64_t end = j0 + columns;
+  for (int64_t j = j0; j < end; j += kPanel) {
+    const int64_t width = panel_width(end - j);
+    if (p.b.r_contiguous) {
+      for (int64_t r = r0; r < r1; r += kLanes) {
+        const int64_t count = r1 - r < kLanes ? r1 - r : kLanes;
+        for (int64_t part = 0; part < width; part += kLanes) {
+          __m512i rows[16];
+          load_transposed<Source>(p.b, j + part, end, r, r1, rows);
+          float* to = out + (r - r0) * width + part;
+          if (count == kLanes) {
+#pragma GCC unroll 16
+            for (int t = 0; t < 16; ++t) _mm512_store_si512(to + t * width, rows[t]);
+          } else {
+            for (int t = 0; t < count; ++t) _mm512_store_si512(to + t * width, rows[t]);
+          }
+        }
+      }
+    } else {
+      for (int64_t r = r0; r < r1; ++r)
+        for (int64_t part = 0; part < width; part += kLanes)
+          _mm512_store_ps(out + (r - r0) * width + part,
+                          Source::load(address(p.b, j + part, r), avx512::first_lanes(end - j - part)));
+    }
+    out += (r1 - r0) * width;
+  }
+}
+
+void pack_b(const Product& p, int64_t j0, int64_t columns, int64_t r0, int64_t r1, void* packed) {
+  with_source(p.b.dtype, [&]<typename Source>(Source) {
+    pack_b_from<Source>(p, j0, columns, r0, r1, static_cast<float*>(packed));
+  });
+}
+
+/// c (8 x 16 kVectors) += A B over `terms` terms. A element (i, r) is a[i row_stride + r] in place, a[r 8 + i] packed.
+template <int kVectors, bool kPacked>
+[[gnu::noinline]] void multiply_panel(const float* a, int64_t row_stride, const float* b, int64_t terms, float* c,
+                                      int64_t ldc, bool first) {
+  __m512 sums[kRows][kVectors];
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 3
+    for (int v = 0; v < kVectors; ++v)
+      sums[i][v] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(c + i * ldc + v * kLanes);
+  for (int64_t r = 0; r < terms; ++r) {
+    __m512 columns[kVectors];
+#pragma GCC unroll 3
+    for (int v = 0; v < kVectors; ++v) columns[v] = _mm512_load_ps(b + v * kLanes);
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+      const __m512 row = _mm512_set1_ps(kPacked ? a[i] : a[i * row_stride]);
+#pragma GCC unroll 3
+      for (int v = 0; v < kVectors; ++v) sums[i][v] = _mm512_fmadd_ps(row, columns[v], sums[i][v]);
+    }
+    a += kPacked ? kRows : 1;
+    b += kVectors * kLanes;
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 3
+    for (int v = 0; v < kVectors; ++v) _mm512_storeu_ps(c + i * ldc + v * kLanes, sums[i][v]);
+}
+
+template <int kVectors>
+void multiply_panel(const ProductBlock& block, const float* a, int64_t row_stride, const float* b, float* c) {
+  const int64_t terms = block.r1 - block.r0;
+  if (block.packed_a) return multiply_panel<kVectors, true>(a, 0, b, terms, c, block.ldc, block.first);
+  multiply_panel<kVectors, false>(a, row_stride, b, terms, c, block.ldc, block.first);
+}
+
+void multiply(const Product& p, const ProductBlock& block) {
+  for (int64_t i = 0; i < block.rows; i += kRows) {
+    const float* a = block.packed_a ? static_cast<const float*>(block.packed_a) + i * p.r + block.r0 * kRows
+                                    : static_cast<const float*>(p.a.data) + (block.i0 + i) * p.a.ld + block.r0;
+    const auto* b = static_cast<const float*>(block.packed_b);
+    for (int64_t j = 0; j < block.columns; j += kPanel) {
+      const int64_t width = panel_width(block.columns - j);
+      float* c = block.c + i * block.ldc + j;
+      if (width == 48) multiply_panel<3>(block, a, p.a.ld, b, c);
+      if (width == 32) multiply_panel<2>(block, a, p.a.ld, b, c);
+      if (width == 16) multiply_panel<1>(block, a, p.a.ld, b, c);
+      b += (block.r1 - block.r0) * width;
+    }
+  }
+}
+
+/// A finished block in the orientation of y.
+struct Finished {
+  float* c;
+  int64_t ldc, row, column, rows, columns;
+};
+
+Finished in_place_of(const Product& p, const ProductBlock& block, float* scratch) {
+  if (!p.out.transposed) return {block.c, block.ldc, block.i0, block.j0, block.rows, block.columns};
+  const int64_t ld = (block.rows + kLanes - 1) / kLanes * kLanes;
+  for (int64_t i = 0; i < block.rows; i += kLanes)
+    for (int64_t j = 0; j < block.columns; j += kLanes) {
+      __m512i rows[16];
+#pragma GCC unroll 16
+      for (int t = 0; t < 16; ++t) rows[t] = _mm512_load_si512(block.c + (i + t) * block.ldc + j);
+      transpose_dwords(rows);
+#pragma GCC unroll 16
+      for (int t = 0; t < 16; ++t) _mm512_store_si512(scratch + (j + t) * ld + i, rows[t]);
+    }
+  return {scratch, ld, block.j0, block.i0, block.columns, block.rows};
+}
+
+struct ExactBf16Lanes : avx512::Bf16Lanes {};
+struct FlushedBf16Lanes : avx512::Bf16Lanes {
+  static void store(uint16_t* p, __m512 x, __mmask16 m) {
+    const __m256bh rounded = _mm512_cvtneps_pbh(x);
+    __m256i bits;
+    __builtin_memcpy(&bits, &rounded, sizeof(bits));
+    if (m == 0xffff) return _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bits);
+    _mm256_mask_storeu_epi16(p, m, bits);
+  }
+};
+
+template <typename Lanes>
+void finish(const ProductOutput& out, const Finished& f) {
+  using Stored = typename Lanes::Stored;
+  if (out.bias || out.pre) {
+    for (int64_t i = 0; i < f.rows; ++i) {
+      Stored* pre = out.pre ? static_cast<Stored*>(out.pre) + (f.row + i) * out.ld + f.column : nullptr;
+      for (int64_t j = 0; j < f.columns; j += kLanes) {
+        const __mmask16 mask = avx512::first_lanes(f.columns - j);
+        float* c = f.c + i * f.ldc + j;
+        __m512 value = _mm512_load_ps(c);
+        if (out.bias) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, out.bias + f.column + j));
+        if (pre) Lanes::store(pre + j, value, mask);
+        _mm512_store_ps(c, value);
+      }
+    }
+  }
+  if (out.activation != Activation::kNone) activation_forward_avx512(out.activation, false, f.c, f.c, f.rows * f.ldc);
+  for (int64_t i = 0; i < f.rows; ++i) {
+    auto* y = static_cast<Stored*>(out.y) + (f.row + i) * out.ld + f.column;
+    for (int64_t j = 0; j < f.columns; j += kLanes) {
+      const __mmask16 mask = avx512::first_lanes(f.columns - j);
+      __m512 value = _mm512_load_ps(f.c + i * f.ldc + j);
+      if (out.add) value = _mm512_add_ps(Lanes::load(y + j, mask), value);
+      Lanes::store(y + j, value, mask);
+    }
+  }
+}
+
+void store(const Product& p, const ProductBlock& block, float* scratch) { store_block_avx512(p, block, scratch, false); }
+void nothing() {}
+}  // namespace
+
+void store_block_avx512(const Product& product, const ProductBlock& block, float* scratch, bool flush) {
+  const Finished f = in_place_of(product, block, scratch);
+  if (product.out.dtype == DType::kF32) return finish<avx512::F32Lanes>(product.out, f);
+  flush ? finish<FlushedBf16Lanes>(product.out, f) : finish<ExactBf16Lanes>(product.out, f);
+}
+
+const ProductEngine& avx512_engine() {
+  static constexpr ProductEngine kEngine = {
+      .panel_i = kRows, .panel_j = kPanel, .r_step = 1, .row_step = kRows, .block_i = kBlockRows,
+      .block_j = kBlockColumns, .group_j = kPanel, .element_bytes = 4, .b_bytes = 1280 * 1024,
+      .must_pack_a = must_pack_a, .pack_a = pack_a, .pack_b = pack_b, .multiply = multiply, .store = store,
+      .begin = nothing, .end = nothing};
+  return kEngine;
+}
+
+void column_sums_avx512(const ColumnSums& s) {
+  constexpr int64_t kChunk = 256;
+  with_source(s.dtype, [&]<typename Source>(Source) {
+    for (int64_t j = 0; j < s.columns; j += kLanes) {
+      const __mmask16 mask = avx512::first_lanes(s.columns - j);
+      __m512 total = _mm512_setzero_ps();
+      for (int64_t row = 0; row < s.rows; row += kChunk) {
+        const int64_t end = row + kChunk < s.rows ? row + kChunk : s.rows;
+        __m512 sum = _mm512_setzero_ps();
+        for (int64_t i = row; i < end; ++i)
+          sum = _mm512_add_ps(
+              sum, Source::load(static_cast<const std::byte*>(s.dy) + (i * s.ld + s.j0 + j) * Source::kBytes, mask));
+        total = _mm512_add_ps(total, sum);
+      }
+      float* to = s.sums + s.j0 + j;
+      if (s.add) total = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, to), total);
+      _mm512_mask_storeu_ps(to, mask, total);
+    }
+  });
+}
+
+}  // namespace permafrost

@@ -1,0 +1,174 @@
+#include "core/kernels/linear_product.h"
+
+#include <algorithm>
+#include <atomic>
+#include <new>
+
+#include "core/base/narrow.h"
+#include "core/kernels/linear_cpu.h"
+
+namespace permafrost {
+
+namespace {
+constexpr int64_t kAlign = 64;
+constexpr int64_t kSharedBytes = int64_t{16} << 20;  // packed A at a time, where A is packed whole
+constexpr int64_t kSumBytes = int64_t{512} << 10;    // unfinished C of one thread
+constexpr int64_t kChunkRows = 64;                   // C is cut in multiples of this many rows
+constexpr int64_t kPieces = 32;                      // wanted pieces of C: enough to share evenly
+constexpr int64_t kFewColumns = 128;                 // B is cut along R only where not even this many columns fit
+
+/// How a product is cut. Columns are cut into groups, whose part of B a thread packs and keeps in its second-level
+/// cache, rows into chunks; a chunk of a group is a piece, computed by one thread. R is cut into parts if B needs it.
+struct ProductPlan {
+  int64_t group = 0, groups = 0, chunk = 0, part = 0, parts = 0;
+  int64_t packed_from = 0;  ///< rows of A from here on are packed beforehand, for all threads
+  int64_t slab = 0;         ///< rows of A packed at a time
+  int64_t panel_bytes = 0;  ///< of one packed panel of A
+  int64_t block_width = 0;
+  int64_t counter_bytes = 0, shared_bytes = 0, b_bytes = 0, c_bytes = 0, block_bytes = 0;
+  int64_t thread_bytes() const { return b_bytes + c_bytes + 2 * block_bytes; }
+};
+
+void plan_columns(const Product& p, const ProductEngine& e, ProductPlan& plan) {
+  const int64_t terms = round_up(std::max<int64_t>(p.r, 1), e.r_step);
+  const int64_t narrow = std::min(round_up(p.j, e.group_j), round_up(kFewColumns, e.group_j));
+  plan.parts = div_up(terms * narrow * e.element_bytes, e.b_bytes);
+  plan.part = round_up(div_up(terms, plan.parts), e.r_step);
+  plan.parts = div_up(terms, plan.part);
+  const int64_t fitting = std::max(e.group_j, e.b_bytes / (plan.part * e.element_bytes) / e.group_j * e.group_j);
+  // Few rows leave few pieces: narrower groups then.
+  const int64_t row_pieces = std::max<int64_t>(1, std::min(kPieces, p.i / (4 * kChunkRows)));
+  plan.groups = std::max(div_up(p.j, fitting), std::min(div_up(p.j, e.group_j), div_up(kPieces / 2, row_pieces)));
+  plan.group = round_up(div_up(p.j, plan.groups), e.group_j);
+  plan.groups = div_up(p.j, plan.group);
+}
+
+ProductPlan make_plan(const Product& p, const ProductEngine& e) {
+  ProductPlan plan;
+  plan_columns(p, e, plan);
+  plan.panel_bytes = round_up(p.r, e.r_step) * e.panel_i * e.element_bytes;
+  plan.packed_from = e.must_pack_a(p) ? 0 : p.i / e.row_step * e.row_step / e.panel_i * e.panel_i;
+  if (plan.packed_from + e.panel_i > p.i && p.i % e.row_step == 0 && !e.must_pack_a(p)) plan.packed_from = p.i;
+  plan.slab = round_up(p.i, kChunkRows);
+  if (plan.packed_from == 0) {
+    const int64_t fitting = kSharedBytes / std::max<int64_t>(plan.panel_bytes / e.panel_i, 1) / kChunkRows * kChunkRows;
+    plan.slab = std::clamp(fitting, kChunkRows, plan.slab);
+  }
+  plan.chunk = round_up(div_up(plan.slab, div_up(kPieces, plan.groups)), kChunkRows);
+  plan.block_width = std::min(e.block_j, round_up(plan.group, 16));
+  if (plan.parts > 1) {
+    const int64_t fitting = kSumBytes / (plan.group * 4) / kChunkRows * kChunkRows;
+    plan.chunk = std::clamp(fitting, kChunkRows, plan.slab);
+  }
+  plan.block_bytes = round_up(e.block_i * plan.block_width * 4, kAlign);
+  plan.c_bytes = plan.parts == 1 ? 0 : (div_up(plan.chunk, e.block_i) + 1) * div_up(plan.group, plan.block_width) * plan.block_bytes;
+  plan.b_bytes = round_up(round_up(plan.part, e.r_step) * round_up(plan.group, e.panel_j) * e.element_bytes, kAlign);
+  plan.counter_bytes = plan.groups * kAlign;
+  const int64_t packed_rows = plan.packed_from == 0 ? plan.slab : p.i - plan.packed_from;
+  plan.shared_bytes = round_up(div_up(packed_rows, e.panel_i) * plan.panel_bytes, kAlign);
+  return plan;
+}
+
+class ProductRun {
+ public:
+  ProductRun(const Product& product, const ProductEngine& engine, std::byte* workspace)
+      : p_(product), e_(engine), plan_(make_plan(product, engine)) {
+    const auto raw = reinterpret_cast<uintptr_t>(workspace);
+    counters_ = workspace + ((raw + kAlign - 1) / kAlign * kAlign - raw);
+    shared_ = counters_ + plan_.counter_bytes;
+    scratch_ = shared_ + plan_.shared_bytes;
+  }
+
+  void run(ThreadPool& pool) {
+    for (int64_t slab = 0; slab < p_.i; slab += plan_.slab) {
+      slab_begin_ = slab;
+      slab_end_ = std::min(p_.i, slab + plan_.slab);
+      pack_rows(pool);
+      chunks_ = div_up(slab_end_ - slab_begin_, plan_.chunk);
+      for (int64_t g = 0; g < plan_.groups; ++g) new (counters_ + g * kAlign) std::atomic<int64_t>(0);
+      const int threads = pool.threads();
+      pool.run(threads, [&](int64_t turn, int thread) { take_pieces(turn * plan_.groups / threads, thread); });
+    }
+  }
+
+ private:
+  std::atomic<int64_t>& counter(int64_t group) {
+    return *std::launder(reinterpret_cast<std::atomic<int64_t>*>(counters_ + group * kAlign));
+  }
+
+  int64_t first_packed_row() const { return std::max(plan_.packed_from, slab_begin_); }
+
+  void pack_rows(ThreadPool& pool) {
+    const int64_t first = first_packed_row() / e_.panel_i;
+    const int64_t panels = div_up(slab_end_, e_.panel_i) - first;
+    pool.run(panels, [&](int64_t panel, int) { e_.pack_a(p_, first + panel, shared_ + panel * plan_.panel_bytes); });
+  }
+
+  /// Every thread begins at a group of its own and then helps with the others: B is packed anew as seldom as can be.
+  void take_pieces(int64_t start, int thread) {
+    e_.begin();
+    std::byte* scratch = scratch_ + thread * plan_.thread_bytes();
+    int64_t packed_group = -1;
+    for (int64_t turn = 0; turn < plan_.groups; ++turn) {
+      const int64_t group = (start + turn) % plan_.groups;
+      while (true) {
+        const int64_t chunk = counter(group).fetch_add(1, std::memory_order_relaxed);
+        if (chunk >= chunks_) break;
+        compute_piece(group, chunk, packed_group != group, scratch);
+        packed_group = group;
+      }
+    }
+    e_.end();
+  }
+
+  void compute_piece(int64_t group, int64_t chunk, bool pack, std::byte* scratch) {
+    const int64_t i0 = slab_begin_ + chunk * plan_.chunk, i1 = std::min(slab_end_, i0 + plan_.chunk);
+    const int64_t j0 = group * plan_.group, columns = std::min(plan_.group, p_.j - j0);
+    for (int64_t part = 0; part < plan_.parts; ++part) {
+      const int64_t r0 = part * plan_.part, r1 = std::min(p_.r, r0 + plan_.part);
+      if (pack || plan_.parts > 1) e_.pack_b(p_, j0, columns, r0, r1, scratch);
+      int64_t count = 0;
+      for (int64_t i = i0; i < i1;) {
+        const int64_t end = std::min(i + e_.block_i, i < plan_.packed_from ? std::min(i1, plan_.packed_from) : i1);
+        for (int64_t j = 0; j < columns; j += plan_.block_width, ++count)
+          compute_block({.i0 = i, .rows = end - i, .j0 = j0 + j, .columns = std::min(plan_.block_width, columns - j),
+                         .r0 = r0, .r1 = r1, .packed_b = scratch + panel_b_bytes(j, r1 - r0), .first = part == 0},
+                        count, part + 1 == plan_.parts, scratch);
+        i = end;
+      }
+    }
+  }
+
+  int64_t panel_b_bytes(int64_t j, int64_t terms) const { return j * round_up(terms, e_.r_step) * e_.element_bytes; }
+
+  void compute_block(ProductBlock block, int64_t index, bool last, std::byte* scratch) {
+    std::byte* sums = scratch + plan_.b_bytes;
+    std::byte* own = sums + plan_.c_bytes;
+    block.c = reinterpret_cast<float*>(plan_.parts == 1 ? own : sums + index * plan_.block_bytes);
+    block.ldc = plan_.block_width;
+    const int64_t packed_row = first_packed_row();
+    if (block.i0 >= packed_row) block.packed_a = shared_ + (block.i0 - packed_row) / e_.panel_i * plan_.panel_bytes;
+    e_.multiply(p_, block);
+    if (last) e_.store(p_, block, reinterpret_cast<float*>(own + plan_.block_bytes));
+  }
+
+  const Product& p_;
+  const ProductEngine& e_;
+  ProductPlan plan_;
+  std::byte *counters_ = nullptr, *shared_ = nullptr, *scratch_ = nullptr;
+  int64_t slab_begin_ = 0, slab_end_ = 0, chunks_ = 0;
+};
+}  // namespace
+
+void run_product(ThreadPool& pool, const Product& product, const ProductEngine& engine, std::byte* workspace) {
+  if (product.i == 0 || product.j == 0) return;
+  ProductRun(product, engine, workspace).run(pool);
+}
+
+int64_t product_workspace_bytes(const Product& product, const ProductEngine& engine, int threads) {
+  if (product.i == 0 || product.j == 0) return 0;
+  const ProductPlan plan = make_plan(product, engine);
+  return kAlign + plan.counter_bytes + plan.shared_bytes + threads * plan.thread_bytes();
+}
+
+}  // namespace permafrost

@@ -1,0 +1,83 @@
+#pragma once
+#include <cstdint>
+
+#include "core/kernels/kernel_types.h"
+#include "core/tensor/dtype.h"
+
+// What the three passes of a linear layer have in common: C[i, j] = sum over r of A[i, r] B[j, r], in f32, r ascending.
+// Structs and declarations alone, so that sources compiled for AVX-512 and AMX may include it. [Note: linear]
+namespace permafrost {
+
+/// A matrix in memory: element (outer, r) is data[outer * ld + r], or data[r * ld + outer] when r is not contiguous.
+struct ProductOperand {
+  const void* data = nullptr;
+  DType dtype = DType::kF32;
+  bool r_contiguous = true;
+  int64_t ld = 0;
+};
+
+/// Where C goes. Rows of y are the i of the product, or its j when transposed.
+struct ProductOutput {
+  void* y = nullptr;
+  void* pre = nullptr;          ///< the sum with its bias before the activation; null = not kept
+  const float* bias = nullptr;  ///< one per column of y; null = none
+  DType dtype = DType::kF32;    ///< of y and pre
+  Activation activation = Activation::kNone;
+  bool add = false;
+  bool transposed = false;
+  int64_t ld = 0;
+};
+
+struct Product {
+  int64_t i = 0, j = 0, r = 0;
+  ProductOperand a, b;
+  ProductOutput out;
+};
+
+/// One block of C: rows [i0, i0 + rows), columns [j0, j0 + columns), terms [r0, r1).
+struct ProductBlock {
+  int64_t i0 = 0, rows = 0, j0 = 0, columns = 0, r0 = 0, r1 = 0;
+  const void* packed_a = nullptr;  ///< packed panels from that of row i0 on, all of R; null = read A where it is
+  const void* packed_b = nullptr;  ///< panels from that of column j0 on, terms [r0, r1)
+  float* c = nullptr;              ///< block of C, `ldc` floats per row
+  int64_t ldc = 0;
+  bool first = true;               ///< start from zero; else from what c holds
+};
+
+/// One way to compute products.
+struct ProductEngine {
+  int64_t panel_i, panel_j;  ///< widths A and B are packed in
+  int64_t r_step;            ///< packed panels are padded with zeros to a multiple of this many terms
+  int64_t row_step;          ///< A is read in place in multiples of this many rows; the rest is packed
+  int64_t block_i, block_j;  ///< the largest block `multiply` takes
+  int64_t group_j;           ///< columns of B are packed together in multiples of this
+  int64_t element_bytes;     ///< of packed panels
+  int64_t b_bytes;        ///< what the packed part of B may take, so that it stays in the second-level cache
+  /// True when A of this form must be packed whole; else `multiply` reads full panels of it in place.
+  bool (*must_pack_a)(const Product&);
+  void (*pack_a)(const Product&, int64_t panel, void* packed);  ///< one panel, all of R
+  void (*pack_b)(const Product&, int64_t j0, int64_t columns, int64_t r0, int64_t r1, void* packed);
+  void (*multiply)(const Product&, const ProductBlock&);
+  /// Bias, activation, rounding: the finished block to its place. `scratch` is as large as the block.
+  void (*store)(const Product&, const ProductBlock&, float* scratch);
+  void (*begin)();  ///< once per thread before the others
+  void (*end)();
+};
+
+/// Sums of the columns [j0, j0 + columns) of dy (rows x ld): by chunks of 256 rows, chunks in order.
+struct ColumnSums {
+  const void* dy = nullptr;
+  DType dtype = DType::kF32;
+  int64_t rows = 0, ld = 0, j0 = 0, columns = 0;
+  float* sums = nullptr;  ///< sums[j0 ...] are written
+  bool add = false;
+};
+
+const ProductEngine& portable_engine();
+const ProductEngine& avx512_engine();
+const ProductEngine& amx_engine();
+
+void column_sums_portable(const ColumnSums&);
+void column_sums_avx512(const ColumnSums&);
+
+}  // namespace permafrost
