@@ -21,7 +21,7 @@ bool activation_keeps_output(Activation activation) {
   return activation == Activation::kRelu || activation == Activation::kTanh;
 }
 
-void activation_forward(const Context& context, Activation activation, Tensor x, Tensor y) {
+void activation_forward_at(SimdLevel level, const Context& context, Activation activation, Tensor x, Tensor y) {
   constexpr std::string_view kOp = "activation_forward";
   check_dtype(kOp, "x", x, context, {DType::kF32, DType::kBF16});
   check_tensor(kOp, "y", y, context, x.shape(), {x.dtype()});
@@ -29,11 +29,12 @@ void activation_forward(const Context& context, Activation activation, Tensor x,
   const int64_t n = x.elements();
   context.pool->run(div_up(n, kBlock), [&](int64_t block, int) {
     const int64_t begin = block * kBlock, count = std::min(kBlock, n - begin);
-    activation_forward_cpu(activation, x.dtype(), at(x, begin), at(y, begin), count);
+    activation_forward_cpu(activation, x.dtype(), at(x, begin), at(y, begin), count, level);
   });
 }
 
-void activation_backward(const Context& context, Activation activation, Tensor kept, Tensor dy, Tensor dx, GradMode mode) {
+void activation_backward_at(SimdLevel level, const Context& context, Activation activation, Tensor kept, Tensor dy,
+                            Tensor dx, GradMode mode) {
   constexpr std::string_view kOp = "activation_backward";
   check_dtype(kOp, "kept", kept, context, {DType::kF32, DType::kBF16});
   check_tensor(kOp, "dy", dy, context, kept.shape(), {kept.dtype()});
@@ -42,8 +43,17 @@ void activation_backward(const Context& context, Activation activation, Tensor k
   const int64_t n = kept.elements();
   context.pool->run(div_up(n, kBlock), [&](int64_t block, int) {
     const int64_t begin = block * kBlock, count = std::min(kBlock, n - begin);
-    activation_backward_cpu(activation, kept.dtype(), at(kept, begin), at(dy, begin), at(dx, begin), count, mode);
+    activation_backward_cpu(activation, kept.dtype(), at(kept, begin), at(dy, begin), at(dx, begin), count, mode,
+                            level);
   });
+}
+
+void activation_forward(const Context& context, Activation activation, Tensor x, Tensor y) {
+  activation_forward_at(simd_level(), context, activation, x, y);
+}
+
+void activation_backward(const Context& context, Activation activation, Tensor kept, Tensor dy, Tensor dx, GradMode mode) {
+  activation_backward_at(simd_level(), context, activation, kept, dy, dx, mode);
 }
 
 }  // namespace permafrost

@@ -5,9 +5,17 @@
 #include "core/kernels/vector_math.h"
 #include "core/tensor/dtype.h"
 
-// The arithmetic behind activation.h, without checks or threads. n elements of f32 or bf16; an element's result does not
+// The arithmetic behind activation.h. The *_cpu functions do no checks and start no threads: n elements of f32 or bf16; an element's result does not
 // depend on its place, so that epilogues of other kernels may call these on any piece.
 namespace permafrost {
+
+struct Context;
+class Tensor;
+
+/// activation.h's functions at a chosen level.
+void activation_forward_at(SimdLevel level, const Context& context, Activation activation, Tensor x, Tensor y);
+void activation_backward_at(SimdLevel level, const Context& context, Activation activation, Tensor kept, Tensor dy,
+                            Tensor dx, GradMode mode);
 
 /// y = f(x); y == x is allowed.
 void activation_forward_cpu(Activation activation, DType dtype, const void* x, void* y, int64_t n,

@@ -82,7 +82,7 @@ int64_t attention_workspace_bytes(bool backward, int64_t batch, int64_t queries,
   return attention_scratch_general(backward, keys, head_size) * threads + kAlignment;
 }
 
-void attention_forward(const Context& context, const AttentionForward& args, Tensor workspace) {
+void attention_forward_at(SimdLevel level, const Context& context, const AttentionForward& args, Tensor workspace) {
   constexpr std::string_view kOp = "attention_forward";
   AttentionCall call = describe(kOp, context, args);
   if (args.lse)
@@ -90,10 +90,10 @@ void attention_forward(const Context& context, const AttentionForward& args, Ten
   check_on_cpu(kOp, context, call, false, args.q.dtype(), workspace);
   if (args.q.elements() == 0) return;
   call.lse = args.lse ? args.lse.data<float>() : nullptr;
-  attention_forward_cpu(call, *context.pool, simd_level(), workspace.raw());
+  attention_forward_cpu(call, *context.pool, level, workspace.raw());
 }
 
-void attention_backward(const Context& context, const AttentionBackward& args, Tensor workspace) {
+void attention_backward_at(SimdLevel level, const Context& context, const AttentionBackward& args, Tensor workspace) {
   constexpr std::string_view kOp = "attention_backward";
   AttentionCall call = describe(kOp, context, args);
   const DType dtype = args.q.dtype();
@@ -108,7 +108,15 @@ void attention_backward(const Context& context, const AttentionBackward& args, T
   call.lse = args.lse.data<float>();
   call.dout = args.dout.raw();
   call.dq = args.dq.raw(), call.dk = args.dk.raw(), call.dv = args.dv.raw();
-  attention_backward_cpu(call, *context.pool, simd_level(), workspace.raw());
+  attention_backward_cpu(call, *context.pool, level, workspace.raw());
+}
+
+void attention_forward(const Context& context, const AttentionForward& args, Tensor workspace) {
+  attention_forward_at(simd_level(), context, args, workspace);
+}
+
+void attention_backward(const Context& context, const AttentionBackward& args, Tensor workspace) {
+  attention_backward_at(simd_level(), context, args, workspace);
 }
 
 }  // namespace permafrost

@@ -3,11 +3,19 @@
 
 #include "core/kernels/vector_math.h"
 
-// The arithmetic behind attention.h on CPU, without checks or threads. Included by sources for several instruction
+// The arithmetic behind attention.h on CPU. Included by sources for several instruction
 // sets: nothing here may become a function that the linker shares between them (hence `static` and plain structs).
 namespace permafrost {
 
+class Tensor;
 class ThreadPool;
+struct AttentionBackward;
+struct AttentionForward;
+struct Context;
+
+/// attention.h's functions at a chosen level.
+void attention_forward_at(SimdLevel level, const Context& context, const AttentionForward& args, Tensor workspace);
+void attention_backward_at(SimdLevel level, const Context& context, const AttentionBackward& args, Tensor workspace);
 
 /// One call of attention. Tensors as in attention.h, as plain memory; f32 or bf16 as `bf16` says.
 struct AttentionCall {
@@ -80,7 +88,7 @@ void attention_backward_amx(const AttentionCall& call, int64_t b, int64_t h, uin
 int64_t attention_scratch_general(bool backward, int64_t keys, int64_t head_size);
 int64_t attention_scratch_amx(bool backward, int64_t queries, int64_t keys, int64_t head_size);
 
-/// Whole passes at a chosen level: attention.h's functions after their checks.
+/// Whole passes, after the checks.
 void attention_forward_cpu(const AttentionCall& call, ThreadPool& pool, SimdLevel level, void* workspace);
 void attention_backward_cpu(const AttentionCall& call, ThreadPool& pool, SimdLevel level, void* workspace);
 

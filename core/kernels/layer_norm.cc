@@ -57,7 +57,7 @@ void check_backward(const Context& context, const LayerNormBackward& args) {
 }
 }  // namespace
 
-void layer_norm_forward(const Context& context, const LayerNormForward& args) {
+void layer_norm_forward_at(SimdLevel level, const Context& context, const LayerNormForward& args) {
   constexpr std::string_view kOp = "layer_norm_forward";
   check_rank(kOp, "x", args.x, context, 2, "(R, C)", {DType::kF32, DType::kBF16});
   const int64_t rows = args.x.dim(0), width = args.x.dim(1);
@@ -66,10 +66,11 @@ void layer_norm_forward(const Context& context, const LayerNormForward& args) {
   check_tensor(kOp, "y", args.y, context, args.x.shape(), {args.x.dtype()});
   if (args.mean) check_tensor(kOp, "mean", args.mean, context, {rows}, {DType::kF32});
   if (args.rstd) check_tensor(kOp, "rstd", args.rstd, context, {rows}, {DType::kF32});
+  if ((args.mean || args.rstd) && args.y.raw() == args.x.raw() && args.x.elements() > 0)
+    fail(ErrorKind::kShapeMismatch, kOp, ": y must not be x when mean or rstd is kept; got the same memory");
   check_runs_on_cpu(kOp, context);
   if (rows == 0 || width == 0) return;
 
-  const SimdLevel level = simd_level();
   const int64_t bytes = size_of(args.x.dtype());
   const int64_t block_rows = std::max<int64_t>(1, kBlockElements / width);
   context.pool->run(div_up(rows, block_rows), [&](int64_t block, int) {
@@ -92,7 +93,7 @@ int64_t layer_norm_workspace_bytes(int64_t rows, int64_t width, bool parameter_g
   return parameter_gradients ? chunk_count(rows) * 2 * padded_width(width) * size_of(DType::kF32) : 0;
 }
 
-void layer_norm_backward(const Context& context, const LayerNormBackward& args, Tensor workspace) {
+void layer_norm_backward_at(SimdLevel level, const Context& context, const LayerNormBackward& args, Tensor workspace) {
   check_backward(context, args);
   const int64_t rows = args.dy.dim(0), width = args.dy.dim(1);
   const bool parameters = args.dgain || args.dbias;
@@ -102,7 +103,6 @@ void layer_norm_backward(const Context& context, const LayerNormBackward& args, 
          workspace.bytes());
   if (width == 0 || !(parameters || args.dx)) return;
 
-  const SimdLevel level = simd_level();
   const int64_t bytes = size_of(args.dy.dtype()), stride = padded_width(width);
   const int64_t block_rows = parameters ? chunk_rows(rows) : std::max<int64_t>(1, kBlockElements / width);
   float* partial = static_cast<float*>(workspace.raw());
@@ -124,6 +124,14 @@ void layer_norm_backward(const Context& context, const LayerNormBackward& args, 
   });
   combine_chunks(context, args.dgain, args.dgain_mode, partial, chunk_count(rows), 2 * stride, 0);
   combine_chunks(context, args.dbias, args.dbias_mode, partial, chunk_count(rows), 2 * stride, stride);
+}
+
+void layer_norm_forward(const Context& context, const LayerNormForward& args) {
+  layer_norm_forward_at(simd_level(), context, args);
+}
+
+void layer_norm_backward(const Context& context, const LayerNormBackward& args, Tensor workspace) {
+  layer_norm_backward_at(simd_level(), context, args, workspace);
 }
 
 }  // namespace permafrost

@@ -3,8 +3,19 @@
 
 #include "core/kernels/vector_math.h"
 
-// The arithmetic behind layer_norm.h on a range of rows, without checks or threads.
+// The arithmetic behind layer_norm.h.
 namespace permafrost {
+
+struct Context;
+struct LayerNormForward;
+struct LayerNormBackward;
+class Tensor;
+
+/// layer_norm.h's functions at a chosen level.
+void layer_norm_forward_at(SimdLevel level, const Context& context, const LayerNormForward& args);
+void layer_norm_backward_at(SimdLevel level, const Context& context, const LayerNormBackward& args, Tensor workspace);
+
+// A range of rows, without checks or threads.
 
 /// Rows of `width` elements, bf16 or f32 as `bf16` says; pointers at the first row of the range. mean, rstd may be null.
 struct LayerNormForwardRows {

@@ -90,17 +90,17 @@ inline __m512 erf(__m512 x) {
 inline __m512 tanh(__m512 x) {
   const __m512 t = abs(x);
   // |x| <= 0.65: x + x^3 p(x^2).
-  const __m512 z = _mm512_mul_ps(x, x);
+  const __m512 z = _mm512_mul_ps(t, t);
   __m512 p = set1(-0.00592372613f);
   p = fma(p, z, set1(0.02087346092f));
   p = fma(p, z, set1(-0.05382375792f));
   p = fma(p, z, set1(0.1333258301f));
   p = fma(p, z, set1(-0.3333332837f));
-  const __m512 small = fma(_mm512_mul_ps(p, z), x, x);
+  const __m512 small = fma(_mm512_mul_ps(p, z), t, t);
   // Beyond: 1 - 2 / (e^2t + 1).
   const __m512 e = exp(_mm512_add_ps(t, t));
-  const __m512 large = with_sign_of(x, _mm512_sub_ps(set1(1.0f), _mm512_div_ps(set1(2.0f), _mm512_add_ps(e, set1(1.0f)))));
-  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(t, set1(0.65f), _CMP_GT_OQ), small, large);
+  const __m512 large = _mm512_sub_ps(set1(1.0f), _mm512_div_ps(set1(2.0f), _mm512_add_ps(e, set1(1.0f))));
+  return with_sign_of(x, _mm512_mask_blend_ps(_mm512_cmp_ps_mask(t, set1(0.65f), _CMP_GT_OQ), small, large));
 }
 
 /// 1 / (1 + e^-x).
