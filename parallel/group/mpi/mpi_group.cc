@@ -59,7 +59,8 @@ Event MpiGroup::run(const Call& call, StreamView stream, void (MpiGroup::*body)(
       std::atomic<bool>& busy;
       ~Done() { busy = false; }
     } done{busy_};
-    ++sequence_;
+    // Point-to-point calls are made by two ranks only, so they do not count: the sequence is equal on all ranks.
+    if (call.operation != Operation::kSend && call.operation != Operation::kRecv) ++sequence_;
     VLOG(2) << call.name() << " #" << sequence_ << " " << call.bytes() << " bytes [rank " << rank_ << "/" << size_
             << "]";
     try {

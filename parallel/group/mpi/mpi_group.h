@@ -82,7 +82,7 @@ class MpiGroup final : public Group {
   MPI_Comm comm_;
   int rank_ = 0;
   int size_ = 1;
-  uint64_t sequence_ = 0;  // of calls; also separates the messages of neighbouring calls
+  uint64_t sequence_ = 0;  // of collectives; also separates the messages of neighbouring ones
   std::atomic<bool> busy_ = false;
   mutable std::mutex mutex_;
   std::optional<Error> broken_;  // guarded by mutex_

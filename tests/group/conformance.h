@@ -1,0 +1,20 @@
+#pragma once
+#include "parallel/group/group.h"
+
+namespace permafrost::testing {
+
+/// What the other ranks of a group under test contribute.
+enum class Others {
+  kTakePart,  ///< every rank runs the same body
+  kSilent,    ///< only this rank exists: others hold the neutral element (the recording group)
+};
+
+/// The contract of parallel/group/group.h, checked on one rank; every rank of the group must call it. Failures are
+/// GoogleTest failures of the calling thread or process.
+void check_collectives(Group& group, Others others);  ///< every collective x dtype x op x counts x in place
+void check_streams(Group& group, Others others);      ///< the same on a queue
+void check_point_to_point(Group& group);              ///< a ring of messages (ranks that take part only)
+void check_split(Group& group);                       ///< halves, reversed order, left-out ranks (taking part only)
+void check_argument_errors(Group& group);             ///< kinds and messages; nothing is exchanged
+
+}  // namespace permafrost::testing
