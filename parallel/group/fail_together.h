@@ -13,9 +13,13 @@ std::string failure_line(int rank, int size, const Error& error);
 /// standard error and taking the other ranks down (Group::abort, which for processes does not return).
 ///
 /// With the MPI backend: the failing rank tells every other rank its reason. Ranks that wait in a collective throw at
-/// once; ranks that compute are given 2 s to reach one, then their listening thread speaks for them. Each writes its
-/// line and reports back; when all have, or after 5 s, MPI_Abort ends everything with the first failure's exit code.
-/// A rank that dies without a word (kill -9) is noticed by the launcher, which ends the others.
+/// once; ranks that compute are given 2 s to reach one, then their listening thread speaks for them. Each answers that
+/// it has heard and writes its line; when all have answered, or after 5 s, and 0.7 s later for the writing, MPI_Abort
+/// ends everything with the first failure's exit code. A rank that dies without a word (kill -9) is noticed by the
+/// launcher, which ends the others.
+///
+/// A Stream that carries collectives must outlive body(): its destructor waits for its work, which without this
+/// rank's word about the failure would wait for the time limit.
 int fail_together(Group& group, const std::function<void()>& body);
 
 }  // namespace permafrost

@@ -6,14 +6,19 @@
 
 namespace permafrost {
 
-void mpi_check(int code, std::string_view function, std::string_view what) {
-  if (code == MPI_SUCCESS) return;
+Error mpi_error(int code, std::string_view function, std::string_view what) {
   std::array<char, MPI_MAX_ERROR_STRING> words{};
   int length = 0;
-  if (MPI_Error_string(code, words.data(), &length) != MPI_SUCCESS)
-    fail(ErrorKind::kPeer, "mpi: ", function, " of ", what, ": error code ", code);
-  fail(ErrorKind::kPeer, "mpi: ", function, " of ", what, ": ",
-       std::string_view(words.data(), static_cast<size_t>(length)));
+  std::string text;
+  if (MPI_Error_string(code, words.data(), &length) == MPI_SUCCESS)
+    text.assign(words.data(), static_cast<size_t>(length));
+  else
+    text = concat("error code ", code);
+  return Error(ErrorKind::kPeer, concat("mpi: ", function, " of ", what, ": ", text));
+}
+
+void mpi_check(int code, std::string_view function, std::string_view what) {
+  if (code != MPI_SUCCESS) throw mpi_error(code, function, what);
 }
 
 }  // namespace permafrost

@@ -135,16 +135,12 @@ void MpiGroup::post_recv(Pending& pending, const Call& call, std::byte* data, in
 void MpiGroup::wait(Pending& pending, const Call& call) {
   const auto start = Clock::now();
   while (true) {
+    if (shared_->watch->failed()) give_up(pending, shared_->watch->failure()->error());
     int done = 0;
     const int code = MPI_Testall(narrow<int>(std::ssize(pending.requests)), pending.requests.data(), &done,
                                  MPI_STATUSES_IGNORE);
-    if (code != MPI_SUCCESS) {
-      pending.requests.clear();
-      pending.peers.clear();
-      mpi_check(code, "MPI_Testall", call.name());
-    }
+    if (code != MPI_SUCCESS) give_up(pending, mpi_error(code, "MPI_Testall", call.name()));
     if (done) break;
-    if (shared_->watch->failed()) give_up(pending, shared_->watch->failure()->error());
     const auto waited = Clock::now() - start;
     if (waited > shared_->options.timeout) {
       std::string missing;
@@ -168,15 +164,13 @@ void MpiGroup::wait(Pending& pending, const Call& call) {
   pending.peers.clear();
 }
 
-// Receives must not write into memory the caller may free while unwinding, so they are cancelled. Sends cannot be;
-// they only read, and the process is about to end.
+// The messages under way point at the caller's memory, which is freed once this throws: the other ranks are told
+// before, and no MPI call follows (see watch.h).
 void MpiGroup::give_up(Pending& pending, const Error& error) {
-  for (Pending& half : pending_) {
-    for (MPI_Request& request : half.requests)
-      if (request != MPI_REQUEST_NULL) MPI_Cancel(&request);
-    half.requests.clear();
-    half.peers.clear();
-  }
+  if (shared_->watch->failed())
+    shared_->watch->acknowledge();
+  else
+    shared_->watch->announce(error);
   pending.requests.clear();
   pending.peers.clear();
   throw Error(error);

@@ -16,11 +16,13 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr auto kListenEvery = std::chrono::milliseconds(20);
-constexpr auto kGrace = std::chrono::seconds(2);   // for a computing rank to reach a collective and unwind
-constexpr auto kLinger = std::chrono::seconds(5);  // for all ranks to report
+constexpr auto kGrace = std::chrono::seconds(2);        // for a computing rank to reach a collective
+constexpr auto kHearing = std::chrono::seconds(5);      // for all ranks to hear
+constexpr auto kWriting = std::chrono::milliseconds(700);  // for all ranks to write their line
+constexpr auto kSending = std::chrono::milliseconds(100);  // for a notice to leave
 
 constexpr int kFailed = 1;
-constexpr int kReported = 2;
+constexpr int kHeard = 2;
 
 }  // namespace
 
@@ -32,8 +34,8 @@ struct Watch::Notice {
 Watch::Watch(MPI_Comm comm) : comm_(comm) {
   mpi_check(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank", "the watch");
   mpi_check(MPI_Comm_size(comm_, &size_), "MPI_Comm_size", "the watch");
-  reported_.resize(static_cast<size_t>(size_), false);
-  reported_[static_cast<size_t>(rank_)] = true;
+  heard_.resize(static_cast<size_t>(size_), false);
+  heard_[static_cast<size_t>(rank_)] = true;
   if (size_ > 1) thread_ = std::thread([this] { listen(); });
 }
 
@@ -53,9 +55,9 @@ std::optional<Failure> Watch::failure() const {
   return failure_;
 }
 
-bool Watch::all_reported() const {
+bool Watch::all_heard() const {
   const std::lock_guard lock(mutex_);
-  return std::ranges::all_of(reported_, [](bool reported) { return reported; });
+  return std::ranges::all_of(heard_, [](bool heard) { return heard; });
 }
 
 void Watch::receive_all() {
@@ -69,7 +71,7 @@ void Watch::receive_all() {
         MPI_SUCCESS)
       return;
     const std::lock_guard lock(mutex_);
-    reported_[static_cast<size_t>(status.MPI_SOURCE)] = true;
+    heard_[static_cast<size_t>(status.MPI_SOURCE)] = true;
     if (status.MPI_TAG == kFailed && !failure_) {
       notice.reason.back() = '\0';
       failure_ = Failure{status.MPI_SOURCE, size_, static_cast<ErrorKind>(notice.kind), notice.reason.data()};
@@ -79,20 +81,20 @@ void Watch::receive_all() {
 }
 
 void Watch::listen() {
-  Clock::time_point heard{};
+  Clock::time_point known{};
   while (true) {
     {
       std::unique_lock lock(mutex_);
       if (wake_.wait_for(lock, kListenEvery, [this] { return stopping_; })) return;
     }
-    receive_all();
+    if (!failed()) receive_all();
     if (!failed()) continue;
-    if (heard == Clock::time_point{}) heard = Clock::now();
-    if (Clock::now() - heard > kGrace && !aborting_) speak_for_stuck_rank();
+    if (known == Clock::time_point{}) known = Clock::now();
+    if (Clock::now() - known > kGrace && !acknowledged_ && !announced_ && !aborting_) speak_for_stuck_rank();
   }
 }
 
-// The rank's own thread is in a long computation: it cannot be unwound, so this thread says why it ends.
+// The rank's own thread is in a long computation and cannot be unwound, so this thread says why it ends.
 void Watch::speak_for_stuck_rank() {
   const Error error = failure()->error();
   std::fputs((failure_line(rank_, size_, error) + "\n").c_str(), stderr);
@@ -100,33 +102,54 @@ void Watch::speak_for_stuck_rank() {
   abort(error);
 }
 
-void Watch::send_notice(int to, int tag, const Notice& notice) {
-  MPI_Request request = MPI_REQUEST_NULL;  // small messages leave at once; nobody waits for them
-  if (MPI_Isend(&notice, sizeof notice, MPI_BYTE, to, tag, comm_, &request) == MPI_SUCCESS) MPI_Request_free(&request);
+void Watch::send_notice(int to, int tag, const Notice& notice) noexcept {
+  MPI_Request request = MPI_REQUEST_NULL;
+  if (MPI_Isend(&notice, sizeof notice, MPI_BYTE, to, tag, comm_, &request) != MPI_SUCCESS) return;
+  const auto deadline = Clock::now() + kSending;
+  int sent = 0;
+  while (MPI_Test(&request, &sent, MPI_STATUS_IGNORE) == MPI_SUCCESS && !sent && Clock::now() < deadline)
+    std::this_thread::yield();
 }
 
-void Watch::abort(const Error& reason) noexcept {
-  if (aborting_.exchange(true))
-    while (true) std::this_thread::sleep_for(kLinger);  // another thread is ending this process
-  static Notice notice;                                 // outlives the sends
+void Watch::announce(const Error& reason) noexcept {
+  if (announced_.exchange(true)) return;
+  static Notice notice;  // outlives sends that do not leave in time
   notice.kind = static_cast<int32_t>(reason.kind());
   std::strncpy(notice.reason.data(), reason.what(), notice.reason.size() - 1);
   {
     const std::lock_guard lock(mutex_);
-    if (!failure_) failure_ = Failure{rank_, size_, reason.kind(), reason.what()};
+    if (failure_) return;  // another rank was first
+    failure_ = Failure{rank_, size_, reason.kind(), reason.what()};
     failed_.store(true, std::memory_order_release);
   }
-  const Failure cause = *failure();
-  const bool first = cause.rank == rank_;
   for (int r = 0; r < size_; ++r)
-    if (first ? r != rank_ : r == cause.rank) send_notice(r, first ? kFailed : kReported, notice);
-  // The first failing rank ends everything once all have reported; the others wait for that.
-  const auto deadline = Clock::now() + kLinger;
-  while (Clock::now() < deadline && !(first && all_reported())) {
+    if (r != rank_) send_notice(r, kFailed, notice);
+  const auto deadline = Clock::now() + kHearing;
+  while (Clock::now() < deadline && !all_heard()) {
     receive_all();
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
+}
+
+void Watch::acknowledge() noexcept {
+  if (acknowledged_.exchange(true)) return;
+  static const Notice notice;
+  const auto cause = failure();
+  if (cause && cause->rank != rank_) send_notice(cause->rank, kHeard, notice);
+}
+
+void Watch::abort(const Error& reason) noexcept {
+  if (aborting_.exchange(true))
+    while (true) std::this_thread::sleep_for(kHearing);  // another thread is ending this process
+  announce(reason);
+  const Failure cause = *failure();
   const int code = exit_code(cause.kind);
+  if (cause.rank != rank_) {
+    acknowledge();
+    std::this_thread::sleep_for(kHearing + kWriting);  // the failing rank ends us before
+    _exit(code);
+  }
+  if (size_ > 1) std::this_thread::sleep_for(kWriting);
   MPI_Abort(MPI_COMM_WORLD, code);
   _exit(code);
 }

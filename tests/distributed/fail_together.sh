@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# A rank that fails takes the others down within 10 s, with its exit code, and every rank's last line names it.
+# fail_together.sh MPIRUN_SCRIPT PROGRAM HOW, HOW: wait | compute | all | kill (see failing_rank.cc)
+set -uo pipefail
+mpirun_script=$1 program=$2 how=$3
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
+start=$(date +%s%N)
+timeout -k 2 30 "$mpirun_script" -n 3 --tag-output "$program" "$how" >"$output" 2>&1
+code=$?
+elapsed_ms=$((($(date +%s%N) - start) / 1000000))
+echo "exit code $code after $elapsed_ms ms"; cat "$output"
+
+problems=0
+complain() { echo "FAIL: $*"; problems=1; }
+last_line() { grep -a "^\[1,$1\]<stderr>:" "$output" | tail -1 | sed 's/^[^:]*://'; }
+expect_last() { [[ "$(last_line "$1")" == "$2" ]] || complain "last line of rank $1 must be '$2'; got '$(last_line "$1")'"; }
+
+((elapsed_ms <= 10000)) || complain "all ranks must end within 10000 ms; took $elapsed_ms ms"
+grep -q "went on" "$output" && complain "a rank passed the collective"
+sleep 0.2
+pgrep -f "^$program $how" >/dev/null && complain "a rank is still running"
+reason="loss: must be finite; got nan [step 3]"
+case $how in
+  wait | compute)
+    ((code == 5)) || complain "exit code must be 5 (non-finite); got $code"
+    expect_last 1 "permafrost: rank 1/3: $reason"
+    expect_last 0 "permafrost: rank 0/3: rank 1/3 failed: $reason"
+    expect_last 2 "permafrost: rank 2/3: rank 1/3 failed: $reason" ;;
+  all)
+    ((code == 2)) || complain "exit code must be 2 (config); got $code"
+    # Every rank fails for its own reason, or is told of another's; the reason is there in both cases.
+    for rank in 0 1 2; do
+      [[ "$(last_line $rank)" == *"config: steps must be > 0; got 0" ]] || complain "rank $rank gives no reason"
+    done ;;
+  kill)
+    ((code != 0)) || complain "exit code must not be 0"
+    grep -Eq "rank 1 .*signal 9" "$output" || complain "the launcher must name rank 1 and signal 9" ;;
+  *) complain "unknown way to fail: $how" ;;
+esac
+exit $problems
