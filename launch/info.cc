@@ -1,0 +1,114 @@
+#define PCRE2_CODE_UNIT_WIDTH 8
+
+#include "launch/info.h"
+
+#include <google/protobuf/stubs/common.h>
+#include <jpeglib.h>
+#include <oneapi/dnnl/dnnl.h>
+#include <openssl/crypto.h>
+#include <pcre2.h>
+#include <png.h>
+
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "core/base/check.h"
+#include "core/device/cpu_features.h"
+#include "generated_version.h"
+#include "launch/command.h"
+#include "launch/machine.h"
+
+namespace permafrost {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string pcre2_version() {
+  std::array<char, 64> text{};
+  pcre2_config(PCRE2_CONFIG_VERSION, text.data());
+  return std::string(text.data()).substr(0, std::string(text.data()).find(' '));
+}
+
+std::string dotted(int packed, int base) {  // 3021012 with base 1000 -> 3.21.12
+  return concat(packed / (base * base), ".", packed / base % base, ".", packed % base);
+}
+
+Json libraries() {
+  const dnnl_version_t* dnnl = dnnl_version();
+  return {{"oneDNN", concat(dnnl->major, ".", dnnl->minor, ".", dnnl->patch)},
+          {"Protobuf", dotted(GOOGLE_PROTOBUF_VERSION, 1000)},
+          {"OpenSSL", OpenSSL_version(OPENSSL_VERSION_STRING)},
+          {"libjpeg-turbo", dotted(LIBJPEG_TURBO_VERSION_NUMBER, 1000)},
+          {"libpng", png_get_libpng_ver(nullptr)},
+          {"PCRE2", pcre2_version()},
+          {"nlohmann-json", concat(NLOHMANN_JSON_VERSION_MAJOR, ".", NLOHMANN_JSON_VERSION_MINOR, ".", NLOHMANN_JSON_VERSION_PATCH)},
+          {"CLI11", CLI11_VERSION},
+          {"glog", PERMAFROST_GLOG_VERSION}};
+}
+
+Json description(const Runtime& runtime, const Launcher& launcher) {
+  const CpuFeatures& cpu = cpu_features();
+  Json json;
+  json["version"] = PERMAFROST_VERSION;
+  json["commit"] = std::string(kCommit).empty() ? Json() : Json(kCommit);
+  json["built"] = {{"type", PERMAFROST_BUILD_TYPE}, {"compiler", "g++ " __VERSION__}, {"mpi", PERMAFROST_HAS_MPI != 0}, {"cuda", false},
+                   {"sanitizers", PERMAFROST_SANITIZERS}};
+  json["libraries"] = libraries();
+  json["instruction_sets"] = {{"avx2", cpu.avx2}, {"avx512", cpu.avx512}, {"avx512_bf16", cpu.avx512_bf16}, {"amx_bf16", cpu.amx_bf16}};
+  json["memory_bytes"] = usable_memory_bytes();
+  json["cores"] = usable_cores();
+  json["ranks"] = {{"world", runtime.size()},
+                   {"on_this_node", runtime.ranks_on_node},
+                   {"threads_per_rank", runtime.pool.threads()},
+                   {"launcher", launcher.name.empty() ? Json() : Json(launcher.name)},
+                   {"mpi", runtime.mpi.empty() ? Json() : Json(runtime.mpi)}};
+  return json;
+}
+
+std::string text_of(const Json& json) {
+  const auto or_none = [](const Json& value, const char* none) { return value.is_null() ? none : value.get<std::string>(); };
+  std::string sets, libraries;
+  for (const auto& [name, present] : json["instruction_sets"].items())
+    if (present.get<bool>()) sets += (sets.empty() ? "" : " ") + name;
+  for (const auto& [name, version] : json["libraries"].items())
+    libraries += (libraries.empty() ? "" : ", ") + name + " " + version.get<std::string>();
+  const Json& built = json["built"];
+  const std::string sanitizers = built["sanitizers"].get<std::string>();
+  const Json& ranks = json["ranks"];
+  const double gib = json["memory_bytes"].get<double>() / (1024.0 * 1024.0 * 1024.0);
+  std::ostringstream out;
+  out << "permafrost " << json["version"].get<std::string>() << ", commit " << or_none(json["commit"], "unknown") << "\n"
+      << "built             " << built["type"].get<std::string>() << ", " << built["compiler"].get<std::string>() << ", MPI "
+      << (built["mpi"].get<bool>() ? "yes" : "no") << ", CUDA no" << (sanitizers.empty() ? "" : ", sanitizers " + sanitizers) << "\n"
+      << "libraries         " << libraries << "\n"
+      << "instruction sets  " << (sets.empty() ? "none beyond the baseline" : sets) << "\n"
+      << "memory            " << std::fixed << std::setprecision(1) << gib << " GiB\n"
+      << "cores             " << json["cores"] << "\n"
+      << "ranks             " << ranks["world"] << ", on this node " << ranks["on_this_node"] << ", threads per rank "
+      << ranks["threads_per_rank"] << ", launcher " << or_none(ranks["launcher"], "none") << ", MPI "
+      << or_none(ranks["mpi"], "not loaded (one rank needs none)") << "\n";
+  return out.str();
+}
+
+}  // namespace
+
+std::string describe_installation(const Runtime& runtime, const Launcher& launcher, bool json) {
+  const Json description_json = description(runtime, launcher);
+  return json ? description_json.dump(2) + "\n" : text_of(description_json);
+}
+
+void add_info_command(Program& program) {
+  CLI::App* command = program.app.add_subcommand("info", "Version, features and libraries of this build; what this machine offers");
+  auto json = std::make_shared<bool>(false);
+  command->add_flag("--json", *json, "As JSON (default: text)");
+  command->callback([&program, json] {
+    program.action = [&program, json] {
+      return run_ranks(program.launcher, {}, [&](Runtime& runtime) {
+        if (runtime.first()) std::cout << describe_installation(runtime, program.launcher, *json) << std::flush;
+      });
+    };
+  });
+}
+
+}  // namespace permafrost

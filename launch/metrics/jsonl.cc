@@ -1,0 +1,113 @@
+#include "launch/metrics/jsonl.h"
+
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "core/base/check.h"
+
+namespace permafrost {
+
+namespace {
+
+/// Calls visit(name, member) for every field, in order.
+template <typename Metrics, typename Visit>
+void for_each_field(Metrics& m, Visit&& visit) {
+  visit("step", m.step);
+  visit("loss", m.loss);
+  visit("lr", m.lr);
+  visit("grad_norm", m.grad_norm);
+  visit("samples_per_s", m.samples_per_s);
+  visit("tokens_per_s", m.tokens_per_s);
+  visit("step_ms", m.step_ms);
+  visit("wait_ms", m.wait_ms);
+  visit("exposed_comm_ms", m.exposed_comm_ms);
+  visit("gathered_bytes", m.gathered_bytes);
+  visit("reduced_bytes", m.reduced_bytes);
+  visit("arena_bytes", m.arena_bytes);
+  visit("pss_bytes", m.pss_bytes);
+}
+
+std::string print(int64_t value) { return std::to_string(value); }
+
+std::string print(double value) {
+  if (std::isnan(value)) return "\"nan\"";
+  if (std::isinf(value)) return value > 0 ? "\"inf\"" : "\"-inf\"";
+  std::array<char, 32> text{};
+  const auto result = std::to_chars(text.data(), text.data() + text.size(), value);  // the shortest that reads back
+  return std::string(text.data(), result.ptr);
+}
+
+double read_double(const nlohmann::json& value) {
+  if (value.is_number()) return value.get<double>();
+  if (value == "nan") return std::numeric_limits<double>::quiet_NaN();
+  if (value == "inf" || value == "-inf") return (value == "inf" ? 1 : -1) * std::numeric_limits<double>::infinity();
+  fail(ErrorKind::kData, "metrics: expected a number; got ", value.dump());
+}
+
+/// Lines of steps before `first_step`, as they are.
+std::string kept_lines(const std::filesystem::path& path, int64_t first_step) {
+  std::ifstream stream(path, std::ios::binary);
+  std::string kept, line;
+  while (std::getline(stream, line) && !stream.eof()) {
+    const auto json = nlohmann::json::parse(line, nullptr, false);
+    const auto step = json.is_object() ? json.find("step") : json.end();
+    if (!json.is_object() || step == json.end() || !step->is_number_integer() || step->get<int64_t>() >= first_step) continue;
+    kept += line + "\n";
+  }
+  return kept;
+}
+
+std::filesystem::path trimmed(const std::filesystem::path& path, int64_t first_step) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return path;
+  const std::string kept = first_step > 0 ? kept_lines(path, first_step) : "";
+  const std::filesystem::path fresh = path.string() + ".new";
+  std::filesystem::remove(fresh, error);
+  OutputFile(fresh).append(kept);
+  std::filesystem::rename(fresh, path, error);
+  if (error) fail(ErrorKind::kStorage, "metrics: cannot replace ", path.string(), ": ", error.message());
+  return path;
+}
+
+}  // namespace
+
+std::string json_line(const StepMetrics& metrics) {
+  std::string line;
+  for_each_field(metrics, [&](const char* name, auto value) {
+    line += concat(line.empty() ? "{" : ", ", "\"", name, "\": ", print(value));
+  });
+  return line + "}\n";
+}
+
+StepMetrics parse_json_line(const std::string& line) {
+  const auto json = nlohmann::json::parse(line, nullptr, false);
+  if (!json.is_object()) fail(ErrorKind::kData, "metrics: expected one JSON object per line; got '", line, "'");
+  StepMetrics metrics;
+  for_each_field(metrics, [&](const char* name, auto& value) {
+    const auto found = json.find(name);
+    if (found == json.end()) fail(ErrorKind::kData, "metrics: expected the field '", name, "'; got '", line, "'");
+    if constexpr (std::is_same_v<std::remove_reference_t<decltype(value)>, double>) {
+      value = read_double(*found);
+    } else {
+      if (!found->is_number_integer()) fail(ErrorKind::kData, "metrics: expected a whole number in '", name, "'; got ", found->dump());
+      value = found->template get<int64_t>();
+    }
+  });
+  return metrics;
+}
+
+std::vector<std::pair<std::string, double>> scalars(const StepMetrics& metrics) {
+  std::vector<std::pair<std::string, double>> values;
+  for_each_field(metrics, [&](const char* name, auto value) {
+    if (std::string(name) != "step") values.emplace_back(std::string("train/") + name, static_cast<double>(value));
+  });
+  return values;
+}
+
+MetricsFile::MetricsFile(const std::filesystem::path& path, int64_t first_step) : file_(trimmed(path, first_step)) {}
+
+}  // namespace permafrost

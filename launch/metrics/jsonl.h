@@ -1,0 +1,53 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "launch/metrics/output_file.h"
+
+namespace permafrost {
+
+/// What is written about every step. Units are in the names; times are of the slowest rank, bytes of all ranks together
+/// unless the name of the function that fills them says otherwise.
+struct StepMetrics {
+  int64_t step = 0;
+  double loss = 0;
+  double lr = 0;
+  double grad_norm = 0;
+  double samples_per_s = 0;
+  double tokens_per_s = 0;
+  double step_ms = 0;
+  double wait_ms = 0;          ///< waiting for data
+  double exposed_comm_ms = 0;  ///< waiting for other ranks
+  int64_t gathered_bytes = 0;
+  int64_t reduced_bytes = 0;
+  int64_t arena_bytes = 0;
+  int64_t pss_bytes = 0;
+
+  bool operator==(const StepMetrics&) const = default;
+};
+
+/// One line of JSON, fields in the order above, with line end. Numbers read back to the same bits; NaN and infinity,
+/// which JSON does not have, become the strings "nan", "inf" and "-inf".
+std::string json_line(const StepMetrics& metrics);
+/// The inverse. Errors: kData naming what is missing.
+StepMetrics parse_json_line(const std::string& line);
+
+/// The scalars among them, for TensorBoard.
+std::vector<std::pair<std::string, double>> scalars(const StepMetrics& metrics);
+
+/// metrics.jsonl of a run directory.
+class MetricsFile {
+ public:
+  /// Keeps the lines of steps before `first_step` and drops the others, whole or torn: what a run wrote after the
+  /// checkpoint from which it resumes is written again. Errors: kStorage.
+  MetricsFile(const std::filesystem::path& path, int64_t first_step);
+  void write(const StepMetrics& metrics) { file_.append(json_line(metrics)); }
+
+ private:
+  OutputFile file_;
+};
+
+}  // namespace permafrost
