@@ -1,0 +1,42 @@
+#include "core/kernels/scale.h"
+
+#include "core/kernels/scale_cpu.h"
+#include "core/kernels/tensor_checks.h"
+
+namespace permafrost {
+
+namespace {
+constexpr auto kF32 = DType::kF32, kBF16 = DType::kBF16;
+}
+
+void scale_forward(const Context& context, Tensor x, Tensor scale, Tensor out) {
+  check_dtype("scale_forward", "x", x, context, {kF32, kBF16});
+  check_tensor("scale_forward", "scale", scale, context, {1}, {kF32});
+  check_tensor("scale_forward", "out", out, context, x.shape(), {x.dtype()});
+  check_runs_on_cpu("scale_forward", context);
+  cpu::scale(context, x, *scale.data<float>(), out, GradMode::kOverwrite);
+}
+
+void scale_backward(const Context& context, const ScaleBackward& args, Tensor workspace) {
+  check_dtype("scale_backward", "dy", args.dy, context, {kF32, kBF16});
+  check_runs_on_cpu("scale_backward", context);
+  if (args.dscale) {  // before dx, which may lie in the memory of dy
+    check_tensor("scale_backward", "x", args.x, context, args.dy.shape(), {kF32, kBF16});
+    check_tensor("scale_backward", "dscale", args.dscale, context, {1}, {kF32});
+    const int64_t bytes = scale_workspace_bytes(args.dy.elements());
+    if (workspace.bytes() < bytes)
+      fail(ErrorKind::kShapeMismatch, "scale_backward: workspace must have ", bytes, " bytes; got ", workspace.bytes());
+    cpu::dot(context, args.dy, args.x, args.dscale, args.dscale_mode, static_cast<double*>(workspace.raw()));
+  }
+  if (args.dx) {
+    check_tensor("scale_backward", "scale", args.scale, context, {1}, {kF32});
+    check_tensor("scale_backward", "dx", args.dx, context, args.dy.shape(), {args.dy.dtype()});
+    cpu::scale(context, args.dy, *args.scale.data<float>(), args.dx, args.dx_mode);
+  }
+}
+
+int64_t scale_workspace_bytes(int64_t elements) {
+  return cpu::dot_blocks(elements) * static_cast<int64_t>(sizeof(double));
+}
+
+}  // namespace permafrost
