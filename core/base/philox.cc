@@ -1,5 +1,6 @@
 #include "core/base/philox.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <numbers>
@@ -74,7 +75,9 @@ uint64_t permute_index(uint64_t position, uint64_t size, uint64_t seed, uint32_t
   const int half = (bits + 1) / 2;
   const uint64_t mask = (uint64_t{1} << half) - 1;
   const Random keys(seed, RandomPurpose::kDataOrder, epoch);
-  const auto round_keys = keys.block(0);
+  std::array<uint32_t, 8> round_keys{};
+  std::ranges::copy(keys.block(0), round_keys.begin());
+  std::ranges::copy(keys.block(1), round_keys.begin() + 4);
   uint64_t x = position;
   do {  // cycle walking: the network permutes a power-of-four range that covers [0, size)
     uint64_t left = x >> half, right = x & mask;

@@ -73,6 +73,7 @@ void Stream::work() {
     } catch (...) {
       error = std::current_exception();
     }
+    item.task = nullptr;  // what the task holds is free before anyone learns that it is done
     const std::lock_guard lock(item.state->mutex);
     item.state->done = true;
     item.state->error = error;

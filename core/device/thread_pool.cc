@@ -6,6 +6,8 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <system_error>
+#include <utility>
 
 #include "core/base/check.h"
 
@@ -42,29 +44,36 @@ struct ThreadPool::Shared {
 
 ThreadPool::ThreadPool(int threads) : shared_(std::make_unique<Shared>()) {
   PERMAFROST_CHECK(threads >= 1, "ThreadPool: threads must be at least 1; got ", threads);
-  for (int thread = 1; thread < threads; ++thread) {
-    workers_.emplace_back([this, thread] {
-      Shared& s = *shared_;
-      int64_t seen = 0;
-      while (true) {
-        const auto changed = [&] { return s.generation.load(std::memory_order_acquire) != seen; };
-        if (!spin_until(changed)) {
-          std::unique_lock lock(s.mutex);
-          s.started.wait(lock, changed);
-        }
-        seen = s.generation.load(std::memory_order_acquire);
-        if (s.stopping.load(std::memory_order_relaxed)) return;
-        take_blocks(thread);
-        if (s.busy.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-          const std::lock_guard lock(s.mutex);
-          s.finished.notify_one();
-        }
-      }
-    });
+  try {
+    for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { work(thread); });
+  } catch (const std::system_error& error) {
+    stop();  // those already started; the destructor does not run
+    fail(ErrorKind::kInternal, "ThreadPool: cannot start ", threads, " threads: ", error.what());
   }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::work(int thread) {
+  Shared& s = *shared_;
+  int64_t seen = 0;
+  while (true) {
+    const auto changed = [&] { return s.generation.load(std::memory_order_acquire) != seen; };
+    if (!spin_until(changed)) {
+      std::unique_lock lock(s.mutex);
+      s.started.wait(lock, changed);
+    }
+    seen = s.generation.load(std::memory_order_acquire);
+    if (s.stopping.load(std::memory_order_relaxed)) return;
+    take_blocks(thread);
+    if (s.busy.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+      const std::lock_guard lock(s.mutex);
+      s.finished.notify_one();
+    }
+  }
+}
+
+void ThreadPool::stop() noexcept {
   {
     const std::lock_guard lock(shared_->mutex);
     shared_->stopping.store(true, std::memory_order_relaxed);
@@ -117,7 +126,7 @@ void ThreadPool::run_erased(int64_t blocks, Function function, const void* conte
   std::exception_ptr error;
   {
     const std::lock_guard lock(s.mutex);
-    error = s.error;
+    error = std::exchange(s.error, nullptr);
   }
   if (error) std::rethrow_exception(error);
 }

@@ -13,6 +13,7 @@ namespace permafrost {
 class ThreadPool {
  public:
   /// threads >= 1, the caller included: ThreadPool(1) starts no thread and runs everything inline.
+  /// Errors: kInvalidArgument below 1; kInternal with the system's reason when a thread cannot be started.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -34,7 +35,9 @@ class ThreadPool {
   using Function = void (*)(void*, int64_t, int);
   struct Shared;
   void run_erased(int64_t blocks, Function function, const void* context);
+  void work(int thread);
   void take_blocks(int thread);
+  void stop() noexcept;
 
   std::unique_ptr<Shared> shared_;
   std::vector<std::thread> workers_;

@@ -1,0 +1,78 @@
+#include "core/base/error.h"
+
+#include <set>
+
+#include "core/base/check.h"
+#include "tests/support/compare.h"
+
+namespace permafrost::testing {
+namespace {
+
+struct Kind {
+  ErrorKind kind;
+  const char* word;
+  int code;
+};
+
+constexpr Kind kKinds[] = {
+    {ErrorKind::kInvalidArgument, "invalid argument", 70}, {ErrorKind::kShapeMismatch, "shape mismatch", 70},
+    {ErrorKind::kConfig, "config", 2},                     {ErrorKind::kWeights, "weights", 3},
+    {ErrorKind::kData, "data", 3},                         {ErrorKind::kStorage, "storage", 4},
+    {ErrorKind::kNonFinite, "non-finite", 5},              {ErrorKind::kPeer, "peer", 6},
+    {ErrorKind::kTimeout, "timeout", 6},                   {ErrorKind::kNotBuilt, "not built", 7},
+    {ErrorKind::kStopped, "stopped", 8},                   {ErrorKind::kInternal, "internal", 70},
+};
+
+TEST(Error, EveryKindHasItsWordAndExitCode) {
+  // kInternal stands last in the enumeration: a kind added without a row here is noticed.
+  ASSERT_EQ(std::size(kKinds), static_cast<size_t>(ErrorKind::kInternal) + 1);
+  std::set<ErrorKind> seen;
+  for (const Kind& row : kKinds) {
+    EXPECT_EQ(to_string(row.kind), row.word);
+    EXPECT_EQ(exit_code(row.kind), row.code) << row.word;
+    EXPECT_TRUE(seen.insert(row.kind).second) << row.word;
+    EXPECT_TRUE(throws_error([&] { fail(row.kind, "op: expected ", 3, "; got ", 4.5); }, row.kind, {"op: expected 3; got 4.5"}));
+  }
+}
+
+TEST(Error, IsAStandardException) {
+  try {
+    fail(ErrorKind::kData, "reader: expected ", "images");
+  } catch (const std::runtime_error& error) {
+    EXPECT_STREQ(error.what(), "reader: expected images");
+  }
+}
+
+TEST(Check, ThrowsTheJoinedMessage) {
+  const int got = 7;
+  EXPECT_TRUE(throws_error([&] { PERMAFROST_CHECK(got < 5, "op: n must be below ", 5, "; got ", got); },
+                           ErrorKind::kInvalidArgument, {"op: n must be below 5; got 7"}));
+}
+
+TEST(Check, EvaluatesConditionOnceAndMessageOnlyOnFailure) {
+  int conditions = 0, messages = 0;
+  const auto condition = [&](bool value) { return ++conditions, value; };
+  const auto message = [&] { return ++messages, "why"; };
+  PERMAFROST_CHECK(condition(true), message());
+  EXPECT_EQ(conditions, 1);
+  EXPECT_EQ(messages, 0);
+  EXPECT_THROW(PERMAFROST_CHECK(condition(false), message()), Error);
+  EXPECT_EQ(conditions, 2);
+  EXPECT_EQ(messages, 1);
+}
+
+TEST(Check, IsOneStatement) {
+  const bool yes = true;
+  if (yes)
+    PERMAFROST_CHECK(yes, "never");
+  else
+    FAIL();
+}
+
+TEST(Concat, JoinsWhateverStreams) {
+  EXPECT_EQ(concat(), "");
+  EXPECT_EQ(concat("rank ", 3, '/', int64_t{8}, " ", std::string("x")), "rank 3/8 x");
+}
+
+}  // namespace
+}  // namespace permafrost::testing
