@@ -8,8 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/sha256.h"
-#include "core/weights/load.h"
-#include "core/weights/match.h"
+#include "core/weights/safetensors.h"
 
 namespace permafrost {
 
@@ -234,26 +233,6 @@ TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, Sh
   read_slice(reader, plan, optimizer, optimizer.first_moment(), "m.");
   read_slice(reader, plan, optimizer, optimizer.second_moment(), "v.");
   return position;
-}
-
-void load_adapter(const std::string& path, const Plan& plan, ShardedAdamw& optimizer) {
-  const WeightSource source = WeightSource::open(path);
-  std::vector<RequiredTensor> required;
-  std::vector<const ParamPlan*> params;
-  for (const ParamPlan& param : plan.params) {
-    if (!param.trainable) continue;
-    required.push_back({param.name, param.shape, {}});
-    params.push_back(&param);
-  }
-  const LoadReport report = match_parameters(required, source);
-  for (size_t i = 0; i < params.size(); ++i) {
-    const int64_t from = std::max(optimizer.slice_begin(), params[i]->trainable_offset);
-    const int64_t to = std::min(optimizer.slice_end(), params[i]->trainable_offset + params[i]->shape.elements());
-    if (from >= to) continue;
-    const Tensor part = optimizer.master().rows(from - optimizer.slice_begin(), to - optimizer.slice_begin());
-    load_slice(source, *report.matches[i].tensor, from - params[i]->trainable_offset, DType::kF32,
-               {static_cast<std::byte*>(part.raw()), static_cast<size_t>(part.bytes())});
-  }
 }
 
 }  // namespace permafrost

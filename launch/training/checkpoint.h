@@ -51,8 +51,4 @@ class CheckpointStore {
 /// rank's masters and moments. Any rank count. Errors: kWeights naming what differs or is damaged.
 TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, ShardedAdamw& optimizer);
 
-/// Fills this rank's masters from a safetensors file under published names (adapter.safetensors of a run, or another
-/// program's): every trainable parameter must be there with its shape. Errors: kWeights naming all that do not fit.
-void load_adapter(const std::string& path, const Plan& plan, ShardedAdamw& optimizer);
-
 }  // namespace permafrost

@@ -1,0 +1,112 @@
+#include "launch/training/plan_setup.h"
+
+#include <algorithm>
+
+#include "core/base/narrow.h"
+#include "core/device/cpu_features.h"
+#include "core/weights/match.h"
+#include "models/weight_names.h"
+
+namespace permafrost {
+
+DType compute_dtype(const config::Config& config) {
+  const bool capable = cpu_features().avx512_bf16;
+  switch (config.precision().compute()) {
+    case config::Compute::AUTO: return capable ? DType::kBF16 : DType::kF32;
+    case config::Compute::FP32: return DType::kF32;
+    case config::Compute::BF16: break;
+  }
+  if (!capable)
+    fail(ErrorKind::kConfig, "precision.compute: BF16 needs a processor with avx512_bf16; got ", to_string(cpu_features()),
+         "; use FP32, or AUTO to choose by processor");
+  return DType::kBF16;
+}
+
+namespace {
+
+bool keeps_file_dtypes(const config::Config& config, DType compute) {
+  using Storage = config::FrozenStorage;
+  const Storage::Kind kind = config.precision().frozen_storage();
+  return compute == DType::kF32 && (kind == Storage::FOLLOW || kind == Storage::FILE);
+}
+
+/// Published files: OPT in f16, ViT in f32.
+DType published_dtype(const std::string& name) { return name.starts_with("text.") ? DType::kF16 : DType::kF32; }
+
+DType stored_as(const config::Config& config, DType compute, const std::map<std::string, DType>& files, const std::string& name,
+                bool random) {
+  if (keeps_file_dtypes(config, compute)) {
+    const auto found = files.find(name);
+    if (found != files.end()) return found->second == DType::kF64 ? DType::kF32 : found->second;
+    return random ? DType::kF32 : published_dtype(name);
+  }
+  if (config.precision().frozen_storage() == config::FrozenStorage::BF16) return DType::kBF16;
+  return compute;
+}
+
+void add_dtypes(const std::string& path, const PartWeights& part, std::map<std::string, DType>& dtypes, const Graph& graph) {
+  if (path.empty()) return;
+  const WeightSource source = WeightSource::open(path);
+  const LoadReport report = match_parameters(part.required, source, part.rules);
+  for (size_t i = 0; i < part.params.size(); ++i)
+    dtypes[graph.params()[static_cast<size_t>(part.params[i])].name] = report.matches[i].tensor->stored.dtype.value();
+}
+
+}  // namespace
+
+std::map<std::string, DType> file_dtypes(const config::Config& config, const Graph& graph) {
+  std::map<std::string, DType> dtypes;
+  if (!keeps_file_dtypes(config, graph.compute())) return dtypes;
+  add_dtypes(config.weights().vision(), vision_weights(graph), dtypes, graph);
+  add_dtypes(config.weights().text(), text_weights(graph), dtypes, graph);
+  return dtypes;
+}
+
+PlanRequest plan_request(const config::Config& config, const PlanChoices& choices) {
+  if (config.parallel().frozen_policy() == config::Parallel::SHARDED)
+    fail(ErrorKind::kNotBuilt, "parallel.frozen_policy: SHARDED is not built in this version; use RESIDENT or AUTO");
+  PlanRequest request;
+  const EpalmConfig model = epalm_config(config);
+  const DType compute = compute_dtype(config);
+  const int64_t micro_batch = config.train().micro_batch();
+  request.build_graph = [model, compute, micro_batch](int64_t tokens) {
+    return build_epalm(model, compute, {micro_batch, tokens, false});
+  };
+  for (int64_t bucket : config.data().length_buckets()) request.buckets.push_back(bucket);
+  if (request.buckets.empty()) request.buckets.push_back(config.data().max_text_tokens());
+  request.freezing = freeze_rules(config);
+  request.world = choices.world;
+  request.micro_batches = div_exact(config.train().global_batch(), micro_batch);
+  request.prefetched_inputs = config.data().prefetch();
+  request.reduction = config.parallel().reduction() == config::Parallel::PLAIN ? Reduction::kPlain : Reduction::kOrderFree;
+  request.options = choices.program;
+  request.options.threads = choices.world.threads;
+  request.options.reuse_memory = config.parallel().reuse_buffers();
+  const auto files = choices.read_files ? file_dtypes(config, request.build_graph(request.buckets.front())) : std::map<std::string, DType>();
+  request.frozen_dtype = [config, compute, files, read = choices.read_files](const ParamInfo& param) {
+    return stored_as(config, compute, files, param.name, read);
+  };
+  return request;
+}
+
+namespace {
+std::string gib(int64_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2f GiB", static_cast<double>(bytes) / static_cast<double>(1 << 30));
+  return text;
+}
+}  // namespace
+
+void check_memory(const Plan& plan, int64_t available_bytes) {
+  const int64_t ranks = plan.world.ranks / plan.world.nodes;
+  const int64_t needed = ranks * (plan.memory.total() + kProcessConstantBytes);
+  if (needed <= available_bytes) return;
+  const MemoryPlan& m = plan.memory;
+  fail(ErrorKind::kConfig, "memory: ", ranks, " ranks per node need ", gib(needed), "; got ", gib(available_bytes), ", short by ",
+       gib(needed - available_bytes), ". Per rank: frozen ", gib(m.frozen), ", arena ", gib(m.arena), ", optimizer ",
+       gib(m.optimizer), ", sums ", gib(m.sums), ", inputs ", gib(m.inputs), ", working ", gib(m.working),
+       ". Ways out: a smaller train.micro_batch shrinks arena and inputs, fewer ranks per node hold fewer copies of the frozen weights, ",
+       "bf16 compute halves frozen weights, fewer trainable parameters shrink optimizer and sums");
+}
+
+}  // namespace permafrost

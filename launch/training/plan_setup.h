@@ -1,0 +1,35 @@
+#pragma once
+#include <map>
+#include <string>
+
+#include "configs/config.pb.h"
+#include "models/factory.h"
+#include "parallel/plan/plan.h"
+
+namespace permafrost {
+
+/// Compute dtype of a configuration on this processor: AUTO is bf16 where it has bf16 instructions.
+/// Errors: kConfig when BF16 is asked for and the processor has none (it would be slower than f32 and say nothing).
+DType compute_dtype(const config::Config& config);
+
+/// Storage dtypes of frozen matrices by parameter name, read from the headers of the weight files; empty where the
+/// configuration does not keep what the files have. Errors: kWeights as in match_parameters.
+std::map<std::string, DType> file_dtypes(const config::Config& config, const Graph& graph);
+
+struct PlanChoices {
+  World world;
+  ProgramOptions program;
+  bool read_files = true;    ///< false: plan without looking at weight files (published OPT files are f16, others f32)
+};
+
+/// What `plan`, `train` and `weights random` build from a resolved configuration.
+PlanRequest plan_request(const config::Config& config, const PlanChoices& choices);
+
+/// Errors: kConfig, before anything is allocated, when the ranks of a node need more than `available_bytes`; the message
+/// has the numbers and the largest items.
+void check_memory(const Plan& plan, int64_t available_bytes);
+
+/// What a rank needs beside the plan: code, libraries, stacks, decoders. Stated once, the same for all configurations.
+constexpr int64_t kProcessConstantBytes = int64_t{192} << 20;
+
+}  // namespace permafrost
