@@ -1,0 +1,522 @@
+#include "core/kernels/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "core/kernels/attention_cpu.h"
+#include "tests/reference/attention_ref.h"
+#include "tests/support/compare.h"
+#include "tests/support/golden.h"
+#include "tests/support/gradient_check.h"
+
+namespace permafrost {
+namespace {
+
+using namespace permafrost::testing;
+using reference::AttentionSizes;
+
+constexpr DType kDtypes[] = {DType::kF32, DType::kBF16};
+
+class AttentionTest : public ::testing::TestWithParam<SimdLevel> {
+ protected:
+  void SetUp() override {
+    if (GetParam() > simd_level()) GTEST_SKIP() << "this processor lacks " << to_string(GetParam());
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Levels, AttentionTest,
+                         ::testing::Values(SimdLevel::kPortable, SimdLevel::kAvx512, SimdLevel::kAmx),
+                         [](const auto& info) { return std::string(to_string(info.param)); });
+
+struct Mask {
+  const char* name;
+  MaskKind kind = MaskKind::kNone;
+  bool with_lengths = false, open_row_sees_padding = false;
+};
+constexpr Mask kMasks[] = {
+    {"none"},
+    {"lengths", MaskKind::kNone, true},
+    {"causal", MaskKind::kCausal},
+    {"causal_lengths", MaskKind::kCausal, true},
+    {"open_first", MaskKind::kCausalOpenFirst},
+    {"open_first_lengths_clean", MaskKind::kCausalOpenFirst, true},
+    {"open_first_lengths_published", MaskKind::kCausalOpenFirst, true, true},
+    {"explicit", MaskKind::kExplicit},
+    {"explicit_lengths", MaskKind::kExplicit, true},
+};
+bool is_causal(MaskKind kind) { return kind == MaskKind::kCausal || kind == MaskKind::kCausalOpenFirst; }
+
+/// Inputs, outputs and a poisoned workspace of one problem. Outputs hold NaN until written.
+struct Case {
+  DType dtype;
+  AttentionSizes n;
+  float scale;
+  OwnedTensor q, k, v, dout, out, lse, dq, dk, dv, lengths, allowed;
+  AttentionMask mask;
+
+  Case(DType type, const AttentionSizes& sizes) : dtype(type), n(sizes), scale(1.0f / std::sqrt(float(sizes.size))) {
+    q = random_tensor(dtype, q_shape(), 1), k = random_tensor(dtype, k_shape(), 2);
+    v = random_tensor(dtype, k_shape(), 3), dout = random_tensor(dtype, q_shape(), 4);
+    clear_outputs();
+  }
+  Case(DType type, const AttentionSizes& sizes, const Mask& kind) : Case(type, sizes) { set_mask(kind); }
+
+  Shape q_shape() const { return {int64_t(n.batch), int64_t(n.queries), int64_t(n.heads), int64_t(n.size)}; }
+  Shape k_shape() const { return {int64_t(n.batch), int64_t(n.keys), int64_t(n.heads), int64_t(n.size)}; }
+  void clear_outputs() {
+    out = filled_tensor(dtype, q_shape(), 0xff), dq = filled_tensor(dtype, q_shape(), 0xff);
+    dk = filled_tensor(dtype, k_shape(), 0xff), dv = filled_tensor(dtype, k_shape(), 0xff);
+    lse = filled_tensor(DType::kF32, {int64_t(n.batch), int64_t(n.heads), int64_t(n.queries)}, 0xff);
+  }
+  /// Lengths S, about S/2, 0, S, ...; an explicit mask of which about a third is hidden, one row wholly.
+  void set_mask(const Mask& kind) {
+    mask.kind = kind.kind;
+    mask.open_row_sees_padding = kind.open_row_sees_padding;
+    if (kind.with_lengths) {
+      std::vector<double> values;
+      for (size_t b = 0; b < n.batch; ++b)
+        values.push_back(b % 3 == 0 ? double(n.keys) : b % 3 == 1 ? std::floor(double(n.keys) / 2) : 0.0);
+      lengths = make_tensor(DType::kI32, {int64_t(n.batch)}, values);
+      mask.lengths = lengths;
+    }
+    if (kind.kind == MaskKind::kExplicit) {
+      Random random(9, RandomPurpose::kSynthetic);
+      std::vector<double> values(n.batch * n.queries * n.keys);
+      for (double& value : values) value = double(random.next_below(3));
+      for (size_t s = 0; s < n.keys && n.queries > 1; ++s) values[n.pair(0, 1, s)] = 0;
+      allowed = make_tensor(DType::kU8, {int64_t(n.batch), int64_t(n.queries), int64_t(n.keys)}, values);
+      mask.allowed = allowed;
+    }
+  }
+  std::vector<uint8_t> seen() const {
+    std::vector<int64_t> valid;
+    std::vector<uint8_t> bytes;
+    if (mask.lengths)
+      for (double value : values_of(mask.lengths)) valid.push_back(int64_t(value));
+    if (mask.allowed)
+      for (double value : values_of(mask.allowed)) bytes.push_back(uint8_t(value));
+    return reference::visibility(n, mask.kind, valid, bytes, mask.open_row_sees_padding);
+  }
+  AttentionForward forward_args() const {
+    return {.q = q, .k = k, .v = v, .out = out, .lse = lse, .scale = scale, .mask = mask};
+  }
+  AttentionBackward backward_args() const {
+    return {.q = q, .k = k, .v = v, .out = out, .lse = lse, .dout = dout, .dq = dq, .dk = dk, .dv = dv, .scale = scale,
+            .mask = mask};
+  }
+  OwnedTensor workspace(bool backward, int threads) const {
+    const int64_t bytes = attention_workspace_bytes(backward, int64_t(n.batch), int64_t(n.queries), int64_t(n.keys),
+                                                    int64_t(n.heads), int64_t(n.size), dtype, threads);
+    return filled_tensor(DType::kU8, {bytes}, 0xff);
+  }
+  void run_forward(SimdLevel level, int threads = 2) const {
+    const OwnedTensor scratch = workspace(false, threads);
+    attention_forward_at(level, cpu_context(threads), forward_args(), scratch);
+    EXPECT_TRUE(scratch.canaries_intact() && out.canaries_intact() && lse.canaries_intact());
+  }
+  void run_backward(SimdLevel level, int threads = 2) const { run_backward(level, backward_args(), threads); }
+  void run_backward(SimdLevel level, const AttentionBackward& args, int threads = 2) const {
+    const OwnedTensor scratch = workspace(true, threads);
+    attention_backward_at(level, cpu_context(threads), args, scratch);
+    EXPECT_TRUE(scratch.canaries_intact() && dq.canaries_intact() && dk.canaries_intact() && dv.canaries_intact());
+  }
+  reference::Attention<double> wanted() const {
+    return reference::attention(n, seen(), double{scale}, values_of(q), values_of(k), values_of(v));
+  }
+};
+
+double largest(const std::vector<double>& values) {
+  double result = 0;
+  for (double value : values) result = std::max(result, std::abs(value));
+  return result;
+}
+
+/// Scores are sums of `size` products in f32, whose error e makes a relative error e of a probability.
+Tolerance tolerance(DType dtype, SimdLevel level, size_t length, size_t size, double magnitude) {
+  Tolerance t = tolerance_for(dtype, int64_t(length + size), 4.0 * magnitude);
+  // AMX: every term has a factor rounded to bf16 (half a unit of 2^-8) on its way into the product.
+  if (dtype == DType::kBF16 && level == SimdLevel::kAmx) t.absolute += 0x1p-9 * magnitude;
+  return t;
+}
+
+/// Compares a finished Case with the reference.
+void expect_right(const Case& c, SimdLevel level, const std::string& what) {
+  const auto want = c.wanted();
+  const double v_size = largest(values_of(c.v));
+  EXPECT_TRUE(all_close(c.out, want.out, tolerance(c.dtype, level, c.n.keys, c.n.size, v_size))) << what;
+  const auto lse = values_of(c.lse);
+  for (size_t i = 0; i < lse.size(); ++i) {
+    if (std::isinf(want.lse[i])) EXPECT_EQ(lse[i], want.lse[i]) << what;
+    else EXPECT_NEAR(lse[i], want.lse[i], tolerance_for(DType::kF32, int64_t(c.n.keys + c.n.size), 8.0).absolute) << what;
+  }
+  const auto g = reference::attention_gradients(c.n, double{c.scale}, want.p, values_of(c.q), values_of(c.k),
+                                                values_of(c.v), values_of(c.out), values_of(c.dout));
+  EXPECT_TRUE(all_close(c.dq, g.dq, tolerance(c.dtype, level, c.n.keys, c.n.size, g.dq_magnitude))) << what << " dq";
+  EXPECT_TRUE(all_close(c.dk, g.dk, tolerance(c.dtype, level, c.n.queries, c.n.size, g.dk_magnitude))) << what << " dk";
+  EXPECT_TRUE(all_close(c.dv, g.dv, tolerance(c.dtype, level, c.n.queries, c.n.size, g.dv_magnitude))) << what << " dv";
+}
+
+TEST(Attention, GradientFormulaAgreesWithDuals) {
+  const AttentionSizes n{2, 4, 4, 2, 3};
+  for (const Mask& kind : kMasks) {
+    Case c(DType::kF64, n, kind);
+    const auto q = values_of(c.q), k = values_of(c.k), v = values_of(c.v), dout = values_of(c.dout);
+    const auto seen = c.seen();
+    const auto forward = reference::attention(n, seen, 0.6, q, k, v);
+    const auto got = reference::attention_gradients(n, 0.6, forward.p, q, k, v, forward.out, dout);
+    std::vector<double> all(q), gradient(got.dq);
+    for (const auto* part : {&k, &v}) all.insert(all.end(), part->begin(), part->end());
+    for (const auto* part : {&got.dk, &got.dv}) gradient.insert(gradient.end(), part->begin(), part->end());
+    EXPECT_TRUE(gradient_agrees(gradient, [&](const auto& x) {
+      using Vector = std::remove_cvref_t<decltype(x)>;
+      const auto q_end = x.begin() + std::ptrdiff_t(n.q_elements()), k_end = q_end + std::ptrdiff_t(n.k_elements());
+      return reference::attention(n, seen, 0.6, Vector(x.begin(), q_end), Vector(q_end, k_end), Vector(k_end, x.end())).out;
+    }, all, dout)) << kind.name;
+  }
+}
+
+TEST_P(AttentionTest, AgreesWithGoldens) {
+  const Golden golden("attention.safetensors");
+  int checked = 0;
+  for (const std::string& name : golden.cases()) {
+    const std::string kind = golden.text(name + ".kind");
+    if (kind == "explicit_additive") continue;  // not among our masks
+    const auto extent = [&](const char* letter) { return size_t(golden.number(name + "." + letter)); };
+    Case c(DType::kF32, {extent("B"), extent("T"), extent("S"), extent("H"), extent("Dh")});
+    c.q = golden.tensor(name + ".q"), c.k = golden.tensor(name + ".k"), c.v = golden.tensor(name + ".v");
+    c.dout = golden.tensor(name + ".dout");
+    c.scale = float(golden.number(name + ".scale"));
+    if (kind.starts_with("causal_open_first")) c.mask.kind = MaskKind::kCausalOpenFirst;
+    else if (kind.starts_with("causal")) c.mask.kind = MaskKind::kCausal;
+    c.mask.open_row_sees_padding = kind.ends_with("published");
+    if (golden.has(name + ".lengths"))
+      c.lengths = make_tensor(DType::kI32, {int64_t(c.n.batch)}, golden.values(name + ".lengths")), c.mask.lengths = c.lengths;
+    if (kind == "explicit") {
+      c.mask.kind = MaskKind::kExplicit;
+      c.allowed = golden.tensor(name + ".mask"), c.mask.allowed = c.allowed;
+    }
+    c.run_forward(GetParam());
+    c.run_backward(GetParam());
+    const auto close = [&](const OwnedTensor& got, const char* what, size_t length, double magnitude) {
+      EXPECT_TRUE(all_close(got, golden.values(name + what), tolerance(DType::kF32, GetParam(), length, c.n.size, magnitude)))
+          << name << what;
+    };
+    const auto want = c.wanted();
+    const auto g = reference::attention_gradients(c.n, double{c.scale}, want.p, values_of(c.q), values_of(c.k),
+                                                  values_of(c.v), want.out, values_of(c.dout));
+    close(c.out, ".out", c.n.keys, largest(values_of(c.v)));
+    close(c.dq, ".dq", c.n.keys, g.dq_magnitude);
+    close(c.dk, ".dk", c.n.queries, g.dk_magnitude);
+    close(c.dv, ".dv", c.n.queries, g.dv_magnitude);
+    ++checked;
+  }
+  EXPECT_EQ(checked, 13);
+}
+
+TEST_P(AttentionTest, EveryMaskAtManySizes) {
+  const AttentionSizes sizes[] = {{3, 1, 1, 1, 1},  {3, 5, 5, 2, 3},   {2, 16, 16, 1, 16}, {3, 17, 17, 1, 5},
+                                  {3, 33, 33, 2, 64}, {2, 46, 46, 1, 80}, {1, 50, 50, 1, 128}, {2, 65, 65, 1, 33},
+                                  {2, 7, 40, 1, 32}, {2, 40, 7, 1, 48}};
+  for (DType dtype : kDtypes)
+    for (const AttentionSizes& n : sizes)
+      for (const Mask& kind : kMasks) {
+        if (is_causal(kind.kind) && n.queries != n.keys) continue;
+        const Case c(dtype, n, kind);
+        c.run_forward(GetParam());
+        c.run_backward(GetParam());
+        expect_right(c, GetParam(), concat(kind.name, " ", to_string(dtype), " T=", n.queries, " S=", n.keys, " D=", n.size));
+      }
+}
+
+TEST_P(AttentionTest, SeveralBlocksOfQueriesAndKeys) {
+  for (DType dtype : kDtypes) {
+    for (const Mask& kind : {kMasks[0], kMasks[5]}) {
+      const Case c(dtype, {2, 197, 197, 1, 64}, kind);
+      c.run_forward(GetParam());
+      c.run_backward(GetParam());
+      expect_right(c, GetParam(), concat("197 ", kind.name, to_string(dtype)));
+    }
+    const Case wide(dtype, {1, 300, 530, 1, 8}, kMasks[7]);
+    wide.run_forward(GetParam());
+    wide.run_backward(GetParam());
+    expect_right(wide, GetParam(), concat("300 x 530 ", to_string(dtype)));
+    const Case causal(dtype, {1, 550, 550, 1, 8}, kMasks[2]);
+    causal.run_forward(GetParam());
+    causal.run_backward(GetParam());
+    expect_right(causal, GetParam(), concat("550 causal ", to_string(dtype)));
+  }
+}
+
+TEST_P(AttentionTest, LargeScoresStayFinite) {
+  for (DType dtype : kDtypes) {
+    Case c(dtype, {1, 20, 20, 1, 16});
+    c.q = random_tensor(dtype, c.q_shape(), 1, 100.0);  // scores of several hundred: a softmax of 0 and 1
+    c.run_forward(GetParam());
+    c.run_backward(GetParam());
+    const auto want = c.wanted();
+    // A score of 500 is known to 2^-15 or so in f32: that much of a probability.
+    EXPECT_TRUE(all_close(c.out, want.out, {largest(values_of(c.v)) * (dtype == DType::kF32 ? 0x1p-12 : 0x1p-8), 0x1p-7}));
+    for (const OwnedTensor* t : {&c.dq, &c.dk, &c.dv})
+      for (double value : values_of(*t)) EXPECT_TRUE(std::isfinite(value));
+  }
+}
+
+TEST_P(AttentionTest, EveryChoiceOfWantedGradients) {
+  for (DType dtype : kDtypes) {
+    const Case all(dtype, {2, 37, 37, 2, 20}, kMasks[3]);
+    all.run_forward(GetParam());
+    all.run_backward(GetParam());
+    for (int wanted = 0; wanted < 8; ++wanted) {
+      const Case some(dtype, {2, 37, 37, 2, 20}, kMasks[3]);
+      some.run_forward(GetParam());
+      AttentionBackward args = some.backward_args();
+      if (!(wanted & 1)) args.dq = {};
+      if (!(wanted & 2)) args.dk = {};
+      if (!(wanted & 4)) args.dv = {};
+      some.run_backward(GetParam(), args);
+      const auto untouched = [](const OwnedTensor& t) {
+        return same_bits(t, filled_tensor(t.view().dtype(), t.view().shape(), 0xff));
+      };
+      EXPECT_TRUE(wanted & 1 ? same_bits(some.dq, all.dq) : untouched(some.dq)) << wanted;
+      EXPECT_TRUE(wanted & 2 ? same_bits(some.dk, all.dk) : untouched(some.dk)) << wanted;
+      EXPECT_TRUE(wanted & 4 ? same_bits(some.dv, all.dv) : untouched(some.dv)) << wanted;
+      EXPECT_TRUE(same_bits(some.dout, all.dout));
+    }
+  }
+}
+
+TEST_P(AttentionTest, ForwardWithoutLseGivesTheSameBits) {
+  for (DType dtype : kDtypes) {
+    const Case with(dtype, {1, 19, 19, 2, 24}), without(dtype, {1, 19, 19, 2, 24});
+    with.run_forward(GetParam());
+    AttentionForward args = without.forward_args();
+    args.lse = {};
+    attention_forward_at(GetParam(), cpu_context(1), args, without.workspace(false, 1));
+    EXPECT_TRUE(same_bits(with.out, without.out));
+    EXPECT_TRUE(same_bits(without.lse, filled_tensor(DType::kF32, {1, 2, 19}, 0xff)));
+  }
+}
+
+TEST_P(AttentionTest, SameBitsForAnyThreadsAndBatch) {
+  for (DType dtype : kDtypes) {
+    const AttentionSizes n{3, 270, 270, 2, 40};
+    const Case one(dtype, n, kMasks[3]);
+    one.run_forward(GetParam(), 1);
+    one.run_backward(GetParam(), 1);
+    for (int threads : {2, 3}) {
+      const Case many(dtype, n, kMasks[3]);
+      many.run_forward(GetParam(), threads);
+      many.run_backward(GetParam(), threads);
+      for (auto [a, b] : {std::pair{&one.out, &many.out}, {&one.lse, &many.lse}, {&one.dq, &many.dq}, {&one.dk, &many.dk},
+                          {&one.dv, &many.dv}})
+        EXPECT_TRUE(same_bits(*a, *b)) << threads;
+    }
+    // Sample 1 alone.
+    Case alone(dtype, {1, 270, 270, 2, 40}, kMasks[3]);
+    const auto part = [&](const OwnedTensor& t) {
+      return make_tensor(dtype, t.view().rows(1, 2).shape(), values_of(t.view().rows(1, 2)));
+    };
+    alone.q = part(one.q), alone.k = part(one.k), alone.v = part(one.v), alone.dout = part(one.dout);
+    alone.lengths = make_tensor(DType::kI32, {1}, {values_of(one.lengths)[1]});
+    alone.mask.lengths = alone.lengths;
+    alone.run_forward(GetParam());
+    alone.run_backward(GetParam());
+    EXPECT_TRUE(same_bits(alone.out, one.out.view().rows(1, 2)));
+    EXPECT_TRUE(same_bits(alone.dq, one.dq.view().rows(1, 2)));
+    EXPECT_TRUE(same_bits(alone.dk, one.dk.view().rows(1, 2)));
+    EXPECT_TRUE(same_bits(alone.dv, one.dv.view().rows(1, 2)));
+  }
+}
+
+TEST_P(AttentionTest, FusedProductReadAndWrittenInPlace) {
+  for (DType dtype : kDtypes) {
+    const AttentionSizes n{2, 21, 21, 3, 7};
+    const int64_t token = 21, stride = 3 * token + 5;  // 5 elements behind each token belong to nobody
+    const Case plain(dtype, n, kMasks[3]);
+    plain.run_forward(GetParam());
+    plain.run_backward(GetParam());
+    Case fused(dtype, n, kMasks[3]);
+    const Shape memory_shape{2, 21, stride};
+    const OwnedTensor memory = filled_tensor(dtype, memory_shape, 0xff), gradient = filled_tensor(dtype, memory_shape, 0xff);
+    const int64_t bytes = size_of(dtype);
+    const auto part = [&](const OwnedTensor& whole, int64_t index) {
+      return Tensor(static_cast<std::byte*>(whole.view().raw()) + index * token * bytes, dtype, fused.q_shape());
+    };
+    const auto row = [&](const Tensor& base, int64_t r, int64_t row_stride) {
+      return static_cast<std::byte*>(base.raw()) + r * row_stride * bytes;
+    };
+    const Tensor sources[] = {plain.q, plain.k, plain.v};
+    for (int64_t i = 0; i < 3; ++i)
+      for (int64_t r = 0; r < 42; ++r)
+        std::memcpy(row(part(memory, i), r, stride), row(sources[i], r, token), size_t(token * bytes));
+    AttentionForward args = fused.forward_args();
+    args.q = part(memory, 0), args.k = part(memory, 1), args.v = part(memory, 2);
+    args.stride_q = args.stride_k = args.stride_v = stride;
+    attention_forward_at(GetParam(), cpu_context(2), args, fused.workspace(false, 2));
+    EXPECT_TRUE(same_bits(fused.out, plain.out));
+    AttentionBackward back = fused.backward_args();
+    back.q = args.q, back.k = args.k, back.v = args.v;
+    back.dq = part(gradient, 0), back.dk = part(gradient, 1), back.dv = part(gradient, 2);
+    back.stride_q = back.stride_k = back.stride_v = stride;
+    attention_backward_at(GetParam(), cpu_context(2), back, fused.workspace(true, 2));
+    const Tensor wanted[] = {plain.dq, plain.dk, plain.dv};
+    for (int64_t r = 0; r < 42; ++r) {
+      for (int64_t i = 0; i < 3; ++i)
+        EXPECT_EQ(std::memcmp(row(part(gradient, i), r, stride), row(wanted[i], r, token), size_t(token * bytes)), 0);
+      const auto* gap = row(part(gradient, 3), r, stride);
+      for (int64_t i = 0; i < 5 * bytes; ++i) EXPECT_EQ(gap[i], std::byte{0xff});
+    }
+    EXPECT_TRUE(gradient.canaries_intact());
+  }
+}
+
+TEST_P(AttentionTest, UnalignedMemoryGivesTheSameBits) {
+  for (DType dtype : kDtypes) {
+    const Case plain(dtype, {1, 18, 18, 1, 9});
+    plain.run_forward(GetParam());
+    Case moved(dtype, {1, 18, 18, 1, 9});
+    const OwnedTensor memory(dtype, {163}), scratch = filled_tensor(DType::kU8, {moved.workspace(false, 1).view().bytes() + 1}, 0xff);
+    const Tensor q = memory.view().rows(1, 163).reshaped(moved.q_shape());
+    std::memcpy(q.raw(), plain.q.view().raw(), size_t(q.bytes()));
+    AttentionForward args = moved.forward_args();
+    args.q = q;
+    attention_forward_at(GetParam(), cpu_context(1), args, scratch.view().rows(1, scratch.view().dim(0)));
+    EXPECT_TRUE(same_bits(moved.out, plain.out));
+    EXPECT_TRUE(scratch.canaries_intact());
+  }
+}
+
+TEST_P(AttentionTest, RowsThatSeeNothingGiveZero) {
+  for (DType dtype : kDtypes) {
+    Case c(dtype, {3, 20, 20, 2, 6}, kMasks[1]);  // lengths 20, 10, 0
+    c.run_forward(GetParam());
+    c.run_backward(GetParam());
+    const size_t sample = 20 * 2 * 6;
+    for (size_t i = 0; i < sample; ++i) {
+      EXPECT_EQ(values_of(c.out)[2 * sample + i], 0.0);
+      EXPECT_EQ(values_of(c.dq)[2 * sample + i], 0.0);
+      EXPECT_EQ(values_of(c.dk)[2 * sample + i], 0.0);
+      EXPECT_EQ(values_of(c.dv)[2 * sample + i], 0.0);
+    }
+    // Keys behind the length of sample 1 get no gradient.
+    for (size_t i = sample + sample / 2; i < 2 * sample; ++i) {
+      EXPECT_EQ(values_of(c.dk)[i], 0.0);
+      EXPECT_EQ(values_of(c.dv)[i], 0.0);
+    }
+    for (size_t i = 0; i < 40; ++i) EXPECT_EQ(values_of(c.lse)[80 + i], -std::numeric_limits<double>::infinity());
+    Case row(dtype, {1, 3, 20, 1, 6});
+    std::vector<double> bytes(60, 1.0);
+    std::fill_n(bytes.begin() + 20, 20, 0.0);
+    row.allowed = make_tensor(DType::kU8, {1, 3, 20}, bytes);
+    row.mask.kind = MaskKind::kExplicit, row.mask.allowed = row.allowed;
+    row.run_forward(GetParam());
+    row.run_backward(GetParam());
+    for (size_t i = 6; i < 12; ++i) EXPECT_EQ(values_of(row.out)[i], 0.0);
+    for (size_t i = 6; i < 12; ++i) EXPECT_EQ(values_of(row.dq)[i], 0.0);
+    EXPECT_EQ(values_of(row.lse)[1], -std::numeric_limits<double>::infinity());
+    expect_right(row, GetParam(), "one row hidden");
+  }
+}
+
+TEST_P(AttentionTest, NanReachesWhatSeesItAndNothingElse) {
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  const auto with_nan = [&](const OwnedTensor& t, size_t at) {
+    auto values = values_of(t);
+    values[at] = kNan;
+    return make_tensor(t.view().dtype(), t.view().shape(), values);
+  };
+  for (DType dtype : kDtypes) {
+    const AttentionSizes n{2, 20, 20, 1, 6};  // lengths 20, 10
+    Case query(dtype, n, kMasks[1]);
+    query.q = with_nan(query.q, n.q(0, 3, 0, 2));
+    query.run_forward(GetParam());
+    query.run_backward(GetParam());
+    for (size_t i = 0; i < n.q_elements(); ++i) {
+      EXPECT_EQ(std::isnan(values_of(query.out)[i]), i / 6 == 3);
+      EXPECT_EQ(std::isnan(values_of(query.dq)[i]), i / 6 == 3);
+      EXPECT_EQ(std::isnan(values_of(query.dv)[i]), i < n.q_elements() / 2);
+    }
+    for (OwnedTensor Case::*which : {&Case::k, &Case::v}) {
+      Case seen(dtype, n, kMasks[1]), hidden(dtype, n, kMasks[1]), clean(dtype, n, kMasks[1]);
+      seen.*which = with_nan(seen.*which, n.k(1, 9, 0, 0));
+      hidden.*which = with_nan(hidden.*which, n.k(1, 10, 0, 0));
+      for (const Case* c : {&seen, &hidden, &clean}) {
+        c->run_forward(GetParam());
+        c->run_backward(GetParam());
+      }
+      int nans = 0;
+      for (size_t i = 0; i < n.q_elements(); ++i) nans += std::isnan(values_of(seen.out)[i]);
+      EXPECT_EQ(nans, which == &Case::k ? 120 : 20);  // NaN in one element of v reaches that element of every row
+      EXPECT_TRUE(same_bits(hidden.out, clean.out));
+      EXPECT_TRUE(same_bits(hidden.dq, clean.dq) && same_bits(hidden.dk, clean.dk) && same_bits(hidden.dv, clean.dv));
+    }
+  }
+}
+
+TEST_P(AttentionTest, EmptySizes) {
+  for (DType dtype : kDtypes) {
+    for (const AttentionSizes& n : {AttentionSizes{0, 3, 3, 2, 4}, {2, 0, 3, 2, 4}, {2, 3, 3, 0, 4}, {2, 3, 3, 2, 0}, {2, 3, 0, 2, 4}}) {
+      const Case c(dtype, n);
+      c.run_forward(GetParam());
+      c.run_backward(GetParam());
+      for (const OwnedTensor* t : {&c.out, &c.dq, &c.dk, &c.dv})
+        EXPECT_TRUE(all_close(*t, std::vector<double>(size_t(t->view().elements())), {}));
+    }
+  }
+}
+
+TEST(Attention, Errors) {
+  const Context cpu = cpu_context();
+  const ErrorKind shape = ErrorKind::kShapeMismatch, argument = ErrorKind::kInvalidArgument;
+  const Case c(DType::kF32, {2, 4, 5, 3, 6});
+  const auto half = random_tensor(DType::kBF16, {2, 4, 3, 6}, 1), flat = random_tensor(DType::kF32, {8, 18}, 1);
+  const auto wide = random_tensor(DType::kF32, {2, 4, 3, 7}, 1);
+  const auto forward = [&](auto change, ErrorKind kind, const std::vector<std::string>& parts) {
+    AttentionForward args = c.forward_args();
+    change(args);
+    EXPECT_TRUE(throws_error([&] { attention_forward(cpu, args, c.workspace(false, 1)); }, kind, parts));
+  };
+  forward([&](auto& a) { a.q = {}; }, shape, {"attention_forward: q must be (B, T, H, D) f32 or bf16", "got none"});
+  forward([&](auto& a) { a.q = flat; }, shape, {"attention_forward: q must be (B, T, H, D)", "got (8, 18) f32"});
+  forward([&](auto& a) { a.q = half; }, shape, {"k must be (B, S, H, D) bf16", "got (2, 5, 3, 6) f32"});
+  forward([&](auto& a) { a.k = flat; }, shape, {"k must be (B, S, H, D) f32", "got (8, 18)"});
+  forward([&](auto& a) { a.q = wide; }, shape, {"k must be (2, 5, 3, 7)"});
+  forward([&](auto& a) { a.v = a.q; }, shape, {"v must be (2, 5, 3, 6) f32", "got (2, 4, 3, 6)"});
+  forward([&](auto& a) { a.out = a.v; }, shape, {"out must be (2, 4, 3, 6) f32", "got (2, 5, 3, 6)"});
+  forward([&](auto& a) { a.lse = a.q; }, shape, {"lse must be (2, 3, 4) f32", "got (2, 4, 3, 6)"});
+  forward([&](auto& a) { a.mask.kind = MaskKind::kCausal; }, shape, {"as many queries as keys", "T=4 S=5"});
+  forward([&](auto& a) { a.mask.kind = MaskKind::kCausalOpenFirst; }, shape, {"as many queries as keys", "T=4 S=5"});
+  forward([&](auto& a) { a.mask.kind = MaskKind::kExplicit; }, shape, {"mask.allowed must be (2, 4, 5) u8", "got none"});
+  const auto bytes = filled_tensor(DType::kU8, {2, 4, 5}, 1);
+  forward([&](auto& a) { a.mask.allowed = bytes; }, shape, {"mask.allowed must be undefined", "got (2, 4, 5) u8"});
+  const auto ints = [](const std::vector<double>& v) { return make_tensor(DType::kI32, {int64_t(v.size())}, v); };
+  const auto three = ints({1, 2, 3}), long_ = ints({5, 6}), negative = ints({-1, 5});
+  forward([&](auto& a) { a.mask.lengths = three; }, shape, {"mask.lengths must be (2) i32", "got (3) i32"});
+  forward([&](auto& a) { a.mask.lengths = long_; }, argument, {"mask.lengths must lie in 0..5", "got 6 for sample 1"});
+  forward([&](auto& a) { a.mask.lengths = negative; }, argument, {"mask.lengths must lie in 0..5", "got -1 for sample 0"});
+  forward([&](auto& a) { a.stride_q = 17; }, argument, {"stride_q must be 0 or at least H*D = 18", "got 17"});
+  forward([&](auto& a) { a.stride_k = 17; }, argument, {"stride_k must be 0 or at least H*D = 18", "got 17"});
+  forward([&](auto& a) { a.stride_v = -18; }, argument, {"stride_v must be 0 or at least H*D = 18", "got -18"});
+  EXPECT_TRUE(throws_error([&] { attention_forward(cpu_context(2), c.forward_args(), c.workspace(false, 1)); }, shape,
+                           {"attention_forward: workspace must have at least", "for 2 threads", "got"}));
+  const auto backward = [&](auto change, const std::vector<std::string>& parts) {
+    AttentionBackward args = c.backward_args();
+    change(args);
+    EXPECT_TRUE(throws_error([&] { attention_backward(cpu, args, c.workspace(true, 1)); }, shape, parts));
+  };
+  backward([&](auto& a) { a.out = {}; }, {"attention_backward: out must be (2, 4, 3, 6) f32", "got none"});
+  backward([&](auto& a) { a.lse = {}; }, {"lse must be (2, 3, 4) f32", "got none"});
+  backward([&](auto& a) { a.dout = half; }, {"dout must be (2, 4, 3, 6) f32", "bf16"});
+  backward([&](auto& a) { a.dq = a.k; }, {"dq must be (2, 4, 3, 6) f32"});
+  backward([&](auto& a) { a.dk = a.q; }, {"dk must be (2, 5, 3, 6) f32"});
+  backward([&](auto& a) { a.dv = half; }, {"dv must be (2, 5, 3, 6) f32"});
+  EXPECT_TRUE(throws_error([&] { attention_backward(cpu, c.backward_args(), {}); }, shape,
+                           {"attention_backward: workspace must have at least", "got 0"}));
+  Context cuda = cpu;
+  cuda.device = Device::cuda(0);
+  EXPECT_TRUE(throws_error([&] { attention_forward(cuda, c.forward_args(), {}); }, shape, {"q must be on device cuda:0"}));
+}
+
+}  // namespace
+}  // namespace permafrost
