@@ -1,5 +1,6 @@
 #include "core/kernels/attention.h"
 
+#include <algorithm>
 #include <string_view>
 
 #include "core/kernels/attention_cpu.h"
@@ -74,12 +75,14 @@ void check_on_cpu(std::string_view op, const Context& context, const AttentionCa
 }  // namespace
 
 int64_t attention_workspace_bytes(bool backward, int64_t batch, int64_t queries, int64_t keys, int64_t heads,
-                                  int64_t head_size, DType, int threads) {
+                                  int64_t head_size, DType dtype, int threads) {
   if (batch == 0 || queries == 0 || heads == 0 || head_size == 0) {
     // Backward still writes zeros to dk and dv of keys without queries.
     if (!backward || batch == 0 || heads == 0 || head_size == 0) return 0;
   }
-  return attention_scratch_general(backward, keys, head_size) * threads + kAlignment;
+  int64_t bytes = attention_scratch_general(backward, keys, head_size);
+  if (dtype == DType::kBF16) bytes = std::max(bytes, attention_scratch_amx(backward, queries, keys, head_size));
+  return bytes * threads + kAlignment;
 }
 
 void attention_forward_at(SimdLevel level, const Context& context, const AttentionForward& args, Tensor workspace) {

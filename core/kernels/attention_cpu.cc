@@ -173,26 +173,30 @@ struct Parts {
   uintptr_t of(int thread) const { return begin + static_cast<uintptr_t>(thread * bytes); }
 };
 
-Parts part_workspace(const AttentionCall& call, bool backward, void* workspace) {
+Parts part_workspace(const AttentionCall& call, bool backward, SimdLevel level, void* workspace) {
   const uintptr_t begin = (reinterpret_cast<uintptr_t>(workspace) + 63) & ~uintptr_t{63};
-  return {begin, attention_scratch_general(backward, call.keys, call.head_size)};
+  const bool amx = call.bf16 && level >= SimdLevel::kAmx;
+  return {begin, amx ? attention_scratch_amx(backward, call.queries, call.keys, call.head_size)
+                     : attention_scratch_general(backward, call.keys, call.head_size)};
 }
 }  // namespace
 
 void attention_forward_cpu(const AttentionCall& call, ThreadPool& pool, SimdLevel level, void* workspace) {
-  const Parts parts = part_workspace(call, false, workspace);
+  const Parts parts = part_workspace(call, false, level, workspace);
   const int64_t blocks_per_head = div_up(call.queries, kQueryBlock);
   pool.run(call.batch * call.heads * blocks_per_head, [&](int64_t block, int thread) {
     const int64_t head = block / blocks_per_head, b = head / call.heads, h = head % call.heads;
     const int64_t begin = block % blocks_per_head * kQueryBlock, end = std::min(call.queries, begin + kQueryBlock);
+    if (call.bf16 && level >= SimdLevel::kAmx) return attention_forward_amx(call, b, h, begin, end, parts.of(thread));
     attention_forward_general(call, level, b, h, begin, end, parts.of(thread));
   });
 }
 
 void attention_backward_cpu(const AttentionCall& call, ThreadPool& pool, SimdLevel level, void* workspace) {
-  const Parts parts = part_workspace(call, true, workspace);
+  const Parts parts = part_workspace(call, true, level, workspace);
   pool.run(call.batch * call.heads, [&](int64_t block, int thread) {
     const int64_t b = block / call.heads, h = block % call.heads;
+    if (call.bf16 && level >= SimdLevel::kAmx) return attention_backward_amx(call, b, h, parts.of(thread));
     attention_backward_general(call, level, b, h, parts.of(thread));
   });
 }
