@@ -8,6 +8,9 @@
 
 namespace permafrost {
 
+/// <pad> of every published OPT vocabulary; right padding has this id.
+inline constexpr int32_t kOptPadId = 1;
+
 enum class OptSize : uint8_t { k125M, k350M, k1_3B, k2_7B, k6_7B };
 
 /// Sizes of an OPT decoder. Published models have final_norm where they have norm_before.

@@ -20,6 +20,11 @@ std::string_view to_string(BufferKind kind) {
   return "?";
 }
 
+bool is_public(const Graph& graph, int value) {
+  const ValueInfo& info = graph.values()[static_cast<size_t>(value)];
+  return info.role != ValueRole::kComputed || !info.name.ends_with("_" + std::to_string(info.producer));
+}
+
 namespace {
 
 /// Builds a program in four passes: emit the steps; note who writes and reads what; decide which tensors share
@@ -52,13 +57,7 @@ class ProgramBuilder {
   const OpInfo& op(int index) const { return graph_.ops()[static_cast<size_t>(index)]; }
   const Needs& needs(int op) const { return needs_.op_needs[static_cast<size_t>(op)]; }
   const ValueInfo& value(int index) const { return graph_.values()[static_cast<size_t>(index)]; }
-  bool kept(int v) const { return v == graph_.loss() || (options_.keep_all_values && is_public(v)); }
-  /// Values that were named, as opposed to "scope.kind_17".
-  bool is_public(int v) const {
-    const ValueInfo& info = value(v);
-    if (info.role != ValueRole::kComputed) return true;
-    return !info.name.ends_with("_" + std::to_string(info.producer));
-  }
+  bool kept(int v) const { return v == graph_.loss() || (options_.keep_all_values && is_public(graph_, v)); }
   TensorSpec gradient_spec(int v) const { return {value(v).spec.shape, graph_.compute()}; }
 
   void place_inputs_and_states() {
@@ -236,7 +235,7 @@ class ProgramBuilder {
       }
     }
     for (size_t v = 0; v < uses.size(); ++v)
-      if (options_.keep_gradients && !uses[v].writes.empty() && is_public(static_cast<int>(v))) uses[v].reads.push_back(end_);
+      if (options_.keep_gradients && !uses[v].writes.empty() && is_public(graph_, static_cast<int>(v))) uses[v].reads.push_back(end_);
 
     GradientSharing sharing(uses);
     if (options_.reuse_memory) share_passed_gradients(sharing);

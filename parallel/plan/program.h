@@ -84,6 +84,9 @@ struct ProgramOptions {
   bool forward_only = false;
 };
 
+/// Inputs, states and values that were given a name, as opposed to "scope.kind_17".
+bool is_public(const Graph& graph, int value);
+
 Program build_program(const Graph& graph, const NeedAnalysis& needs, const std::vector<ParamPlacement>& placements,
                       const ProgramOptions& options);
 

@@ -1,0 +1,186 @@
+#include <algorithm>
+#include <iostream>
+
+#include "configs/load.h"
+#include "core/kernels/shape_ops.h"
+#include "core/weights/safetensors.h"
+#include "launch/command.h"
+#include "launch/machine.h"
+#include "launch/training/model_weights.h"
+#include "launch/training/plan_setup.h"
+#include "parallel/run/executor.h"
+
+namespace permafrost {
+
+namespace {
+
+struct ProbeOptions {
+  ConfigOptions config;
+  std::string batch, out;
+  std::vector<std::string> values;
+  bool grads = false;
+  bool list = false;
+};
+
+/// The batch to look at, as another implementation would be given it.
+struct ProbeBatch {
+  Buffer images;
+  TensorSpec image_spec;
+  TextBatch text;
+};
+
+std::vector<int64_t> read_i64(const SafetensorsReader& file, const std::string& name, const Shape& shape) {
+  const StoredTensor& stored = file.at(name);
+  if (stored.dtype != DType::kI64 || !(stored.shape == shape))
+    fail(ErrorKind::kData, "probe: ", file.path(), ": ", name, " must be ", shape, " I64; got ", stored.shape, " ", stored.dtype_name);
+  std::vector<int64_t> values(static_cast<size_t>(shape.elements()));
+  file.read(name, 0, std::as_writable_bytes(std::span(values)));
+  return values;
+}
+
+ProbeBatch read_batch(const std::string& path, int64_t image_size) {
+  const SafetensorsReader file(path);
+  const Shape ids_shape = file.at("input_ids").shape;
+  if (ids_shape.rank() != 2) fail(ErrorKind::kData, "probe: ", path, ": input_ids must be [B,T]; got ", ids_shape);
+  ProbeBatch batch;
+  batch.text.batch = ids_shape[0];
+  batch.text.tokens = ids_shape[1];
+  for (int64_t id : read_i64(file, "input_ids", ids_shape)) batch.text.ids.push_back(narrow<int32_t>(id));
+  batch.text.lengths = lengths_of_mask(read_i64(file, "attention_mask", ids_shape), ids_shape[0], ids_shape[1]);
+  for (int64_t label : read_i64(file, "labels", ids_shape)) batch.text.labels.push_back(narrow<int32_t>(label));
+  batch.image_spec = {{ids_shape[0], 3, image_size, image_size}, DType::kF32};
+  batch.images = Buffer("probe images", batch.image_spec.bytes());
+  file.read_tensor("images", Tensor(batch.images.data(), batch.image_spec));
+  return batch;
+}
+
+Plan probe_plan(const config::Config& config, int64_t batch, int64_t tokens, bool grads, int threads) {
+  PlanChoices choices;
+  choices.world.threads = threads;
+  choices.program.keep_all_values = true;
+  choices.program.keep_gradients = grads;
+  choices.program.forward_only = !grads;
+  PlanRequest request = plan_request(config, choices);
+  const EpalmConfig model = epalm_config(config);
+  const DType compute = compute_dtype(config);
+  request.build_graph = [=](int64_t t) { return build_epalm(model, compute, {batch, t, true}); };
+  request.buckets = {tokens};
+  request.micro_batches = 1;
+  request.prefetched_inputs = 0;
+  return make_plan(request);
+}
+
+/// Names and shapes of everything that can be asked for.
+void print_list(const Plan& plan) {
+  const Graph& graph = plan.graphs[0];
+  const Program& program = plan.programs[0];
+  for (size_t v = 0; v < graph.values().size(); ++v) {
+    const ValueInfo& info = graph.values()[v];
+    if (program.values[v].region == Region::kNone || !is_public(graph, static_cast<int>(v))) continue;
+    std::cout << info.name << ' ' << info.spec << '\n';
+    if (program.value_gradients[v].region != Region::kNone) std::cout << "grad:" << info.name << ' ' << program.value_gradients[v].spec << '\n';
+  }
+  for (const ParamPlan& param : plan.params)
+    if (param.trainable) std::cout << "grad:" << param.name << ' ' << param.shape << " f32\n";
+}
+
+Tensor find(const Executor& executor, const std::string& name) {
+  if (!name.starts_with("grad:")) return executor.value(0, name);
+  const Tensor value = executor.value_gradient(0, name.substr(5));
+  return value.defined() ? value : executor.param_gradient(0, name.substr(5));
+}
+
+/// Every float dtype is written as f32 (exact), the loss as f64.
+void write_values(const std::vector<std::string>& names, const Executor& executor, const std::string& path) {
+  std::vector<Tensor> tensors;
+  std::vector<TensorDeclaration> declarations;
+  std::string missing;
+  for (const std::string& name : names) {
+    const Tensor tensor = find(executor, name);
+    if (!tensor.defined()) missing += (missing.empty() ? "" : ", ") + name;
+    tensors.push_back(tensor);
+    if (!tensor.defined()) continue;
+    const bool narrow_float = tensor.dtype() == DType::kBF16 || tensor.dtype() == DType::kF16;
+    declarations.push_back({name, {tensor.shape(), narrow_float ? DType::kF32 : tensor.dtype()}});
+  }
+  if (!missing.empty())
+    fail(ErrorKind::kConfig, "probe: --values must name values of this model (see --list; gradients need --grads and something "
+         "trainable upstream); got ", missing);
+  SafetensorsWriter writer(path, declarations);
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (declarations[i].spec.dtype == tensors[i].dtype()) {
+      writer.write_tensor(names[i], tensors[i]);
+      continue;
+    }
+    const Buffer wide("probe output", declarations[i].spec.bytes());
+    const Tensor out(wide.data(), declarations[i].spec);
+    accumulate(executor.context(), tensors[i], out, GradMode::kOverwrite);
+    writer.write_tensor(names[i], out);
+  }
+  writer.finish();
+}
+
+void fill_inputs(const config::Config& config, const Executor& executor, const ProbeBatch& batch) {
+  const auto input = [&](const char* name) { return executor.value(0, name); };
+  accumulate(executor.context(), Tensor(batch.images.data(), batch.image_spec), input("images"), GradMode::kOverwrite);
+  const EpalmTextInputs inputs{input("input_ids"), input("position_ids"), input("lengths_before"), input("lengths_after"),
+                               input("open_lengths"), input("labels"), input("row_weight")};
+  const float row_weight = loss_weighting(config.loss()).row_weight(count_loss(batch.text));
+  fill_epalm_inputs(epalm_config(config), batch.text, kOptPadId, row_weight, inputs);
+  if (const Tensor address = input("random_address"); address.defined())
+    for (int64_t i = 0; i < address.elements(); ++i) address.data<int64_t>()[i] = i < 2 ? 0 : i - 2;
+}
+
+int probe(const ProbeOptions& options, int threads) {
+  const config::Resolved resolved = config::load_config(options.config.path, options.config.overrides);
+  const config::Config& config = resolved.config;
+  const int64_t image_size = config.model().epalm().vision().image_size();
+  if (options.list && options.batch.empty()) {
+    print_list(probe_plan(config, config.train().micro_batch(), config.data().max_text_tokens(), options.grads, threads));
+    return 0;
+  }
+  if (options.batch.empty()) fail(ErrorKind::kConfig, "probe: --batch FILE is required (or --list)");
+  const ProbeBatch batch = read_batch(options.batch, image_size);
+  const Plan plan = probe_plan(config, batch.text.batch, batch.text.tokens, options.grads, threads);
+  if (options.list) {
+    print_list(plan);
+    return 0;
+  }
+  if (options.values.empty() || options.out.empty())
+    fail(ErrorKind::kConfig, "probe: --values NAME,... and --out FILE are required (or --list)");
+  check_memory(plan, usable_memory_bytes());
+  ThreadPool pool(threads);
+  Context context;
+  context.pool = &pool;
+  const StepMemory memory(plan);
+  AdamwConfig none;
+  ShardedAdamw masters(plan, 0, none);
+  for (const std::string& line : load_model_weights(config, plan, memory, masters).lines) std::cerr << line << '\n';
+  masters.refresh_working(memory);
+  Executor executor(plan, memory, context);
+  fill_inputs(config, executor, batch);
+  executor.run(0, nullptr);
+  write_values(options.values, executor, options.out);
+  return 0;
+}
+
+}  // namespace
+
+void add_probe_command(Program& program) {
+  CLI::App* command = program.app.add_subcommand(
+      "probe", "Runs one forward pass (and backward pass) on a given batch and writes chosen values, to compare with other programs");
+  auto options = std::make_shared<ProbeOptions>();
+  add_config_options(*command, options->config);
+  command->add_option("--batch", options->batch,
+                      "safetensors file with images [B,3,H,W] F32 (normalised), input_ids, attention_mask, labels [B,T] I64 (no default)")
+      ->type_name("FILE");
+  command->add_option("--values", options->values, "Names of values, comma-separated, such as text.layers.0.out,logits,loss (no default)")
+      ->delimiter(',')
+      ->type_name("NAMES");
+  command->add_flag("--grads", options->grads, "Run backward too; gradients are called grad: and the name of a value or parameter");
+  command->add_option("--out", options->out, "safetensors file to write; floats become F32, the loss F64 (no default)")->type_name("FILE");
+  command->add_flag("--list", options->list, "Print all names with shapes instead");
+  command->callback([&program, options] { program.action = [options] { return probe(*options, usable_cores()); }; });
+}
+
+}  // namespace permafrost
