@@ -46,7 +46,7 @@ Value self_attention(Graph& graph, const OptConfig& c, const std::string& name, 
   config.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.hidden / c.heads)));
   config.mask = options.mask;
   config.lengths = options.lengths;
-  config.open_row_sees_padding = options.open_row_sees_padding;
+  config.open_lengths = options.open_lengths;
   const Value q = product("q"), k = product("k"), v = product("v");
   const Value mixed = attention(graph, q, k, v, config);
   return named_linear(graph, mixed, name + "self_attn.out_proj", c.hidden, kWeight, kBias);

@@ -45,7 +45,7 @@ struct OptConfig {
 struct OptLayerOptions {
   MaskKind mask = MaskKind::kCausal;
   Value lengths;                      ///< (B) i32 valid keys; not there = all
-  bool open_row_sees_padding = false; ///< with kCausalOpenFirst
+  Value open_lengths;                 ///< (B) i32 keys that row 0 sees; with kCausalOpenFirst
   Value dropout_address;              ///< (2 + B) i64; there = published dropout at config.dropout
   /// Called inside the layer's unit with what comes in; the result is what the layer reads. Empty = nothing.
   std::function<Value(Value x)> before;

@@ -17,6 +17,12 @@ void check_mask(std::string_view op, const Context& context, const AttentionMask
   if (causal && queries != keys)
     fail(ErrorKind::kShapeMismatch, op, ": a causal mask must have as many queries as keys; got T=", queries, " S=", keys);
   if (mask.lengths) check_tensor(op, "mask.lengths", mask.lengths, context, {batch}, {DType::kI32});
+  if (mask.open_lengths) {
+    check_tensor(op, "mask.open_lengths", mask.open_lengths, context, {batch}, {DType::kI32});
+    if (mask.kind != MaskKind::kCausalOpenFirst)
+      fail(ErrorKind::kShapeMismatch, op, ": mask.open_lengths must be undefined unless the first row is open; got ",
+           mask.open_lengths.spec());
+  }
   if (mask.kind == MaskKind::kExplicit)
     check_tensor(op, "mask.allowed", mask.allowed, context, {batch, queries, keys}, {DType::kU8});
   else if (mask.allowed)
@@ -54,6 +60,7 @@ AttentionCall describe(std::string_view op, const Context& context, const Args& 
   call.causal = args.mask.kind == MaskKind::kCausal || args.mask.kind == MaskKind::kCausalOpenFirst;
   call.open_first = args.mask.kind == MaskKind::kCausalOpenFirst;
   call.open_row_sees_padding = args.mask.open_row_sees_padding;
+  if (args.mask.open_lengths) call.open_lengths = args.mask.open_lengths.template data<int32_t>();
   if (args.mask.lengths) call.lengths = args.mask.lengths.template data<int32_t>();
   if (args.mask.allowed) call.allowed = args.mask.allowed.template data<uint8_t>();
   return call;
@@ -66,6 +73,9 @@ void check_on_cpu(std::string_view op, const Context& context, const AttentionCa
   for (int64_t b = 0; call.lengths && b < call.batch; ++b)
     PERMAFROST_CHECK(0 <= call.lengths[b] && call.lengths[b] <= call.keys, op, ": mask.lengths must lie in 0..", call.keys,
                      "; got ", call.lengths[b], " for sample ", b);
+  for (int64_t b = 0; call.open_lengths && b < call.batch; ++b)
+    PERMAFROST_CHECK(0 <= call.open_lengths[b] && call.open_lengths[b] <= call.keys, op, ": mask.open_lengths must lie in 0..",
+                     call.keys, "; got ", call.open_lengths[b], " for sample ", b);
   const int64_t needed = attention_workspace_bytes(backward, call.batch, call.queries, call.keys, call.heads,
                                                    call.head_size, dtype, context.pool->threads());
   if (workspace.bytes() < needed)

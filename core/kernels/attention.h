@@ -16,9 +16,11 @@ enum class MaskKind : uint8_t {
 /// lengths: (B) i32 in 0..S, keys at or behind lengths[b] are hidden from every query; undefined = all S keys valid.
 /// allowed: (B, T, S) u8, only for kExplicit (and then defined); combined with lengths. 0 hides.
 /// open_row_sees_padding: with kCausalOpenFirst, query 0 also sees keys behind the valid length (as published).
+/// open_lengths: (B) i32, with kCausalOpenFirst: query 0 sees exactly the keys before open_lengths[b], whatever lengths
+/// and open_row_sees_padding say (padding up to the longest sample, not up to S).
 struct AttentionMask {
   MaskKind kind = MaskKind::kNone;
-  Tensor lengths, allowed;
+  Tensor lengths, allowed, open_lengths;
   bool open_row_sees_padding = false;
 };
 

@@ -29,6 +29,7 @@ struct AttentionCall {
   void *dq, *dk, *dv;  // null = not needed
   float scale;
   const int32_t* lengths;  // null = all keys valid
+  const int32_t* open_lengths;  // of query 0 under open_first; null = as lengths and open_row_sees_padding say
   const uint8_t* allowed;  // (B, T, S), null = all
   bool causal, open_first, open_row_sees_padding;
 };
@@ -36,7 +37,10 @@ struct AttentionCall {
 /// Every mask but `allowed` lets a query see the keys 0 .. n-1 for some n: this n.
 static inline int64_t visible_keys(const AttentionCall& call, int64_t b, int64_t t) {
   const int64_t valid = call.lengths ? call.lengths[b] : call.keys;
-  if (call.open_first && t == 0) return call.open_row_sees_padding ? call.keys : valid;
+  if (call.open_first && t == 0) {
+    if (call.open_lengths) return call.open_lengths[b];
+    return call.open_row_sees_padding ? call.keys : valid;
+  }
   return call.causal && t + 1 < valid ? t + 1 : valid;
 }
 

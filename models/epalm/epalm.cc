@@ -35,6 +35,7 @@ class EpalmBuilder {
     position_ids_ = graph_.input("position_ids", {{b, t}, DType::kI32});
     lengths_before_ = graph_.input("lengths_before", {{b}, DType::kI32});
     lengths_after_ = graph_.input("lengths_after", {{b}, DType::kI32});
+    if (config_.vis_row == EpalmConfig::VisRow::kPublished) open_lengths_ = graph_.input("open_lengths", {{b}, DType::kI32});
     labels_ = graph_.input("labels", {{b, rows}, DType::kI32});
     row_weight_ = graph_.input("row_weight", {{b, rows}, DType::kF32});
     if (config_.frozen_dropout) address_ = graph_.input("random_address", {{2 + b}, DType::kI64});
@@ -99,7 +100,7 @@ class EpalmBuilder {
       options.lengths = lengths_after_;
       if (config_.vis_row == EpalmConfig::VisRow::kPublished) {
         options.mask = MaskKind::kCausalOpenFirst;
-        options.open_row_sees_padding = config_.padding == EpalmConfig::Padding::kPublished;
+        options.open_lengths = open_lengths_;
       }
     }
     if (!config_.adaptor) return options;
@@ -146,7 +147,7 @@ class EpalmBuilder {
   const EpalmConfig& config_;
   const EpalmShape& shape_;
   Graph graph_;
-  Value images_, input_ids_, position_ids_, lengths_before_, lengths_after_, labels_, row_weight_, address_;
+  Value images_, input_ids_, position_ids_, lengths_before_, lengths_after_, open_lengths_, labels_, row_weight_, address_;
   std::vector<Value> features_, vis_;
   Value x_;
 };

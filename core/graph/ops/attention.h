@@ -4,14 +4,14 @@
 
 namespace permafrost {
 
-/// What an attention in a graph is made of. `lengths` (B) i32 and `allowed` (B, T, S) u8 are inputs of the graph;
-/// Value{} = not given.
+/// What an attention in a graph is made of. `lengths` (B) i32, `allowed` (B, T, S) u8 and
+/// `open_lengths` are inputs of the graph; Value{} = not given. Meanings: core/kernels/attention.h.
 struct AttentionConfig {
   int64_t heads = 1;
   float scale = 1.0f;
   MaskKind mask = MaskKind::kNone;
-  bool open_row_sees_padding = false;
   Value lengths, allowed;
+  Value open_lengths;  ///< (B) i32 keys that query 0 sees under kCausalOpenFirst; not given = those that lengths say
 };
 
 /// Self-attention on a fused product. qkv: (B, T, 3 C), columns ordered q, k, v, heads contiguous inside each;
