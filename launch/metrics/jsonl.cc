@@ -36,6 +36,7 @@ std::string print(int64_t value) { return std::to_string(value); }
 std::string print(double value) {
   if (std::isnan(value)) return "\"nan\"";
   if (std::isinf(value)) return value > 0 ? "\"inf\"" : "\"-inf\"";
+  if (value == 0) return std::signbit(value) ? "-0.0" : "0";  // JSON's "-0" is a whole number, which has no sign
   std::array<char, 32> text{};
   const auto result = std::to_chars(text.data(), text.data() + text.size(), value);  // the shortest that reads back
   return std::string(text.data(), result.ptr);

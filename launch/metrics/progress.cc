@@ -1,5 +1,6 @@
 #include "launch/metrics/progress.h"
 
+#include <algorithm>
 #include <cmath>
 #include <iomanip>
 #include <sstream>

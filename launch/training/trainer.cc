@@ -1,0 +1,349 @@
+#include "launch/training/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "core/base/narrow.h"
+#include "launch/machine.h"
+#include "launch/metrics/pss.h"
+#include "launch/training/model_weights.h"
+#include "models/factory.h"
+#include "optim/factory.h"
+#include "parallel/reduce/global_norm.h"
+
+namespace permafrost {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double ms_since(Clock::time_point begin) { return std::chrono::duration<double, std::milli>(Clock::now() - begin).count(); }
+
+TrainableLayout trainable_layout(const Plan& plan) {
+  TrainableLayout layout;
+  for (const ParamPlan& param : plan.params)
+    if (param.trainable) layout.params.push_back({param.name, param.trainable_offset, param.shape.elements()});
+  std::ranges::sort(layout.params, {}, &TrainableParam::offset);
+  layout.elements = plan.trainable_space;
+  return layout;
+}
+
+std::vector<int> layout_indices(const Plan& plan, const TrainableLayout& layout) {
+  std::vector<int> index(plan.params.size(), -1);
+  for (size_t i = 0; i < layout.params.size(); ++i)
+    for (size_t p = 0; p < plan.params.size(); ++p)
+      if (plan.params[p].trainable && plan.params[p].trainable_offset == layout.params[i].offset) index[p] = static_cast<int>(i);
+  return index;
+}
+
+int64_t trainable_count(const Plan& plan) {
+  return std::ranges::count_if(plan.params, [](const ParamPlan& p) { return p.trainable; });
+}
+
+uint64_t hash_word(const std::string& hex) { return std::stoull(hex.substr(0, 16), nullptr, 16); }
+
+}  // namespace
+
+Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& plan)
+    : config_(config),
+      runtime_(runtime),
+      plan_(plan),
+      model_(epalm_config(config)),
+      weighting_(loss_weighting(config.loss())),
+      data_(config, model_.text.vocab, runtime.pool.threads()),
+      memory_(plan),
+      executor_(plan, memory_, runtime.context()),
+      optimizer_(plan, runtime.rank(), make_adamw_config(config)),
+      schedule_(make_schedule_config(config)),
+      shards_(plan.trainable_space, runtime.size()),
+      sums_memory_("order-free sums", plan.memory.sums),
+      slice_memory_("gradient slice", 4 * shards_.count(runtime.rank())),
+      norm_memory_("norm blocks", 8 * shards_.blocks()),
+      exponents_(trainable_count(plan)),
+      voter_(runtime.size(), trainable_count(plan), plan.micro_batches),
+      filler_(model_, config.train().seed(), data_.tokenizer.pad_id()) {
+  const TrainableLayout layout = trainable_layout(plan);
+  layout_index_ = layout_indices(plan, layout);
+  const bool order_free = plan.reduction == Reduction::kOrderFree;
+  sums_ = std::make_unique<OrderFreeSums>(
+      layout, shards_, plan.micro_batches, order_free ? SumMode::kOrderFree : SumMode::kPlain,
+      Tensor(sums_memory_.data(), order_free ? DType::kI64 : DType::kF32, Shape{plan.trainable_space}));
+  for (int rank = 0; rank < runtime.size(); ++rank)
+    working_bytes_per_rank_.push_back(plan.working_byte(shards_.end(rank)) - plan.working_byte(shards_.begin(rank)));
+  losses_.reserve(static_cast<size_t>(plan.slots));
+
+  notes_ = load_model_weights(config, plan, memory_, optimizer_).lines;
+  optimizer_.refresh_working(memory_);
+  gather_working_bytes();
+  position_.graph_hash = plan.graph_hash();
+  position_.frozen_sha256 = hash_frozen(plan, memory_, runtime.pool);
+  schedule_hash_ = hash_word(plan.hash()) ^ hash_word(position_.frozen_sha256);
+  index_ = std::make_unique<BatchIndex>(data_.texts, loader_config(config, data_.texts.size()).order, plan.buckets);
+  loader_ = make_loader(0);
+}
+
+Trainer::~Trainer() = default;
+
+std::unique_ptr<Loader> Trainer::make_loader(int64_t first_step) const {
+  LoaderConfig loader = loader_config(config_, data_.texts.size());
+  const int64_t slots = plan_.slots, micro_batches = plan_.micro_batches, ranks = runtime_.size(), rank = runtime_.rank();
+  const int64_t steps = config_.train().max_steps() - first_step;
+  loader.slots = std::max<int64_t>(0, steps) * slots;
+  loader.micro_batch_of_slot = [=](int64_t slot) {
+    const int64_t step = first_step + slot / slots, index = (slot % slots) * ranks + rank;
+    return index < micro_batches ? step * micro_batches + index : kIdleMicroBatch;
+  };
+  return std::make_unique<Loader>(data_.dataset, data_.texts, std::move(loader));
+}
+
+void Trainer::resume(const std::string& checkpoint) {
+  const TrainingPosition loaded = load_checkpoint(checkpoint, plan_, optimizer_);
+  if (loaded.frozen_sha256 != position_.frozen_sha256)
+    fail(ErrorKind::kWeights, "resume: frozen weights must be those of the checkpoint (SHA-256 ", loaded.frozen_sha256, "); got ",
+         position_.frozen_sha256);
+  position_.step = loaded.step;
+  if (!loaded.exponents.empty()) exponents_.restore(loaded.exponents);
+  optimizer_.refresh_working(memory_);
+  gather_working_bytes();
+  loader_ = make_loader(position_.step);
+}
+
+std::string Trainer::save(const CheckpointStore& store, const std::string& config_sha256) {
+  position_.config_sha256 = config_sha256;
+  position_.exponents.clear();
+  if (exponents_.known()) position_.exponents.assign(exponents_.agreed().begin(), exponents_.agreed().end());
+  // The sums are idle between steps; the space of their integers holds the gathered slices.
+  const Tensor scratch(sums_memory_.data(), DType::kF32, Shape{plan_.trainable_space});
+  store.save(plan_, optimizer_, runtime_.world, scratch, position_);
+  return position_.adapter_sha256;
+}
+
+void Trainer::add(int param, const Tensor& gradient) {
+  sums_->accumulate(runtime_.context(), layout_index_[static_cast<size_t>(param)], gradient, micro_in_step_);
+}
+
+int64_t Trainer::loss_tokens(int64_t step) {
+  int64_t tokens = 0;
+  for (int64_t i = 0; i < plan_.micro_batches; ++i) {
+    index_->members(step * plan_.micro_batches + i, members_);
+    for (int64_t row : members_)
+      if (row != BatchOrder::kPadding) tokens += data_.texts.length(row) - 1;
+  }
+  return tokens;
+}
+
+double Trainer::run_slot(const MicroBatch& batch) {
+  const size_t bucket = plan_.bucket_for(batch.tokens);
+  filler_.fill(batch, batch.images.data(), row_weight_, executor_, bucket);
+  return executor_.run(bucket, this);
+}
+
+bool Trainer::attempt(bool stop, StepMetrics& metrics) {
+  if (exponents_.known()) {
+    sums_->begin_step(exponents_.limits());
+  } else {
+    sums_->begin_measuring();
+  }
+  losses_.clear();
+  bad_micro_batch_ = bad_sample_ = -1;
+  for (int64_t slot = 0; slot < plan_.slots; ++slot) {
+    const MicroBatch& batch = loader_->next();
+    metrics.wait_ms += loader_->last_wait_ms();
+    if (batch.number == kIdleMicroBatch) continue;
+    micro_in_step_ = batch.number % plan_.micro_batches;
+    const double loss = run_slot(batch);
+    losses_.push_back({micro_in_step_, loss});
+    const bool bad_gradient = sums_->bad().found() && sums_->bad().micro_batch == micro_in_step_;
+    if ((!std::isfinite(loss) || bad_gradient) && bad_micro_batch_ < 0) {
+      bad_micro_batch_ = micro_in_step_;
+      bad_sample_ = static_cast<int64_t>(batch.sample_ids[0]);
+    }
+  }
+  const Vote& result = vote(stop, metrics);
+  if (!result.finite) report_non_finite(result);
+  const bool repeat = !exponents_.known() || result.overflow;
+  exponents_.learn(result.exponents);
+  stop_voted_ = result.stop;
+  metrics.loss = result.loss_sum();
+  return !repeat;
+}
+
+const Vote& Trainer::vote(bool stop, StepMetrics& metrics) {
+  Ballot ballot;
+  ballot.finite = bad_micro_batch_ < 0 && !sums_->bad().found();
+  ballot.overflow = sums_->overflow();
+  ballot.stop = stop;
+  ballot.schedule = schedule_hash_ ^ (static_cast<uint64_t>(position_.step) * 0x9E3779B97F4A7C15u);
+  ballot.bad_param = sums_->bad().param;
+  ballot.bad_micro_batch = bad_micro_batch_ >= 0 ? bad_micro_batch_ : sums_->bad().micro_batch;
+  ballot.bad_sample = bad_sample_;
+  ballot.exponents = sums_->exponents();
+  ballot.losses = losses_;
+  const auto begin = Clock::now();
+  const Vote& result = voter_.cast(runtime_.world, ballot);
+  metrics.exposed_comm_ms += runtime_.size() > 1 ? ms_since(begin) : 0;
+  return result;
+}
+
+void Trainer::report_non_finite(const Vote& vote) {
+  if (vote.bad_rank != runtime_.rank()) {
+    // The rank that knows more speaks; its error ends this wait.
+    runtime_.world.barrier(StreamView::caller(), "waiting for the report of a non-finite step").wait();
+    fail(ErrorKind::kNonFinite, "train: step ", position_.step, ": loss or gradient is not finite on rank ", vote.bad_rank);
+  }
+  LoaderConfig again = loader_config(config_, data_.texts.size());
+  const int64_t number = position_.step * plan_.micro_batches + vote.bad_micro_batch;
+  again.slots = 1;
+  again.micro_batch_of_slot = [number](int64_t) { return number; };
+  Loader loader(data_.dataset, data_.texts, std::move(again));
+  const MicroBatch& batch = loader.next();
+  const size_t bucket = plan_.bucket_for(batch.tokens);
+  filler_.fill(batch, batch.images.data(), row_weight_, executor_, bucket);
+  std::string where = "found no bad value when run again";
+  if (const auto report = executor_.find_non_finite(bucket))
+    where = concat("first in ", report->value, "[", report->index, "] = ", report->number, " (unit ", report->unit, ")");
+  std::string samples;
+  for (uint64_t id : batch.sample_ids)
+    if (id != kPaddingSample) samples += concat(samples.empty() ? "" : ", ", id);
+  fail(ErrorKind::kNonFinite, "train: step ", position_.step, ": loss and gradients must be finite; ", where,
+       ", micro-batch ", vote.bad_micro_batch, " with samples ", samples, " [rank ", runtime_.rank(), "/", runtime_.size(), "]");
+}
+
+StepMetrics Trainer::train_step(bool stop) {
+  const auto begin = Clock::now();
+  StepMetrics metrics;
+  metrics.step = position_.step;
+  const BatchOrder& order = index_->order();
+  const int64_t epoch = position_.step / order.steps_per_epoch(), in_epoch = position_.step % order.steps_per_epoch();
+  const int64_t first = in_epoch * order.global_batch;
+  const LossCounts counts{std::min(order.global_batch, order.samples - first), loss_tokens(position_.step)};
+  row_weight_ = weighting_.row_weight(counts);
+
+  constexpr int kMaxAttempts = 8;  // one measures, one sums; more only if gradients explode from one run to the next
+  for (int tries = 1; !attempt(stop, metrics); ++tries) {
+    if (tries == kMaxAttempts) fail(ErrorKind::kInternal, "train: step ", position_.step, " was repeated ", tries, " times");
+    loader_ = make_loader(position_.step);
+  }
+  optimizer_phases(metrics);
+  ++position_.step;
+
+  const double factor = schedule_factor(schedule_, metrics.step, epoch, in_epoch);
+  metrics.lr = optimizer_.reported_lr(factor);
+  metrics.step_ms = ms_since(begin);
+  metrics.samples_per_s = static_cast<double>(counts.samples) * 1e3 / metrics.step_ms;
+  metrics.tokens_per_s = static_cast<double>(counts.tokens) * 1e3 / metrics.step_ms;
+  metrics.arena_bytes = plan_.memory.arena;
+  return metrics;
+}
+
+void Trainer::optimizer_phases(StepMetrics& metrics) {
+  const Tensor slice(slice_memory_.data(), DType::kF32, Shape{shards_.count(runtime_.rank())});
+  const Tensor blocks(norm_memory_.data(), DType::kF64, Shape{shards_.blocks()});
+  const BatchOrder& order = index_->order();
+  const bool several = runtime_.size() > 1;
+  for (PhaseKind phase : plan_.phases) {
+    const auto begin = Clock::now();
+    switch (phase) {
+      case PhaseKind::kMicroBatches:
+      case PhaseKind::kVote: continue;  // done by attempt()
+      case PhaseKind::kReduceGradients:
+        sums_->reduce(runtime_.context(), runtime_.world, slice);
+        metrics.reduced_bytes += plan_.traffic.reduced_gradients;
+        break;
+      case PhaseKind::kGatherNorms:
+        metrics.grad_norm = global_norm(runtime_.context(), runtime_.world, shards_, slice, blocks);
+        break;
+      case PhaseKind::kOptimizer: {
+        const double factor = schedule_factor(schedule_, position_.step, position_.step / order.steps_per_epoch(),
+                                              position_.step % order.steps_per_epoch());
+        optimizer_.update(runtime_.context(), slice, optimizer_.clip_scale(metrics.grad_norm), factor, position_.step + 1, memory_);
+        continue;
+      }
+      case PhaseKind::kGatherWorking: gather_working(metrics); break;
+    }
+    if (several) metrics.exposed_comm_ms += ms_since(begin);
+  }
+}
+
+void Trainer::gather_working(StepMetrics& metrics) {
+  gather_working_bytes();
+  metrics.gathered_bytes += moved_bytes(runtime_.rank(), runtime_.size(), memory_.working.bytes(), working_bytes_per_rank_, DType::kU8);
+}
+
+void Trainer::gather_working_bytes() {
+  const int64_t begin = plan_.working_byte(shards_.begin(runtime_.rank()));
+  const int64_t bytes = working_bytes_per_rank_[static_cast<size_t>(runtime_.rank())];
+  const Tensor all(memory_.working.data(), DType::kU8, Shape{memory_.working.bytes()});
+  runtime_.world.all_gather(all.rows(begin, begin + bytes), all, working_bytes_per_rank_, StreamView::caller(), "working copies").wait();
+}
+
+std::string Trainer::hash_frozen_now() { return hash_frozen(plan_, memory_, runtime_.pool); }
+
+FinalLoss Trainer::measure_loss(bool exchange_images, int64_t samples) {
+  FinalLoss result;
+  result.nats_per_token = measure_loss_pass(false, samples, result.samples);
+  if (exchange_images) result.exchanged = measure_loss_pass(true, samples, result.samples);
+  return result;
+}
+
+namespace {
+
+/// Images of `batch`, each replaced by one of `other` that shows another photograph.
+void exchange(const std::vector<int64_t>& images, const std::vector<int64_t>& other_images,
+              const std::vector<float>& other_pixels, int64_t pixels, std::vector<float>& out) {
+  for (size_t row = 0; row < images.size(); ++row) {
+    size_t from = row;
+    for (size_t tries = 0; tries < images.size() && other_images[from] == images[row]; ++tries) from = (from + 1) % images.size();
+    std::copy_n(other_pixels.begin() + static_cast<std::ptrdiff_t>(from) * pixels, pixels, out.begin() + static_cast<std::ptrdiff_t>(row) * pixels);
+  }
+}
+
+}  // namespace
+
+double Trainer::measure_loss_pass(bool exchange_images, int64_t samples, int64_t& counted) {
+  LoaderConfig loader = loader_config(config_, data_.texts.size());
+  loader.order.global_batch = loader.order.micro_batch;
+  loader.transform.training = false;
+  loader.order.shuffle = true;  // neighbours in the file often show the same photograph
+  const int64_t wanted = samples > 0 ? std::min(samples, loader.order.samples) : loader.order.samples;
+  const int64_t micro_batches = div_up(wanted, loader.order.micro_batch), ranks = runtime_.size(), rank = runtime_.rank();
+  // With exchanged images every micro-batch gets those of the one before it; the first is run again at the end for its.
+  loader.slots = 2 * div_up(micro_batches, ranks);
+  const int64_t total = index_->order().samples > 0 ? div_up(loader.order.samples, loader.order.micro_batch) : 1;
+  loader.micro_batch_of_slot = [=](int64_t slot) {
+    const int64_t number = (slot / 2) * ranks + rank;
+    return slot % 2 == 0 ? (number + 1) % total : number;  // the donor first
+  };
+  const BatchIndex index(data_.texts, loader.order, plan_.buckets);
+  Loader batches(data_.dataset, data_.texts, loader);
+  std::vector<float> donor, mixed;
+  std::vector<int64_t> rows, images, donor_images;
+  double nats = 0;
+  int64_t tokens = 0;
+  for (int64_t slot = 0; slot < loader.slots; ++slot) {
+    const MicroBatch& batch = batches.next();
+    index.members(batch.number, rows);
+    images.clear();
+    for (int64_t row : rows) images.push_back(row == BatchOrder::kPadding ? -1 : data_.dataset.sample(data_.texts.dataset_index(row)).image);
+    if (slot % 2 == 0) {
+      donor = batch.images;
+      donor_images = images;
+      continue;
+    }
+    if ((slot / 2) * ranks + rank >= micro_batches) continue;
+    const size_t bucket = plan_.bucket_for(batch.tokens);
+    const int64_t pixels = static_cast<int64_t>(batch.images.size()) / batch.batch;
+    mixed = batch.images;
+    if (exchange_images) exchange(images, donor_images, donor, pixels, mixed);
+    filler_.fill(batch, mixed.data(), 1.0f, executor_, bucket);
+    nats += executor_.run(bucket, nullptr);
+    tokens += batch.targets;
+  }
+  double sums[2] = {nats, static_cast<double>(tokens)}, all[2] = {0, 0};
+  runtime_.world.all_reduce(flat(std::span<double>(sums)), flat(std::span<double>(all)), ReduceOp::kSum, StreamView::caller(), "final loss").wait();
+  counted = wanted;
+  return all[0] / all[1];
+}
+
+}  // namespace permafrost

@@ -1,0 +1,114 @@
+#pragma once
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "configs/load.h"
+#include "data/factory.h"
+#include "launch/metrics/jsonl.h"
+#include "launch/runtime.h"
+#include "launch/training/checkpoint.h"
+#include "launch/training/input_filler.h"
+#include "optim/learning_rate.h"
+#include "optim/sharded_adamw.h"
+#include "parallel/plan/plan.h"
+#include "parallel/reduce/exponents.h"
+#include "parallel/reduce/order_free_sums.h"
+#include "parallel/reduce/vote.h"
+#include "parallel/run/executor.h"
+
+namespace permafrost {
+
+/// Loss per token over the dataset, nothing trained.
+struct FinalLoss {
+  double nats_per_token = 0;
+  std::optional<double> exchanged;  ///< with every text next to the image of another sample
+  int64_t samples = 0;
+};
+
+/// One rank of a training run: the state that steps work on, and the step itself.
+///
+/// A step: this rank's micro-batches, one after the other (inputs, forward, backward, gradients into the order-free
+/// sums); one vote of all ranks; then reduction, norm, AdamW on this rank's slice and gather of the working copies.
+/// A vote may ask for the step again with larger exponents (step 0 always runs once for the maxima alone).
+class Trainer final : private GradientSink {
+ public:
+  /// Opens data and weights, allocates everything. `plan` must outlive the trainer.
+  /// Errors: kData, kWeights, kConfig, kStorage.
+  Trainer(const config::Config& config, Runtime& runtime, const Plan& plan);
+  ~Trainer() override;
+
+  /// What was loaded, for the log.
+  const std::vector<std::string>& notes() const { return notes_; }
+  const OpenedData& data() const { return data_; }
+  int64_t step() const { return position_.step; }
+  const std::string& frozen_sha256() const { return position_.frozen_sha256; }
+
+  /// Continues from a checkpoint folder. Errors: kWeights.
+  void resume(const std::string& checkpoint);
+  /// Collective. Returns the SHA-256 of the adapter file.
+  std::string save(const CheckpointStore& store, const std::string& config_sha256);
+
+  /// One optimizer step, with what there is to say about it on this rank. `stop` is voted: any rank's true makes
+  /// stop_voted() true on all. Errors: kNonFinite naming value, unit and sample ids; kPeer.
+  StepMetrics train_step(bool stop);
+  bool stop_voted() const { return stop_voted_; }
+
+  /// Collective. Over the first `samples` samples (0 = all) with the transform EVAL.
+  FinalLoss measure_loss(bool exchange_images, int64_t samples);
+
+  /// Hash of the frozen parameters now; equal to frozen_sha256() unless something wrote to them.
+  std::string hash_frozen_now();
+
+ private:
+  void add(int param, const Tensor& gradient) override;
+  std::unique_ptr<Loader> make_loader(int64_t first_step) const;
+  int64_t loss_tokens(int64_t step);
+  /// Runs this rank's micro-batches; false when the vote asks for the step again.
+  bool attempt(bool stop, StepMetrics& metrics);
+  double run_slot(const MicroBatch& batch);
+  const Vote& vote(bool stop, StepMetrics& metrics);
+  void optimizer_phases(StepMetrics& metrics);
+  void gather_working(StepMetrics& metrics);
+  void gather_working_bytes();
+  [[noreturn]] void report_non_finite(const Vote& vote);
+  double measure_loss_pass(bool exchange, int64_t samples, int64_t& counted);
+
+  const config::Config& config_;
+  Runtime& runtime_;
+  const Plan& plan_;
+  EpalmConfig model_;
+  LossWeighting weighting_;
+  OpenedData data_;
+  StepMemory memory_;
+  Executor executor_;
+  ShardedAdamw optimizer_;
+  ScheduleConfig schedule_;
+  ShardSpec shards_;
+  Buffer sums_memory_, slice_memory_, norm_memory_;
+  std::vector<int> layout_index_;  // of a plan parameter, -1 when frozen
+  std::unique_ptr<OrderFreeSums> sums_;
+  Exponents exponents_;
+  Voter voter_;
+  std::vector<int64_t> working_bytes_per_rank_;
+  std::unique_ptr<BatchIndex> index_;
+  std::unique_ptr<Loader> loader_;
+  InputFiller filler_;
+  TrainingPosition position_;
+  std::vector<std::string> notes_;
+
+  // Of the step in progress.
+  float row_weight_ = 0;
+  int64_t micro_in_step_ = 0;
+  std::vector<MicroBatchLoss> losses_;
+  std::vector<int64_t> members_;
+  int64_t bad_micro_batch_ = -1;  // with a loss that is not finite
+  int64_t bad_sample_ = -1;
+  int64_t first_sample_ = -1;     // of the first micro-batch with a bad gradient
+  uint64_t schedule_hash_ = 0;
+  bool stop_voted_ = false;
+};
+
+}  // namespace permafrost

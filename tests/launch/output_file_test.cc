@@ -1,0 +1,38 @@
+#include "launch/metrics/output_file.h"
+
+#include <fstream>
+
+#include "tests/launch/scratch_folder.h"
+#include "tests/support/compare.h"
+
+namespace permafrost {
+namespace {
+using testing::throws_error;
+
+TEST(OutputFile, AppendsAndIsReadableAtOnce) {
+  const ScratchFolder folder;
+  const auto path = folder / "out";
+  const auto content = [&] {
+    std::ifstream stream(path);
+    return std::string((std::istreambuf_iterator<char>(stream)), {});
+  };
+  OutputFile file(path);
+  file.append("one\n");
+  EXPECT_EQ(content(), "one\n");
+  OutputFile(path).append("two\n");
+  file.append("three\n");
+  EXPECT_EQ(content(), "one\ntwo\nthree\n");
+}
+
+TEST(OutputFile, AFullDiskIsAnErrorThatNamesTheFile) {
+  OutputFile full("/dev/full");
+  EXPECT_TRUE(throws_error([&] { full.append("x"); }, ErrorKind::kStorage, {"cannot append 1 bytes to /dev/full", "No space left"}));
+}
+
+TEST(OutputFile, APathThatCannotBeOpenedIsNamed) {
+  const ScratchFolder folder;
+  EXPECT_TRUE(throws_error([&] { OutputFile file(folder.path()); }, ErrorKind::kStorage, {folder.path().string(), "Is a directory"}));
+}
+
+}  // namespace
+}  // namespace permafrost

@@ -1,0 +1,92 @@
+// The program as users meet it: what it prints and how it ends.
+#include <sys/wait.h>
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "tests/launch/scratch_folder.h"
+#include "tests/support/compare.h"
+
+namespace permafrost {
+namespace {
+
+struct Outcome {
+  int code = 0;
+  std::string output;  // both streams
+};
+
+/// `environment` stands before the command: "PMI_SIZE=2".
+Outcome run(const std::string& arguments, const std::string& environment = "") {
+  const char* program = std::getenv("PERMAFROST_PROGRAM");
+  if (!program) throw Error(ErrorKind::kInternal, "PERMAFROST_PROGRAM must name the program; CTest sets it");
+  const std::string command = "env -u OMPI_COMM_WORLD_SIZE " + environment + " " + program + " " + arguments + " 2>&1 </dev/null";
+  Outcome result;
+  FILE* pipe = ::popen(command.c_str(), "r");
+  std::array<char, 4096> buffer{};
+  while (const size_t count = std::fread(buffer.data(), 1, buffer.size(), pipe)) result.output.append(buffer.data(), count);
+  const int status = ::pclose(pipe);
+  result.code = WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + status;
+  return result;
+}
+
+::testing::AssertionResult ends(const Outcome& run, int code, const std::vector<std::string>& parts) {
+  if (run.code != code) return ::testing::AssertionFailure() << "exit code " << run.code << ": " << run.output;
+  for (const std::string& part : parts)
+    if (run.output.find(part) == std::string::npos) return ::testing::AssertionFailure() << "no '" << part << "' in: " << run.output;
+  return ::testing::AssertionSuccess();
+}
+
+TEST(Program, InfoDescribesTheInstallation) {
+  EXPECT_TRUE(ends(run("info"), 0, {"permafrost 0.", "oneDNN 2.", "instruction sets", "memory", "cores", "ranks             1"}));
+  const Outcome json = run("info --json");
+  ASSERT_EQ(json.code, 0);
+  const auto info = nlohmann::json::parse(json.output);
+  EXPECT_TRUE(info["commit"].is_null() || info["commit"].get<std::string>().size() == 12);
+  EXPECT_EQ(info["ranks"]["world"], 1);
+  EXPECT_GE(info["cores"].get<int>(), 1);
+  EXPECT_GT(info["memory_bytes"].get<int64_t>(), 0);
+  for (const char* set : {"avx2", "avx512", "avx512_bf16", "amx_bf16"}) EXPECT_TRUE(info["instruction_sets"][set].is_boolean());
+}
+
+TEST(Program, UsageErrorsEndWithTwoAndSayWhereHelpIs) {
+  EXPECT_TRUE(ends(run(""), 2, {"permafrost: expected a command:", " info", "See permafrost --help"}));
+  EXPECT_TRUE(ends(run("trian"), 2, {"expected a command:"}));
+  EXPECT_TRUE(ends(run("info --jsn"), 2, {"permafrost info:", "--jsn", "See permafrost info --help"}));
+  EXPECT_TRUE(ends(run("data sample-photos"), 2, {"permafrost data sample-photos: --out is required"}));
+  EXPECT_TRUE(ends(run("data sample-photos --out x --count 0"), 2, {"--count: Value 0 not in range 1 to 100000"}));
+  EXPECT_TRUE(ends(run("--log loud info"), 2, {"--log", "loud"}));
+}
+
+TEST(Program, HelpAndVersionEndWell) {
+  EXPECT_TRUE(ends(run("--help"), 0, {"Usage: permafrost", "info", "data", "--log"}));
+  EXPECT_TRUE(ends(run("--version"), 0, {"permafrost 0."}));
+  EXPECT_TRUE(ends(run("data sample-photos --help"), 0, {"--count", "=96", "--size", "=64", "pixels"}));
+}
+
+TEST(Program, StorageErrorsEndWithFour) {
+  EXPECT_TRUE(ends(run("data sample-photos --out /proc/none"), 4, {"permafrost: sample photos: cannot make the folder /proc/none/images"}));
+}
+
+TEST(Program, WritesSamplePhotos) {
+  const ScratchFolder folder;
+  EXPECT_TRUE(ends(run("data sample-photos --count 2 --size 16 --out " + folder.path().string()), 0, {}));
+  for (const char* name : {"captions.json", "images/000000.jpg", "images/000001.png", "tokenizer/vocab.json", "tokenizer/merges.txt"})
+    EXPECT_TRUE(std::filesystem::exists(folder / name)) << name;
+}
+
+TEST(Program, ABrokenLauncherEndsWithTwo) {
+  EXPECT_TRUE(ends(run("info", "PMI_SIZE=two PMI_RANK=0"), 2, {"expected a whole number, 0 and up, in PMI_SIZE; got 'two'"}));
+}
+
+TEST(Program, LogsWhatALauncherSaysWhenAsked) {
+  const Outcome quiet = run("info", "PMI_SIZE=1 PMI_RANK=0");
+  EXPECT_TRUE(ends(quiet, 0, {"launcher PMI"}));
+  EXPECT_EQ(quiet.output.find("PMI_SIZE"), std::string::npos);
+  EXPECT_TRUE(ends(run("--log info info", "PMI_SIZE=1 PMI_RANK=0"), 0, {"environment: PMI_SIZE=1 PMI_RANK=0"}));
+}
+
+}  // namespace
+}  // namespace permafrost

@@ -1,0 +1,75 @@
+#include "launch/sample_photos.h"
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "tests/launch/scratch_folder.h"
+#include "tests/support/compare.h"
+
+namespace permafrost {
+namespace {
+using testing::throws_error;
+
+std::string content(const std::filesystem::path& path) {
+  std::ifstream stream(path, std::ios::binary);
+  return std::string((std::istreambuf_iterator<char>(stream)), {});
+}
+
+TEST(SamplePhotos, HaveCocosLayout) {
+  const ScratchFolder folder;
+  write_sample_photos(folder.path(), 6, 32, 1);
+  const auto json = nlohmann::json::parse(content(folder / "captions.json"));
+  ASSERT_EQ(json["images"].size(), 6u);
+  ASSERT_EQ(json["annotations"].size(), 12u);
+  for (const auto& image : json["images"]) {
+    const std::string name = image["file_name"].get<std::string>(), bytes = content(folder.path() / "images" / name);
+    if (name.ends_with(".png"))
+      EXPECT_EQ(bytes.substr(0, 4), "\x89PNG");
+    else
+      EXPECT_EQ(bytes.substr(0, 3), "\xFF\xD8\xFF");
+    EXPECT_EQ(image["width"], 32);
+  }
+  for (const auto& annotation : json["annotations"]) {
+    EXPECT_LT(annotation["image_id"].get<int>(), 6);
+    EXPECT_EQ(annotation["caption"].get<std::string>().find("a "), 0u);
+  }
+}
+
+TEST(SamplePhotos, AreAFunctionOfTheSeed) {
+  const ScratchFolder a, b, c;
+  write_sample_photos(a.path(), 4, 32, 1);
+  write_sample_photos(b.path(), 4, 32, 1);
+  write_sample_photos(c.path(), 4, 32, 2);
+  for (const char* name : {"captions.json", "images/000002.jpg", "images/000003.png"}) {
+    EXPECT_EQ(content(a / name), content(b / name)) << name;
+    EXPECT_NE(content(a / name), content(c / name)) << name;
+  }
+}
+
+TEST(ByteTokenizer, HasEveryByteOnceAndTheSpecialTokens) {
+  const ScratchFolder folder;
+  write_byte_tokenizer(folder.path());
+  const auto vocabulary = nlohmann::json::parse(content(folder / "vocab.json"));
+  EXPECT_EQ(vocabulary.size(), 260u);
+  EXPECT_EQ(vocabulary["</s>"], 2);
+  EXPECT_EQ(vocabulary["<pad>"], 1);
+  EXPECT_EQ(vocabulary["A"], 4 + 'A');
+  EXPECT_EQ(vocabulary["\u0120"], 4 + ' ');  // GPT-2's sign for a space
+  EXPECT_EQ(vocabulary["\u010A"], 4 + '\n');
+  EXPECT_EQ(vocabulary["\u0143"], 4 + 0xAD);  // the last one without a sign of its own
+  std::set<int> ids;
+  for (const auto& [token, id] : vocabulary.items()) ids.insert(id.get<int>());
+  EXPECT_EQ(*ids.begin(), 0);
+  EXPECT_EQ(*ids.rbegin(), 259);
+  EXPECT_EQ(ids.size(), 260u);
+  EXPECT_EQ(content(folder / "merges.txt"), "#version: 0.2\n");
+}
+
+TEST(SamplePhotos, AFolderThatCannotBeMadeIsNamed) {
+  EXPECT_TRUE(throws_error([] { write_sample_photos("/proc/none", 1, 32, 1); }, ErrorKind::kStorage, {"/proc/none/images"}));
+  EXPECT_TRUE(throws_error([] { write_byte_tokenizer("/proc/none"); }, ErrorKind::kStorage, {"/proc/none"}));
+}
+
+}  // namespace
+}  // namespace permafrost
