@@ -98,4 +98,19 @@ Tokenizer small_tokenizer() {
   return Tokenizer::load({folder.path(), TokenizerRules::kOpt, {}});
 }
 
+CaptionDatasetConfig write_small_dataset(const DataFolder& folder, const std::vector<std::string>& captions) {
+  const std::vector<std::string> files{"rgb.jpg", "grey.png", "progressive.jpg", "palette_transparent.png", "rgba.png"};
+  nlohmann::json root;
+  std::filesystem::create_directories(folder.path() / "images");
+  for (size_t i = 0; i < files.size(); ++i) {
+    std::filesystem::copy_file(golden_path("jpeg_png/" + files[i]), folder.path() / "images" / files[i]);
+    root["images"].push_back({{"id", 10 + i}, {"file_name", files[i]}});
+  }
+  root["annotations"] = nlohmann::json::array();
+  for (size_t i = 0; i < captions.size(); ++i)
+    root["annotations"].push_back({{"id", 100 + i}, {"image_id", 10 + i % files.size()}, {"caption", captions[i]}});
+  return {folder.write("captions.json", root.dump(1)), folder.path() / "images", CaptionFormat::kCoco, "",
+          MissingImages::kFail};
+}
+
 }  // namespace permafrost::testing

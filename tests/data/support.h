@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/weights/safetensors.h"
+#include "data/datasets/caption_dataset.h"
 #include "data/tokenizer/tokenizer.h"
 #include "tests/support/compare.h"
 
@@ -52,5 +53,9 @@ std::vector<double> numbers(const std::string& list);
 /// the results of the merges " t", "he", " the", " a".
 void write_small_vocabulary(const DataFolder& folder, const std::string& under = "");
 Tokenizer small_tokenizer();
+
+/// A COCO captions file and a folder `images` with the committed little images: caption i has id 100 + i and stands for
+/// image i % (number of images). Returns the configuration that loads it.
+CaptionDatasetConfig write_small_dataset(const DataFolder& folder, const std::vector<std::string>& captions);
 
 }  // namespace permafrost::testing

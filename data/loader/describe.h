@@ -1,0 +1,28 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "data/loader/loader.h"
+#include "data/tokenizer/tokenizer.h"
+
+namespace permafrost {
+
+/// One sample as the model would see it, for people to look at.
+struct SampleDescription {
+  uint64_t id = 0;
+  std::filesystem::path image_file;
+  std::string caption;               ///< as in the file
+  int64_t image_width = 0, image_height = 0;  ///< of the photograph, before the transform
+  std::vector<float> pixels;         ///< [3, size, size], normalised
+  std::vector<int32_t> ids;          ///< [T] without padding
+  std::string text;                  ///< decoded ids
+};
+
+/// The index-th sample of `texts` in dataset order, its random draws those of `epoch`; the same pixels and ids that the
+/// loader gives. Errors: kData naming the file (the image policy is not looked at); kInvalidArgument for the index.
+SampleDescription describe_sample(const CaptionDataset& dataset, const TextTable& texts, const Tokenizer& tokenizer,
+                                  const LoaderConfig& config, uint32_t epoch, int64_t index);
+
+}  // namespace permafrost
