@@ -5,6 +5,9 @@
 
 namespace permafrost {
 
+/// Label of a token that is not to be predicted.
+inline constexpr int32_t kIgnoredLabel = -100;
+
 /// Cross-entropy with label smoothing s: loss_r = (1 - s) * -log p[label] + s * mean_v(-log p[v]); log-sum-exp in f32,
 /// taken relative to the row's maximum, so that large logits do not overflow.
 /// logits: (R, V) f32 or bf16;  labels: (R) i32 in [0, V), or -100 = ignored (loss 0, gradient 0; the row is not read)

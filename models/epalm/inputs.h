@@ -2,13 +2,11 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/kernels/cross_entropy.h"
 #include "core/tensor/tensor.h"
 #include "models/epalm/epalm.h"
 
 namespace permafrost {
-
-/// Label of a token that is not predicted.
-inline constexpr int32_t kIgnoredLabel = -100;
 
 /// The texts of one micro-batch on the host, right-padded. A sample of length 0 is a placeholder: it takes part in the
 /// computation and not in the loss.
