@@ -10,8 +10,6 @@ namespace permafrost {
 namespace {
 constexpr int64_t kTile = 16, kPanel = 32, kTerms = 32, kBlock = 64;
 constexpr int64_t kTileBytes = 1024, kStepBytes = 2 * kTileBytes;
-// Steps of 32 terms after which the accumulators change: A and B of 64 x 64 results then stay in the first-level cache.
-constexpr int64_t kSteps = 4;
 
 int64_t steps_of(int64_t terms) { return (terms + kTerms - 1) / kTerms; }
 
@@ -91,28 +89,37 @@ void pack_a(const Product& p, int64_t panel, void* packed) {
   }
 }
 
+/// 32 terms from r on of 32 columns from j on, to the two tiles of a step.
+[[gnu::always_inline]] inline void pack_b_step(const Product& p, int64_t j, int64_t j_end, int64_t r, int64_t r_end,
+                                               uint8_t* tiles) {
+  if (p.b.r_contiguous) {
+    __m512i rows[16];
+    for (int half = 0; half < 2; ++half) {
+      load_rows(p.b, j + half * kTile, j_end, r, r_end, rows);
+      transpose_dwords(rows);
+      store_tile(rows, tiles + half * kTileBytes);
+    }
+    return;
+  }
+  for (int q = 0; q < 16; ++q) {
+    __m512i low, high;
+    load_pairs(p.b, j, j_end, r, r_end, q, low, high);
+    _mm512_store_si512(tiles + 64 * q, low);
+    _mm512_store_si512(tiles + kTileBytes + 64 * q, high);
+  }
+}
+
+/// Walks along the rows of B, whichever way they run: the processor foresees that.
 void pack_b(const Product& p, int64_t j0, int64_t columns, int64_t r0, int64_t r1, void* packed) {
   auto* out = static_cast<uint8_t*>(packed);
-  const int64_t end = j0 + columns;
-  for (int64_t j = j0; j < end; j += kPanel) {
-    for (int64_t r = r0; r < r1; r += kTerms, out += kStepBytes) {
-      if (p.b.r_contiguous) {
-        __m512i rows[16];
-        for (int half = 0; half < 2; ++half) {
-          load_rows(p.b, j + half * kTile, end, r, r1, rows);
-          transpose_dwords(rows);
-          store_tile(rows, out + half * kTileBytes);
-        }
-        continue;
-      }
-      for (int q = 0; q < 16; ++q) {
-        __m512i low, high;
-        load_pairs(p.b, j, end, r, r1, q, low, high);
-        _mm512_store_si512(out + 64 * q, low);
-        _mm512_store_si512(out + kTileBytes + 64 * q, high);
-      }
-    }
+  const int64_t j1 = j0 + columns, panel_bytes = steps_of(r1 - r0) * kStepBytes;
+  if (p.b.r_contiguous) {
+    for (int64_t j = j0; j < j1; j += kPanel, out += panel_bytes)
+      for (int64_t r = r0; r < r1; r += kTerms) pack_b_step(p, j, j1, r, r1, out + (r - r0) / kTerms * kStepBytes);
+    return;
   }
+  for (int64_t r = r0; r < r1; r += kTerms, out += kStepBytes)
+    for (int64_t j = j0; j < j1; j += kPanel) pack_b_step(p, j, j1, r, r1, out + (j - j0) / kPanel * panel_bytes);
 }
 
 struct TileSource {
@@ -120,12 +127,29 @@ struct TileSource {
   int64_t second, row_bytes, step_bytes;  ///< second: from the first tile to the one 16 rows below
 };
 
-/// c (16 kRows x 16 kColumns) += A B over `steps` steps; accumulators 0 1 / 2 3, A in 4 5, B in 6 7.
+template <int kRows, int kColumns>
+[[gnu::always_inline]] inline void load_operands(const TileSource& a, const uint8_t* b) {
+  const auto a_bytes = static_cast<size_t>(a.row_bytes);
+  _tile_loadd(4, a.first, a_bytes);
+  _tile_loadd(6, b, 64);
+  if constexpr (kRows == 2) _tile_loadd(5, a.first + a.second, a_bytes);
+  if constexpr (kColumns == 2) _tile_loadd(7, b + kTileBytes, 64);
+}
+
+template <int kRows, int kColumns>
+[[gnu::always_inline]] inline void multiply_operands() {
+  _tile_dpbf16ps(0, 4, 6);
+  if constexpr (kRows == 2) _tile_dpbf16ps(2, 5, 6);
+  if constexpr (kColumns == 2) _tile_dpbf16ps(1, 4, 7);
+  if constexpr (kRows == 2 && kColumns == 2) _tile_dpbf16ps(3, 5, 7);
+}
+
+/// c (16 kRows x 16 kColumns) += A B over `steps` steps; sums in tiles 0 1 / 2 3, A in 4 5, B in 6 7. The sums stay in
+/// their tiles all along: writing them out now and then, so that A and B come from the first-level cache, costs more.
 template <int kRows, int kColumns>
 [[gnu::always_inline]] inline void multiply_tiles(TileSource a, const uint8_t* b, int64_t steps, float* c, int64_t ldc,
                                                   bool first) {
   const auto c_bytes = static_cast<size_t>(ldc) * sizeof(float);
-  const auto a_bytes = static_cast<size_t>(a.row_bytes);
   float* below = c + kTile * ldc;
   if (first) {
     _tile_zero(0);
@@ -139,18 +163,8 @@ template <int kRows, int kColumns>
     if constexpr (kRows == 2 && kColumns == 2) _tile_loadd(3, below + kTile, c_bytes);
   }
   for (int64_t step = 0; step < steps; ++step) {
-    _tile_loadd(4, a.first, a_bytes);
-    _tile_loadd(6, b, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    if constexpr (kRows == 2) {
-      _tile_loadd(5, a.first + a.second, a_bytes);
-      _tile_dpbf16ps(2, 5, 6);
-    }
-    if constexpr (kColumns == 2) {
-      _tile_loadd(7, b + kTileBytes, 64);
-      _tile_dpbf16ps(1, 4, 7);
-      if constexpr (kRows == 2) _tile_dpbf16ps(3, 5, 7);
-    }
+    load_operands<kRows, kColumns>(a, b);
+    multiply_operands<kRows, kColumns>();
     a.first += a.step_bytes;
     b += kStepBytes;
   }
@@ -168,28 +182,21 @@ void multiply(const Product& p, const ProductBlock& block) {
     panel_bytes = steps_of(p.r) * kStepBytes;
     a = {static_cast<const uint8_t*>(block.packed_a) + block.r0 / kTerms * kStepBytes, kTileBytes, 64, kStepBytes};
   }
-  const auto* b = static_cast<const uint8_t*>(block.packed_b);
-  int64_t done = 0;
-  do {
-    const int64_t count = steps - done < kSteps ? steps - done : kSteps;
-    const bool first = block.first && done == 0;
-    for (int64_t j = 0; j < block.columns; j += kPanel) {
-      const uint8_t* b_panel = b + (j / kPanel * steps + done) * kStepBytes;
-      const bool two_columns = block.columns - j > kTile;
-      for (int64_t i = 0; i < block.rows; i += kPanel) {
-        TileSource panel = a;
-        panel.first += i / kPanel * panel_bytes + done * a.step_bytes;
-        float* c = block.c + i * block.ldc + j;
-        if (block.rows - i > kTile)
-          two_columns ? multiply_tiles<2, 2>(panel, b_panel, count, c, block.ldc, first)
-                      : multiply_tiles<2, 1>(panel, b_panel, count, c, block.ldc, first);
-        else
-          two_columns ? multiply_tiles<1, 2>(panel, b_panel, count, c, block.ldc, first)
-                      : multiply_tiles<1, 1>(panel, b_panel, count, c, block.ldc, first);
-      }
+  for (int64_t j = 0; j < block.columns; j += kPanel) {
+    const uint8_t* b = static_cast<const uint8_t*>(block.packed_b) + j / kPanel * steps * kStepBytes;
+    const bool two_columns = block.columns - j > kTile;
+    for (int64_t i = 0; i < block.rows; i += kPanel) {
+      TileSource panel = a;
+      panel.first += i / kPanel * panel_bytes;
+      float* c = block.c + i * block.ldc + j;
+      if (block.rows - i > kTile)
+        two_columns ? multiply_tiles<2, 2>(panel, b, steps, c, block.ldc, block.first)
+                    : multiply_tiles<2, 1>(panel, b, steps, c, block.ldc, block.first);
+      else
+        two_columns ? multiply_tiles<1, 2>(panel, b, steps, c, block.ldc, block.first)
+                    : multiply_tiles<1, 1>(panel, b, steps, c, block.ldc, block.first);
     }
-    done += count;
-  } while (done < steps);
+  }
 }
 
 void store(const Product& p, const ProductBlock& block, float* scratch) { store_block_avx512(p, block, scratch, true); }

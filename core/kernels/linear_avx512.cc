@@ -195,43 +195,64 @@ Finished in_place_of(const Product& p, const ProductBlock& block, float* scratch
   return {scratch, ld, block.j0, block.i0, block.columns, block.rows};
 }
 
-struct ExactBf16Lanes : avx512::Bf16Lanes {};
 struct FlushedBf16Lanes : avx512::Bf16Lanes {
-  static void store(uint16_t* p, __m512 x, __mmask16 m) {
-    const __m256bh rounded = _mm512_cvtneps_pbh(x);
+  static __m256i rounded(__m512 x) {
+    const __m256bh pairs = _mm512_cvtneps_pbh(x);
     __m256i bits;
-    __builtin_memcpy(&bits, &rounded, sizeof(bits));
-    if (m == 0xffff) return _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bits);
-    _mm256_mask_storeu_epi16(p, m, bits);
+    __builtin_memcpy(&bits, &pairs, sizeof(bits));
+    return bits;
   }
+  static void store(uint16_t* p, __m512 x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), rounded(x)); }
+  static void store(uint16_t* p, __m512 x, __mmask16 m) { _mm256_mask_storeu_epi16(p, m, rounded(x)); }
 };
+
+/// The whole of the epilogue for the lanes of one register. `bias` and `pre` may be null.
+template <typename Lanes, bool kMasked>
+[[gnu::always_inline]] inline void finish_lanes(const ProductOutput& out, __m512 value, const float* bias,
+                                                typename Lanes::Stored* pre, typename Lanes::Stored* y, __mmask16 mask) {
+  const auto put = [&](typename Lanes::Stored* to, __m512 v) { kMasked ? Lanes::store(to, v, mask) : Lanes::store(to, v); };
+  if (bias) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, bias));
+  if (pre) put(pre, value);
+  if (out.add) value = _mm512_add_ps(Lanes::load(y, mask), value);
+  put(y, value);
+}
+
+template <typename Lanes>
+void finish_rows(const ProductOutput& out, const Finished& f, const float* bias, bool keep) {
+  using Stored = typename Lanes::Stored;
+  const int64_t full = f.columns / kLanes * kLanes;
+  const __mmask16 all = 0xffff, tail = avx512::first_lanes(f.columns - full);
+  for (int64_t i = 0; i < f.rows; ++i) {
+    const int64_t at = (f.row + i) * out.ld + f.column;
+    const float* c = f.c + i * f.ldc;
+    Stored* y = static_cast<Stored*>(out.y) + at;
+    Stored* pre = keep ? static_cast<Stored*>(out.pre) + at : nullptr;
+    for (int64_t j = 0; j < full; j += kLanes)
+      finish_lanes<Lanes, false>(out, _mm512_load_ps(c + j), bias ? bias + j : nullptr, pre ? pre + j : nullptr, y + j, all);
+    if (tail)
+      finish_lanes<Lanes, true>(out, _mm512_load_ps(c + full), bias ? bias + full : nullptr, pre ? pre + full : nullptr,
+                                y + full, tail);
+  }
+}
 
 template <typename Lanes>
 void finish(const ProductOutput& out, const Finished& f) {
+  const float* bias = out.bias ? out.bias + f.column : nullptr;
+  if (out.activation == Activation::kNone) return finish_rows<Lanes>(out, f, bias, out.pre != nullptr);
   using Stored = typename Lanes::Stored;
-  if (out.bias || out.pre) {
-    for (int64_t i = 0; i < f.rows; ++i) {
-      Stored* pre = out.pre ? static_cast<Stored*>(out.pre) + (f.row + i) * out.ld + f.column : nullptr;
-      for (int64_t j = 0; j < f.columns; j += kLanes) {
-        const __mmask16 mask = avx512::first_lanes(f.columns - j);
-        float* c = f.c + i * f.ldc + j;
-        __m512 value = _mm512_load_ps(c);
-        if (out.bias) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, out.bias + f.column + j));
-        if (pre) Lanes::store(pre + j, value, mask);
-        _mm512_store_ps(c, value);
-      }
-    }
-  }
-  if (out.activation != Activation::kNone) activation_forward_avx512(out.activation, false, f.c, f.c, f.rows * f.ldc);
   for (int64_t i = 0; i < f.rows; ++i) {
-    auto* y = static_cast<Stored*>(out.y) + (f.row + i) * out.ld + f.column;
+    Stored* pre = out.pre ? static_cast<Stored*>(out.pre) + (f.row + i) * out.ld + f.column : nullptr;
     for (int64_t j = 0; j < f.columns; j += kLanes) {
       const __mmask16 mask = avx512::first_lanes(f.columns - j);
-      __m512 value = _mm512_load_ps(f.c + i * f.ldc + j);
-      if (out.add) value = _mm512_add_ps(Lanes::load(y + j, mask), value);
-      Lanes::store(y + j, value, mask);
+      float* c = f.c + i * f.ldc + j;
+      __m512 value = _mm512_load_ps(c);
+      if (bias) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, bias + j));
+      if (pre) Lanes::store(pre + j, value, mask);
+      _mm512_store_ps(c, value);
     }
   }
+  activation_forward_avx512(out.activation, false, f.c, f.c, f.rows * f.ldc);
+  finish_rows<Lanes>(out, f, nullptr, false);
 }
 
 void store(const Product& p, const ProductBlock& block, float* scratch) { store_block_avx512(p, block, scratch, false); }
@@ -241,7 +262,7 @@ void nothing() {}
 void store_block_avx512(const Product& product, const ProductBlock& block, float* scratch, bool flush) {
   const Finished f = in_place_of(product, block, scratch);
   if (product.out.dtype == DType::kF32) return finish<avx512::F32Lanes>(product.out, f);
-  flush ? finish<FlushedBf16Lanes>(product.out, f) : finish<ExactBf16Lanes>(product.out, f);
+  flush ? finish<FlushedBf16Lanes>(product.out, f) : finish<avx512::Bf16Lanes>(product.out, f);
 }
 
 const ProductEngine& avx512_engine() {
