@@ -10,16 +10,19 @@
 namespace permafrost {
 
 /// What main chose to do: set by the callback of the command the user named, run by main, which catches what it throws.
-struct Program {
+struct CommandLine {
   CLI::App& app;
   Launcher launcher;
   std::function<int()> action;  ///< returns the exit code
 };
 
-/// One file per command: each adds a subcommand with its options, and a callback that sets Program::action.
+/// One file per command: each adds a subcommand with its options, and a callback that sets CommandLine::action.
 /// Every option's description says its unit, and capture_default_str() shows its default.
-void add_info_command(Program& program);
-void add_data_command(Program& program);
+void add_info_command(CommandLine& program);
+void add_data_command(CommandLine& program);
+void add_plan_command(CommandLine& program);
+void add_probe_command(CommandLine& program);
+void add_train_command(CommandLine& program);
 
 /// Positional CONFIG and repeated --set, shared by the commands that take a configuration.
 struct ConfigOptions {

@@ -12,7 +12,7 @@ struct SampleOptions {
   uint64_t seed = 42;
 };
 
-void add_sample_photos(Program& program, CLI::App& data) {
+void add_sample_photos(CommandLine& program, CLI::App& data) {
   CLI::App* command = data.add_subcommand(
       "sample-photos", "Generates small images of coloured shapes with captions in COCO's layout, and a byte tokenizer for them");
   auto options = std::make_shared<SampleOptions>();
@@ -33,7 +33,7 @@ void add_sample_photos(Program& program, CLI::App& data) {
   });
 }
 
-void add_byte_tokenizer(Program& program, CLI::App& data) {
+void add_byte_tokenizer(CommandLine& program, CLI::App& data) {
   CLI::App* command = data.add_subcommand("byte-tokenizer", "Writes the vocabulary of a tokenizer over single bytes (260 tokens)");
   auto folder = std::make_shared<std::string>();
   command->add_option("--out", *folder, "Folder to write vocab.json and merges.txt to (no default)")->required()->type_name("FOLDER");
@@ -47,7 +47,7 @@ void add_byte_tokenizer(Program& program, CLI::App& data) {
 
 }  // namespace
 
-void add_data_command(Program& program) {
+void add_data_command(CommandLine& program) {
   CLI::App* data = program.app.add_subcommand("data", "Looks at datasets and makes small ones");
   data->require_subcommand(1);
   add_sample_photos(program, *data);

@@ -98,7 +98,7 @@ std::string describe_installation(const Runtime& runtime, const Launcher& launch
   return json ? description_json.dump(2) + "\n" : text_of(description_json);
 }
 
-void add_info_command(Program& program) {
+void add_info_command(CommandLine& program) {
   CLI::App* command = program.app.add_subcommand("info", "Version, features and libraries of this build; what this machine offers");
   auto json = std::make_shared<bool>(false);
   command->add_flag("--json", *json, "As JSON (default: text)");

@@ -53,7 +53,10 @@ int run(int argc, char** argv) {
   app.fallthrough();
   std::string level = "warning";
   add_log_option(app, level);
-  Program program{app, Environment::of_process().launcher(), {}};
+  CommandLine program{app, Environment::of_process().launcher(), {}};
+  add_train_command(program);
+  add_plan_command(program);
+  add_probe_command(program);
   add_info_command(program);
   add_data_command(program);
   try {

@@ -29,7 +29,7 @@ int plan(const PlanOptions& options) {
 
 }  // namespace
 
-void add_plan_command(Program& program) {
+void add_plan_command(CommandLine& program) {
   CLI::App* command = program.app.add_subcommand(
       "plan", "Prints what a step would do, per unit: classes, bytes, traffic, work. Needs no weights and no machine of that size");
   auto options = std::make_shared<PlanOptions>();

@@ -2,6 +2,7 @@
 #include <iostream>
 
 #include "configs/load.h"
+#include "core/base/narrow.h"
 #include "core/kernels/shape_ops.h"
 #include "core/weights/safetensors.h"
 #include "launch/command.h"
@@ -166,7 +167,7 @@ int probe(const ProbeOptions& options, int threads) {
 
 }  // namespace
 
-void add_probe_command(Program& program) {
+void add_probe_command(CommandLine& program) {
   CLI::App* command = program.app.add_subcommand(
       "probe", "Runs one forward pass (and backward pass) on a given batch and writes chosen values, to compare with other programs");
   auto options = std::make_shared<ProbeOptions>();

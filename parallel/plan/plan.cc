@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/base/narrow.h"
+#include "parallel/reduce/vote.h"
 
 namespace permafrost {
 
@@ -104,6 +105,8 @@ void count_memory_and_traffic(Plan& plan, const PlanRequest& request) {
     plan.traffic.reduced_gradients = moved(plan.memory.sums, plan.memory.sums / std::max<int64_t>(1, plan.trainable_space) * smallest_slice);
     plan.traffic.gathered_working = moved(plan.memory.working, smallest_working);
     plan.traffic.gathered_norms = 8 * moved(blocks, div_up(smallest_slice, kTrainableBlock));
+    const int64_t trainables = std::ranges::count_if(plan.params, [](const ParamPlan& p) { return p.trainable; });
+    plan.traffic.vote = (plan.world.ranks - 1) * Voter(plan.world.ranks, trainables, plan.micro_batches).message_bytes();
   }
 }
 
@@ -159,11 +162,8 @@ size_t Plan::bucket_for(int64_t tokens) const {
 }
 
 std::pair<int64_t, int64_t> Plan::slice(int rank) const {
-  const int64_t blocks = div_up(trainable_space, kTrainableBlock);
-  const int64_t share = blocks / world.ranks, extra = blocks % world.ranks;
-  const auto begin_block = [&](int64_t r) { return r * share + std::min(r, extra); };
-  return {std::min(begin_block(rank) * kTrainableBlock, trainable_space),
-          std::min(begin_block(rank + 1) * kTrainableBlock, trainable_space)};
+  const ShardSpec shards(trainable_space, world.ranks);
+  return {shards.begin(rank), shards.end(rank)};
 }
 
 int64_t Plan::working_byte(int64_t element) const {

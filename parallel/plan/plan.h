@@ -7,6 +7,7 @@
 #include "core/graph/graph.h"
 #include "core/graph/needs.h"
 #include "parallel/plan/program.h"
+#include "parallel/shard/shard_spec.h"
 
 namespace permafrost {
 
@@ -44,7 +45,7 @@ struct PlanRequest {
 };
 
 /// Elements by which the trainable space is divided: norms are summed and optimizer slices cut at such blocks.
-constexpr int64_t kTrainableBlock = 4096;
+constexpr int64_t kTrainableBlock = ShardSpec::kBlock;
 /// Parameters start at multiples of this in the trainable space, so that working copies are 64-byte aligned.
 constexpr int64_t kTrainableAlignment = 32;
 

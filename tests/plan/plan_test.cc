@@ -134,6 +134,7 @@ TEST(Plan, WorksForWorldsLargerThanThisMachine) {
   const Plan plan = make_plan(r);
   EXPECT_EQ(plan.slots, 4);
   EXPECT_GT(plan.traffic.reduced_gradients, 0);
+  EXPECT_GT(plan.traffic.vote, 0);
 }
 
 }  // namespace

@@ -1,0 +1,225 @@
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "configs/json.h"
+#include "configs/load.h"
+#include "configs/validate.h"
+#include "core/device/cpu_features.h"
+#include "core/weights/atomic_file.h"
+#include "launch/command.h"
+#include "launch/machine.h"
+#include "launch/metrics/event_file.h"
+#include "launch/metrics/progress.h"
+#include "launch/metrics/pss.h"
+#include "launch/training/plan_setup.h"
+#include "launch/training/trainer.h"
+
+namespace permafrost {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+struct TrainOptions {
+  ConfigOptions config;
+  std::string run_dir;
+  bool resume = false;
+};
+
+std::atomic<int> stop_signal{0};
+void note_signal(int signal) { stop_signal.store(signal); }
+
+/// A second signal of the same kind ends the program the hard way.
+void watch_signals() {
+  struct sigaction action = {};
+  action.sa_handler = note_signal;
+  action.sa_flags = static_cast<int>(SA_RESETHAND);
+  for (int signal : {SIGTERM, SIGINT, SIGUSR1}) sigaction(signal, &action, nullptr);
+}
+
+[[noreturn]] void storage_error(const fs::path& path, const std::string& what, const std::error_code& error) {
+  fail(ErrorKind::kStorage, "train: cannot ", what, " ", path.string(), ": ", error.message());
+}
+
+/// Makes the run directory, or accepts one to resume in. A directory with another run in it is left alone.
+void prepare_run_dir(const fs::path& dir, bool resume) {
+  std::error_code error;
+  if (fs::exists(dir / "metrics.jsonl") && !resume)
+    fail(ErrorKind::kStorage, "train: --run-dir must be new or empty; got ", dir.string(),
+         ", which holds a run. Continue it with --resume, or name another folder");
+  fs::create_directories(dir / "checkpoints", error);
+  if (error) storage_error(dir, "make the run directory", error);
+  if (access(dir.c_str(), W_OK) != 0) storage_error(dir, "write to", std::error_code(errno, std::generic_category()));
+}
+
+int terminal_columns() {
+  winsize size = {};
+  return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+/// What rank 0 writes about a run: files, progress, summary.
+class RunLog {
+ public:
+  RunLog(const fs::path& dir, const config::Resolved& resolved, const Plan& plan, const Trainer& trainer)
+      : dir_(dir),
+        plan_(plan),
+        metrics_(dir / "metrics.jsonl", trainer.step()),
+        progress_(std::cout, {trainer.step(), resolved.config.train().max_steps(), resolved.config.logging().every_steps(),
+                              isatty(STDOUT_FILENO) != 0, terminal_columns()}) {
+    if (resolved.config.logging().tensorboard()) events_.emplace(dir, wall_time_s());
+    write_file_atomically((dir / "config.textproto").string(), resolved.text);
+    write_file_atomically((dir / "config.json").string(), config::to_json(resolved.config));
+    write_file_atomically((dir / "plan.txt").string(), plan.table());
+    write_file_atomically((dir / "plan.json").string(), plan.json() + "\n");
+  }
+
+  void step(StepMetrics metrics, double elapsed_s) {
+    metrics.pss_bytes = pss_bytes();
+    metrics_.write(metrics);
+    if (events_) events_->write(metrics.step, wall_time_s(), scalars(metrics));
+    progress_.step(metrics, elapsed_s);
+    if (steps_.empty()) first_loss_ = metrics.loss;
+    steps_.push_back(metrics);
+  }
+
+  void summary(const std::string& adapter_sha256, const std::string& frozen_sha256, const std::optional<FinalLoss>& final_loss,
+               bool frozen_unchanged) {
+    progress_.end_line();
+    nlohmann::ordered_json j;
+    j["plan_hash"] = plan_.hash();
+    j["adapter_sha256"] = adapter_sha256;
+    j["frozen_sha256"] = frozen_sha256;
+    j["frozen_unchanged"] = frozen_unchanged;
+    j["parameters"] = {{"total", plan_.total_params}, {"trainable", plan_.trainable_params}};
+    j["forecast_bytes"] = plan_.memory.total();
+    if (!steps_.empty()) add_steps(j);
+    if (final_loss) {
+      j["final_nats_per_token"] = final_loss->nats_per_token;
+      if (final_loss->exchanged) j["final_nats_per_token_exchanged_images"] = *final_loss->exchanged;
+      j["final_samples"] = final_loss->samples;
+    }
+    write_file_atomically((dir_ / "summary.json").string(), j.dump(1) + "\n");
+    std::cout << "\nsummary of " << dir_.string() << '\n';
+    for (const auto& [key, value] : j.items()) std::cout << "  " << key << ": " << value.dump() << '\n';
+    std::cout << "checkpoints: " << (dir_ / "checkpoints").string() << std::endl;
+  }
+
+ private:
+  void add_steps(nlohmann::ordered_json& j) const {
+    std::vector<double> rates;
+    double wait = 0, time = 0, communication = 0;
+    int64_t pss = 0;
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      pss = std::max(pss, steps_[i].pss_bytes);
+      if (i == 0 && steps_.size() > 1) continue;  // also pays for first touches and for measuring exponents
+      rates.push_back(steps_[i].samples_per_s);
+      wait += steps_[i].wait_ms;
+      time += steps_[i].step_ms;
+      communication += steps_[i].exposed_comm_ms;
+    }
+    std::ranges::sort(rates);
+    j["steps"] = steps_.back().step + 1;
+    j["first_loss"] = first_loss_;
+    j["last_loss"] = steps_.back().loss;
+    j["median_samples_per_s"] = rates[rates.size() / 2];
+    j["wait_share"] = wait / time;
+    j["exposed_comm_share"] = communication / time;
+    j["largest_pss_bytes"] = pss;
+  }
+
+  fs::path dir_;
+  const Plan& plan_;
+  MetricsFile metrics_;
+  Progress progress_;
+  std::optional<EventFile> events_;
+  std::vector<StepMetrics> steps_;
+  double first_loss_ = 0;
+};
+
+void say_start(const config::Resolved& resolved, const Runtime& runtime, const Plan& plan, const Trainer& trainer) {
+  if (resolved.config.precision().compute() == config::Compute::AUTO && plan.compute == DType::kF32)
+    std::cout << "precision: this processor has no bf16 instructions (" << to_string(cpu_features()) << "); computing in f32\n";
+  for (const std::string& line : trainer.notes()) std::cout << line << '\n';
+  std::cout << "data: " << trainer.data().texts.size() << " samples, " << trainer.data().dataset.images() << " images";
+  if (trainer.data().texts.skipped() > 0) std::cout << ", " << trainer.data().texts.skipped() << " texts too long left out";
+  if (trainer.data().texts.truncated() > 0) std::cout << ", " << trainer.data().texts.truncated() << " texts cut";
+  std::cout << "\nplan: " << plan.trainable_params << " of " << plan.total_params << " parameters train, " << plan.world.ranks
+            << " ranks x " << plan.world.threads << " threads, " << to_string(plan.compute) << ", "
+            << static_cast<double>(plan.memory.total() >> 10) / 1024.0 << " MiB per rank forecast\n";
+  if (trainer.step() > 0) std::cout << "resumed at step " << trainer.step() << '\n';
+  (void)runtime;
+  std::cout << std::flush;
+}
+
+int nodes_of(const Runtime& runtime) { return std::max(1, runtime.size() / std::max(1, runtime.ranks_on_node)); }
+
+void train_rank(const TrainOptions& options, const config::Resolved& resolved, Runtime& runtime, bool& stopped) {
+  const config::Config& config = resolved.config;
+  const fs::path dir = options.run_dir;
+  if (runtime.first()) prepare_run_dir(dir, options.resume);
+  PlanChoices choices;
+  choices.world = {runtime.size(), nodes_of(runtime), runtime.pool.threads()};
+  const Plan plan = make_plan(plan_request(config, choices));
+  check_memory(plan, config.parallel().memory_limit_bytes() > 0 ? config.parallel().memory_limit_bytes() : usable_memory_bytes());
+  Trainer trainer(config, runtime, plan);
+  const CheckpointStore store((dir / "checkpoints").string(), config.checkpoint().keep());
+  runtime.world.barrier(StreamView::caller(), "run directory").wait();
+  if (options.resume) {
+    if (const auto latest = store.latest()) trainer.resume(*latest);
+    else if (runtime.first()) std::cout << "resume: no complete checkpoint in " << dir.string() << ", starting from the beginning\n";
+  }
+  std::optional<RunLog> log;
+  if (runtime.first()) {
+    say_start(resolved, runtime, plan, trainer);
+    log.emplace(dir, resolved, plan, trainer);
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  const int64_t every = config.checkpoint().every_steps();
+  std::string adapter;
+  while (trainer.step() < config.train().max_steps() && !trainer.stop_voted()) {
+    const StepMetrics metrics = trainer.train_step(stop_signal.load() != 0);
+    if (log) log->step(metrics, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    const bool last = trainer.step() == config.train().max_steps() || trainer.stop_voted();
+    if (last || (every > 0 && trainer.step() % every == 0)) adapter = trainer.save(store, resolved.sha256);
+  }
+  stopped = trainer.stop_voted() && trainer.step() < config.train().max_steps();
+  std::optional<FinalLoss> final_loss;
+  if (!stopped && config.train().final_check().loss())
+    final_loss = trainer.measure_loss(config.train().final_check().exchanged_images(), config.train().final_check().samples());
+  const bool unchanged = trainer.hash_frozen_now() == trainer.frozen_sha256();
+  if (log) log->summary(adapter, trainer.frozen_sha256(), final_loss, unchanged);
+  if (!unchanged) fail(ErrorKind::kInternal, "train: frozen weights changed during the run; SHA-256 at the start ", trainer.frozen_sha256());
+}
+
+int train(const Launcher& launcher, const TrainOptions& options) {
+  const config::Resolved resolved = config::load_config(options.config.path, options.config.overrides);
+  config::require_data(resolved.config);
+  watch_signals();
+  RuntimeOptions runtime_options;
+  runtime_options.threads = resolved.config.parallel().threads();
+  runtime_options.timeout = std::chrono::seconds(resolved.config.parallel().timeout_s());
+  bool stopped = false;
+  const int code = run_ranks(launcher, runtime_options, [&](Runtime& runtime) { train_rank(options, resolved, runtime, stopped); });
+  return code == 0 && stopped ? exit_code(ErrorKind::kStopped) : code;
+}
+
+}  // namespace
+
+void add_train_command(CommandLine& program) {
+  CLI::App* command = program.app.add_subcommand("train", "Trains what is not frozen; alone or as one rank under mpirun or srun");
+  auto options = std::make_shared<TrainOptions>();
+  add_config_options(*command, options->config);
+  command->add_option("--run-dir", options->run_dir, "Folder for configuration, plan, metrics, checkpoints and summary; made if need be (no default)")
+      ->required()
+      ->type_name("FOLDER");
+  command->add_flag("--resume", options->resume, "Continue from the latest complete checkpoint in --run-dir, bit for bit");
+  command->callback([&program, options] { program.action = [&program, options] { return train(program.launcher, *options); }; });
+}
+
+}  // namespace permafrost
