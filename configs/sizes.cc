@@ -5,7 +5,9 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
+#include <utility>
 
 namespace permafrost::config {
 
@@ -75,42 +77,80 @@ Numbers opt_numbers(Opt::Size size) {
   return {};
 }
 
-void read_hf_config(Opt& opt, const std::string& path, Problems& problems) {
-  static const std::map<std::string, std::string> kNames = {
-      {"vocab_size", "vocab"},         {"num_hidden_layers", "layers"},
-      {"hidden_size", "hidden"},       {"num_attention_heads", "heads"},
-      {"ffn_dim", "ffn"},              {"word_embed_proj_dim", "word_embed_proj_dim"},
-      {"max_position_embeddings", "max_positions"},
+/// Typed access to the fields of a config.json; what does not fit is a problem of the field that named the file.
+class HfFile {
+ public:
+  HfFile(const nlohmann::json& json, std::string file, std::string where, Problems& problems)
+      : json_(json), file_(std::move(file)), where_(std::move(where)), problems_(problems) {}
+
+  /// Nothing where the field is absent and may be, or is a problem.
+  std::optional<int> whole(const char* field, bool required) const {
+    const auto value = json_.find(field);
+    if (value == json_.end() && !required) return std::nullopt;
+    const bool fits = value != json_.end() && value->is_number_integer() && std::in_range<int>(value->get<int64_t>());
+    if (fits) return value->get<int>();
+    problem(concat("the whole number '", field, "'"), value);
+    return std::nullopt;
+  }
+  bool flag(const char* field, bool absent) const {
+    const auto value = json_.find(field);
+    if (value == json_.end()) return absent;
+    if (!value->is_boolean()) problem(concat("true or false as '", field, "'"), value);
+    return value->is_boolean() ? value->get<bool>() : absent;
+  }
+  /// With any other value than this one, it is another model than ours.
+  void only(const char* field, const nlohmann::json& value) const {
+    const auto found = json_.find(field);
+    if (found != json_.end() && *found != value) problem(concat("'", field, "' = ", value.dump()), found);
+  }
+
+ private:
+  void problem(const std::string& expected, nlohmann::json::const_iterator got) const {
+    problems_.expected(where_, concat(expected, " in ", file_), got == json_.end() ? std::string("nothing") : got->dump());
+  }
+  const nlohmann::json& json_;
+  std::string file_, where_;
+  Problems& problems_;
+};
+
+Numbers hf_numbers(const HfFile& file) {
+  struct Name {
+    const char *theirs, *ours;
+    bool required;
   };
-  const std::string file = opt.hf_config();
-  const std::string where = path + ".hf_config";
-  std::ifstream stream(file);
-  const auto json = stream ? nlohmann::json::parse(stream, nullptr, false) : nlohmann::json();
-  if (!json.is_object()) {
-    problems.expected(where, "the path of a Hugging Face config.json", "'" + file + "', which " +
-                      (stream.is_open() ? "is not a JSON object" : "cannot be opened"));
-    return;
-  }
-  if (json.value("model_type", std::string("opt")) != "opt")
-    problems.expected(where, "model_type \"opt\" in " + file, json["model_type"].dump());
   Numbers numbers;
-  for (const auto& [theirs, ours] : kNames) {
-    const auto value = json.find(theirs);
-    if (value != json.end() && value->is_number_integer()) {
-      numbers[ours] = value->get<int>();
-    } else if (theirs != "word_embed_proj_dim" && theirs != "max_position_embeddings") {
-      problems.expected(where, concat("the whole number '", theirs, "' in ", file),
-                        value == json.end() ? std::string("nothing") : value->dump());
-    }
-  }
+  for (const Name& name : {Name{"vocab_size", "vocab", true}, Name{"num_hidden_layers", "layers", true},
+                           Name{"hidden_size", "hidden", true}, Name{"num_attention_heads", "heads", true},
+                           Name{"ffn_dim", "ffn", true}, Name{"word_embed_proj_dim", "word_embed_proj_dim", false},
+                           Name{"max_position_embeddings", "max_positions", false}})
+    if (const auto value = file.whole(name.theirs, name.required)) numbers[name.ours] = *value;
   // Absent, these have the meaning that transformers gives them.
   if (!numbers.contains("word_embed_proj_dim") && numbers.contains("hidden"))
     numbers["word_embed_proj_dim"] = numbers["hidden"];
-  const bool before = json.value("do_layer_norm_before", true);
+  const bool before = file.flag("do_layer_norm_before", true);
   numbers["do_layer_norm_before"] = before;
-  numbers["final_layer_norm"] = before && !json.value("_remove_final_layer_norm", false);
-  fill(opt, path, file, numbers, problems);
+  numbers["final_layer_norm"] = before && !file.flag("_remove_final_layer_norm", false);
+  return numbers;
+}
+
+void read_hf_config(Opt& opt, const std::string& path, Problems& problems) {
+  const std::string name = opt.hf_config(), where = path + ".hf_config";
   opt.clear_hf_config();
+  std::ifstream stream(name);
+  const auto json = stream ? nlohmann::json::parse(stream, nullptr, false) : nlohmann::json();
+  if (!json.is_object()) {
+    problems.expected(where, "the path of a Hugging Face config.json",
+                      concat("'", name, "', which ", stream.is_open() ? "is not a JSON object" : "cannot be opened"));
+    return;
+  }
+  const HfFile file(json, name, where, problems);
+  file.only("model_type", "opt");
+  file.only("activation_function", "relu");
+  file.only("enable_bias", true);
+  file.only("layer_norm_elementwise_affine", true);
+  file.only("tie_word_embeddings", true);
+  file.only("attention_dropout", 0.0);
+  fill(opt, path, name, hf_numbers(file), problems);
 }
 
 }  // namespace

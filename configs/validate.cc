@@ -105,8 +105,7 @@ void check_epalm(const Config& config, const Section& s) {
                             config.data().max_text_tokens());
   }
   if (epalm.prompt().kind() != Prompt::NONE) s.whole("prompt.length", epalm.prompt().length(), 1, 4096);
-  if (epalm.adapter().kind() != Adapter::NONE && s.whole("adapter.factor", epalm.adapter().factor(), 1, kMostWidth) && opt)
-    Section(s.at("text"), s.problems()).multiple("hidden", epalm.text().hidden(), s.at("adapter.factor"), epalm.adapter().factor());
+  if (epalm.adapter().kind() != Adapter::NONE && opt) s.whole("adapter.factor", epalm.adapter().factor(), 1, epalm.text().hidden());
   if (config.quirks().frozen_dropout() && epalm.text().dropout() == 0)
     s.problems().expected("quirks.frozen_dropout", "false where " + s.at("text.dropout") + " is 0", "true");
 }

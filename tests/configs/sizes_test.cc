@@ -102,7 +102,13 @@ TEST_F(HfConfig, SaysWhatIsWrong) {
   EXPECT_TRUE(throws_error([&] { read("[1]"); }, ErrorKind::kConfig, {"which is not a JSON object"}));
   EXPECT_TRUE(throws_error([&] { read("{"); }, ErrorKind::kConfig, {"which is not a JSON object"}));
   EXPECT_TRUE(throws_error([&] { read(R"({"model_type": "bert"})"); }, ErrorKind::kConfig,
-                           {"expected model_type \"opt\"", "got \"bert\""}));
+                           {"expected 'model_type' = \"opt\"", "got \"bert\""}));
+  EXPECT_TRUE(throws_error(
+      [&] { read(R"({"activation_function": "gelu", "enable_bias": false, "tie_word_embeddings": false,
+                     "do_layer_norm_before": "yes", "hidden_size": 1e10, "ffn_dim": 99999999999})"); },
+      ErrorKind::kConfig,
+      {"expected 'activation_function' = \"relu\"", "got \"gelu\"", "'enable_bias' = true", "'tie_word_embeddings' = true",
+       "true or false as 'do_layer_norm_before'", "the whole number 'hidden_size'", "the whole number 'ffn_dim'"}));
   EXPECT_TRUE(throws_error([&] { read("{}", "size: OPT_125M"); }, ErrorKind::kConfig,
                            {"model.epalm.text.hf_config: expected nothing besides a published size"}));
   EXPECT_TRUE(throws_error([&] { sized("size: VIT_B16", "hf_config: \"/nowhere/config.json\""); }, ErrorKind::kConfig,
