@@ -1,0 +1,76 @@
+#include "core/kernels/order_free.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "core/kernels/order_free_cpu.h"
+#include "core/kernels/tensor_checks.h"
+
+namespace permafrost {
+namespace {
+
+void check_sums(const char* op, const Context& context, const Tensor& gradient, const Tensor& sums, DType dtype) {
+  check_dtype(op, "gradient", gradient, context, {DType::kF32});
+  check_tensor(op, "sums", sums, context, Shape{gradient.elements()}, {dtype});
+  check_runs_on_cpu(op, context);
+}
+
+}  // namespace
+
+int32_t GradientRange::exponent() const {
+  if (largest_bits == 0) return kZeroExponent;
+  if (!finite()) return 129;
+  int exponent = 0;
+  std::frexp(std::bit_cast<float>(largest_bits), &exponent);  // x = f 2^e with f in [0.5, 1)
+  return exponent;
+}
+
+OrderFreeScale OrderFreeScale::make(int32_t exponent, int64_t micro_batches) {
+  PERMAFROST_CHECK(micro_batches >= 1 && micro_batches <= (int64_t{1} << 32),
+                   "order_free: micro-batches must be in 1..2^32; got ", micro_batches);
+  const int32_t e = std::clamp(exponent, -100, 140);
+  const auto room = static_cast<int32_t>(std::bit_width(static_cast<uint64_t>(micro_batches - 1)));  // ceil(log2)
+  return {e, 63 - room - e};
+}
+
+void order_free_add(const Context& context, OrderFreeScale scale, Tensor gradient, Tensor sums, GradMode mode,
+                    GradientRange& range) {
+  check_sums("order_free_add", context, gradient, sums, DType::kI64);
+  cpu::order_free_add(context, scale, gradient, sums, mode, range);
+}
+
+void gradient_range(const Context& context, Tensor gradient, GradientRange& range) {
+  check_dtype("gradient_range", "gradient", gradient, context, {DType::kF32});
+  check_runs_on_cpu("gradient_range", context);
+  cpu::gradient_range(context, gradient, range);
+}
+
+void order_free_value(const Context& context, OrderFreeScale scale, Tensor sums, Tensor gradient) {
+  check_rank("order_free_value", "sums", sums, context, 1, "(n)", {DType::kI64});
+  check_tensor("order_free_value", "gradient", gradient, context, sums.shape(), {DType::kF32});
+  check_runs_on_cpu("order_free_value", context);
+  cpu::order_free_value(context, scale, sums, gradient);
+}
+
+void plain_add(const Context& context, Tensor gradient, Tensor sums, GradMode mode, GradientRange& range) {
+  check_sums("plain_add", context, gradient, sums, DType::kF32);
+  cpu::plain_add(context, gradient, sums, mode, range);
+}
+
+void block_square_sums(const Context& context, Tensor values, Tensor sums) {
+  check_rank("block_square_sums", "values", values, context, 1, "(n)", {DType::kF32});
+  check_tensor("block_square_sums", "sums", sums, context,
+               Shape{(values.elements() + kSquareSumBlock - 1) / kSquareSumBlock}, {DType::kF64});
+  check_runs_on_cpu("block_square_sums", context);
+  cpu::block_square_sums(context, values, sums);
+}
+
+int64_t first_non_finite(Tensor values) {
+  const float* data = values.data<float>();
+  for (int64_t i = 0; i < values.elements(); ++i)
+    if (!std::isfinite(data[i])) return i;
+  return -1;
+}
+
+}  // namespace permafrost

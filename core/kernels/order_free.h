@@ -1,0 +1,56 @@
+#pragma once
+#include <cstdint>
+
+#include "core/device/context.h"
+#include "core/kernels/kernel_types.h"
+#include "core/tensor/tensor.h"
+
+namespace permafrost {
+
+/// Exponent of a tensor of zeros; below every other.
+inline constexpr int32_t kZeroExponent = INT32_MIN;
+
+/// The largest magnitude of a gradient, as the bits of a non-negative f32: they are ordered like the numbers, with
+/// infinity and then NaN above all finite ones. Combine by maximum, in any order.
+struct GradientRange {
+  uint32_t largest_bits = 0;
+  bool finite() const { return largest_bits < 0x7f800000u; }
+  /// Smallest e with |x| < 2^e for every x seen; kZeroExponent for zeros; 129 when not finite.
+  int32_t exponent() const;
+};
+
+/// Where a tensor's integers stand: x is stored as round(x 2^shift), and only |x| < 2^exponent is allowed.
+struct OrderFreeScale {
+  int32_t exponent = 0;
+  int32_t shift = 0;
+  /// Room for `micro_batches` summands: shift = 63 - ceil(log2(micro_batches)) - exponent. A function of E and G alone.
+  /// exponent is clamped to -100..140, so that 2^shift and 2^-shift are exact in f64.
+  static OrderFreeScale make(int32_t exponent, int64_t micro_batches);
+};
+
+/// sums (+)= round(gradient 2^shift), to nearest even, and range = max(range, |gradient|) in the same pass.
+/// gradient: f32, any shape;  sums: (n) i64. Values outside |x| < 2^exponent (NaN included) add nothing: the caller sees
+/// them in `range` and repeats the step. Errors: ShapeMismatch.
+/// Source: docs/numerics.md.
+void order_free_add(const Context& context, OrderFreeScale scale, Tensor gradient, Tensor sums, GradMode mode,
+                    GradientRange& range);
+
+/// The range alone: step 0 has no exponents yet.
+void gradient_range(const Context& context, Tensor gradient, GradientRange& range);
+
+/// gradient = f32(f64(sums) 2^-shift), each conversion to nearest even. sums: (n) i64;  gradient: (n) f32.
+void order_free_value(const Context& context, OrderFreeScale scale, Tensor sums, Tensor gradient);
+
+/// sums (+)= gradient in f32, whose result depends on the order of calls: for control runs. Range as above.
+void plain_add(const Context& context, Tensor gradient, Tensor sums, GradMode mode, GradientRange& range);
+
+/// Elements whose squares are summed together.
+inline constexpr int64_t kSquareSumBlock = 4096;
+/// sums[b] = sum of squares of values[4096 b .. 4096 (b + 1)) in f64: eight partial sums (element i into i mod 8), then
+/// ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7)). Squares of f32 are exact in f64. values: (n) f32;  sums: (ceil(n / 4096)) f64.
+void block_square_sums(const Context& context, Tensor values, Tensor sums);
+
+/// Flat index of the first element that is not finite, -1 when all are. For messages; reads until it finds one.
+int64_t first_non_finite(Tensor values);
+
+}  // namespace permafrost

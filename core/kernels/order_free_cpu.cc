@@ -1,0 +1,113 @@
+#include "core/kernels/order_free_cpu.h"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cmath>
+
+#include "core/device/cpu_features.h"
+#include "core/kernels/elementwise.h"
+
+namespace permafrost::cpu {
+namespace {
+
+constexpr int64_t kBlock = 16384;
+
+uint32_t magnitude(float x) { return std::bit_cast<uint32_t>(x) & 0x7fffffffu; }
+
+// Sums wrap instead of overflowing; they cannot wrap while at most G allowed values are added.
+int64_t add(int64_t a, int64_t b) { return static_cast<int64_t>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b)); }
+
+/// body(begin, end) -> bits of the largest magnitude, over blocks in any order.
+template <typename Body>
+void for_ranges_with_maximum(const Context& context, int64_t n, GradientRange& range, Body body) {
+  std::atomic<uint32_t> largest = range.largest_bits;
+  for_ranges(context, n, kBlock, [&](int64_t begin, int64_t end) {
+    const uint32_t mine = body(begin, end);
+    uint32_t seen = largest.load(std::memory_order_relaxed);
+    while (seen < mine && !largest.compare_exchange_weak(seen, mine, std::memory_order_relaxed)) {
+    }
+  });
+  range.largest_bits = largest.load(std::memory_order_relaxed);
+}
+
+}  // namespace
+
+uint32_t limit_bits(int32_t exponent) {
+  return std::min(std::bit_cast<uint32_t>(static_cast<float>(std::ldexp(1.0, std::min(exponent, 128)))), 0x7f800000u);
+}
+
+uint32_t order_free_loop_baseline(OrderFreeScale scale, const float* gradient, int64_t* sums, int64_t n,
+                                  GradMode mode) {
+  const uint32_t limit = limit_bits(scale.exponent);
+  const double factor = std::ldexp(1.0, scale.shift);
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t bits = magnitude(gradient[i]);
+    largest = std::max(largest, bits);
+    const int64_t value = bits < limit ? std::llrint(static_cast<double>(gradient[i]) * factor) : 0;
+    sums[i] = mode == GradMode::kAdd ? add(sums[i], value) : value;
+  }
+  return largest;
+}
+
+void order_free_add(const Context& context, OrderFreeScale scale, Tensor gradient, Tensor sums, GradMode mode,
+                    GradientRange& range) {
+  const OrderFreeLoop loop = cpu_features().avx512 ? order_free_loop_avx512 : order_free_loop_baseline;
+  for_ranges_with_maximum(context, gradient.elements(), range, [&](int64_t begin, int64_t end) {
+    return loop(scale, gradient.data<float>() + begin, sums.data<int64_t>() + begin, end - begin, mode);
+  });
+}
+
+void gradient_range(const Context& context, Tensor gradient, GradientRange& range) {
+  for_ranges_with_maximum(context, gradient.elements(), range, [&](int64_t begin, int64_t end) {
+    const float* values = gradient.data<float>();
+    uint32_t largest = 0;
+    for (int64_t i = begin; i < end; ++i) largest = std::max(largest, magnitude(values[i]));
+    return largest;
+  });
+}
+
+void order_free_value(const Context& context, OrderFreeScale scale, Tensor sums, Tensor gradient) {
+  const double factor = std::ldexp(1.0, -scale.shift);
+  for_ranges(context, sums.elements(), kBlock, [&](int64_t begin, int64_t end) {
+    const int64_t* from = sums.data<int64_t>();
+    float* to = gradient.data<float>();
+    for (int64_t i = begin; i < end; ++i) to[i] = static_cast<float>(static_cast<double>(from[i]) * factor);
+  });
+}
+
+void plain_add(const Context& context, Tensor gradient, Tensor sums, GradMode mode, GradientRange& range) {
+  for_ranges_with_maximum(context, gradient.elements(), range, [&](int64_t begin, int64_t end) {
+    const float* from = gradient.data<float>();
+    float* to = sums.data<float>();
+    uint32_t largest = 0;
+    for (int64_t i = begin; i < end; ++i) {
+      largest = std::max(largest, magnitude(from[i]));
+      to[i] = mode == GradMode::kAdd ? to[i] + from[i] : from[i];
+    }
+    return largest;
+  });
+}
+
+void block_square_sums(const Context& context, Tensor values, Tensor sums) {
+  for_ranges(context, values.elements(), kSquareSumBlock, [&](int64_t begin, int64_t end) {
+    const float* x = values.data<float>();
+    std::array<double, 8> partial{};
+    int64_t i = begin;
+    for (; i + 8 <= end; i += 8)
+      for (int64_t lane = 0; lane < 8; ++lane) {
+        const double v = x[i + lane];
+        partial[static_cast<size_t>(lane)] += v * v;
+      }
+    for (int64_t lane = 0; i + lane < end; ++lane) {
+      const double v = x[i + lane];
+      partial[static_cast<size_t>(lane)] += v * v;
+    }
+    sums.data<double>()[begin / kSquareSumBlock] = ((partial[0] + partial[4]) + (partial[2] + partial[6])) +
+                                                   ((partial[1] + partial[5]) + (partial[3] + partial[7]));
+  });
+}
+
+}  // namespace permafrost::cpu

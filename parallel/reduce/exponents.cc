@@ -1,0 +1,34 @@
+#include "parallel/reduce/exponents.h"
+
+#include <algorithm>
+
+#include "core/base/narrow.h"
+#include "core/kernels/order_free.h"
+
+namespace permafrost {
+
+Exponents::Exponents(int64_t params) : agreed_(static_cast<size_t>(params), kZeroExponent) {}
+
+void Exponents::learn(std::span<const int32_t> agreed) {
+  PERMAFROST_CHECK(agreed.size() == agreed_.size(), "exponents: one per parameter (", agreed_.size(),
+                   ") is needed; got ", agreed.size());
+  for (size_t i = 0; i < agreed.size(); ++i)
+    if (agreed[i] != kZeroExponent) agreed_[i] = agreed[i];
+  known_ = true;
+}
+
+std::vector<int32_t> Exponents::limits() const {
+  int32_t largest = kZeroExponent;
+  for (const int32_t e : agreed_) largest = std::max(largest, e);
+  if (largest == kZeroExponent) largest = 0;
+  std::vector<int32_t> limits;
+  for (const int32_t e : agreed_) limits.push_back((e == kZeroExponent ? largest : e) + kHeadroom);
+  return limits;
+}
+
+void Exponents::restore(std::span<const int32_t> agreed) {
+  std::ranges::fill(agreed_, kZeroExponent);
+  learn(agreed);
+}
+
+}  // namespace permafrost

@@ -1,0 +1,36 @@
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace permafrost {
+
+/// What all ranks know of the size of each parameter's gradient: the exponents (GradientRange::exponent) agreed in the
+/// last vote. Part of the checkpoint, since the next step's scales follow from it.
+class Exponents {
+ public:
+  /// Bits of room for gradients to grow between two steps before a step must be repeated.
+  static constexpr int32_t kHeadroom = 12;
+
+  explicit Exponents(int64_t params);
+
+  /// False before the first vote: the step runs for the maxima alone (OrderFreeSums::begin_measuring).
+  bool known() const { return known_; }
+  /// Takes the agreed maxima of a vote, accepted or to be repeated: a repetition has the same gradients, so it fits.
+  /// A parameter whose gradient was zero keeps what was known of it.
+  void learn(std::span<const int32_t> agreed);
+  /// Exponents of the next step's scales: agreed + headroom; for a parameter never seen but zero, as if it were as
+  /// large as the largest of all (0 when all were zero).
+  std::vector<int32_t> limits() const;
+
+  /// For the checkpoint.
+  std::span<const int32_t> agreed() const { return agreed_; }
+  /// Errors: kInvalidArgument when the number of parameters differs.
+  void restore(std::span<const int32_t> agreed);
+
+ private:
+  std::vector<int32_t> agreed_;
+  bool known_ = false;
+};
+
+}  // namespace permafrost
