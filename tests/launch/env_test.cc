@@ -1,5 +1,6 @@
 #include "launch/env.h"
 
+#include <fstream>
 #include <map>
 
 #include "tests/support/compare.h"
@@ -77,6 +78,13 @@ TEST(Environment, ReadsDocumentedVariablesAndNoOthers) {
     EXPECT_EQ(environment.launcher().rank, 0);
   }
   for (const auto& [name, was_read] : read) EXPECT_TRUE(was_read) << name << " is documented and never read";
+}
+
+TEST(Environment, EveryVariableIsInTheDocumentation) {
+  std::ifstream stream(PERMAFROST_SOURCE "/docs/config.md");
+  const std::string text((std::istreambuf_iterator<char>(stream)), {});
+  for (const EnvironmentVariable& variable : environment_variables())
+    EXPECT_NE(text.find(std::string("`") + variable.name + "`"), std::string::npos) << variable.name;
 }
 
 }  // namespace
