@@ -61,6 +61,7 @@ __mmask32 first_words(int64_t n) {
 }
 
 bool must_pack_a(const Product& p) { return !p.a.r_contiguous || p.r % kTerms != 0; }
+bool reads_b_in_place(const Product& p) { return p.i <= kPanel && !p.b.r_contiguous; }
 
 void pack_a(const Product& p, int64_t panel, void* packed) {
   auto* out = static_cast<uint8_t*>(packed);
@@ -128,73 +129,151 @@ struct TileSource {
 };
 
 template <int kRows, int kColumns>
-[[gnu::always_inline]] inline void load_operands(const TileSource& a, const uint8_t* b) {
+[[gnu::always_inline]] inline void multiply_step(const TileSource& a, const uint8_t* b) {
   const auto a_bytes = static_cast<size_t>(a.row_bytes);
   _tile_loadd(4, a.first, a_bytes);
   _tile_loadd(6, b, 64);
   if constexpr (kRows == 2) _tile_loadd(5, a.first + a.second, a_bytes);
   if constexpr (kColumns == 2) _tile_loadd(7, b + kTileBytes, 64);
-}
-
-template <int kRows, int kColumns>
-[[gnu::always_inline]] inline void multiply_operands() {
   _tile_dpbf16ps(0, 4, 6);
   if constexpr (kRows == 2) _tile_dpbf16ps(2, 5, 6);
   if constexpr (kColumns == 2) _tile_dpbf16ps(1, 4, 7);
   if constexpr (kRows == 2 && kColumns == 2) _tile_dpbf16ps(3, 5, 7);
 }
 
-/// c (16 kRows x 16 kColumns) += A B over `steps` steps; sums in tiles 0 1 / 2 3, A in 4 5, B in 6 7. The sums stay in
-/// their tiles all along: writing them out now and then, so that A and B come from the first-level cache, costs more.
+/// The sums of one call, in tiles 0 1 / 2 3: from zero or from memory, and back.
 template <int kRows, int kColumns>
-[[gnu::always_inline]] inline void multiply_tiles(TileSource a, const uint8_t* b, int64_t steps, float* c, int64_t ldc,
-                                                  bool first) {
-  const auto c_bytes = static_cast<size_t>(ldc) * sizeof(float);
-  float* below = c + kTile * ldc;
-  if (first) {
-    _tile_zero(0);
-    if constexpr (kColumns == 2) _tile_zero(1);
-    if constexpr (kRows == 2) _tile_zero(2);
-    if constexpr (kRows == 2 && kColumns == 2) _tile_zero(3);
-  } else {
-    _tile_loadd(0, c, c_bytes);
-    if constexpr (kColumns == 2) _tile_loadd(1, c + kTile, c_bytes);
-    if constexpr (kRows == 2) _tile_loadd(2, below, c_bytes);
-    if constexpr (kRows == 2 && kColumns == 2) _tile_loadd(3, below + kTile, c_bytes);
+struct TileSums {
+  float* c;
+  int64_t ldc;
+
+  [[gnu::always_inline]] void load(bool first) const {
+    const auto bytes = static_cast<size_t>(ldc) * sizeof(float);
+    float* below = c + kTile * ldc;
+    if (first) {
+      _tile_zero(0);
+      if constexpr (kColumns == 2) _tile_zero(1);
+      if constexpr (kRows == 2) _tile_zero(2);
+      if constexpr (kRows == 2 && kColumns == 2) _tile_zero(3);
+    } else {
+      _tile_loadd(0, c, bytes);
+      if constexpr (kColumns == 2) _tile_loadd(1, c + kTile, bytes);
+      if constexpr (kRows == 2) _tile_loadd(2, below, bytes);
+      if constexpr (kRows == 2 && kColumns == 2) _tile_loadd(3, below + kTile, bytes);
+    }
   }
+
+  [[gnu::always_inline]] void store() const {
+    const auto bytes = static_cast<size_t>(ldc) * sizeof(float);
+    float* below = c + kTile * ldc;
+    _tile_stored(0, c, bytes);
+    if constexpr (kColumns == 2) _tile_stored(1, c + kTile, bytes);
+    if constexpr (kRows == 2) _tile_stored(2, below, bytes);
+    if constexpr (kRows == 2 && kColumns == 2) _tile_stored(3, below + kTile, bytes);
+  }
+};
+
+/// c (16 kRows x 16 kColumns) += A B over `steps` steps of packed B. The sums stay in their tiles all along: writing them
+/// out now and then, so that A and B come from the first-level cache, costs more.
+template <int kRows, int kColumns>
+void multiply_packed(TileSource a, const uint8_t* b, int64_t steps, TileSums<kRows, kColumns> sums, bool first,
+                     ProductAhead ahead) {
+  sums.load(first);
   for (int64_t step = 0; step < steps; ++step) {
-    load_operands<kRows, kColumns>(a, b);
-    multiply_operands<kRows, kColumns>();
+    multiply_step<kRows, kColumns>(a, b);
+    for (int64_t row = 0; row < ahead.rows; ++row)
+      for (int64_t line = 0; line < ahead.lines; ++line)
+        _mm_prefetch(reinterpret_cast<const char*>(ahead.data + row * ahead.row_bytes + line * 64), _MM_HINT_T1);
     a.first += a.step_bytes;
     b += kStepBytes;
+    ahead.data += ahead.step_bytes;
   }
-  _tile_stored(0, c, c_bytes);
-  if constexpr (kColumns == 2) _tile_stored(1, c + kTile, c_bytes);
-  if constexpr (kRows == 2) _tile_stored(2, below, c_bytes);
-  if constexpr (kRows == 2 && kColumns == 2) _tile_stored(3, below + kTile, c_bytes);
+  sums.store();
+}
+
+TileSource source_of(const Product& p, const ProductBlock& block, int64_t& panel_bytes) {
+  if (block.packed_a) {
+    panel_bytes = steps_of(p.r) * kStepBytes;
+    return {static_cast<const uint8_t*>(block.packed_a) + block.r0 / kTerms * kStepBytes, kTileBytes, 64, kStepBytes};
+  }
+  panel_bytes = kPanel * p.a.ld * 2;
+  return {reinterpret_cast<const uint8_t*>(element(p.a, block.i0, block.r0)), kTile * p.a.ld * 2, p.a.ld * 2, 64};
+}
+
+/// Up to 32 rows and B in place, its rows along j: every step of B is interleaved just before its use, by vector
+/// instructions that run beside the tile products.
+template <int kRows, int kColumns>
+void multiply_in_place(const Product& p, const ProductBlock& block, int64_t j, int64_t r0, int64_t r1, TileSource a,
+                       bool first) {
+  constexpr int64_t kSlots = 4, kEarly = 2, kAhead = 6 * kTerms;
+  alignas(64) uint8_t ring[kSlots][kStepBytes];
+  const int64_t steps = steps_of(r1 - r0), j_end = block.j0 + block.columns;
+  const TileSums<kRows, kColumns> sums{block.c + (j - block.j0), block.ldc};
+  const bool ask = (j - block.j0) % (2 * kPanel) == 0;  // for this panel and the next one
+  for (int64_t step = 0; step < kEarly && step < steps; ++step)
+    pack_b_step(p, j, j_end, r0 + step * kTerms, r1, ring[step % kSlots]);
+  sums.load(first);
+  for (int64_t step = 0; step < steps; ++step) {
+    const int64_t r = r0 + step * kTerms;
+    if (step + kEarly < steps) pack_b_step(p, j, j_end, r + kEarly * kTerms, r1, ring[(step + kEarly) % kSlots]);
+    multiply_step<kRows, kColumns>(a, ring[step % kSlots]);
+    a.first += a.step_bytes;
+    if (ask && r + kAhead + kTerms <= p.r) {
+      const auto* line = reinterpret_cast<const char*>(element(p.b, j, r + kAhead));
+      for (int64_t row = 0; row < kTerms; ++row, line += p.b.ld * 2) {
+        _mm_prefetch(line, _MM_HINT_T0);
+        _mm_prefetch(line + 64, _MM_HINT_T0);
+      }
+    }
+  }
+  sums.store();
+}
+
+void multiply_few_rows(const Product& p, const ProductBlock& block) {
+  constexpr int64_t kTermsAtATime = 16 * kTerms;  // so that the lines asked for are still near for the next panel
+  int64_t unused = 0;
+  TileSource a = source_of(p, block, unused);
+  int64_t r0 = block.r0;
+  do {
+    const int64_t r1 = r0 + kTermsAtATime < block.r1 ? r0 + kTermsAtATime : block.r1;
+    const bool first = block.first && r0 == block.r0;
+    for (int64_t j = block.j0; j < block.j0 + block.columns; j += kPanel) {
+      const bool two_columns = block.j0 + block.columns - j > kTile;
+      if (block.rows > kTile)
+        two_columns ? multiply_in_place<2, 2>(p, block, j, r0, r1, a, first)
+                    : multiply_in_place<2, 1>(p, block, j, r0, r1, a, first);
+      else
+        two_columns ? multiply_in_place<1, 2>(p, block, j, r0, r1, a, first)
+                    : multiply_in_place<1, 1>(p, block, j, r0, r1, a, first);
+    }
+    a.first += steps_of(r1 - r0) * a.step_bytes;
+    r0 = r1;
+  } while (r0 < block.r1);
 }
 
 void multiply(const Product& p, const ProductBlock& block) {
+  if (!block.packed_b) return multiply_few_rows(p, block);
   const int64_t steps = steps_of(block.r1 - block.r0);
-  TileSource a{reinterpret_cast<const uint8_t*>(element(p.a, block.i0, block.r0)), kTile * p.a.ld * 2, p.a.ld * 2, 64};
-  int64_t panel_bytes = kPanel * p.a.ld * 2;
-  if (block.packed_a) {
-    panel_bytes = steps_of(p.r) * kStepBytes;
-    a = {static_cast<const uint8_t*>(block.packed_a) + block.r0 / kTerms * kStepBytes, kTileBytes, 64, kStepBytes};
-  }
+  const int64_t calls = (block.columns + kPanel - 1) / kPanel * ((block.rows + kPanel - 1) / kPanel);
+  int64_t panel_bytes = 0, call = 0;
+  const TileSource a = source_of(p, block, panel_bytes);
   for (int64_t j = 0; j < block.columns; j += kPanel) {
     const uint8_t* b = static_cast<const uint8_t*>(block.packed_b) + j / kPanel * steps * kStepBytes;
     const bool two_columns = block.columns - j > kTile;
-    for (int64_t i = 0; i < block.rows; i += kPanel) {
+    for (int64_t i = 0; i < block.rows; i += kPanel, ++call) {
       TileSource panel = a;
       panel.first += i / kPanel * panel_bytes;
+      ProductAhead ahead = block.ahead;
+      const int64_t begin = ahead.rows * call / calls;
+      ahead.rows = ahead.rows * (call + 1) / calls - begin;
+      ahead.data += begin * ahead.row_bytes;
       float* c = block.c + i * block.ldc + j;
       if (block.rows - i > kTile)
-        two_columns ? multiply_tiles<2, 2>(panel, b, steps, c, block.ldc, block.first)
-                    : multiply_tiles<2, 1>(panel, b, steps, c, block.ldc, block.first);
+        two_columns ? multiply_packed<2, 2>(panel, b, steps, {c, block.ldc}, block.first, ahead)
+                    : multiply_packed<2, 1>(panel, b, steps, {c, block.ldc}, block.first, ahead);
       else
-        two_columns ? multiply_tiles<1, 2>(panel, b, steps, c, block.ldc, block.first)
-                    : multiply_tiles<1, 1>(panel, b, steps, c, block.ldc, block.first);
+        two_columns ? multiply_packed<1, 2>(panel, b, steps, {c, block.ldc}, block.first, ahead)
+                    : multiply_packed<1, 1>(panel, b, steps, {c, block.ldc}, block.first, ahead);
     }
   }
 }
@@ -217,7 +296,8 @@ void end() { _tile_release(); }
 const ProductEngine& amx_engine() {
   static constexpr ProductEngine kEngine = {
       .panel_i = kPanel, .panel_j = kPanel, .r_step = kTerms, .row_step = kTile, .block_i = kBlock, .block_j = kBlock,
-      .group_j = kBlock, .element_bytes = 2, .b_bytes = 1280 * 1024, .must_pack_a = must_pack_a, .pack_a = pack_a,
+      .group_j = kBlock, .element_bytes = 2, .ahead_terms = kTerms, .b_bytes = 1280 * 1024, .must_pack_a = must_pack_a,
+      .reads_b_in_place = reads_b_in_place, .pack_a = pack_a,
       .pack_b = pack_b, .multiply = multiply, .store = store, .begin = begin, .end = end};
   return kEngine;
 }

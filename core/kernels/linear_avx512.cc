@@ -57,6 +57,7 @@ template <typename Source>
 }
 
 bool must_pack_a(const Product& p) { return !p.a.r_contiguous || p.a.dtype != DType::kF32; }
+bool reads_b_in_place(const Product&) { return false; }
 
 template <typename Source>
 void pack_a_from(const Product& p, int64_t i, float* out) {
@@ -268,8 +269,8 @@ void store_block_avx512(const Product& product, const ProductBlock& block, float
 const ProductEngine& avx512_engine() {
   static constexpr ProductEngine kEngine = {
       .panel_i = kRows, .panel_j = kPanel, .r_step = 1, .row_step = kRows, .block_i = kBlockRows,
-      .block_j = kBlockColumns, .group_j = kPanel, .element_bytes = 4, .b_bytes = 1280 * 1024,
-      .must_pack_a = must_pack_a, .pack_a = pack_a, .pack_b = pack_b, .multiply = multiply, .store = store,
+      .block_j = kBlockColumns, .group_j = kPanel, .element_bytes = 4, .ahead_terms = 0, .b_bytes = 1280 * 1024,
+      .must_pack_a = must_pack_a, .reads_b_in_place = reads_b_in_place, .pack_a = pack_a, .pack_b = pack_b, .multiply = multiply, .store = store,
       .begin = nothing, .end = nothing};
   return kEngine;
 }

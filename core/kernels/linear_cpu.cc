@@ -6,7 +6,7 @@ namespace permafrost {
 
 namespace {
 // Up to this many rows forward computes W x^T: W is then read in place, and it is x that is packed. [Note: linear]
-constexpr int64_t kFewRows = 256;
+constexpr int64_t kFewRows = 96;
 constexpr int64_t kSumColumns = 64;  // of dbias, one block
 
 ProductOperand operand(const Tensor& t, bool r_contiguous) { return {t.raw(), t.dtype(), r_contiguous, t.dim(1)}; }

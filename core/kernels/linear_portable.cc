@@ -19,6 +19,7 @@ float value_at(const ProductOperand& m, int64_t outer, int64_t r) {
 }
 
 bool must_pack_a(const Product&) { return true; }
+bool reads_b_in_place(const Product&) { return false; }
 
 void pack(const ProductOperand& m, int64_t begin, int64_t end, int64_t width, int64_t r0, int64_t r1, float* out) {
   for (int64_t r = r0; r < r1; ++r)
@@ -85,7 +86,8 @@ void nothing() {}
 const ProductEngine& portable_engine() {
   static constexpr ProductEngine kEngine = {
       .panel_i = kRows, .panel_j = kColumns, .r_step = 1, .row_step = kRows, .block_i = kBlock, .block_j = kBlock,
-      .group_j = kBlock, .element_bytes = 4, .b_bytes = 512 * 1024, .must_pack_a = must_pack_a, .pack_a = pack_a,
+      .group_j = kBlock, .element_bytes = 4, .ahead_terms = 0, .b_bytes = 512 * 1024, .must_pack_a = must_pack_a,
+      .reads_b_in_place = reads_b_in_place, .pack_a = pack_a,
       .pack_b = pack_b, .multiply = multiply, .store = store, .begin = nothing, .end = nothing};
   return kEngine;
 }

@@ -16,6 +16,7 @@ constexpr int64_t kSumBytes = int64_t{512} << 10;    // unfinished C of one thre
 constexpr int64_t kChunkRows = 64;                   // C is cut in multiples of this many rows
 constexpr int64_t kPieces = 32;                      // wanted pieces of C: enough to share evenly
 constexpr int64_t kFewColumns = 128;                 // B is cut along R only where not even this many columns fit
+constexpr int64_t kNearBytes = int64_t{900} << 10;   // of A: it stays in the second-level cache beside a narrow group
 
 /// How a product is cut. Columns are cut into groups, whose part of B a thread packs and keeps in its second-level
 /// cache, rows into chunks; a chunk of a group is a piece, computed by one thread. R is cut into parts if B needs it.
@@ -25,6 +26,8 @@ struct ProductPlan {
   int64_t slab = 0;         ///< rows of A packed at a time
   int64_t panel_bytes = 0;  ///< of one packed panel of A
   int64_t block_width = 0;
+  bool in_place = false;    ///< B is not packed
+  bool near = false;        ///< A stays in cache; groups are narrow, and it is the next group's B that is asked for ahead
   int64_t counter_bytes = 0, shared_bytes = 0, b_bytes = 0, c_bytes = 0, block_bytes = 0;
   int64_t thread_bytes() const { return b_bytes + c_bytes + 2 * block_bytes; }
 };
@@ -32,6 +35,16 @@ struct ProductPlan {
 void plan_columns(const Product& p, const ProductEngine& e, ProductPlan& plan) {
   const int64_t terms = round_up(std::max<int64_t>(p.r, 1), e.r_step);
   const int64_t narrow = std::min(round_up(p.j, e.group_j), round_up(kFewColumns, e.group_j));
+  plan.in_place = e.reads_b_in_place(p);
+  plan.near = plan.in_place || p.i * terms * e.element_bytes <= kNearBytes;
+  if (plan.near && (plan.in_place || terms * e.group_j * e.element_bytes <= e.b_bytes)) {
+    plan.part = terms;
+    plan.parts = 1;
+    plan.group = plan.in_place ? 2 * e.group_j : e.group_j;
+    plan.groups = div_up(p.j, plan.group);
+    return;
+  }
+  plan.near = false;
   plan.parts = div_up(terms * narrow * e.element_bytes, e.b_bytes);
   plan.part = round_up(div_up(terms, plan.parts), e.r_step);
   plan.parts = div_up(terms, plan.part);
@@ -62,7 +75,7 @@ ProductPlan make_plan(const Product& p, const ProductEngine& e) {
   }
   plan.block_bytes = round_up(e.block_i * plan.block_width * 4, kAlign);
   plan.c_bytes = plan.parts == 1 ? 0 : (div_up(plan.chunk, e.block_i) + 1) * div_up(plan.group, plan.block_width) * plan.block_bytes;
-  plan.b_bytes = round_up(round_up(plan.part, e.r_step) * round_up(plan.group, e.panel_j) * e.element_bytes, kAlign);
+  if (!plan.in_place) plan.b_bytes = round_up(round_up(plan.part, e.r_step) * round_up(plan.group, e.panel_j) * e.element_bytes, kAlign);
   plan.counter_bytes = plan.groups * kAlign;
   const int64_t packed_rows = plan.packed_from == 0 ? plan.slab : p.i - plan.packed_from;
   plan.shared_bytes = round_up(div_up(packed_rows, e.panel_i) * plan.panel_bytes, kAlign);
@@ -114,42 +127,84 @@ class ProductRun {
       while (true) {
         const int64_t chunk = counter(group).fetch_add(1, std::memory_order_relaxed);
         if (chunk >= chunks_) break;
-        compute_piece(group, chunk, packed_group != group, scratch);
+        const int64_t next = turn + 1 < plan_.groups ? (group + 1) % plan_.groups : -1;
+        compute_piece(group, chunk, packed_group != group, next, scratch);
         packed_group = group;
       }
     }
     e_.end();
   }
 
-  void compute_piece(int64_t group, int64_t chunk, bool pack, std::byte* scratch) {
+  void compute_piece(int64_t group, int64_t chunk, bool pack, int64_t next_group, std::byte* scratch) {
     const int64_t i0 = slab_begin_ + chunk * plan_.chunk, i1 = std::min(slab_end_, i0 + plan_.chunk);
     const int64_t j0 = group * plan_.group, columns = std::min(plan_.group, p_.j - j0);
     for (int64_t part = 0; part < plan_.parts; ++part) {
       const int64_t r0 = part * plan_.part, r1 = std::min(p_.r, r0 + plan_.part);
-      if (pack || plan_.parts > 1) e_.pack_b(p_, j0, columns, r0, r1, scratch);
+      if (!plan_.in_place && (pack || plan_.parts > 1)) e_.pack_b(p_, j0, columns, r0, r1, scratch);
       int64_t count = 0;
       for (int64_t i = i0; i < i1;) {
         const int64_t end = std::min(i + e_.block_i, i < plan_.packed_from ? std::min(i1, plan_.packed_from) : i1);
         for (int64_t j = 0; j < columns; j += plan_.block_width, ++count)
           compute_block({.i0 = i, .rows = end - i, .j0 = j0 + j, .columns = std::min(plan_.block_width, columns - j),
-                         .r0 = r0, .r1 = r1, .packed_b = scratch + panel_b_bytes(j, r1 - r0), .first = part == 0},
+                         .r0 = r0, .r1 = r1, .packed_b = packed_b(scratch, j, r1 - r0), .first = part == 0,
+                         .ahead = plan_.near ? next_columns(next_group, i) : next_rows(i, i1, j, columns, r0)},
                         count, part + 1 == plan_.parts, scratch);
         i = end;
       }
     }
   }
 
-  int64_t panel_b_bytes(int64_t j, int64_t terms) const { return j * round_up(terms, e_.r_step) * e_.element_bytes; }
+  const std::byte* packed_b(const std::byte* scratch, int64_t j, int64_t terms) const {
+    return plan_.in_place ? nullptr : scratch + j * round_up(terms, e_.r_step) * e_.element_bytes;
+  }
+
+  static const std::byte* element(const ProductOperand& m, int64_t outer, int64_t r) {
+    return static_cast<const std::byte*>(m.data) + (m.r_contiguous ? outer * m.ld + r : r * m.ld + outer) * size_of(m.dtype);
+  }
+
+  /// The rows of A behind this block, in shares for each block beside it.
+  ProductAhead next_rows(int64_t i, int64_t i_end, int64_t j, int64_t columns, int64_t r0) const {
+    const int64_t next = i + e_.block_i, size = size_of(p_.a.dtype);
+    if (e_.ahead_terms == 0 || next >= std::min(i_end, first_packed_row())) return {};
+    return share({element(p_.a, next, r0), p_.a.ld * size, e_.ahead_terms * size, std::min(i_end - next, e_.block_i)},
+                 j / plan_.block_width, div_up(columns, plan_.block_width));
+  }
+
+  /// The next group's B, in shares for each block of rows.
+  ProductAhead next_columns(int64_t group, int64_t i) const {
+    if (e_.ahead_terms == 0 || plan_.in_place || group < 0) return {};
+    const int64_t j = group * plan_.group, columns = std::min(plan_.group, p_.j - j), row = p_.b.ld * size_of(p_.b.dtype);
+    const std::byte* data = element(p_.b, j, 0);
+    const int64_t size = size_of(p_.b.dtype), block = i / e_.block_i, blocks = div_up(p_.i, e_.block_i);
+    if (p_.b.r_contiguous) return share({data, row, e_.ahead_terms * size, columns}, block, blocks);
+    return share({data, row, e_.ahead_terms * row, e_.ahead_terms, div_up(columns * size, kAlign)}, block, blocks);
+  }
+
+  static ProductAhead share(ProductAhead all, int64_t part, int64_t parts) {
+    const int64_t begin = all.rows * part / parts;
+    all.rows = all.rows * (part + 1) / parts - begin;
+    all.data += begin * all.row_bytes;
+    return all;
+  }
+
+  /// True when blocks can be summed up where they belong: nothing is left to do to them.
+  bool is_final(const ProductBlock& block) const {
+    const ProductOutput& out = p_.out;
+    return out.dtype == DType::kF32 && !out.bias && !out.pre && out.activation == Activation::kNone && !out.add &&
+           !out.transposed && block.rows % e_.row_step == 0 && block.columns % 16 == 0;
+  }
 
   void compute_block(ProductBlock block, int64_t index, bool last, std::byte* scratch) {
     std::byte* sums = scratch + plan_.b_bytes;
     std::byte* own = sums + plan_.c_bytes;
-    block.c = reinterpret_cast<float*>(plan_.parts == 1 ? own : sums + index * plan_.block_bytes);
-    block.ldc = plan_.block_width;
+    const bool final = is_final(block);
+    block.c = final ? static_cast<float*>(p_.out.y) + block.i0 * p_.out.ld + block.j0
+                    : reinterpret_cast<float*>(plan_.parts == 1 ? own : sums + index * plan_.block_bytes);
+    block.ldc = final ? p_.out.ld : plan_.block_width;
     const int64_t packed_row = first_packed_row();
     if (block.i0 >= packed_row) block.packed_a = shared_ + (block.i0 - packed_row) / e_.panel_i * plan_.panel_bytes;
     e_.multiply(p_, block);
-    if (last) e_.store(p_, block, reinterpret_cast<float*>(own + plan_.block_bytes));
+    if (last && !final) e_.store(p_, block, reinterpret_cast<float*>(own + plan_.block_bytes));
   }
 
   const Product& p_;

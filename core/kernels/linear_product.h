@@ -1,4 +1,5 @@
 #pragma once
+#include <cstddef>
 #include <cstdint>
 
 #include "core/kernels/kernel_types.h"
@@ -34,14 +35,23 @@ struct Product {
   ProductOutput out;
 };
 
+/// Memory that will be read soon: for every step of terms, `rows` rows of `lines` cache lines, asked for while a block is
+/// multiplied. rows = 0: nothing.
+struct ProductAhead {
+  const std::byte* data = nullptr;
+  int64_t row_bytes = 0, step_bytes = 0;
+  int64_t rows = 0, lines = 1;
+};
+
 /// One block of C: rows [i0, i0 + rows), columns [j0, j0 + columns), terms [r0, r1).
 struct ProductBlock {
   int64_t i0 = 0, rows = 0, j0 = 0, columns = 0, r0 = 0, r1 = 0;
   const void* packed_a = nullptr;  ///< packed panels from that of row i0 on, all of R; null = read A where it is
-  const void* packed_b = nullptr;  ///< panels from that of column j0 on, terms [r0, r1)
+  const void* packed_b = nullptr;  ///< panels from that of column j0 on, terms [r0, r1); null = read B where it is
   float* c = nullptr;              ///< block of C, `ldc` floats per row
   int64_t ldc = 0;
   bool first = true;               ///< start from zero; else from what c holds
+  ProductAhead ahead;
 };
 
 /// One way to compute products.
@@ -52,9 +62,12 @@ struct ProductEngine {
   int64_t block_i, block_j;  ///< the largest block `multiply` takes
   int64_t group_j;           ///< columns of B are packed together in multiples of this
   int64_t element_bytes;     ///< of packed panels
+  int64_t ahead_terms;       ///< terms of a step of ProductAhead; 0 = `multiply` does not ask for memory ahead
   int64_t b_bytes;        ///< what the packed part of B may take, so that it stays in the second-level cache
   /// True when A of this form must be packed whole; else `multiply` reads full panels of it in place.
   bool (*must_pack_a)(const Product&);
+  /// True when `multiply` should read B in place, since there are too few rows to pack it for.
+  bool (*reads_b_in_place)(const Product&);
   void (*pack_a)(const Product&, int64_t panel, void* packed);  ///< one panel, all of R
   void (*pack_b)(const Product&, int64_t j0, int64_t columns, int64_t r0, int64_t r1, void* packed);
   void (*multiply)(const Product&, const ProductBlock&);
