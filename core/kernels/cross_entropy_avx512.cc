@@ -35,7 +35,7 @@ RowStatistics statistics_run(const typename Lanes::Stored* logits, int64_t n) {
     for (int64_t i = chunk; i < end; i += 64)
       for (int j = 0; j < 4; ++j) {
         const __m512 centered = _mm512_sub_ps(Lanes::load(logits + i + 16 * j), shift);
-        exp_sum[j] = _mm512_add_ps(exp_sum[j], avx512::exp_not_positive(centered));
+        exp_sum[j] = _mm512_add_ps(exp_sum[j], avx512::exp(centered));
         centered_sum[j] = _mm512_add_ps(centered_sum[j], centered);
       }
     const auto fold = [](const __m512(&sum)[4]) {
@@ -47,7 +47,7 @@ RowStatistics statistics_run(const typename Lanes::Stored* logits, int64_t n) {
   for (int64_t i = whole; i < n; i += 16) {
     const __mmask16 tail = avx512::first_lanes(n - i);
     const __m512 centered = _mm512_maskz_sub_ps(tail, Lanes::load(logits + i, tail), shift);
-    exp_total = _mm512_mask_add_ps(exp_total, tail, exp_total, avx512::exp_not_positive(centered));
+    exp_total = _mm512_mask_add_ps(exp_total, tail, exp_total, avx512::exp(centered));
     centered_total = _mm512_add_ps(centered_total, centered);
   }
   return {max, _mm512_reduce_add_ps(exp_total), _mm512_reduce_add_ps(centered_total)};

@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "core/device/context.h"
+#include "core/kernels/kernel_types.h"
 #include "core/tensor/tensor.h"
 
 namespace permafrost::cpu {
@@ -13,6 +14,8 @@ struct ElementLoops {
   void (*accumulate)(DType from, const void* source, DType to, void* target, int64_t n);  ///< target += source
   /// out = a + b. a and out share a dtype; out == a is allowed.
   void (*add)(DType dtype, const void* a, DType b_dtype, const void* b, void* out, int64_t n);
+  /// out = or += factor * x; one dtype, f32 or bf16. out == x is allowed with kOverwrite.
+  void (*scale)(DType dtype, float factor, const void* x, void* out, int64_t n, GradMode mode);
 };
 
 extern const ElementLoops kElementLoopsBaseline;

@@ -2,6 +2,6 @@
 
 namespace permafrost::cpu {
 
-const ElementLoops kElementLoopsAvx512{convert_any, accumulate_any, add_any};
+const ElementLoops kElementLoopsAvx512{convert_any, accumulate_any, add_any, scale_any};
 
 }  // namespace permafrost::cpu

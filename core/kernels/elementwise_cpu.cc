@@ -3,7 +3,7 @@
 
 namespace permafrost::cpu {
 
-const ElementLoops kElementLoopsBaseline{convert_any, accumulate_any, add_any};
+const ElementLoops kElementLoopsBaseline{convert_any, accumulate_any, add_any, scale_any};
 
 const ElementLoops& element_loops() {
   static const ElementLoops& chosen = cpu_features().avx512 ? kElementLoopsAvx512 : kElementLoopsBaseline;

@@ -34,6 +34,17 @@ void add_run(const void* a_run, const void* b_run, void* out_run, int64_t n) {
   for (int64_t i = 0; i < n; ++i) store(load(a + i) + load(b + i), out + i);
 }
 
+template <typename T>
+void scale_run(float factor, const T* x, T* out, int64_t n, GradMode mode) {
+  if (mode == GradMode::kAdd) {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; ++i) store(load(out + i) + factor * load(x + i), out + i);
+  } else {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; ++i) store(factor * load(x + i), out + i);
+  }
+}
+
 /// 0, 1, 2 for f32, bf16, f16: rows and columns of the tables below.
 PERMAFROST_INLINE int table_index(DType dtype) { return dtype == DType::kF32 ? 0 : dtype == DType::kBF16 ? 1 : 2; }
 
@@ -67,6 +78,14 @@ void add_any(DType dtype, const void* a, DType b_dtype, const void* b, void* out
       {add_run<bfloat16, float>, add_run<bfloat16, bfloat16>, add_run<bfloat16, float16>},
       {add_run<float16, float>, add_run<float16, bfloat16>, add_run<float16, float16>}};
   kTable[table_index(dtype)][table_index(b_dtype)](a, b, out, n);
+}
+
+void scale_any(DType dtype, float factor, const void* x, void* out, int64_t n, GradMode mode) {
+  if (dtype == DType::kF32) {
+    scale_run(factor, static_cast<const float*>(x), static_cast<float*>(out), n, mode);
+  } else {
+    scale_run(factor, static_cast<const bfloat16*>(x), static_cast<bfloat16*>(out), n, mode);
+  }
 }
 
 }  // namespace

@@ -47,7 +47,7 @@ void check_backward(const Context& context, const LayerNormBackward& args) {
   check_rank(kOp, "dy", args.dy, context, 2, "(R, C)", {DType::kF32, DType::kBF16});
   const Shape rows{args.dy.dim(0)}, width{args.dy.dim(1)};
   check_tensor(kOp, "x", args.x, context, args.dy.shape(), {args.dy.dtype()});
-  check_tensor(kOp, "gain", args.gain, context, width, {DType::kF32});
+  if (args.dx) check_tensor(kOp, "gain", args.gain, context, width, {DType::kF32});
   check_tensor(kOp, "mean", args.mean, context, rows, {DType::kF32});
   check_tensor(kOp, "rstd", args.rstd, context, rows, {DType::kF32});
   if (args.dx) check_tensor(kOp, "dx", args.dx, context, args.dy.shape(), {args.dy.dtype()});
@@ -111,7 +111,7 @@ void layer_norm_backward_at(SimdLevel level, const Context& context, const Layer
     layer_norm_backward_cpu({.bf16 = args.dy.dtype() == DType::kBF16,
                              .dy = row_pointer<void>(args.dy, begin, width, bytes),
                              .x = row_pointer<void>(args.x, begin, width, bytes),
-                             .gain = args.gain.data<float>(),
+                             .gain = args.dx ? args.gain.data<float>() : nullptr,
                              .mean = row_pointer<float>(args.mean, begin, 1, 4),
                              .rstd = row_pointer<float>(args.rstd, begin, 1, 4),
                              .dx = row_pointer<void>(args.dx, begin, width, bytes),

@@ -20,7 +20,8 @@ void layer_norm_forward(const Context& context, const LayerNormForward& args);
 /// Backward, with n = (x - mean) rstd and g = dy gain:
 ///   dx = rstd (g - mean(g) - n mean(g n)),  dgain = sum over rows of dy n,  dbias = sum over rows of dy.
 /// dy, x, dx: (R, C) f32 or bf16, same dtype;  gain, dgain, dbias: (C) f32;  mean, rstd: (R) f32 from forward.
-/// dx, dgain, dbias may each be undefined (not needed: not computed). dx == dy is allowed when dx is overwritten.
+/// dx, dgain, dbias may each be undefined (not needed: not computed); gain is read for dx alone. dx == dy is allowed
+/// when dx is overwritten.
 /// dgain and dbias are summed over chunks of rows that depend on R alone, then over chunks in order.
 /// Workspace: layer_norm_workspace_bytes(R, C, dgain or dbias wanted); may be undefined when that is 0.
 /// Errors: ShapeMismatch (workspace too small included); NotBuilt on a device without this kernel.

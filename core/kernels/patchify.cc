@@ -10,7 +10,7 @@ namespace {
 void check(std::string_view op, std::string_view images_name, const Tensor& images, std::string_view patches_name,
            const Tensor& patches, int64_t patch, const Context& context) {
   PERMAFROST_CHECK(patch >= 1, op, ": patch size must be at least 1; got ", patch);
-  check_rank(op, images_name, images, context, 4, "(B, C, H, W)", {DType::kF32});
+  check_rank(op, images_name, images, context, 4, "(B, C, H, W)", {DType::kF32, DType::kBF16});
   if (images.dim(2) % patch != 0 || images.dim(3) % patch != 0)
     fail(ErrorKind::kShapeMismatch, op, ": height and width of ", images_name, " must be multiples of patch ", patch,
          "; got ", images.spec());

@@ -26,7 +26,7 @@ void for_patch_rows(const Context& context, const Shape& images, int64_t patch, 
 void patchify_forward(const Context& context, Tensor images, int64_t patch, Tensor patches) {
   const ElementLoops& loops = element_loops();
   for_patch_rows(context, images.shape(), patch, [&](int64_t pixel, int64_t column) {
-    loops.convert(DType::kF32, at(images, pixel), patches.dtype(), at(patches, column), patch);
+    loops.convert(images.dtype(), at(images, pixel), patches.dtype(), at(patches, column), patch);
   });
 }
 
@@ -34,7 +34,7 @@ void patchify_backward(const Context& context, Tensor dpatches, int64_t patch, T
   const ElementLoops& loops = element_loops();
   const auto move = mode == GradMode::kAdd ? loops.accumulate : loops.convert;
   for_patch_rows(context, dimages.shape(), patch, [&](int64_t pixel, int64_t column) {
-    move(dpatches.dtype(), at(dpatches, column), DType::kF32, at(dimages, pixel), patch);
+    move(dpatches.dtype(), at(dpatches, column), dimages.dtype(), at(dimages, pixel), patch);
   });
 }
 

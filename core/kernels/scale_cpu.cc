@@ -8,19 +8,6 @@ namespace permafrost::cpu {
 
 namespace {
 
-template <typename T>
-void scale_run(const void* source, float factor, void* target, int64_t n, GradMode mode) {
-  const T* x = static_cast<const T*>(source);
-  T* out = static_cast<T*>(target);
-  if (mode == GradMode::kAdd) {
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) store(load(out + i) + factor * load(x + i), out + i);
-  } else {
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) store(factor * load(x + i), out + i);
-  }
-}
-
 /// Eight sums side by side, then added in order.
 template <typename A, typename B>
 double dot_run(const A* a, const B* b, int64_t n) {
@@ -48,9 +35,9 @@ double dot_any(const Tensor& a, const Tensor& b, int64_t begin, int64_t end) {
 }  // namespace
 
 void scale(const Context& context, Tensor x, float factor, Tensor out, GradMode mode) {
-  const auto run = x.dtype() == DType::kF32 ? scale_run<float> : scale_run<bfloat16>;
+  const ElementLoops& loops = element_loops();
   for_ranges(context, x.elements(), kElementBlock, [&](int64_t begin, int64_t end) {
-    run(at(x, begin), factor, at(out, begin), end - begin, mode);
+    loops.scale(x.dtype(), factor, at(x, begin), at(out, begin), end - begin, mode);
   });
 }
 
