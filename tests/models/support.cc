@@ -1,0 +1,120 @@
+#include "tests/models/support.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "models/epalm/inputs.h"
+
+namespace permafrost::testing {
+
+PathLength operator+(PathLength a, PathLength b) { return {a.terms + b.terms, a.roundings + b.roundings}; }
+PathLength operator*(int64_t times, PathLength a) { return {times * a.terms, times * a.roundings}; }
+
+PathLength block_path(int64_t width, int64_t heads, int64_t hidden, int64_t keys) {
+  return {2 * width + 3 * width + width / heads + keys + hidden, 10};
+}
+
+PathLength vit_path(const VitConfig& c) {
+  const PathLength ends{c.channels * c.patch * c.patch + c.dim, 3};
+  return c.depth * block_path(c.dim, c.heads, c.mlp_dim, c.tokens()) + ends;
+}
+
+PathLength opt_path(const OptConfig& c, int64_t tokens) {
+  const PathLength ends{c.word_embed_proj_dim + 2 * c.hidden, 4};
+  return c.layers * block_path(c.hidden, c.heads, c.ffn, tokens) + ends;
+}
+
+PathLength gradient_path(PathLength forward, int64_t rows) { return 2 * forward + PathLength{rows, 2}; }
+
+Tolerance model_tolerance(DType dtype, PathLength path, const std::vector<double>& want) {
+  double largest = 0;
+  for (double w : want) largest = std::max(largest, std::abs(w));
+  const double walk = dtype == DType::kF32 ? std::sqrt(static_cast<double>(path.terms)) * 0x1p-24
+                                           : std::sqrt(2.0 * static_cast<double>(path.roundings)) * 0x1p-9;
+  return {6 * walk * largest, 0};
+}
+
+namespace {
+
+class DotLossOp final : public Op {
+ public:
+  std::string_view kind() const override { return "dot_loss"; }
+  std::vector<TensorSpec> infer(std::span<const TensorSpec>, std::span<const Shape>) const override {
+    return {{{1}, DType::kF64}};
+  }
+  BackwardUse backward_use(const Needs&) const override {
+    BackwardUse use;
+    use.inputs = ~BitMask{0};  // the cotangents are inputs as well
+    return use;
+  }
+  void forward(const Context&, const ForwardArgs& args) const override {
+    double sum = 0;
+    const size_t n = args.inputs.size() / 2;
+    for (size_t i = 0; i < n; ++i) {
+      const auto x = values_of(args.inputs[i]), c = values_of(args.inputs[n + i]);
+      for (size_t e = 0; e < x.size(); ++e) sum += x[e] * c[e];
+    }
+    *args.outputs[0].data<double>() = sum;
+  }
+  void backward(const Context&, const BackwardArgs& args) const override {
+    const size_t n = args.inputs.size() / 2;
+    for (size_t i = 0; i < n; ++i) {
+      const Tensor dx = args.dinputs[i];
+      if (!dx.defined()) continue;
+      for (int64_t e = 0; e < dx.elements(); ++e) {
+        const float c = args.inputs[n + i].data<float>()[e];
+        dx.data<float>()[e] = args.dinput_modes[i] == GradMode::kAdd ? dx.data<float>()[e] + c : c;
+      }
+    }
+  }
+};
+
+}  // namespace
+
+Value dot_loss(Graph& graph, const std::vector<Value>& x, const std::vector<Value>& c) {
+  std::vector<Value> inputs = x;
+  inputs.insert(inputs.end(), c.begin(), c.end());
+  const Value loss = graph.apply(std::make_unique<DotLossOp>(), inputs);
+  graph.set_loss(loss);
+  return loss;
+}
+
+VitConfig vit_config_of(const Golden& g) {
+  const auto whole = [&](const char* key) { return static_cast<int64_t>(g.number(key)); };
+  return {whole("img_size"), whole("in_chans"), whole("patch_size"), whole("dim"),
+          whole("depth"),    whole("heads"),    whole("mlp_dim"),    static_cast<float>(g.number("eps"))};
+}
+
+OptConfig opt_config_of(const Golden& g) {
+  const auto whole = [&](const char* key) { return static_cast<int64_t>(g.number(key)); };
+  OptConfig c;
+  c.vocab = whole("vocab_size");
+  c.layers = whole("num_hidden_layers");
+  c.hidden = whole("hidden_size");
+  c.heads = whole("num_attention_heads");
+  c.ffn = whole("ffn_dim");
+  c.word_embed_proj_dim = whole("word_embed_proj_dim");
+  c.norm_before = c.final_norm = g.text("do_layer_norm_before") == "true";
+  c.max_positions = whole("max_position_embeddings");
+  return c;
+}
+
+void load_params(const GraphRunner& runner, const std::string& prefix, const Golden& weights) {
+  for (const ParamInfo& info : runner.graph().params()) {
+    if (!info.name.starts_with(prefix)) continue;
+    const std::string stored = info.name.substr(prefix.size());
+    if (!weights.has(stored)) continue;
+    PERMAFROST_CHECK(weights.shape(stored) == info.shape, "load_params: ", info.name, " must be ", info.shape, "; got ", weights.shape(stored));
+    const OwnedTensor converted = make_tensor(runner.param(info.name).dtype(), info.shape, weights.values(stored));
+    std::memcpy(runner.param(info.name).raw(), converted.view().raw(), static_cast<size_t>(converted.view().bytes()));
+  }
+}
+
+std::vector<int32_t> lengths_in(const Golden& golden) {
+  const Shape shape = golden.shape("attention_mask");
+  std::vector<int64_t> mask;
+  for (double m : golden.values("attention_mask")) mask.push_back(static_cast<int64_t>(m));
+  return lengths_of_mask(mask, shape[0], shape[1]);
+}
+
+}  // namespace permafrost::testing

@@ -1,0 +1,46 @@
+#pragma once
+#include <cmath>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "models/epalm/epalm.h"
+#include "tests/support/golden.h"
+#include "tests/support/run_graph.h"
+
+namespace permafrost::testing {
+
+/// Lengths of the sums on the longest path through a model: what its rounding errors grow with.
+struct PathLength {
+  int64_t terms = 0;      ///< added numbers, one product or norm after the other
+  int64_t roundings = 0;  ///< results stored on the way
+};
+PathLength operator+(PathLength a, PathLength b);
+PathLength operator*(int64_t times, PathLength a);
+
+/// Of one transformer block: two norms, the products, the scores and the mixing of `keys` values.
+PathLength block_path(int64_t width, int64_t heads, int64_t hidden, int64_t keys);
+PathLength vit_path(const VitConfig& config);
+PathLength opt_path(const OptConfig& config, int64_t tokens);
+/// Backward walks the same path and adds over `rows` at its end.
+PathLength gradient_path(PathLength forward, int64_t rows);
+
+/// Absolute tolerance around `want`, whose truth is fp64. fp32: rounding errors of n added numbers behave like a random
+/// walk (Higham and Mary 2019, "A new approach to probabilistic rounding error analysis": error <= lambda sqrt(n) u with
+/// probability 1 - 2 exp(-lambda^2 / 2)), here with lambda = 6, u = 2^-24, relative to the largest value, because norms
+/// mix all values of a row. bf16: the same walk over the stored results, u = 2^-9; weights are rounded too, hence twice.
+Tolerance model_tolerance(DType dtype, PathLength path, const std::vector<double>& want);
+
+/// The scalar sum_i sum(x_i * c_i) as loss; its gradient towards x_i is c_i. Shapes of x_i and c_i agree.
+Value dot_loss(Graph& graph, const std::vector<Value>& x, const std::vector<Value>& c);
+
+VitConfig vit_config_of(const Golden& golden);
+OptConfig opt_config_of(const Golden& golden);
+
+/// Sets every parameter whose name starts with `prefix` from the tensor of the file that has the rest of the name.
+void load_params(const GraphRunner& runner, const std::string& prefix, const Golden& weights);
+
+/// Lengths of the rows of `attention_mask`.
+std::vector<int32_t> lengths_in(const Golden& golden);
+
+}  // namespace permafrost::testing

@@ -1,0 +1,131 @@
+#include "tests/support/run_graph.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/graph/freezing.h"
+#include "core/kernels/shape_ops.h"
+#include "core/weights/initializer.h"
+
+namespace permafrost::testing {
+
+namespace {
+constexpr int kNanByte = 0xFF;  // NaN in f32, bf16, f16 and f64; -1 in integers
+
+std::vector<std::byte> nan_memory(int64_t bytes) {
+  return std::vector<std::byte>(static_cast<size_t>(bytes + kArenaAlignment), std::byte{kNanByte});
+}
+}  // namespace
+
+GraphRunner::GraphRunner(const Graph& graph, const std::vector<bool>& trainable, const Options& options)
+    : graph_(graph), options_(options), needs_(analyse_needs(graph, trainable)) {
+  std::vector<ParamPlacement> placements;
+  for (size_t p = 0; p < graph.params().size(); ++p) {
+    const Shape& shape = graph.params()[p].shape;
+    const TensorSpec stored{shape, shape.rank() <= 1 ? DType::kF32 : options.matrices};
+    // The offset of a parameter is its index: each has memory of its own here.
+    placements.push_back({trainable[p] ? Region::kWorking : Region::kFrozen, static_cast<int64_t>(p), stored});
+    params_.push_back(filled_tensor(stored.dtype, shape, kNanByte));
+  }
+  ProgramOptions program_options;
+  program_options.threads = options.threads;
+  program_options.reuse_memory = false;
+  program_options.keep_all_values = options.keep_values;
+  program_options.keep_gradients = true;
+  program_ = build_program(graph, needs_, placements, program_options);
+  arena_ = nan_memory(program_.arena_bytes);
+  inputs_ = nan_memory(program_.input_bytes);
+  state_ = nan_memory(program_.state_bytes);
+}
+
+Tensor GraphRunner::tensor(const TensorRef& ref) const {
+  const auto in = [&](const std::vector<std::byte>& memory) {
+    auto address = reinterpret_cast<uintptr_t>(memory.data());
+    address = (address + kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment;
+    return Tensor(reinterpret_cast<std::byte*>(address) + ref.offset, ref.spec);
+  };
+  switch (ref.region) {
+    case Region::kNone: return {};
+    case Region::kArena: return in(arena_);
+    case Region::kInputs: return in(inputs_);
+    case Region::kState: return in(state_);
+    case Region::kFrozen:
+    case Region::kWorking: return params_[static_cast<size_t>(ref.offset)].view();
+  }
+  return {};
+}
+
+std::vector<Tensor> GraphRunner::tensors(const std::vector<TensorRef>& refs) const {
+  std::vector<Tensor> result;
+  for (const TensorRef& ref : refs) result.push_back(tensor(ref));
+  return result;
+}
+
+double GraphRunner::run() {
+  const Context context = cpu_context(options_.threads);
+  for (const PlanStep& step : program_.steps) {
+    const Op& op = *graph_.ops()[static_cast<size_t>(step.op)].op;
+    const auto in = tensors(step.inputs), params = tensors(step.params), out = tensors(step.outputs),
+               saved = tensors(step.saved), douts = tensors(step.doutputs), dins = tensors(step.dinputs),
+               dparams = tensors(step.dparams);
+    switch (step.kind) {
+      case StepKind::kForward: op.forward(context, {in, params, out, saved, tensor(step.workspace)}); break;
+      case StepKind::kBackward:
+        op.backward(context, {in, params, out, saved, douts, dins, step.dinput_modes, dparams, step.dparam_modes,
+                              tensor(step.workspace)});
+        break;
+      case StepKind::kAddGradient: accumulate(context, douts[0], dins[0], GradMode::kAdd); break;
+      case StepKind::kSumGradient: break;
+    }
+  }
+  return graph_.loss() < 0 ? 0 : *tensor(program_.values[static_cast<size_t>(graph_.loss())]).data<double>();
+}
+
+Tensor GraphRunner::param(const std::string& name) const {
+  const int index = graph_.find_param(name);
+  PERMAFROST_CHECK(index >= 0, "GraphRunner: a parameter of the graph expected; got ", name);
+  return params_[static_cast<size_t>(index)].view();
+}
+
+Tensor GraphRunner::input(const std::string& name) const {
+  const int index = graph_.find_value(name);
+  PERMAFROST_CHECK(index >= 0, "GraphRunner: an input of the graph expected; got ", name);
+  return tensor(program_.values[static_cast<size_t>(index)]);
+}
+
+Tensor GraphRunner::value(const std::string& name) const {
+  const int index = graph_.find_value(name);
+  return index < 0 ? Tensor() : tensor(program_.values[static_cast<size_t>(index)]);
+}
+
+Tensor GraphRunner::value_gradient(const std::string& name) const {
+  const int index = graph_.find_value(name);
+  return index < 0 ? Tensor() : tensor(program_.value_gradients[static_cast<size_t>(index)]);
+}
+
+Tensor GraphRunner::gradient(const std::string& param) const {
+  const int index = graph_.find_param(param);
+  return index < 0 ? Tensor() : tensor(program_.param_gradients[static_cast<size_t>(index)]);
+}
+
+void GraphRunner::assign(const Tensor& tensor, const std::vector<double>& values) {
+  const OwnedTensor converted = make_tensor(tensor.dtype(), tensor.shape(), values);
+  std::memcpy(tensor.raw(), converted.view().raw(), static_cast<size_t>(tensor.bytes()));
+}
+
+void GraphRunner::initialise(uint64_t seed) {
+  for (size_t p = 0; p < params_.size(); ++p) {
+    const ParamInfo& info = graph_.params()[p];
+    const Tensor t = params_[p].view();
+    fill(info.initializer, seed, info.name, t.dtype(), 0, {static_cast<std::byte*>(t.raw()), static_cast<size_t>(t.bytes())});
+  }
+}
+
+std::vector<bool> trainable_by(const Graph& graph, const std::vector<std::string>& patterns) {
+  std::vector<bool> trainable;
+  for (const ParamInfo& info : graph.params())
+    trainable.push_back(std::ranges::any_of(patterns, [&](const std::string& p) { return name_matches(p, info.name); }));
+  return trainable;
+}
+
+}  // namespace permafrost::testing
