@@ -26,7 +26,7 @@ int64_t query_chunk(int64_t queries, int64_t keys) {
 // ---- tiles
 
 /// The compiler knows nothing of what tile loads read: everything stored before must be in memory.
-inline void publish() { asm volatile("" ::: "memory"); }
+PERMAFROST_LANES void publish() { asm volatile("" ::: "memory"); }
 
 /// Eight tiles of 16 rows of 64 bytes for the lifetime of this object.
 class TileSession {
@@ -61,7 +61,7 @@ struct TileProduct {
 
 /// kRows x kColumns tiles of c (at most 2 x 2), over all of k.
 template <int kRows, int kColumns>
-inline __attribute__((always_inline)) void tile_block(const TileProduct& p, int64_t i, int64_t j) {
+PERMAFROST_LANES void tile_block(const TileProduct& p, int64_t i, int64_t j) {
   const long lda = p.lda * 4, ldb = p.ldb * 4, ldc = p.ldc * 4;
   const uint32_t* a0 = p.a + i * 16 * p.lda;
   const uint32_t* a1 = a0 + 16 * p.lda;
@@ -117,7 +117,7 @@ void product(const TileProduct& p) {
 // ---- layouts
 
 /// n bf16 from p, zeros behind: 32 lanes.
-inline __m512i load_32(const uint16_t* p, int64_t n) {
+PERMAFROST_LANES __m512i load_32(const uint16_t* p, int64_t n) {
   if (n >= 32) return _mm512_loadu_si512(p);
   if (n <= 0) return _mm512_setzero_si512();
   return _mm512_maskz_loadu_epi16((__mmask32{1} << n) - 1, p);
@@ -134,7 +134,7 @@ void copy_rows(const uint16_t* src, int64_t stride, int64_t rows, int64_t size, 
 }
 
 /// Words of 32 + 32 bf16, low halves first: (a0 b0) (a1 b1) ... as two vectors of words.
-inline void interleave(__m512i a, __m512i b, __m512i* first, __m512i* second) {
+PERMAFROST_LANES void interleave(__m512i a, __m512i b, __m512i* first, __m512i* second) {
   const __m512i low = _mm512_unpacklo_epi16(a, b), high = _mm512_unpackhi_epi16(a, b);
   *first = _mm512_permutex2var_epi64(low, _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), high);
   *second = _mm512_permutex2var_epi64(low, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), high);
@@ -290,7 +290,7 @@ struct BackwardRow {
 struct PairOfVectors {
   __m512 p, ds;
 };
-inline PairOfVectors probabilities(const float* scores, const float* dp, int64_t s, const BackwardRow& row, float scale) {
+PERMAFROST_LANES PairOfVectors probabilities(const float* scores, const float* dp, int64_t s, const BackwardRow& row, float scale) {
   const __mmask16 lanes = avx512::seen_keys(s, row.visible, row.allowed);
   const __m512 e = avx512::exp(fma(F32Lanes::load(scores + s), set1(scale), set1(-row.lse)));
   const __m512 p = _mm512_maskz_mov_ps(lanes, e);

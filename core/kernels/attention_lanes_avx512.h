@@ -5,7 +5,7 @@
 namespace permafrost::avx512 {
 
 /// Transposes sixteen vectors of sixteen four-byte elements in place.
-inline void transpose_16x16(__m512i r[16]) {
+PERMAFROST_LANES void transpose_16x16(__m512i r[16]) {
   __m512i t[16];
   for (int i = 0; i < 16; i += 2) {
     t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
@@ -31,7 +31,7 @@ inline void transpose_16x16(__m512i r[16]) {
 }
 
 /// Which of the keys s .. s + 15 a query sees: those below `visible` whose byte of `allowed` (may be null) is not 0.
-inline __mmask16 seen_keys(int64_t s, int64_t visible, const uint8_t* allowed) {
+PERMAFROST_LANES __mmask16 seen_keys(int64_t s, int64_t visible, const uint8_t* allowed) {
   const __mmask16 lanes = first_lanes(visible - s);
   if (!allowed) return lanes;
   const __m128i bytes = _mm_maskz_loadu_epi8(lanes, allowed + s);

@@ -11,7 +11,7 @@ using avx512::set1;
 
 /// Calls body(i, mask) for the vectors of a row; the mask of all but the last is a constant after inlining.
 template <typename Body>
-inline __attribute__((always_inline)) void for_vectors(int64_t width, Body body) {
+PERMAFROST_LANES void for_vectors(int64_t width, Body body) {
   int64_t i = 0;
   for (; i + 16 <= width; i += 16) body(i, __mmask16{0xffff});
   if (i < width) body(i, first_lanes(width - i));
@@ -20,7 +20,7 @@ inline __attribute__((always_inline)) void for_vectors(int64_t width, Body body)
 /// Sum over a row of body(i, mask), whose masked-off lanes are 0: four running vectors in turn hide the latency of the
 /// addition.
 template <typename Body>
-inline __attribute__((always_inline)) float sum(int64_t width, Body body) {
+PERMAFROST_LANES float sum(int64_t width, Body body) {
   __m512 a = _mm512_setzero_ps(), b = a, c = a, d = a;
   int64_t i = 0;
   for (; i + 64 <= width; i += 64) {
