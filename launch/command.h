@@ -23,6 +23,9 @@ void add_data_command(CommandLine& program);
 void add_plan_command(CommandLine& program);
 void add_probe_command(CommandLine& program);
 void add_train_command(CommandLine& program);
+void add_weights_command(CommandLine& program);
+/// The subcommand `data inspect`.
+void add_data_inspect(CommandLine& program, CLI::App& data);
 
 /// Positional CONFIG and repeated --set, shared by the commands that take a configuration.
 struct ConfigOptions {

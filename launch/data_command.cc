@@ -50,6 +50,7 @@ void add_byte_tokenizer(CommandLine& program, CLI::App& data) {
 void add_data_command(CommandLine& program) {
   CLI::App* data = program.app.add_subcommand("data", "Looks at datasets and makes small ones");
   data->require_subcommand(1);
+  add_data_inspect(program, *data);
   add_sample_photos(program, *data);
   add_byte_tokenizer(program, *data);
 }

@@ -57,6 +57,7 @@ int run(int argc, char** argv) {
   add_train_command(program);
   add_plan_command(program);
   add_probe_command(program);
+  add_weights_command(program);
   add_info_command(program);
   add_data_command(program);
   try {

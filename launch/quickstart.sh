@@ -41,15 +41,21 @@ if [ ! -e "$data/tokenizer/merges.txt" ]; then  # the last file written
 fi
 [ -n "$photos" ] || photos="$PWD/$data"
 
-if [ -e "$run/summary.txt" ]; then
+if [ -e "$run/finished" ]; then
   echo "Trained before; remove $run to train again"
 else
-  echo "Training on $photos"
   resume=()
-  [ -d "$run" ] && resume=(--resume)
+  if [ -d "$run" ]; then resume=(--resume); fi
+  echo "Training on $photos"
   "$program" train configs/quickstart.textproto --set "data.root=$photos" \
     --set "data.tokenizer.root=$PWD/$data/tokenizer" --run-dir "$run" ${resume[@]+"${resume[@]}"}
+  touch "$run/finished"
 fi
+
+number() { sed -n "s/^ *\"$1\": *\([^,]*\),\{0,1\}$/\1/p" "$run/summary.json"; }
 echo
-cat "$run/summary.txt"
+echo "Steps                                        $(number steps)"
+echo "Loss of the first and of the last step       $(number first_loss) -> $(number last_loss) (nats per byte of text)"
+echo "Loss at the end, on what it was trained on   $(number final_nats_per_token)"
+echo "The same with the images exchanged           $(number final_nats_per_token_exchanged_images)"
 echo "Run directory: $run (metrics.jsonl, TensorBoard events, plan, checkpoints)"
