@@ -92,7 +92,7 @@ TEST(OptCounts, AllPublishedSizes) {
 TEST(VitCounts, BothPublishedSizes) {
   for (const auto& [config, expected] : {std::pair{VitConfig::b16(), int64_t{85'798'656}}, {VitConfig::l16(), int64_t{303'301'632}}}) {
     Graph graph(DType::kBF16);
-    build_vit(graph, config, graph.input("images", {{1, 3, 224, 224}, DType::kF32}), {});
+    build_vit(graph, config, graph.input("images", {{1, 3, 224, 224}, DType::kF32}), {{config.depth - 1}, false});
     int64_t total = 0;
     for (const ParamInfo& info : graph.params()) total += info.shape.elements();
     EXPECT_EQ(total, expected);

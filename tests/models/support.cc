@@ -34,6 +34,15 @@ Tolerance model_tolerance(DType dtype, PathLength path, const std::vector<double
   return {6 * walk * largest, 0};
 }
 
+void GradientDistance::add(const Tensor& got, const std::vector<double>& want) {
+  const std::vector<double> values = values_of(got);
+  PERMAFROST_CHECK(values.size() == want.size(), "GradientDistance: ", want.size(), " values expected; got ", got.spec());
+  for (size_t i = 0; i < want.size(); ++i) {
+    difference_ += (values[i] - want[i]) * (values[i] - want[i]);
+    size_ += want[i] * want[i];
+  }
+}
+
 namespace {
 
 class DotLossOp final : public Op {

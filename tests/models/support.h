@@ -31,6 +31,18 @@ PathLength gradient_path(PathLength forward, int64_t rows);
 /// mix all values of a row. bf16: the same walk over the stored results, u = 2^-9; weights are rounded too, hence twice.
 Tolerance model_tolerance(DType dtype, PathLength path, const std::vector<double>& want);
 
+/// Distance of many gradients from their truth taken together: |got - want| / |want|, L2 over all elements of all of
+/// them. For bf16, where single elements have no useful bound: a rounded pre-activation near 0 switches a whole term of
+/// relu's gradient on or off, while all gradients together move by the share of such units only.
+class GradientDistance {
+ public:
+  void add(const Tensor& got, const std::vector<double>& want);
+  double relative() const { return std::sqrt(difference_ / size_); }
+
+ private:
+  double difference_ = 0, size_ = 0;
+};
+
 /// The scalar sum_i sum(x_i * c_i) as loss; its gradient towards x_i is c_i. Shapes of x_i and c_i agree.
 Value dot_loss(Graph& graph, const std::vector<Value>& x, const std::vector<Value>& c);
 
