@@ -80,7 +80,6 @@ PlanRequest plan_request(const config::Config& config, const PlanChoices& choice
   request.prefetched_inputs = config.data().prefetch();
   request.reduction = config.parallel().reduction() == config::Parallel::PLAIN ? Reduction::kPlain : Reduction::kOrderFree;
   request.options = choices.program;
-  request.options.threads = choices.world.threads;
   request.options.reuse_memory = config.parallel().reuse_buffers();
   const auto files = choices.read_files ? file_dtypes(config, request.build_graph(request.buckets.front())) : std::map<std::string, DType>();
   request.frozen_dtype = [config, compute, files, read = choices.read_files](const ParamInfo& param) {

@@ -68,7 +68,8 @@ class Replay {
         gradient_parts_(graph.values().size(), 0),
         param_content_(graph.params().size(), kNothing),
         param_parts_(graph.params().size(), 0),
-        saved_content_(graph.ops().size()) {}
+        saved_content_(graph.ops().size()),
+        running_(find_running()) {}
 
   std::vector<std::string> run() {
     for (step_ = 0; step_ < program_.steps.size() && problems_.size() < kMaxProblems; ++step_) {
@@ -80,6 +81,7 @@ class Replay {
         case StepKind::kSumGradient: sum_gradient(step); break;
       }
     }
+    expect_all_param_gradients();
     if (graph_.loss() >= 0)
       expect(program_.values[static_cast<size_t>(graph_.loss())], value_content_[static_cast<size_t>(graph_.loss())], "the loss at the end");
     return std::move(problems_);
@@ -202,16 +204,39 @@ class Replay {
     expect(step.doutputs[i], gradient_content_[v], what);
   }
 
-  /// How many operations of the program contribute to the gradient of a value.
+  /// Operations whose forward pass is in the program; what they need is what backward must do.
+  std::vector<bool> find_running() const {
+    std::vector<bool> running(graph_.ops().size(), false);
+    for (const PlanStep& step : program_.steps)
+      if (step.kind == StepKind::kForward) running[static_cast<size_t>(step.op)] = true;
+    return running;
+  }
+
+  /// How many operations contribute to the gradient of a value.
   int expected_parts(int value) const {
     int parts = 0;
-    for (const PlanStep& step : program_.steps) {
-      if (step.kind != StepKind::kBackward) continue;
-      const OpInfo& info = op(step);
-      for (size_t i = 0; i < info.inputs.size(); ++i)
-        if (info.inputs[i] == value && has(needs_.op_needs[static_cast<size_t>(step.op)].inputs, i)) ++parts;
-    }
+    for (size_t o = 0; o < graph_.ops().size(); ++o)
+      for (size_t i = 0; running_[o] && i < graph_.ops()[o].inputs.size(); ++i)
+        if (graph_.ops()[o].inputs[i] == value && has(needs_.op_needs[o].inputs, i)) ++parts;
     return parts;
+  }
+
+  int expected_param_parts(int param) const {
+    int parts = 0;
+    for (size_t o = 0; o < graph_.ops().size(); ++o)
+      for (size_t i = 0; running_[o] && i < graph_.ops()[o].params.size(); ++i)
+        if (graph_.ops()[o].params[i] == param && has(needs_.op_needs[o].params, i)) ++parts;
+    return parts;
+  }
+
+  /// A program with a backward pass must finish the gradient of every trainable parameter.
+  void expect_all_param_gradients() {
+    bool backward = false;
+    for (const PlanStep& step : program_.steps) backward |= step.kind == StepKind::kBackward;
+    for (size_t p = 0; backward && p < graph_.params().size(); ++p)
+      if (param_parts_[p] != expected_param_parts(static_cast<int>(p)))
+        problem("at the end, the gradient of ", graph_.params()[p].name, " has ", param_parts_[p], " of ",
+                expected_param_parts(static_cast<int>(p)), " contributions");
   }
 
   void write_input_gradient(const PlanStep& step, size_t i) {
@@ -270,13 +295,7 @@ class Replay {
 
   void sum_gradient(const PlanStep& step) {
     const auto p = static_cast<size_t>(step.param);
-    int expected = 0;
-    for (const PlanStep& other : program_.steps) {
-      if (other.kind != StepKind::kBackward) continue;
-      const OpInfo& info = op(other);
-      for (size_t i = 0; i < info.params.size(); ++i)
-        if (info.params[i] == step.param && has(needs_.op_needs[static_cast<size_t>(other.op)].params, i)) ++expected;
-    }
+    const int expected = expected_param_parts(step.param);
     if (param_parts_[p] != expected)
       problem("gradient of ", graph_.params()[p].name, " is summed with ", param_parts_[p], " of ", expected, " contributions");
     expect(step.dparams[0], param_content_[p], "gradient of " + graph_.params()[p].name);
@@ -289,6 +308,7 @@ class Replay {
   std::vector<std::string> contents_{"nothing"};
   std::vector<int> value_content_, gradient_content_, gradient_parts_, param_content_, param_parts_;
   std::vector<std::vector<int>> saved_content_;
+  std::vector<bool> running_;
   std::map<int64_t, int> temporary_content_;
   std::vector<std::string> problems_;
   size_t step_ = 0;

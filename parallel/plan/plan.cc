@@ -205,7 +205,9 @@ Plan make_plan(const PlanRequest& request) {
     PERMAFROST_CHECK(g.params().size() == plan.params.size(), "make_plan: every bucket's graph must have the same ",
                      plan.params.size(), " parameters; got ", g.params().size());
     plan.needs.push_back(analyse_needs(g, trainable));
-    plan.programs.push_back(build_program(g, plan.needs.back(), placements, request.options));
+    ProgramOptions options = request.options;
+    options.threads = request.world.threads;
+    plan.programs.push_back(build_program(g, plan.needs.back(), placements, options));
   }
   plan.phases = {PhaseKind::kMicroBatches, PhaseKind::kVote, PhaseKind::kReduceGradients, PhaseKind::kGatherNorms,
                  PhaseKind::kOptimizer, PhaseKind::kGatherWorking};

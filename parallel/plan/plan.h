@@ -41,7 +41,7 @@ struct PlanRequest {
   int64_t micro_batches = 1;     ///< per step, over all ranks (G)
   int64_t prefetched_inputs = 0; ///< micro-batches the loader keeps ready beside the one in use
   Reduction reduction = Reduction::kOrderFree;
-  ProgramOptions options;
+  ProgramOptions options;        ///< threads are those of the world
 };
 
 /// Elements by which the trainable space is divided: norms are summed and optimizer slices cut at such blocks.

@@ -30,7 +30,7 @@ Value block(Graph& g, Value x, const ToyConfig& c, int i) {
   x = add(g, x, h);
   h = layer_norm(g, x, param("norm2.weight", {c.width}), param("norm2.bias", {c.width}), 1e-5f);
   h = linear(g, h, param("fc1.weight", {c.hidden, c.width}), param("fc1.bias", {c.hidden}),
-             i % 2 ? Activation::kGelu : Activation::kRelu);
+             i % 2 ? Activation::kGelu : c.even_blocks);
   h = linear(g, h, param("fc2.weight", {c.width, c.hidden}), param("fc2.bias", {c.width}));
   return g.name(add(g, x, h), "out");
 }

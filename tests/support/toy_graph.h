@@ -7,6 +7,7 @@ struct ToyConfig {
   int64_t batch = 2, tokens = 5, width = 16, heads = 2, hidden = 24, vocab = 11;
   int blocks = 3;
   DType compute = DType::kF32;
+  Activation even_blocks = Activation::kRelu;  ///< odd ones have kGelu
 };
 
 /// A small causal transformer with everything planners must cope with: residual streams, a tied head, fused and
