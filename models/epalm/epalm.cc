@@ -131,7 +131,7 @@ class EpalmBuilder {
 
   void score() {
     if (!shape_.all_values) {
-      auto unit = graph_.unit("text.predicting_rows");
+      auto unit = graph_.unit("text.rows");
       x_ = slice_tokens(graph_, x_, config_.slots(), config_.slots() + shape_.tokens - 1);
     }
     const Value logits = opt_head(graph_, config_.text, opt_final(graph_, config_.text, x_));
