@@ -12,12 +12,19 @@ class ActivationOp final : public Op {
   std::string_view kind() const override { return "activation"; }
 
   std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs, std::span<const Shape>) const override {
+    if (inputs[0].dtype != DType::kF32 && inputs[0].dtype != DType::kBF16)
+      fail(ErrorKind::kShapeMismatch, "activation: input must be f32 or bf16; got ", inputs[0]);
     return {inputs[0]};
   }
   BackwardUse backward_use(const Needs&) const override {
     BackwardUse use;
     (activation_keeps_output(kind_) ? use.outputs : use.inputs) = bit(0);
     return use;
+  }
+  OpFlops flops(const OpSpecs& specs) const override {
+    const bool rectifier = kind_ == Activation::kRelu || kind_ == Activation::kSquaredRelu;
+    const double n = static_cast<double>(specs.inputs[0].shape.elements()), each = rectifier ? 2 : 20;  // a polynomial or two
+    return {each * n, each * n, 0};
   }
   std::optional<size_t> in_place_input() const override { return 0; }
 
@@ -37,6 +44,7 @@ class ActivationOp final : public Op {
 }  // namespace
 
 Value activation(Graph& graph, Value x, Activation kind) {
+  if (kind == Activation::kNone) return x;
   return graph.apply(std::make_unique<ActivationOp>(kind), {x});
 }
 

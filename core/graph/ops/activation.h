@@ -3,7 +3,7 @@
 
 namespace permafrost {
 
-/// y = f(x), elementwise. (A linear layer takes its activation along: see linear.h.)
+/// y = f(x), elementwise; kNone gives x itself. (A linear layer takes its activation along: see linear.h.)
 Value activation(Graph& graph, Value x, Activation kind);
 
 }  // namespace permafrost

@@ -44,6 +44,23 @@ class AttentionOpBase : public Op {
     if (config_.heads < 1 || width % config_.heads != 0)
       fail(ErrorKind::kShapeMismatch, kind(), ": width must be a multiple of heads = ", config_.heads, "; got ", width, " of ", x);
   }
+  void check_mask(std::span<const TensorSpec> inputs, int64_t batch, int64_t queries, int64_t keys) const {
+    const auto check = [&](std::string_view name, size_t position, const TensorSpec& want) {
+      if (position && !(inputs[position] == want))
+        fail(ErrorKind::kShapeMismatch, kind(), ": ", name, " must be ", want, "; got ", inputs[position]);
+    };
+    check("lengths", lengths_, {{batch}, DType::kI32});
+    check("allowed", allowed_, {{batch, queries, keys}, DType::kU8});
+    check("open_lengths", open_lengths_, {{batch}, DType::kI32});
+    const bool causal = config_.mask == MaskKind::kCausal || config_.mask == MaskKind::kCausalOpenFirst;
+    if (causal && queries != keys)
+      fail(ErrorKind::kShapeMismatch, kind(), ": a causal mask must have as many queries as keys; got T=", queries, " S=", keys);
+    PERMAFROST_CHECK((allowed_ > 0) == (config_.mask == MaskKind::kExplicit), kind(),
+                     ": allowed must be given with an explicit mask and with no other; got ",
+                     allowed_ ? "it with another" : "none");
+    PERMAFROST_CHECK(!open_lengths_ || config_.mask == MaskKind::kCausalOpenFirst, kind(),
+                     ": open_lengths must come with an open first row alone; got them with another mask");
+  }
   AttentionMask mask(std::span<const Tensor> inputs) const {
     AttentionMask result;
     result.kind = config_.mask;
@@ -74,6 +91,7 @@ class FusedAttentionOp final : public AttentionOpBase {
     if (qkv.shape.rank() != 3 || qkv.shape[2] % 3 != 0)
       fail(ErrorKind::kShapeMismatch, "attention_fused: qkv must be (B, T, 3 C); got ", qkv);
     check_heads(qkv, qkv.shape[2] / 3);
+    check_mask(inputs, qkv.shape[0], qkv.shape[1], qkv.shape[1]);
     return {{{qkv.shape[0], qkv.shape[1], qkv.shape[2] / 3}, qkv.dtype}};
   }
 
@@ -130,6 +148,7 @@ class AttentionOp final : public AttentionOpBase {
     if (!(k == v) || k.dtype != q.dtype || k.shape.rank() != 3 || k.shape[0] != q.shape[0] || k.shape[2] != q.shape[2])
       fail(ErrorKind::kShapeMismatch, "attention: k and v must be (B, S, C) for q ", q, "; got ", k, " and ", v);
     check_heads(q, q.shape[2]);
+    check_mask(inputs, q.shape[0], q.shape[1], k.shape[1]);
     return {q};
   }
 

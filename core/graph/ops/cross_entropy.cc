@@ -12,7 +12,9 @@ class CrossEntropyOp final : public Op {
   std::string_view kind() const override { return "cross_entropy"; }
 
   std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs, std::span<const Shape>) const override {
-    if (inputs[0].shape.rank() < 1) fail(ErrorKind::kShapeMismatch, "cross_entropy: logits must be (..., V); got ", inputs[0]);
+    if (inputs[0].shape.rank() < 1 || (inputs[0].dtype != DType::kF32 && inputs[0].dtype != DType::kBF16))
+      fail(ErrorKind::kShapeMismatch, "cross_entropy: logits must be (..., V) f32 or bf16; got ", inputs[0]);
+    PERMAFROST_CHECK(smoothing_ >= 0 && smoothing_ < 1, "cross_entropy: smoothing must lie in [0, 1); got ", smoothing_);
     const int64_t rows = rows_of(inputs[0].shape);
     if (inputs[1].shape.elements() != rows || inputs[1].dtype != DType::kI32)
       fail(ErrorKind::kShapeMismatch, "cross_entropy: labels must be ", rows, " elements of i32; got ", inputs[1]);
@@ -27,6 +29,10 @@ class CrossEntropyOp final : public Op {
   }
   std::vector<TensorSpec> saved(const OpSpecs& specs, const Needs&) const override {
     return {specs.outputs[0]};  // log-sum-exp of each row
+  }
+  OpFlops flops(const OpSpecs& specs) const override {
+    const double n = static_cast<double>(specs.inputs[0].shape.elements());
+    return {20 * n, 20 * n, 0};  // an exponential each
   }
   bool adds_input_gradient(size_t) const override { return false; }
 

@@ -13,6 +13,9 @@ class DropoutOp final : public Op {
 
   std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs, std::span<const Shape>) const override {
     const Shape& x = inputs[0].shape;
+    if (inputs[0].dtype != DType::kF32 && inputs[0].dtype != DType::kBF16)
+      fail(ErrorKind::kShapeMismatch, "dropout: input must be f32 or bf16; got ", inputs[0]);
+    PERMAFROST_CHECK(p_ >= 0 && p_ < 1, "dropout: p must lie in [0, 1); got ", p_);
     if (x.rank() < 1 || !(inputs[1] == TensorSpec{{2 + x[0]}, DType::kI64}))
       fail(ErrorKind::kShapeMismatch, "dropout: address must be (2 + B) i64 for input (B, ...) ", inputs[0], "; got ", inputs[1]);
     return {inputs[0]};
@@ -21,6 +24,10 @@ class DropoutOp final : public Op {
     BackwardUse use;
     use.inputs = bit(1);
     return use;
+  }
+  OpFlops flops(const OpSpecs& specs) const override {
+    const double n = static_cast<double>(specs.inputs[0].shape.elements());
+    return {n, n, 0};
   }
   std::optional<size_t> in_place_input() const override { return 0; }
 
@@ -40,6 +47,7 @@ class DropoutOp final : public Op {
 }  // namespace
 
 Value dropout(Graph& graph, Value x, Value address, uint32_t layer, float p) {
+  if (p == 0) return x;
   return graph.apply(std::make_unique<DropoutOp>(layer, p), {x, address});
 }
 

@@ -25,6 +25,10 @@ class EmbeddingOp final : public Op {
     return use;
   }
 
+  OpFlops flops(const OpSpecs& specs) const override {
+    return {0, 0, static_cast<double>(specs.outputs[0].shape.elements())};
+  }
+
   void forward(const Context& context, const ForwardArgs& args) const override {
     embedding_forward(context, flat(args.inputs[0]), args.params[0], rows(args.outputs[0]));
   }

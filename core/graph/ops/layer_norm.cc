@@ -12,8 +12,8 @@ class LayerNormOp final : public Op {
   std::string_view kind() const override { return "layer_norm"; }
 
   std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs, std::span<const Shape> params) const override {
-    if (inputs[0].shape.rank() < 1)
-      fail(ErrorKind::kShapeMismatch, "layer_norm: input must be (..., C); got ", inputs[0]);
+    if (inputs[0].shape.rank() < 1 || (inputs[0].dtype != DType::kF32 && inputs[0].dtype != DType::kBF16))
+      fail(ErrorKind::kShapeMismatch, "layer_norm: input must be (..., C) f32 or bf16; got ", inputs[0]);
     const Shape vector{inputs[0].shape[-1]};
     for (const Shape& param : params)
       if (!(param == vector))
@@ -33,6 +33,10 @@ class LayerNormOp final : public Op {
   int64_t workspace_bytes(const OpSpecs& specs, Pass pass, const Needs& needs, int) const override {
     if (pass == Pass::kForward) return 0;
     return layer_norm_workspace_bytes(rows_of(specs.inputs[0].shape), specs.inputs[0].shape[-1], needs.params != 0);
+  }
+  OpFlops flops(const OpSpecs& specs) const override {
+    const double n = static_cast<double>(specs.inputs[0].shape.elements());
+    return {8 * n, 10 * n, 4 * n};
   }
   std::optional<size_t> in_place_input() const override { return 0; }
 

@@ -21,6 +21,13 @@ Shape table_shape(std::string_view op, const Shape& shape) {
   fail(ErrorKind::kShapeMismatch, op, ": a table must be (T, C) or (1, T, C); got ", shape);
 }
 
+double elements(const TensorSpec& spec) { return static_cast<double>(spec.shape.elements()); }
+
+/// The gradient of an input that *is* the gradient of the output: nothing to do where the plan lets them share memory.
+void pass_gradient(const Context& context, const Tensor& dout, const Tensor& dinput, GradMode mode) {
+  if (dinput.defined() && dinput.raw() != dout.raw()) accumulate(context, dout, dinput, mode);
+}
+
 Tensor as_table(const Tensor& t) { return t.reshaped(table_shape("table", t.shape())); }
 
 class AddOp final : public Op {
@@ -34,13 +41,13 @@ class AddOp final : public Op {
   BackwardUse backward_use(const Needs&) const override { return {}; }
   std::optional<size_t> in_place_input() const override { return 0; }
   BitMask passes_gradient(const OpSpecs&) const override { return bit(0) | bit(1); }
+  OpFlops flops(const OpSpecs& specs) const override { return {elements(specs.outputs[0]), 0, 0}; }
 
   void forward(const Context& context, const ForwardArgs& args) const override {
     add_forward(context, args.inputs[0], args.inputs[1], args.outputs[0]);
   }
   void backward(const Context& context, const BackwardArgs& args) const override {
-    for (size_t i = 0; i < 2; ++i)
-      if (args.dinputs[i].defined()) accumulate(context, args.doutputs[0], args.dinputs[i], args.dinput_modes[i]);
+    for (size_t i = 0; i < 2; ++i) pass_gradient(context, args.doutputs[0], args.dinputs[i], args.dinput_modes[i]);
   }
 };
 
@@ -57,13 +64,16 @@ class AddParamOp final : public Op {
   BackwardUse backward_use(const Needs&) const override { return {}; }
   std::optional<size_t> in_place_input() const override { return 0; }
   BitMask passes_gradient(const OpSpecs&) const override { return bit(0); }
+  OpFlops flops(const OpSpecs& specs) const override {
+    return {elements(specs.outputs[0]), 0, elements(specs.outputs[0])};
+  }
 
   void forward(const Context& context, const ForwardArgs& args) const override {
     add_forward(context, args.inputs[0], as_table(args.params[0]), args.outputs[0]);
   }
   void backward(const Context& context, const BackwardArgs& args) const override {
     if (args.dparams[0].defined()) sum_leading(context, args.doutputs[0], as_table(args.dparams[0]), args.dparam_modes[0]);
-    if (args.dinputs[0].defined()) accumulate(context, args.doutputs[0], args.dinputs[0], args.dinput_modes[0]);
+    pass_gradient(context, args.doutputs[0], args.dinputs[0], args.dinput_modes[0]);
   }
 };
 
@@ -82,6 +92,10 @@ class ScaleOp final : public Op {
   }
   int64_t workspace_bytes(const OpSpecs& specs, Pass pass, const Needs& needs, int) const override {
     return pass == Pass::kBackward && needs.params ? scale_workspace_bytes(specs.inputs[0].shape.elements()) : 0;
+  }
+  OpFlops flops(const OpSpecs& specs) const override {
+    const double n = elements(specs.inputs[0]);
+    return {n, n, 2 * n};
   }
   std::optional<size_t> in_place_input() const override { return 0; }
 
@@ -106,6 +120,7 @@ class ParamValueOp final : public Op {
     return {{batch_ < 0 ? table : Shape{batch_, table[0], table[1]}, compute_}};
   }
   BackwardUse backward_use(const Needs&) const override { return {}; }
+  OpFlops flops(const OpSpecs& specs) const override { return {0, 0, batch_ < 0 ? 0 : elements(specs.outputs[0])}; }
 
   void forward(const Context& context, const ForwardArgs& args) const override {
     const Tensor table = as_table(args.params[0]);
@@ -137,6 +152,7 @@ class BroadcastOp final : public Op {
     return {{{batch_, inputs[0].shape[0], inputs[0].shape[1]}, inputs[0].dtype}};
   }
   BackwardUse backward_use(const Needs&) const override { return {}; }
+  OpFlops flops(const OpSpecs& specs) const override { return {0, elements(specs.outputs[0]), 0}; }
 
   void forward(const Context& context, const ForwardArgs& args) const override {
     broadcast_leading(context, args.inputs[0], args.outputs[0]);
