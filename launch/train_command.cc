@@ -41,6 +41,7 @@ void watch_signals() {
   action.sa_handler = note_signal;
   action.sa_flags = static_cast<int>(SA_RESETHAND);
   for (int signal : {SIGTERM, SIGINT, SIGUSR1}) sigaction(signal, &action, nullptr);
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit on file size becomes an error of write, which names the file
 }
 
 [[noreturn]] void storage_error(const fs::path& path, const std::string& what, const std::error_code& error) {
@@ -66,12 +67,12 @@ int terminal_columns() {
 /// What rank 0 writes about a run: files, progress, summary.
 class RunLog {
  public:
-  RunLog(const fs::path& dir, const config::Resolved& resolved, const Plan& plan, const Trainer& trainer)
+  RunLog(const fs::path& dir, const config::Resolved& resolved, const Plan& plan, const Trainer& trainer, bool terminal)
       : dir_(dir),
         plan_(plan),
         metrics_(dir / "metrics.jsonl", trainer.step()),
         progress_(std::cout, {trainer.step(), resolved.config.train().max_steps(), resolved.config.logging().every_steps(),
-                              isatty(STDOUT_FILENO) != 0, terminal_columns()}) {
+                              terminal, terminal_columns()}) {
     if (resolved.config.logging().tensorboard()) events_.emplace(dir, wall_time_s());
     write_file_atomically((dir / "config.textproto").string(), resolved.text);
     write_file_atomically((dir / "config.json").string(), config::to_json(resolved.config));
@@ -142,7 +143,7 @@ class RunLog {
   double first_loss_ = 0;
 };
 
-void say_start(const config::Resolved& resolved, const Runtime& runtime, const Plan& plan, const Trainer& trainer) {
+void say_start(const config::Resolved& resolved, const Plan& plan, const Trainer& trainer) {
   if (resolved.config.precision().compute() == config::Compute::AUTO && plan.compute == DType::kF32)
     std::cout << "precision: this processor has no bf16 instructions (" << to_string(cpu_features()) << "); computing in f32\n";
   for (const std::string& line : trainer.notes()) std::cout << line << '\n';
@@ -153,7 +154,6 @@ void say_start(const config::Resolved& resolved, const Runtime& runtime, const P
             << " ranks x " << plan.world.threads << " threads, " << to_string(plan.compute) << ", "
             << static_cast<double>(plan.memory.total() >> 10) / 1024.0 << " MiB per rank forecast\n";
   if (trainer.step() > 0) std::cout << "resumed at step " << trainer.step() << '\n';
-  (void)runtime;
   std::cout << std::flush;
 }
 
@@ -176,8 +176,9 @@ void train_rank(const TrainOptions& options, const config::Resolved& resolved, R
   }
   std::optional<RunLog> log;
   if (runtime.first()) {
-    say_start(resolved, runtime, plan, trainer);
-    log.emplace(dir, resolved, plan, trainer);
+    say_start(resolved, plan, trainer);
+    // Launchers give ranks a terminal of their own whatever becomes of their output, so several ranks write plain lines.
+    log.emplace(dir, resolved, plan, trainer, runtime.size() == 1 && isatty(STDOUT_FILENO) != 0);
   }
   const auto begin = std::chrono::steady_clock::now();
   const int64_t every = config.checkpoint().every_steps();

@@ -1,43 +1,12 @@
 // The program as users meet it: what it prints and how it ends.
-#include <sys/wait.h>
-
-#include <array>
-#include <cstdio>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "tests/launch/run_program.h"
 #include "tests/launch/scratch_folder.h"
-#include "tests/support/compare.h"
 
 namespace permafrost {
 namespace {
-
-struct Outcome {
-  int code = 0;
-  std::string output;  // both streams
-};
-
-/// `environment` stands before the command: "PMI_SIZE=2".
-Outcome run(const std::string& arguments, const std::string& environment = "") {
-  const char* program = std::getenv("PERMAFROST_PROGRAM");
-  if (!program) throw Error(ErrorKind::kInternal, "PERMAFROST_PROGRAM must name the program; CTest sets it");
-  const std::string command = "env -u OMPI_COMM_WORLD_SIZE " + environment + " " + program + " " + arguments + " 2>&1 </dev/null";
-  Outcome result;
-  FILE* pipe = ::popen(command.c_str(), "r");
-  std::array<char, 4096> buffer{};
-  while (const size_t count = std::fread(buffer.data(), 1, buffer.size(), pipe)) result.output.append(buffer.data(), count);
-  const int status = ::pclose(pipe);
-  result.code = WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + status;
-  return result;
-}
-
-::testing::AssertionResult ends(const Outcome& run, int code, const std::vector<std::string>& parts) {
-  if (run.code != code) return ::testing::AssertionFailure() << "exit code " << run.code << ": " << run.output;
-  for (const std::string& part : parts)
-    if (run.output.find(part) == std::string::npos) return ::testing::AssertionFailure() << "no '" << part << "' in: " << run.output;
-  return ::testing::AssertionSuccess();
-}
 
 TEST(Program, InfoDescribesTheInstallation) {
   EXPECT_TRUE(ends(run("info"), 0, {"permafrost 0.", "oneDNN 2.", "instruction sets", "memory", "cores", "ranks             1"}));
