@@ -270,7 +270,8 @@ const ProductEngine& avx512_engine() {
   static constexpr ProductEngine kEngine = {
       .panel_i = kRows, .panel_j = kPanel, .r_step = 1, .row_step = kRows, .block_i = kBlockRows,
       .block_j = kBlockColumns, .group_j = kPanel, .element_bytes = 4, .ahead_terms = 0, .b_bytes = 1280 * 1024,
-      .must_pack_a = must_pack_a, .reads_b_in_place = reads_b_in_place, .pack_a = pack_a, .pack_b = pack_b, .multiply = multiply, .store = store,
+      .must_pack_a = must_pack_a, .packs_meanwhile = false,
+      .reads_b_in_place = reads_b_in_place, .pack_a = pack_a, .pack_b = pack_b, .multiply = multiply, .store = store,
       .begin = nothing, .end = nothing};
   return kEngine;
 }

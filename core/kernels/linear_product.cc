@@ -140,13 +140,15 @@ class ProductRun {
     const int64_t j0 = group * plan_.group, columns = std::min(plan_.group, p_.j - j0);
     for (int64_t part = 0; part < plan_.parts; ++part) {
       const int64_t r0 = part * plan_.part, r1 = std::min(p_.r, r0 + plan_.part);
-      if (!plan_.in_place && (pack || plan_.parts > 1)) e_.pack_b(p_, j0, columns, r0, r1, scratch);
+      const bool meanwhile = pack && plan_.near && e_.packs_meanwhile;
+      if (!plan_.in_place && !meanwhile && (pack || plan_.parts > 1)) e_.pack_b(p_, j0, columns, r0, r1, scratch);
       int64_t count = 0;
       for (int64_t i = i0; i < i1;) {
         const int64_t end = std::min(i + e_.block_i, i < plan_.packed_from ? std::min(i1, plan_.packed_from) : i1);
         for (int64_t j = 0; j < columns; j += plan_.block_width, ++count)
           compute_block({.i0 = i, .rows = end - i, .j0 = j0 + j, .columns = std::min(plan_.block_width, columns - j),
-                         .r0 = r0, .r1 = r1, .packed_b = packed_b(scratch, j, r1 - r0), .first = part == 0,
+                         .r0 = r0, .r1 = r1, .packed_b = packed_b(scratch, j, r1 - r0),
+                         .pack_b = meanwhile && i == i0, .first = part == 0,
                          .ahead = plan_.near ? next_columns(next_group, i) : next_rows(i, i1, j, columns, r0)},
                         count, part + 1 == plan_.parts, scratch);
         i = end;
@@ -154,7 +156,7 @@ class ProductRun {
     }
   }
 
-  const std::byte* packed_b(const std::byte* scratch, int64_t j, int64_t terms) const {
+  std::byte* packed_b(std::byte* scratch, int64_t j, int64_t terms) const {
     return plan_.in_place ? nullptr : scratch + j * round_up(terms, e_.r_step) * e_.element_bytes;
   }
 

@@ -47,7 +47,8 @@ struct ProductAhead {
 struct ProductBlock {
   int64_t i0 = 0, rows = 0, j0 = 0, columns = 0, r0 = 0, r1 = 0;
   const void* packed_a = nullptr;  ///< packed panels from that of row i0 on, all of R; null = read A where it is
-  const void* packed_b = nullptr;  ///< panels from that of column j0 on, terms [r0, r1); null = read B where it is
+  void* packed_b = nullptr;        ///< panels from that of column j0 on, terms [r0, r1); null = read B where it is
+  bool pack_b = false;             ///< packed_b is still to be filled, meanwhile
   float* c = nullptr;              ///< block of C, `ldc` floats per row
   int64_t ldc = 0;
   bool first = true;               ///< start from zero; else from what c holds
@@ -66,6 +67,7 @@ struct ProductEngine {
   int64_t b_bytes;        ///< what the packed part of B may take, so that it stays in the second-level cache
   /// True when A of this form must be packed whole; else `multiply` reads full panels of it in place.
   bool (*must_pack_a)(const Product&);
+  bool packs_meanwhile;  ///< `multiply` can pack B while it reads it for the first time
   /// True when `multiply` should read B in place, since there are too few rows to pack it for.
   bool (*reads_b_in_place)(const Product&);
   void (*pack_a)(const Product&, int64_t panel, void* packed);  ///< one panel, all of R
