@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # A rank that fails takes the others down within 10 s, with its exit code, and every rank's last line names it.
-# fail_together.sh MPIRUN_SCRIPT PROGRAM HOW, HOW: wait | compute | all | kill (see failing_rank.cc)
+# fail_together.sh MPIRUN_SCRIPT PROGRAM HOW, HOW: wait | compute | all | late | kill (see failing_rank.cc)
 set -uo pipefail
 mpirun_script=$1 program=$2 how=$3
-output=$(mktemp)
-trap 'rm -f "$output"' EXIT
-start=$(date +%s%N)
-timeout -k 2 30 "$mpirun_script" -n 3 --tag-output "$program" "$how" >"$output" 2>&1
+output=$(mktemp) time_file=$(mktemp)
+trap 'rm -f "$output" "$time_file"' EXIT
+timeout -k 2 50 "$mpirun_script" -n 3 --tag-output "$program" "$how" "$time_file" >"$output" 2>&1
 code=$?
-elapsed_ms=$((($(date +%s%N) - start) / 1000000))
+failed_at=$(cat "$time_file")  # written by the failing rank; starting up is not counted
+elapsed_ms=$(($(date +%s%3N) - ${failed_at:-0}))
 echo "exit code $code after $elapsed_ms ms"; cat "$output"
 
 problems=0
@@ -32,6 +32,12 @@ case $how in
     # Every rank fails for its own reason, or is told of another's; the reason is there in both cases.
     for rank in 0 1 2; do
       [[ "$(last_line $rank)" == *"config: steps must be > 0; got 0" ]] || complain "rank $rank gives no reason"
+    done ;;
+  late)  # the others' time limit of 1 s passes; whichever rank says so first is named by the rest
+    ((code == 6)) || complain "exit code must be 6 (peer); got $code"
+    for rank in 0 1 2; do
+      [[ "$(last_line $rank)" == *"all_reduce 'gradients': all ranks must come within 1000 ms; missing rank "*1* ]] ||
+        complain "rank $rank does not name the missing rank"
     done ;;
   kill)
     ((code != 0)) || complain "exit code must not be 0"

@@ -1,5 +1,8 @@
-// One rank fails, in the way named by the argument, while the others wait or compute: tests/distributed/fail_together.sh
+// One rank fails, in the way named by the first argument, while the others wait or compute, and writes the time of its
+// failure (ms since 1970) to the file named by the second: tests/distributed/fail_together.sh
+#include <chrono>
 #include <csignal>
+#include <fstream>
 #include <iostream>
 #include <string>
 #include <thread>
@@ -11,12 +14,19 @@
 namespace permafrost {
 namespace {
 
-void work(Group& world, const std::string& how) {
+void write_time(const std::string& path) {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  std::ofstream(path) << std::chrono::duration_cast<std::chrono::milliseconds>(now).count() << std::endl;
+}
+
+void work(Group& world, const std::string& how, const std::string& time_file) {
   const StreamView here = StreamView::caller();
   world.barrier(here, "start");
+  if (world.rank() == 1) write_time(time_file);
   if (how == "all") fail(ErrorKind::kConfig, "config: steps must be > 0; got 0");
   if (world.rank() == 1) {
     if (how == "kill") raise(SIGKILL);
+    if (how == "late") std::this_thread::sleep_for(std::chrono::seconds(60));
     fail(ErrorKind::kNonFinite, "loss: must be finite; got nan [step 3]");
   }
   if (how == "compute" && world.rank() == 2)  // never comes to a collective; 60 s is far beyond the test's limit
@@ -31,9 +41,11 @@ void work(Group& world, const std::string& how) {
 }  // namespace permafrost
 
 int main(int, char** argv) {
-  const auto environment = permafrost::open_mpi();
+  permafrost::MpiOptions options;
+  if (std::string(argv[1]) == "late") options.timeout = std::chrono::seconds(1);
+  const auto environment = permafrost::open_mpi(options);
   return permafrost::fail_together(environment->world(), [&] {
-    permafrost::work(environment->world(), argv[1]);
+    permafrost::work(environment->world(), argv[1], argv[2]);
     environment->close();
   });
 }

@@ -118,10 +118,10 @@ void Watch::announce(const Error& reason) noexcept {
   std::strncpy(notice.reason.data(), reason.what(), notice.reason.size() - 1);
   {
     const std::lock_guard lock(mutex_);
-    if (failure_) return;  // another rank was first
-    failure_ = Failure{rank_, size_, reason.kind(), reason.what()};
+    if (!failure_) failure_ = Failure{rank_, size_, reason.kind(), reason.what()};
     failed_.store(true, std::memory_order_release);
   }
+  if (failure()->rank != rank_) return acknowledge();  // another rank was first
   for (int r = 0; r < size_; ++r)
     if (r != rank_) send_notice(r, kFailed, notice);
   const auto deadline = Clock::now() + kHearing;
@@ -131,11 +131,12 @@ void Watch::announce(const Error& reason) noexcept {
   }
 }
 
+// To all, not to the failing rank alone: two ranks may fail at once, and each waits for everybody.
 void Watch::acknowledge() noexcept {
   if (acknowledged_.exchange(true)) return;
   static const Notice notice;
-  const auto cause = failure();
-  if (cause && cause->rank != rank_) send_notice(cause->rank, kHeard, notice);
+  for (int r = 0; r < size_; ++r)
+    if (r != rank_) send_notice(r, kHeard, notice);
 }
 
 void Watch::abort(const Error& reason) noexcept {

@@ -15,7 +15,7 @@ namespace permafrost {
 /// Listens, on a communicator and a thread of its own, for ranks that fail, and carries this rank's failure to the
 /// others. The protocol as its users see it stands in parallel/group/fail_together.h. Two messages:
 ///   kFailed  failing rank -> everyone: kind and reason
-///   kHeard   everyone -> failing rank: I know, and am about to write my line
+///   kHeard   everyone else -> everyone: I know, and am about to write my line
 /// Messages of collectives that were under way point at memory that is freed while the stack unwinds, and any MPI call
 /// may still touch it. So all talking is done before a collective throws (`announce`, `acknowledge`), and a process
 /// that knows of a failure makes no further MPI call but MPI_Abort.
@@ -32,7 +32,7 @@ class Watch {
 
   /// This rank failed, unless another did before: tells the others and waits until all have heard, or 5 s.
   void announce(const Error& reason) noexcept;
-  /// Another rank failed: tells it that this one has heard. Once.
+  /// Another rank failed: tells all that this one has heard. Once.
   void acknowledge() noexcept;
   /// Ends all ranks; see Group::abort.
   [[noreturn]] void abort(const Error& reason) noexcept;
