@@ -15,7 +15,7 @@ trap 'rm -rf "$work"' EXIT
 run() {
   local dir=$work/$1
   if ! "$here/../../launch/mpirun.sh" -n "$2" "$program" train "$config" --run-dir "$dir" \
-    --set "data.root=$work/photos" --set train.max_steps=4 --set train.global_batch=10 --set train.micro_batch=2 \
+    --set "data.root=$work/photos" --set train.max_steps=4 --set schedule.warmup_steps=1 --set checkpoint.every_steps=0 --set train.global_batch=10 --set train.micro_batch=2 \
     --set optimizer.clip_norm=0.5 --set "parallel.threads=$3" --set "precision.compute=$4" --set "parallel.reduction=$5" \
     --set train.final_check.loss=false --set train.final_check.exchanged_images=false >"$work/$1.log" 2>&1; then
     cat "$work/$1.log" >&2
