@@ -249,7 +249,8 @@ void Trainer::optimizer_phases(StepMetrics& metrics) {
       case PhaseKind::kVote: continue;  // done by attempt()
       case PhaseKind::kReduceGradients:
         sums_->reduce(runtime_.context(), runtime_.world, slice);
-        metrics.reduced_bytes += plan_.traffic.reduced_gradients;
+        metrics.reduced_bytes += moved_bytes(runtime_.rank(), runtime_.size(), plan_.trainable_space, shards_.counts(),
+                                             plan_.reduction == Reduction::kOrderFree ? DType::kI64 : DType::kF32);
         break;
       case PhaseKind::kGatherNorms:
         metrics.grad_norm = global_norm(runtime_.context(), runtime_.world, shards_, slice, blocks);
