@@ -125,7 +125,7 @@ AttentionRowSum softmax_row(float* row, int64_t visible, int64_t width, const ui
   }
   if (!seen) return {0.0f, -__builtin_inff()};
   const float total = _mm512_reduce_add_ps(sum);
-  return {1.0f / total, top + avx512::log_scalar(total)};
+  return {1.0f / total, top + _mm512_cvtss_f32(avx512::log_normal(set1(total)))};
 }
 
 void backward_row(float* scores, float* dp, int64_t visible, int64_t width, const uint8_t* allowed, float scale, float lse,

@@ -38,7 +38,18 @@ PERMAFROST_LANES __mmask16 seen_keys(int64_t s, int64_t visible, const uint8_t* 
   return _mm_test_epi8_mask(bytes, bytes);
 }
 
-/// log(x) for one normal number x > 0, or NaN, by the C library.
-inline float log_scalar(float x) { return __builtin_logf(x); }
+/// log(x) of normal x > 0, within 2 units in the last place of 1 + |log x|; NaN gives NaN.
+PERMAFROST_LANES __m512 log_normal(__m512 x) {
+  const __m512 m = _mm512_getmant_ps(x, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_src);
+  const __mmask16 below = _mm512_cmp_ps_mask(m, set1(1.0f), _CMP_LT_OQ);  // then m is x 2^-n for n one higher
+  const __m512 exponent = _mm512_getexp_ps(x);
+  const __m512 n = _mm512_mask_add_ps(exponent, below, exponent, set1(1.0f));
+  // log(1 + f) = f - f^2/2 + f^3 p(f), Chebyshev fit of p on [-1/4, 1/2], error 2e-8 of the logarithm.
+  const __m512 f = _mm512_sub_ps(m, set1(1.0f)), square = _mm512_mul_ps(f, f);
+  const __m512 p = polynomial(f, {0.3333334625f, -0.2500014305f, 0.1999687403f, -0.1664944887f, 0.1438231766f,
+                                  -0.1306141466f, 0.1089631468f, -0.05147591606f});
+  const __m512 small = fma(_mm512_mul_ps(square, f), p, fma(square, set1(-0.5f), f));
+  return fma(n, set1(0.69314718056f), small);
+}
 
 }  // namespace permafrost::avx512

@@ -7,15 +7,8 @@ namespace {
 using avx512::F32Lanes;
 using avx512::first_lanes;
 using avx512::fma;
+using avx512::for_vectors;
 using avx512::set1;
-
-/// Calls body(i, mask) for the vectors of a row; the mask of all but the last is a constant after inlining.
-template <typename Body>
-PERMAFROST_LANES void for_vectors(int64_t width, Body body) {
-  int64_t i = 0;
-  for (; i + 16 <= width; i += 16) body(i, __mmask16{0xffff});
-  if (i < width) body(i, first_lanes(width - i));
-}
 
 /// Sum over a row of body(i, mask), whose masked-off lanes are 0: four running vectors in turn hide the latency of the
 /// addition.

@@ -138,6 +138,14 @@ PERMAFROST_LANES __m512 from_bf16(__m256i x) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
 }
 
+/// Calls body(i, mask) for the vectors of `width` elements; the mask of all but the last is a constant after inlining.
+template <typename Body>
+PERMAFROST_LANES void for_vectors(int64_t width, Body body) {
+  int64_t i = 0;
+  for (; i + 16 <= width; i += 16) body(i, __mmask16{0xffff});
+  if (i < width) body(i, first_lanes(width - i));
+}
+
 /// Memory of one dtype seen as f32 lanes; masked-off lanes are not touched (load: 0).
 struct F32Lanes {
   using Stored = float;

@@ -21,9 +21,10 @@ struct AttentionSizes {
   size_t k_elements() const { return batch * keys * heads * size; }
 };
 
-/// [B, T, S]: 1 where query t of sample b sees key s. `lengths` and `allowed` may be empty.
+/// [B, T, S]: 1 where query t of sample b sees key s. `lengths`, `open_lengths` and `allowed` may be empty.
 inline std::vector<uint8_t> visibility(const AttentionSizes& n, MaskKind kind, const std::vector<int64_t>& lengths,
-                                       const std::vector<uint8_t>& allowed, bool open_row_sees_padding) {
+                                       const std::vector<int64_t>& open_lengths, const std::vector<uint8_t>& allowed,
+                                       bool open_row_sees_padding) {
   std::vector<uint8_t> seen(n.batch * n.queries * n.keys);
   for (size_t b = 0; b < n.batch; ++b)
     for (size_t t = 0; t < n.queries; ++t)
@@ -32,6 +33,8 @@ inline std::vector<uint8_t> visibility(const AttentionSizes& n, MaskKind kind, c
         bool sees = valid;
         if (kind == MaskKind::kCausal) sees = valid && s <= t;
         if (kind == MaskKind::kCausalOpenFirst) sees = t == 0 ? valid || open_row_sees_padding : valid && s <= t;
+        if (kind == MaskKind::kCausalOpenFirst && t == 0 && !open_lengths.empty())
+          sees = static_cast<int64_t>(s) < open_lengths[b];
         if (kind == MaskKind::kExplicit) sees = valid && allowed[n.pair(b, t, s)] != 0;
         seen[n.pair(b, t, s)] = sees;
       }
