@@ -1,6 +1,7 @@
 // Training as users meet it: runs, resuming, and everything that can be wrong with what they give us.
 #include <sys/stat.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -186,6 +187,21 @@ TEST_F(Training, MoreRanksThanSamplesOrMicroBatchesIsFine) {
   const std::string several = std::string(PERMAFROST_SOURCE) + "/launch/mpirun.sh -n 3 " + program + " " + arguments("--set train.global_batch=4", "three");
   EXPECT_EQ(std::system((several + " > " + dir("log").string() + " 2>&1").c_str()), 0) << read_file(dir("log"));
   EXPECT_EQ(adapter_hash("one"), adapter_hash("three"));
+}
+
+TEST_F(Training, ARankThatFailsTakesTheOthersDown) {
+  // One photograph is damaged: the rank that decodes it fails before the vote, where the others wait for it.
+  write_file(photos() / "images" / first_image(), "no photograph");
+  const char* program = std::getenv("PERMAFROST_PROGRAM");
+  const auto begin = std::chrono::steady_clock::now();
+  const int status = std::system((std::string(PERMAFROST_SOURCE) + "/launch/mpirun.sh -n 3 " + program + " " +
+                                  arguments("--set train.max_steps=100000") + " > " + dir("log").string() + " 2>&1").c_str());
+  const std::string log = read_file(dir("log"));
+  EXPECT_EQ(WEXITSTATUS(status), 3) << log;
+  EXPECT_NE(log.find(first_image()), std::string::npos) << log;
+  EXPECT_NE(log.find("/3: "), std::string::npos) << log;  // "permafrost: rank r/3: ..."
+  // Starting three ranks included; the group's own tests hold the ten seconds of a failure itself.
+  EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), 60.0);
 }
 
 TEST_F(Training, StopsOnASignalWithACheckpoint) {
