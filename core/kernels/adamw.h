@@ -19,6 +19,7 @@ struct AdamwStep {
 /// Coefficients are computed in f64 and rounded once. NaN in grad reaches all outputs.
 /// Errors: ShapeMismatch; InvalidArgument for step < 1, a beta outside [0, 1), eps < 0 or a coefficient not finite.
 /// Source: Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2; operation order as in PyTorch's AdamW.
-void adamw(const Context& context, const AdamwStep& step, Tensor master, Tensor m, Tensor v, Tensor grad, Tensor working);
+void adamw(const Context& context, const AdamwStep& step, Tensor master, Tensor m, Tensor v, Tensor grad,
+           Tensor working);
 
 }  // namespace permafrost

@@ -35,9 +35,13 @@ void adamw(const Context& context, const AdamwStep& step, Tensor master, Tensor 
   const AdamwLoop loop = cpu_features().avx512 ? adamw_loop_avx512 : adamw_loop_baseline;
   const AdamwFactors factors = factors_of(step);
   for_ranges(context, master.elements(), kBlock, [&](int64_t begin, int64_t end) {
-    const AdamwBlock block{master.data<float>() + begin, m.data<float>() + begin,
-                           v.data<float>() + begin,      grad.data<float>() + begin,
-                           working ? at(working, begin) : nullptr, working.dtype(), end - begin};
+    const AdamwBlock block{master.data<float>() + begin,
+                           m.data<float>() + begin,
+                           v.data<float>() + begin,
+                           grad.data<float>() + begin,
+                           working ? at(working, begin) : nullptr,
+                           working.dtype(),
+                           end - begin};
     loop(factors, block);
   });
 }

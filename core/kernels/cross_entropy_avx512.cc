@@ -24,8 +24,8 @@ RowStatistics statistics_run(const typename Lanes::Stored* logits, int64_t n) {
     const __mmask16 tail = avx512::first_lanes(n - i);
     largest[0] = _mm512_mask_max_ps(largest[0], tail, Lanes::load(logits + i, tail), largest[0]);
   }
-  const float max = _mm512_reduce_max_ps(
-      _mm512_max_ps(_mm512_max_ps(largest[0], largest[1]), _mm512_max_ps(largest[2], largest[3])));
+  const float max =
+      _mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(largest[0], largest[1]), _mm512_max_ps(largest[2], largest[3])));
 
   const __m512 shift = _mm512_set1_ps(max);
   __m512 exp_total = _mm512_setzero_ps(), centered_total = _mm512_setzero_ps();

@@ -41,11 +41,15 @@ void gradient_run(const From* logits, float lse, float weight, float target, To*
 void gradient_any(DType dtype, const void* logits, float lse, float weight, float target, DType out_dtype,
                   void* dlogits, int64_t n) {
   const auto to = [&](auto* from) {
-    if (out_dtype == DType::kF32) gradient_run(from, lse, weight, target, static_cast<float*>(dlogits), n);
-    else gradient_run(from, lse, weight, target, static_cast<bfloat16*>(dlogits), n);
+    if (out_dtype == DType::kF32)
+      gradient_run(from, lse, weight, target, static_cast<float*>(dlogits), n);
+    else
+      gradient_run(from, lse, weight, target, static_cast<bfloat16*>(dlogits), n);
   };
-  if (dtype == DType::kF32) to(static_cast<const float*>(logits));
-  else to(static_cast<const bfloat16*>(logits));
+  if (dtype == DType::kF32)
+    to(static_cast<const float*>(logits));
+  else
+    to(static_cast<const bfloat16*>(logits));
 }
 
 const CrossEntropyLoops& loops() {

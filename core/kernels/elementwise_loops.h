@@ -52,10 +52,9 @@ using Run2 = void (*)(const void*, void*, int64_t);
 using Run3 = void (*)(const void*, const void*, void*, int64_t);
 
 void convert_any(DType from, const void* source, DType to, void* target, int64_t n) {
-  static constexpr Run2 kTable[3][3] = {
-      {nullptr, convert_run<float, bfloat16>, convert_run<float, float16>},
-      {convert_run<bfloat16, float>, nullptr, convert_run<bfloat16, float16>},
-      {convert_run<float16, float>, convert_run<float16, bfloat16>, nullptr}};
+  static constexpr Run2 kTable[3][3] = {{nullptr, convert_run<float, bfloat16>, convert_run<float, float16>},
+                                        {convert_run<bfloat16, float>, nullptr, convert_run<bfloat16, float16>},
+                                        {convert_run<float16, float>, convert_run<float16, bfloat16>, nullptr}};
   if (n <= 0) return;
   if (from == to) {
     if (source != target) std::memcpy(target, source, static_cast<size_t>(n) * (from == DType::kF32 ? 4 : 2));

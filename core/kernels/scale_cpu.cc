@@ -44,9 +44,8 @@ void scale(const Context& context, Tensor x, float factor, Tensor out, GradMode 
 int64_t dot_blocks(int64_t elements) { return div_up(elements, kElementBlock); }
 
 void dot(const Context& context, Tensor a, Tensor b, Tensor result, GradMode mode, double* partial) {
-  for_ranges(context, a.elements(), kElementBlock, [&](int64_t begin, int64_t end) {
-    partial[begin / kElementBlock] = dot_any(a, b, begin, end);
-  });
+  for_ranges(context, a.elements(), kElementBlock,
+             [&](int64_t begin, int64_t end) { partial[begin / kElementBlock] = dot_any(a, b, begin, end); });
   double sum = 0;
   for (int64_t block = 0; block < dot_blocks(a.elements()); ++block) sum += partial[block];
   float* target = result.data<float>();

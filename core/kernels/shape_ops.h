@@ -12,8 +12,8 @@ namespace permafrost {
 /// a, out: same shape and dtype, f32 or bf16;  b: f32, bf16 or f16.  Errors (all of this header): ShapeMismatch.
 void add_forward(const Context& context, Tensor a, Tensor b, Tensor out);
 
-/// dst = src or dst += src, same shape; dtypes f32/bf16/f16 are converted (source exact in f32, rounded to nearest even).
-/// dst == src (the same memory and dtype) is allowed with kOverwrite and does nothing.
+/// dst = src or dst += src, same shape; dtypes f32/bf16/f16 are converted (source exact in f32, rounded to nearest
+/// even). dst == src (the same memory and dtype) is allowed with kOverwrite and does nothing.
 void accumulate(const Context& context, Tensor src, Tensor dst, GradMode mode);
 
 /// dst (trailing axes) = or += sum of src (n, trailing axes...) over the leading axes, in index order, in f32.

@@ -26,8 +26,8 @@ struct Problem {
   OpSpecs specs;
   std::vector<OwnedTensor> inputs, params;
   OwnedTensor dout, dinput_base, dparam_base;
-  std::vector<double> output;                               // of the reference
-  std::vector<std::vector<double>> dinputs, dparams;        // of the reference; empty where not differentiable
+  std::vector<double> output;                         // of the reference
+  std::vector<std::vector<double>> dinputs, dparams;  // of the reference; empty where not differentiable
   const Op& op() const { return *graph.ops()[0].op; }
 };
 
@@ -137,7 +137,8 @@ Outcome run(const Problem& p, const Variant& v) {
   for (const OwnedTensor& input : p.inputs) inputs.push_back(copy_of(input));
   for (const TensorSpec& spec : p.specs.outputs) outputs.push_back(filled_tensor(spec.dtype, spec.shape, 0xff));
   if (v.needs.any())
-    for (const TensorSpec& spec : op.saved(p.specs, v.needs)) saved.push_back(filled_tensor(spec.dtype, spec.shape, 0xff));
+    for (const TensorSpec& spec : op.saved(p.specs, v.needs))
+      saved.push_back(filled_tensor(spec.dtype, spec.shape, 0xff));
   std::vector<Tensor> output_views = views(outputs);
   if (v.in_place) output_views[0] = inputs[*op.in_place_input()];
 
@@ -147,7 +148,9 @@ Outcome run(const Problem& p, const Variant& v) {
   EXPECT_TRUE(workspace.canaries_intact() && all_intact(outputs) && all_intact(saved) && all_intact(inputs));
   result.output = copy_of(output_views[p.op_case.output]);
   for (size_t i = 0; i < inputs.size(); ++i)
-    if (!v.in_place || i != *op.in_place_input()) { EXPECT_TRUE(same_bits(inputs[i], p.inputs[i])) << "input " << i; }
+    if (!v.in_place || i != *op.in_place_input()) {
+      EXPECT_TRUE(same_bits(inputs[i], p.inputs[i])) << "input " << i;
+    }
   if (!v.needs.any()) return result;
 
   const BackwardUse use = op.backward_use(v.needs);
@@ -171,7 +174,9 @@ Outcome run(const Problem& p, const Variant& v) {
   EXPECT_TRUE(workspace.canaries_intact() && all_intact(outputs) && all_intact(saved) && all_intact(inputs) &&
               all_intact(douts) && all_intact(p.params) && all_intact(result.dinputs) && all_intact(result.dparams));
   EXPECT_TRUE(same_bits(output_views[p.op_case.output], result.output));
-  if (!p.op_case.is_loss && !use.clobbers_dout) { EXPECT_TRUE(same_bits(douts[p.op_case.output], p.dout)); }
+  if (!p.op_case.is_loss && !use.clobbers_dout) {
+    EXPECT_TRUE(same_bits(douts[p.op_case.output], p.dout));
+  }
   return result;
 }
 
@@ -223,7 +228,8 @@ void check_shared_gradient(const Problem& p) {
   const std::vector<Tensor> dout{shared};
   for (GradMode mode : {GradMode::kOverwrite, GradMode::kAdd}) {
     const std::vector<GradMode> modes(dinputs.size(), mode), param_modes(none_params.size(), mode);
-    p.op().backward(cpu_context(), {none_inputs, none_params, outputs, {}, dout, dinputs, modes, none_params, param_modes, {}});
+    p.op().backward(cpu_context(),
+                    {none_inputs, none_params, outputs, {}, dout, dinputs, modes, none_params, param_modes, {}});
     EXPECT_TRUE(same_bits(shared, p.dout));
   }
 }

@@ -21,8 +21,8 @@ struct OpCase {
   std::function<Duals(const std::vector<Duals>& inputs, const std::vector<Duals>& params)> reference;
   BitMask differentiable_inputs = 0;
   std::map<size_t, std::vector<double>> fixed = {};  ///< values of inputs that are not random (ids, labels, masks)
-  size_t output = 0;                            ///< of the operation, compared with the reference
-  bool is_loss = false;                         ///< backward starts here: no gradient of the output is given
+  size_t output = 0;                                 ///< of the operation, compared with the reference
+  bool is_loss = false;                              ///< backward starts here: no gradient of the output is given
 };
 
 /// Runs the operation for every subset of gradients that can be needed (the four classes of freezing among them), in

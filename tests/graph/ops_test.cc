@@ -25,8 +25,12 @@ using namespace permafrost::testing;
 using Operands = std::vector<Duals>;
 
 Value value_in(Graph& g, const Shape& shape) { return g.input(concat("in", g.values().size()), {shape, g.compute()}); }
-Value input_in(Graph& g, const Shape& shape, DType dtype) { return g.input(concat("in", g.values().size()), {shape, dtype}); }
-Param param_in(Graph& g, const Shape& shape) { return g.param(concat("param", g.params().size()), shape, Initializer::zeros()); }
+Value input_in(Graph& g, const Shape& shape, DType dtype) {
+  return g.input(concat("in", g.values().size()), {shape, dtype});
+}
+Param param_in(Graph& g, const Shape& shape) {
+  return g.param(concat("param", g.params().size()), shape, Initializer::zeros());
+}
 
 std::vector<int32_t> integers(const Duals& values) {
   std::vector<int32_t> result;
@@ -55,19 +59,23 @@ TEST(FreezingMatrix, Linear) {
 }
 
 TEST(FreezingMatrix, LayerNorm) {
-  check_freezing_matrix({"layer_norm",
-                         [](Graph& g) {
-                           const Value x = value_in(g, {3, 2, 9});
-                           const Param gain = param_in(g, {9});
-                           layer_norm(g, x, gain, param_in(g, {9}), 1e-3f);
-                         },
-                         [](const Operands& x, const Operands& p) { return reference::layer_norm(x[0], p[0], p[1], 1e-3).y; },
-                         bit(0)});
+  check_freezing_matrix(
+      {"layer_norm",
+       [](Graph& g) {
+         const Value x = value_in(g, {3, 2, 9});
+         const Param gain = param_in(g, {9});
+         layer_norm(g, x, gain, param_in(g, {9}), 1e-3f);
+       },
+       [](const Operands& x, const Operands& p) { return reference::layer_norm(x[0], p[0], p[1], 1e-3).y; }, bit(0)});
 }
 
 TEST(FreezingMatrix, Activation) {
-  for (Activation kind : {Activation::kGelu, Activation::kQuickGelu, Activation::kRelu, Activation::kSquaredRelu, Activation::kTanh})
-    check_freezing_matrix({std::string(to_string(kind)), [=](Graph& g) { activation(g, value_in(g, {3, 17}), kind); },
+  for (Activation kind :
+       {Activation::kGelu, Activation::kQuickGelu, Activation::kRelu, Activation::kSquaredRelu, Activation::kTanh})
+    check_freezing_matrix({std::string(to_string(kind)),
+                           [=](Graph& g) {
+                             activation(g, value_in(g, {3, 17}), kind);
+                           },
                            [=](const Operands& x, const Operands&) {
                              Duals y;
                              for (const Dual& value : x[0]) y.push_back(reference::activation(kind, value));
@@ -77,19 +85,26 @@ TEST(FreezingMatrix, Activation) {
 }
 
 TEST(FreezingMatrix, Embedding) {
-  check_freezing_matrix({"embedding",
-                         [](Graph& g) {
-                           const Value ids = input_in(g, {2, 4}, DType::kI32);
-                           embedding(g, ids, param_in(g, {6, 5}));
-                         },
-                         [](const Operands& x, const Operands& p) { return reference::embedding(integers(x[0]), p[0], 5); },
-                         0,
-                         {{0, {3, 0, 3, 5, 1, 1, 1, 0}}}});
+  check_freezing_matrix(
+      {"embedding",
+       [](Graph& g) {
+         const Value ids = input_in(g, {2, 4}, DType::kI32);
+         embedding(g, ids, param_in(g, {6, 5}));
+       },
+       [](const Operands& x, const Operands& p) { return reference::embedding(integers(x[0]), p[0], 5); },
+       0,
+       {{0, {3, 0, 3, 5, 1, 1, 1, 0}}}});
 }
 
 TEST(FreezingMatrix, Patchify) {
-  check_freezing_matrix({"patchify", [](Graph& g) { patchify(g, input_in(g, {2, 2, 4, 6}, DType::kF32), 2); },
-                         [](const Operands& x, const Operands&) { return reference::patchify(x[0], {2, 2, 4, 6, 2}); }, bit(0)});
+  check_freezing_matrix({"patchify",
+                         [](Graph& g) {
+                           patchify(g, input_in(g, {2, 2, 4, 6}, DType::kF32), 2);
+                         },
+                         [](const Operands& x, const Operands&) {
+                           return reference::patchify(x[0], {2, 2, 4, 6, 2});
+                         },
+                         bit(0)});
 }
 
 TEST(FreezingMatrix, Add) {
@@ -98,7 +113,8 @@ TEST(FreezingMatrix, Add) {
                            const Value a = value_in(g, {2, 3, 5});
                            add(g, a, value_in(g, {2, 3, 5}));
                          },
-                         [](const Operands& x, const Operands&) { return reference::add(x[0], x[1]); }, bit(0) | bit(1)});
+                         [](const Operands& x, const Operands&) { return reference::add(x[0], x[1]); },
+                         bit(0) | bit(1)});
   for (const Shape& table : {Shape{3, 5}, Shape{1, 3, 5}})
     check_freezing_matrix({"add_param",
                            [=](Graph& g) {
@@ -124,8 +140,12 @@ TEST(FreezingMatrix, Broadcast) {
     check_freezing_matrix({"param_value", [=](Graph& g) { param_value(g, param_in(g, shape)); },
                            [](const Operands&, const Operands& p) { return p[0]; }});
   }
-  check_freezing_matrix({"broadcast", [](Graph& g) { broadcast(g, value_in(g, {3, 5}), 4); },
-                         [](const Operands& x, const Operands&) { return reference::broadcast_leading(x[0], 4); }, bit(0)});
+  check_freezing_matrix({"broadcast",
+                         [](Graph& g) {
+                           broadcast(g, value_in(g, {3, 5}), 4);
+                         },
+                         [](const Operands& x, const Operands&) { return reference::broadcast_leading(x[0], 4); },
+                         bit(0)});
 }
 
 TEST(FreezingMatrix, Tokens) {
@@ -134,17 +154,24 @@ TEST(FreezingMatrix, Tokens) {
                            const Value a = value_in(g, {2, 1, 5}), b = value_in(g, {2, 4, 5});
                            concat_tokens(g, {a, b, value_in(g, {2, 2, 5})});
                          },
-                         [](const Operands& x, const Operands&) { return reference::concat_tokens<Dual>(x, 2, {1, 4, 2}, 5); },
-                         bit(0) | bit(1) | bit(2)});
-  check_freezing_matrix({"slice_tokens", [](Graph& g) { slice_tokens(g, value_in(g, {2, 6, 5}), 1, 4); },
-                         [](const Operands& x, const Operands&) { return reference::slice_tokens(x[0], 2, 6, 5, 1, 4); }, bit(0)});
-  check_freezing_matrix({"overwrite_token",
-                         [](Graph& g) {
-                           const Value x = value_in(g, {2, 6, 5});
-                           overwrite_token(g, x, value_in(g, {2, 1, 5}), 3);
+                         [](const Operands& x, const Operands&) {
+                           return reference::concat_tokens<Dual>(x, 2, {1, 4, 2}, 5);
                          },
-                         [](const Operands& x, const Operands&) { return reference::overwrite_token(x[0], x[1], 2, 6, 5, 3); },
-                         bit(0) | bit(1)});
+                         bit(0) | bit(1) | bit(2)});
+  check_freezing_matrix(
+      {"slice_tokens",
+       [](Graph& g) {
+         slice_tokens(g, value_in(g, {2, 6, 5}), 1, 4);
+       },
+       [](const Operands& x, const Operands&) { return reference::slice_tokens(x[0], 2, 6, 5, 1, 4); }, bit(0)});
+  check_freezing_matrix(
+      {"overwrite_token",
+       [](Graph& g) {
+         const Value x = value_in(g, {2, 6, 5});
+         overwrite_token(g, x, value_in(g, {2, 1, 5}), 3);
+       },
+       [](const Operands& x, const Operands&) { return reference::overwrite_token(x[0], x[1], 2, 6, 5, 3); },
+       bit(0) | bit(1)});
 }
 
 TEST(FreezingMatrix, Dropout) {
@@ -170,7 +197,8 @@ TEST(FreezingMatrix, CrossEntropy) {
                            cross_entropy(g, logits, labels, input_in(g, {2, 3}, DType::kF32), 0.1f);
                          },
                          [](const Operands& x, const Operands&) {
-                           const Duals loss = reference::cross_entropy(x[0], integers(x[1]), 7, static_cast<double>(0.1f));
+                           const Duals loss =
+                               reference::cross_entropy(x[0], integers(x[1]), 7, static_cast<double>(0.1f));
                            Dual sum;
                            for (size_t r = 0; r < loss.size(); ++r) sum += x[2][r] * loss[r];
                            return Duals{sum};
@@ -183,7 +211,8 @@ TEST(FreezingMatrix, CrossEntropy) {
 
 constexpr reference::AttentionSizes kSelf{2, 5, 5, 2, 3}, kCross{2, 3, 5, 2, 3};
 
-Duals attend(const reference::AttentionSizes& n, const std::vector<uint8_t>& seen, const Duals& q, const Duals& k, const Duals& v) {
+Duals attend(const reference::AttentionSizes& n, const std::vector<uint8_t>& seen, const Duals& q, const Duals& k,
+             const Duals& v) {
   return reference::attention(n, seen, 0.5, q, k, v).out;
 }
 
@@ -212,20 +241,25 @@ TEST(FreezingMatrix, AttentionFused) {
 }
 
 TEST(FreezingMatrix, AttentionOnSeparateValues) {
-  const auto build = [](Graph& g, AttentionConfig config, int64_t queries, const std::function<void(AttentionConfig&)>& masks) {
+  const auto build = [](Graph& g, AttentionConfig config, int64_t queries,
+                        const std::function<void(AttentionConfig&)>& masks) {
     const Value q = value_in(g, {2, queries, 6}), k = value_in(g, {2, 5, 6}), v = value_in(g, {2, 5, 6});
     masks(config);
     attention(g, q, k, v, config);
   };
   const BitMask qkv = bit(0) | bit(1) | bit(2);
   check_freezing_matrix({"no mask, other lengths",
-                         [=](Graph& g) { build(g, {2, 0.5f, MaskKind::kNone, {}, {}, {}}, 3, [](AttentionConfig&) {}); },
+                         [=](Graph& g) {
+                           build(g, {2, 0.5f, MaskKind::kNone, {}, {}, {}}, 3, [](AttentionConfig&) {});
+                         },
                          [](const Operands& x, const Operands&) {
-                           return attend(kCross, reference::visibility(kCross, MaskKind::kNone, {}, {}, false), x[0], x[1], x[2]);
+                           return attend(kCross, reference::visibility(kCross, MaskKind::kNone, {}, {}, false), x[0],
+                                         x[1], x[2]);
                          },
                          qkv});
   // One query of the second sample sees nothing; lengths and allowed together.
-  const std::vector<uint8_t> allowed{1, 0, 1, 1, 0, 0, 1, 0, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 1, 1, 0, 0, 1, 0, 1, 1, 1, 1};
+  const std::vector<uint8_t> allowed{1, 0, 1, 1, 0, 0, 1, 0, 1, 1, 1, 1, 1, 1, 1,
+                                     0, 0, 0, 0, 0, 1, 1, 0, 0, 1, 0, 1, 1, 1, 1};
   check_freezing_matrix({"explicit",
                          [=](Graph& g) {
                            build(g, {2, 0.5f, MaskKind::kExplicit, {}, {}, {}}, 3, [&](AttentionConfig& config) {
@@ -234,7 +268,9 @@ TEST(FreezingMatrix, AttentionOnSeparateValues) {
                            });
                          },
                          [=](const Operands& x, const Operands&) {
-                           return attend(kCross, reference::visibility(kCross, MaskKind::kExplicit, {4, 5}, allowed, false), x[0], x[1], x[2]);
+                           return attend(kCross,
+                                         reference::visibility(kCross, MaskKind::kExplicit, {4, 5}, allowed, false),
+                                         x[0], x[1], x[2]);
                          },
                          qkv,
                          {{3, {4, 5}}, {4, {allowed.begin(), allowed.end()}}}});
@@ -246,7 +282,9 @@ TEST(FreezingMatrix, AttentionOnSeparateValues) {
                            });
                          },
                          [](const Operands& x, const Operands&) {
-                           return attend(kSelf, reference::visibility(kSelf, MaskKind::kCausalOpenFirst, {5, 3}, {}, true), x[0], x[1], x[2]);
+                           return attend(kSelf,
+                                         reference::visibility(kSelf, MaskKind::kCausalOpenFirst, {5, 3}, {}, true),
+                                         x[0], x[1], x[2]);
                          },
                          qkv,
                          {{3, {5, 3}}, {4, {5, 5}}}});
@@ -261,21 +299,48 @@ TEST(BackwardUse, NamesWhatIsReadAndNothingElse) {
     BitMask inputs, outputs, params;
     size_t saved;
   };
-  const auto plain = [](Graph& g) { const Value x = value_in(g, {2, 8}); linear(g, x, param_in(g, {5, 8}), param_in(g, {5})); };
-  const auto gelu = [](Graph& g) { const Value x = value_in(g, {2, 8}); linear(g, x, param_in(g, {5, 8}), {}, Activation::kGelu); };
-  const auto relu = [](Graph& g) { const Value x = value_in(g, {2, 8}); linear(g, x, param_in(g, {5, 8}), {}, Activation::kRelu); };
-  const auto norm = [](Graph& g) { const Value x = value_in(g, {2, 8}); layer_norm(g, x, param_in(g, {8}), param_in(g, {8}), 1e-5f); };
-  const auto table = [](Graph& g) { const Value ids = input_in(g, {3}, DType::kI32); embedding(g, ids, param_in(g, {4, 5})); };
-  const auto scaled = [](Graph& g) { const Value x = value_in(g, {2, 8}); scale_by_param(g, x, param_in(g, {1})); };
-  const auto sum = [](Graph& g) { const Value a = value_in(g, {2, 8}); add(g, a, value_in(g, {2, 8})); };
+  const auto plain = [](Graph& g) {
+    const Value x = value_in(g, {2, 8});
+    linear(g, x, param_in(g, {5, 8}), param_in(g, {5}));
+  };
+  const auto gelu = [](Graph& g) {
+    const Value x = value_in(g, {2, 8});
+    linear(g, x, param_in(g, {5, 8}), {}, Activation::kGelu);
+  };
+  const auto relu = [](Graph& g) {
+    const Value x = value_in(g, {2, 8});
+    linear(g, x, param_in(g, {5, 8}), {}, Activation::kRelu);
+  };
+  const auto norm = [](Graph& g) {
+    const Value x = value_in(g, {2, 8});
+    layer_norm(g, x, param_in(g, {8}), param_in(g, {8}), 1e-5f);
+  };
+  const auto table = [](Graph& g) {
+    const Value ids = input_in(g, {3}, DType::kI32);
+    embedding(g, ids, param_in(g, {4, 5}));
+  };
+  const auto scaled = [](Graph& g) {
+    const Value x = value_in(g, {2, 8});
+    scale_by_param(g, x, param_in(g, {1}));
+  };
+  const auto sum = [](Graph& g) {
+    const Value a = value_in(g, {2, 8});
+    add(g, a, value_in(g, {2, 8}));
+  };
   const Needs pass_through{bit(0), 0}, weight{0, bit(0)}, bias{0, bit(1)}, inner{bit(0), bit(0)};
   const Row rows[] = {
-      {"frozen linear", plain, pass_through, 0, 0, bit(0), 0},   {"first linear", plain, weight, bit(0), 0, 0, 0},
-      {"bias alone", plain, bias, 0, 0, 0, 0},                   {"inner linear", plain, inner, bit(0), 0, bit(0), 0},
-      {"frozen gelu linear", gelu, pass_through, 0, 0, bit(0), 1}, {"frozen relu linear", relu, pass_through, 0, bit(0), bit(0), 0},
-      {"frozen norm", norm, pass_through, bit(0), 0, bit(0), 2}, {"first norm", norm, weight, bit(0), 0, 0, 2},
-      {"first table", table, weight, bit(0), 0, 0, 0},           {"frozen scale", scaled, pass_through, 0, 0, bit(0), 0},
-      {"first scale", scaled, weight, bit(0), 0, 0, 0},          {"sum", sum, {bit(0) | bit(1), 0}, 0, 0, 0, 0},
+      {"frozen linear", plain, pass_through, 0, 0, bit(0), 0},
+      {"first linear", plain, weight, bit(0), 0, 0, 0},
+      {"bias alone", plain, bias, 0, 0, 0, 0},
+      {"inner linear", plain, inner, bit(0), 0, bit(0), 0},
+      {"frozen gelu linear", gelu, pass_through, 0, 0, bit(0), 1},
+      {"frozen relu linear", relu, pass_through, 0, bit(0), bit(0), 0},
+      {"frozen norm", norm, pass_through, bit(0), 0, bit(0), 2},
+      {"first norm", norm, weight, bit(0), 0, 0, 2},
+      {"first table", table, weight, bit(0), 0, 0, 0},
+      {"frozen scale", scaled, pass_through, 0, 0, bit(0), 0},
+      {"first scale", scaled, weight, bit(0), 0, 0, 0},
+      {"sum", sum, {bit(0) | bit(1), 0}, 0, 0, 0, 0},
   };
   for (const Row& row : rows) {
     SCOPED_TRACE(row.name);
@@ -348,36 +413,90 @@ TEST(OpErrors, ShapesAreRefusedWithTheScope) {
   const auto other = [](Graph& g) { return value_in(g, {2, 4, 5}); };
   const auto i32 = [](Graph& g, const Shape& s) { return input_in(g, s, DType::kI32); };
 
-  refused([&](Graph& g) { linear(g, x(g), param_in(g, {5, 7})); }, shape, {"linear: input must end in K=7", "got (2, 4, 6) f32", "[param=param0]"});
-  refused([&](Graph& g) { layer_norm(g, x(g), param_in(g, {5}), param_in(g, {6}), 0); }, shape, {"layer_norm: gain and bias must be (6)", "got (5)"});
-  refused([&](Graph& g) { layer_norm(g, i32(g, {6}), param_in(g, {6}), param_in(g, {6}), 0); }, shape, {"layer_norm: input must be (..., C) f32 or bf16; got (6) i32"});
-  refused([&](Graph& g) { activation(g, i32(g, {6}), Activation::kRelu); }, shape, {"activation: input must be f32 or bf16; got (6) i32"});
-  refused([&](Graph& g) { embedding(g, x(g), param_in(g, {5, 7})); }, shape, {"embedding: ids must be (...) i32; got (2, 4, 6) f32"});
-  refused([&](Graph& g) { embedding(g, i32(g, {3}), param_in(g, {5})); }, shape, {"embedding: table must be (V, C); got (5)"});
-  refused([&](Graph& g) { patchify(g, input_in(g, {2, 3, 8, 6}, DType::kF32), 4); }, shape, {"patchify: images must be (B, C, H, W) f32", "multiples of 4; got (2, 3, 8, 6) f32"});
-  refused([&](Graph& g) { add(g, x(g), other(g)); }, shape, {"add: both values must have one shape", "(2, 4, 6) f32 and (2, 4, 5) f32"});
-  refused([&](Graph& g) { add_param(g, x(g), param_in(g, {4, 5})); }, shape, {"add_param: the table must be", "got (4, 5)"});
-  refused([&](Graph& g) { add_param(g, value_in(g, {4, 5}), param_in(g, {4, 5})); }, shape, {"add_param: values must be (B, T, C); got (4, 5) f32"});
-  refused([&](Graph& g) { scale_by_param(g, x(g), param_in(g, {1, 1})); }, shape, {"scale_by_param: scale must be (1); got (1, 1)"});
-  refused([&](Graph& g) { broadcast_param(g, param_in(g, {2, 3, 4}), 2); }, shape, {"broadcast_param: a table must be (T, C) or (1, T, C); got (2, 3, 4)"});
+  refused(
+      [&](Graph& g) {
+        linear(g, x(g), param_in(g, {5, 7}));
+      },
+      shape, {"linear: input must end in K=7", "got (2, 4, 6) f32", "[param=param0]"});
+  refused([&](Graph& g) { layer_norm(g, x(g), param_in(g, {5}), param_in(g, {6}), 0); }, shape,
+          {"layer_norm: gain and bias must be (6)", "got (5)"});
+  refused([&](Graph& g) { layer_norm(g, i32(g, {6}), param_in(g, {6}), param_in(g, {6}), 0); }, shape,
+          {"layer_norm: input must be (..., C) f32 or bf16; got (6) i32"});
+  refused([&](Graph& g) { activation(g, i32(g, {6}), Activation::kRelu); }, shape,
+          {"activation: input must be f32 or bf16; got (6) i32"});
+  refused(
+      [&](Graph& g) {
+        embedding(g, x(g), param_in(g, {5, 7}));
+      },
+      shape, {"embedding: ids must be (...) i32; got (2, 4, 6) f32"});
+  refused([&](Graph& g) { embedding(g, i32(g, {3}), param_in(g, {5})); }, shape,
+          {"embedding: table must be (V, C); got (5)"});
+  refused(
+      [&](Graph& g) {
+        patchify(g, input_in(g, {2, 3, 8, 6}, DType::kF32), 4);
+      },
+      shape, {"patchify: images must be (B, C, H, W) f32", "multiples of 4; got (2, 3, 8, 6) f32"});
+  refused([&](Graph& g) { add(g, x(g), other(g)); }, shape,
+          {"add: both values must have one shape", "(2, 4, 6) f32 and (2, 4, 5) f32"});
+  refused(
+      [&](Graph& g) {
+        add_param(g, x(g), param_in(g, {4, 5}));
+      },
+      shape, {"add_param: the table must be", "got (4, 5)"});
+  refused(
+      [&](Graph& g) {
+        add_param(g, value_in(g, {4, 5}), param_in(g, {4, 5}));
+      },
+      shape, {"add_param: values must be (B, T, C); got (4, 5) f32"});
+  refused(
+      [&](Graph& g) {
+        scale_by_param(g, x(g), param_in(g, {1, 1}));
+      },
+      shape, {"scale_by_param: scale must be (1); got (1, 1)"});
+  refused(
+      [&](Graph& g) {
+        broadcast_param(g, param_in(g, {2, 3, 4}), 2);
+      },
+      shape, {"broadcast_param: a table must be (T, C) or (1, T, C); got (2, 3, 4)"});
   refused([&](Graph& g) { param_value(g, param_in(g, {2})); }, shape, {"param_value: a table must be", "got (2)"});
   refused([&](Graph& g) { broadcast(g, x(g), 2); }, shape, {"broadcast: value must be (T, C); got (2, 4, 6) f32"});
-  refused([&](Graph& g) { concat_tokens(g, {x(g), other(g)}); }, shape, {"concat_tokens: parts must agree but for T", "(2, 4, 5) f32"});
-  refused([&](Graph& g) { slice_tokens(g, x(g), 2, 5); }, shape, {"slice_tokens: tokens must lie within the 4", "got 2..5"});
-  refused([&](Graph& g) { overwrite_token(g, x(g), other(g), 0); }, shape, {"overwrite_token: the new token must be (B, 1, C)", "got (2, 4, 5) f32"});
-  refused([&](Graph& g) { overwrite_token(g, x(g), value_in(g, {2, 1, 6}), 4); }, shape, {"overwrite_token: row must lie within 4 tokens; got 4"});
-  refused([&](Graph& g) { dropout(g, x(g), input_in(g, {3}, DType::kI64), 0, 0.5f); }, shape, {"dropout: address must be (2 + B) i64", "got (3) i64"});
-  refused([&](Graph& g) { dropout(g, x(g), input_in(g, {4}, DType::kI64), 0, 1.0f); }, argument, {"dropout: p must lie in [0, 1); got 1"});
-  refused([&](Graph& g) { dropout(g, i32(g, {2}), input_in(g, {4}, DType::kI64), 0, 0.5f); }, shape, {"dropout: input must be f32 or bf16; got (2) i32"});
-  refused([&](Graph& g) { cross_entropy(g, x(g), i32(g, {7}), value_in(g, {8}), 0); }, shape, {"cross_entropy: labels must be 8 elements of i32; got (7) i32"});
-  refused([&](Graph& g) { cross_entropy(g, x(g), i32(g, {8}), i32(g, {8}), 0); }, shape, {"cross_entropy: row_weight must be 8 elements of f32; got (8) i32"});
-  refused([&](Graph& g) { cross_entropy(g, i32(g, {8, 2}), i32(g, {8}), value_in(g, {8}), 0); }, shape, {"cross_entropy: logits must be (..., V) f32 or bf16"});
-  refused([&](Graph& g) { cross_entropy(g, x(g), i32(g, {8}), value_in(g, {8}), 1.5f); }, argument, {"cross_entropy: smoothing must lie in [0, 1); got 1.5"});
+  refused(
+      [&](Graph& g) {
+        concat_tokens(g, {x(g), other(g)});
+      },
+      shape, {"concat_tokens: parts must agree but for T", "(2, 4, 5) f32"});
+  refused([&](Graph& g) { slice_tokens(g, x(g), 2, 5); }, shape,
+          {"slice_tokens: tokens must lie within the 4", "got 2..5"});
+  refused([&](Graph& g) { overwrite_token(g, x(g), other(g), 0); }, shape,
+          {"overwrite_token: the new token must be (B, 1, C)", "got (2, 4, 5) f32"});
+  refused(
+      [&](Graph& g) {
+        overwrite_token(g, x(g), value_in(g, {2, 1, 6}), 4);
+      },
+      shape, {"overwrite_token: row must lie within 4 tokens; got 4"});
+  refused([&](Graph& g) { dropout(g, x(g), input_in(g, {3}, DType::kI64), 0, 0.5f); }, shape,
+          {"dropout: address must be (2 + B) i64", "got (3) i64"});
+  refused([&](Graph& g) { dropout(g, x(g), input_in(g, {4}, DType::kI64), 0, 1.0f); }, argument,
+          {"dropout: p must lie in [0, 1); got 1"});
+  refused([&](Graph& g) { dropout(g, i32(g, {2}), input_in(g, {4}, DType::kI64), 0, 0.5f); }, shape,
+          {"dropout: input must be f32 or bf16; got (2) i32"});
+  refused([&](Graph& g) { cross_entropy(g, x(g), i32(g, {7}), value_in(g, {8}), 0); }, shape,
+          {"cross_entropy: labels must be 8 elements of i32; got (7) i32"});
+  refused([&](Graph& g) { cross_entropy(g, x(g), i32(g, {8}), i32(g, {8}), 0); }, shape,
+          {"cross_entropy: row_weight must be 8 elements of f32; got (8) i32"});
+  refused(
+      [&](Graph& g) {
+        cross_entropy(g, i32(g, {8, 2}), i32(g, {8}), value_in(g, {8}), 0);
+      },
+      shape, {"cross_entropy: logits must be (..., V) f32 or bf16"});
+  refused([&](Graph& g) { cross_entropy(g, x(g), i32(g, {8}), value_in(g, {8}), 1.5f); }, argument,
+          {"cross_entropy: smoothing must lie in [0, 1); got 1.5"});
 }
 
 TEST(OpErrors, AttentionChecksHeadsAndMasks) {
   const auto shape = ErrorKind::kShapeMismatch, argument = ErrorKind::kInvalidArgument;
-  const auto refused = [](const std::function<void(Graph&, AttentionConfig&)>& build, ErrorKind kind, const std::vector<std::string>& parts) {
+  const auto refused = [](const std::function<void(Graph&, AttentionConfig&)>& build, ErrorKind kind,
+                          const std::vector<std::string>& parts) {
     EXPECT_TRUE(throws_error(
         [&] {
           Graph g(DType::kF32);
@@ -392,26 +511,61 @@ TEST(OpErrors, AttentionChecksHeadsAndMasks) {
     const Value q = value_in(g, {2, 4, 6}), k = value_in(g, {2, 5, 6});
     attention(g, q, k, k, c);
   };
-  refused([&](Graph& g, AttentionConfig& c) { attention_fused(g, value_in(g, {2, 4, 10}), c); }, shape, {"attention_fused: qkv must be (B, T, 3 C); got (2, 4, 10) f32"});
-  refused([&](Graph& g, AttentionConfig& c) { c.heads = 3; self(g, c); }, shape, {"attention_fused: width must be a multiple of heads = 3; got 4"});
-  refused([&](Graph& g, AttentionConfig& c) { c.mask = MaskKind::kCausal; cross(g, c); }, shape, {"attention: a causal mask must have as many queries as keys; got T=4 S=5"});
-  refused([&](Graph& g, AttentionConfig& c) { c.lengths = input_in(g, {3}, DType::kI32); self(g, c); }, shape, {"attention_fused: lengths must be (2) i32; got (3) i32"});
-  refused([&](Graph& g, AttentionConfig& c) {
-    c.mask = MaskKind::kExplicit;
-    c.allowed = input_in(g, {2, 5, 4}, DType::kU8);
-    cross(g, c);
-  }, shape, {"attention: allowed must be (2, 4, 5) u8; got (2, 5, 4) u8"});
-  refused([&](Graph& g, AttentionConfig& c) { c.mask = MaskKind::kExplicit; cross(g, c); }, argument, {"attention: allowed must be given with an explicit mask", "got none"});
-  refused([&](Graph& g, AttentionConfig& c) { c.allowed = input_in(g, {2, 4, 5}, DType::kU8); cross(g, c); }, argument, {"got it with another"});
-  refused([&](Graph& g, AttentionConfig& c) {
-    c.mask = MaskKind::kCausal;
-    c.open_lengths = input_in(g, {2}, DType::kI32);
-    self(g, c);
-  }, argument, {"attention_fused: open_lengths must come with an open first row alone"});
-  refused([&](Graph& g, AttentionConfig& c) {
-    const Value q = value_in(g, {2, 4, 6}), k = value_in(g, {2, 5, 4});
-    attention(g, q, k, k, c);
-  }, shape, {"attention: k and v must be (B, S, C) for q (2, 4, 6) f32", "got (2, 5, 4) f32"});
+  refused(
+      [&](Graph& g, AttentionConfig& c) {
+        attention_fused(g, value_in(g, {2, 4, 10}), c);
+      },
+      shape, {"attention_fused: qkv must be (B, T, 3 C); got (2, 4, 10) f32"});
+  refused(
+      [&](Graph& g, AttentionConfig& c) {
+        c.heads = 3;
+        self(g, c);
+      },
+      shape, {"attention_fused: width must be a multiple of heads = 3; got 4"});
+  refused(
+      [&](Graph& g, AttentionConfig& c) {
+        c.mask = MaskKind::kCausal;
+        cross(g, c);
+      },
+      shape, {"attention: a causal mask must have as many queries as keys; got T=4 S=5"});
+  refused(
+      [&](Graph& g, AttentionConfig& c) {
+        c.lengths = input_in(g, {3}, DType::kI32);
+        self(g, c);
+      },
+      shape, {"attention_fused: lengths must be (2) i32; got (3) i32"});
+  refused(
+      [&](Graph& g, AttentionConfig& c) {
+        c.mask = MaskKind::kExplicit;
+        c.allowed = input_in(g, {2, 5, 4}, DType::kU8);
+        cross(g, c);
+      },
+      shape, {"attention: allowed must be (2, 4, 5) u8; got (2, 5, 4) u8"});
+  refused(
+      [&](Graph& g, AttentionConfig& c) {
+        c.mask = MaskKind::kExplicit;
+        cross(g, c);
+      },
+      argument, {"attention: allowed must be given with an explicit mask", "got none"});
+  refused(
+      [&](Graph& g, AttentionConfig& c) {
+        c.allowed = input_in(g, {2, 4, 5}, DType::kU8);
+        cross(g, c);
+      },
+      argument, {"got it with another"});
+  refused(
+      [&](Graph& g, AttentionConfig& c) {
+        c.mask = MaskKind::kCausal;
+        c.open_lengths = input_in(g, {2}, DType::kI32);
+        self(g, c);
+      },
+      argument, {"attention_fused: open_lengths must come with an open first row alone"});
+  refused(
+      [&](Graph& g, AttentionConfig& c) {
+        const Value q = value_in(g, {2, 4, 6}), k = value_in(g, {2, 5, 4});
+        attention(g, q, k, k, c);
+      },
+      shape, {"attention: k and v must be (B, S, C) for q (2, 4, 6) f32", "got (2, 5, 4) f32"});
 }
 
 }  // namespace

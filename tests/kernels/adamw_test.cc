@@ -23,7 +23,8 @@ struct Buffers {
 };
 
 Buffers random_buffers(int64_t n) {
-  Buffers b{random_tensor(kF32, {n}, 1), random_tensor(kF32, {n}, 2), random_tensor(kF32, {n}, 3), random_tensor(kF32, {n}, 4)};
+  Buffers b{random_tensor(kF32, {n}, 1), random_tensor(kF32, {n}, 2), random_tensor(kF32, {n}, 3),
+            random_tensor(kF32, {n}, 4)};
   for (int64_t i = 0; i < n; ++i) b.v.view().data<float>()[i] *= b.v.view().data<float>()[i];
   return b;
 }
@@ -56,9 +57,11 @@ TEST(Adamw, OneStepAgreesWithTheReference) {
         const double denominator = std::sqrt(v[i]) / correction + eps;
         const double update = size * want.m[i] / denominator;
         ASSERT_LE(std::abs(got[i] - want.param[i]),
-                  kUnit * (4 * std::abs(want.param[i]) + 12 * std::abs(update) + size * 24 / denominator)) << i;
+                  kUnit * (4 * std::abs(want.param[i]) + 12 * std::abs(update) + size * 24 / denominator))
+            << i;
       }
-      EXPECT_TRUE(b.master.canaries_intact() && b.m.canaries_intact() && b.v.canaries_intact() && b.grad.canaries_intact());
+      EXPECT_TRUE(b.master.canaries_intact() && b.m.canaries_intact() && b.v.canaries_intact() &&
+                  b.grad.canaries_intact());
     }
 }
 
@@ -91,7 +94,8 @@ TEST(Adamw, Goldens) {
       const double m_error = 4 * kUnit * std::min(steps, 1 / (1 - step.beta1)) * largest_gradient;
       EXPECT_TRUE(all_close(m, golden.values(after + ".m"), {m_error, kUnit}));
       EXPECT_TRUE(all_close(v, golden.values(after + ".v"), {0, 5 * kUnit * steps}));
-      EXPECT_TRUE(all_close(master, golden.values(after + ".param"), {steps * largest_lr * 200 * kUnit, 3 * steps * kUnit}));
+      EXPECT_TRUE(
+          all_close(master, golden.values(after + ".param"), {steps * largest_lr * 200 * kUnit, 3 * steps * kUnit}));
     }
   }
 }
@@ -115,8 +119,10 @@ TEST(Adamw, DerivativesOfTheReferenceAreThoseOfTheFormula) {
     return state.param;
   };
   const std::vector<Dual> p(param.begin(), param.end()), g(grad.begin(), grad.end());
-  EXPECT_TRUE(gradient_agrees(want_param, [&](const auto& x) { return update(x, g); }, param, cotangent));
-  EXPECT_TRUE(gradient_agrees(want_grad, [&](const auto& x) { return update(p, x); }, grad, cotangent));
+  EXPECT_TRUE(gradient_agrees(
+      want_param, [&](const auto& x) { return update(x, g); }, param, cotangent));
+  EXPECT_TRUE(gradient_agrees(
+      want_grad, [&](const auto& x) { return update(p, x); }, grad, cotangent));
 }
 
 TEST(Adamw, WorkingCopyIsTheRoundedMaster) {
@@ -145,12 +151,18 @@ TEST(Adamw, SameBitsForAnyNumberOfThreadsAndInstructionSet) {
     Buffers a = random_buffers(1003), b = random_buffers(1003);
     OwnedTensor first(dtype, {1003}), second(dtype, {1003});
     const auto block = [&](const Buffers& x, const OwnedTensor& working) {
-      return cpu::AdamwBlock{x.master.view().data<float>(), x.m.view().data<float>(), x.v.view().data<float>(),
-                             x.grad.view().data<float>(), working.view().raw(), dtype, 1003};
+      return cpu::AdamwBlock{x.master.view().data<float>(),
+                             x.m.view().data<float>(),
+                             x.v.view().data<float>(),
+                             x.grad.view().data<float>(),
+                             working.view().raw(),
+                             dtype,
+                             1003};
     };
     cpu::adamw_loop_baseline(factors, block(a, first));
     cpu::adamw_loop_avx512(factors, block(b, second));
-    EXPECT_TRUE(same_bits(a.master, b.master) && same_bits(a.m, b.m) && same_bits(a.v, b.v) && same_bits(first, second));
+    EXPECT_TRUE(same_bits(a.master, b.master) && same_bits(a.m, b.m) && same_bits(a.v, b.v) &&
+                same_bits(first, second));
   }
 }
 
@@ -180,24 +192,33 @@ TEST(Adamw, Errors) {
   const auto call = [&](Tensor p, Tensor m, Tensor v, Tensor g, Tensor w) {
     return [=] { adamw(c, AdamwStep{}, p, m, v, g, w); };
   };
-  EXPECT_TRUE(throws_error(call(OwnedTensor(kF32, {2, 2}), x, x, x, {}), shape, {"adamw: master must be (n) f32; got (2, 2) f32"}));
+  EXPECT_TRUE(throws_error(call(OwnedTensor(kF32, {2, 2}), x, x, x, {}), shape,
+                           {"adamw: master must be (n) f32; got (2, 2) f32"}));
   EXPECT_TRUE(throws_error(call(x, wrong, x, x, {}), shape, {"adamw: m must be (4) f32; got (5) f32"}));
   EXPECT_TRUE(throws_error(call(x, x, wrong, x, {}), shape, {"adamw: v must be (4) f32; got (5) f32"}));
-  EXPECT_TRUE(throws_error(call(x, x, x, OwnedTensor(DType::kBF16, {4}), {}), shape, {"adamw: grad must be (4) f32; got (4) bf16"}));
+  EXPECT_TRUE(throws_error(call(x, x, x, OwnedTensor(DType::kBF16, {4}), {}), shape,
+                           {"adamw: grad must be (4) f32; got (4) bf16"}));
   EXPECT_TRUE(throws_error(call(x, x, x, Tensor(), {}), shape, {"adamw: grad must be (4) f32; got none"}));
-  EXPECT_TRUE(throws_error(call(x, x, x, x, wrong), shape, {"adamw: working must be (4) f32, bf16 or f16; got (5) f32"}));
+  EXPECT_TRUE(
+      throws_error(call(x, x, x, x, wrong), shape, {"adamw: working must be (4) f32, bf16 or f16; got (5) f32"}));
   const auto with = [&](auto change) {
     AdamwStep step;
     change(step);
     return [=, &c, &x] { adamw(c, step, x, x, x, x, Tensor()); };
   };
   EXPECT_TRUE(throws_error(with([](AdamwStep& s) { s.step = 0; }), argument, {"adamw: step must count from 1; got 0"}));
-  EXPECT_TRUE(throws_error(with([](AdamwStep& s) { s.beta1 = 1; }), argument, {"adamw: beta1 must lie in [0, 1); got 1"}));
-  EXPECT_TRUE(throws_error(with([](AdamwStep& s) { s.beta2 = -0.5; }), argument, {"adamw: beta2 must lie in [0, 1); got -0.5"}));
-  EXPECT_TRUE(throws_error(with([](AdamwStep& s) { s.eps = NAN; }), argument, {"adamw: eps must not be negative; got nan"}));
-  EXPECT_TRUE(throws_error(with([](AdamwStep& s) { s.lr = INFINITY; }), argument, {"adamw: lr must be finite; got inf"}));
-  EXPECT_TRUE(throws_error(with([](AdamwStep& s) { s.weight_decay = NAN; }), argument, {"adamw: weight_decay must be finite"}));
-  EXPECT_TRUE(throws_error(with([](AdamwStep& s) { s.grad_scale = NAN; }), argument, {"adamw: grad_scale must be finite"}));
+  EXPECT_TRUE(
+      throws_error(with([](AdamwStep& s) { s.beta1 = 1; }), argument, {"adamw: beta1 must lie in [0, 1); got 1"}));
+  EXPECT_TRUE(throws_error(with([](AdamwStep& s) { s.beta2 = -0.5; }), argument,
+                           {"adamw: beta2 must lie in [0, 1); got -0.5"}));
+  EXPECT_TRUE(
+      throws_error(with([](AdamwStep& s) { s.eps = NAN; }), argument, {"adamw: eps must not be negative; got nan"}));
+  EXPECT_TRUE(
+      throws_error(with([](AdamwStep& s) { s.lr = INFINITY; }), argument, {"adamw: lr must be finite; got inf"}));
+  EXPECT_TRUE(
+      throws_error(with([](AdamwStep& s) { s.weight_decay = NAN; }), argument, {"adamw: weight_decay must be finite"}));
+  EXPECT_TRUE(
+      throws_error(with([](AdamwStep& s) { s.grad_scale = NAN; }), argument, {"adamw: grad_scale must be finite"}));
 }
 
 }  // namespace

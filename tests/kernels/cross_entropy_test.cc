@@ -37,7 +37,8 @@ Problem random_problem(DType dtype, int64_t rows, int64_t classes, float smoothi
   p.smoothing = smoothing;
   Random random(3, RandomPurpose::kSynthetic);
   for (int64_t r = 0; r < rows; ++r)
-    p.label_values.push_back(r % 5 == 3 ? -100 : static_cast<int32_t>(random.next_below(static_cast<uint64_t>(classes))));
+    p.label_values.push_back(r % 5 == 3 ? -100
+                                        : static_cast<int32_t>(random.next_below(static_cast<uint64_t>(classes))));
   p.labels = label_tensor(p.label_values);
   return p;
 }
@@ -87,9 +88,9 @@ TEST(CrossEntropy, AgreesWithTheReference) {
         const Problem p = random_problem(dtype, classes > 1000 ? 4 : 11, classes, smoothing);
         const auto want = reference::cross_entropy(values_of(p.logits), p.label_values, static_cast<size_t>(classes),
                                                    static_cast<double>(smoothing));
-        const auto gradient = reference::cross_entropy_gradient(values_of(p.logits), p.label_values,
-                                                                static_cast<size_t>(classes),
-                                                                static_cast<double>(smoothing), values_of(p.weights));
+        const auto gradient =
+            reference::cross_entropy_gradient(values_of(p.logits), p.label_values, static_cast<size_t>(classes),
+                                              static_cast<double>(smoothing), values_of(p.weights));
         for (DType out : {kF32, kBF16}) {
           const Result r = run(p, out);
           EXPECT_TRUE(all_close(r.loss, want, loss_tolerance(p))) << "V=" << classes;
@@ -103,9 +104,9 @@ TEST(CrossEntropy, GradientFormulaAgreesWithDuals) {
   const auto logits = values_of(random_tensor(DType::kF64, {3, 5}, 1, 2.0));
   const auto weights = values_of(random_tensor(DType::kF64, {3}, 2));
   for (double smoothing : {0.0, 0.2})
-    EXPECT_TRUE(gradient_agrees(reference::cross_entropy_gradient(logits, labels, 5, smoothing, weights),
-                                [&](const auto& x) { return reference::cross_entropy(x, labels, 5, smoothing); },
-                                logits, weights));
+    EXPECT_TRUE(gradient_agrees(
+        reference::cross_entropy_gradient(logits, labels, 5, smoothing, weights),
+        [&](const auto& x) { return reference::cross_entropy(x, labels, 5, smoothing); }, logits, weights));
 }
 
 /// One golden case: token losses, sums per sample and both published reductions.
@@ -185,7 +186,8 @@ TEST(CrossEntropy, SameBitsForAnyNumberOfThreads) {
     const Result one = run(p, kBF16, 1);
     for (int threads : {2, 3}) {
       const Result many = run(p, kBF16, threads);
-      EXPECT_TRUE(same_bits(many.loss, one.loss) && same_bits(many.lse, one.lse) && same_bits(many.dlogits, one.dlogits));
+      EXPECT_TRUE(same_bits(many.loss, one.loss) && same_bits(many.lse, one.lse) &&
+                  same_bits(many.dlogits, one.dlogits));
     }
   }
 }
@@ -214,8 +216,10 @@ TEST(CrossEntropy, BothBuildsAgree) {
       EXPECT_NEAR(a.centered_sum, b.centered_sum, relative * static_cast<double>(std::abs(a.centered_sum)));
       for (DType out : {kF32, kBF16}) {
         OwnedTensor first(out, {n}), second(out, {n});
-        cpu::kCrossEntropyLoopsBaseline.gradient(dtype, logits.view().raw(), 4.0f, 0.5f, 0.01f, out, first.view().raw(), n);
-        cpu::kCrossEntropyLoopsAvx512.gradient(dtype, logits.view().raw(), 4.0f, 0.5f, 0.01f, out, second.view().raw(), n);
+        cpu::kCrossEntropyLoopsBaseline.gradient(dtype, logits.view().raw(), 4.0f, 0.5f, 0.01f, out, first.view().raw(),
+                                                 n);
+        cpu::kCrossEntropyLoopsAvx512.gradient(dtype, logits.view().raw(), 4.0f, 0.5f, 0.01f, out, second.view().raw(),
+                                               n);
         // exp within 2 units of each other's place; values up to e^8.
         EXPECT_TRUE(all_close(second, values_of(first), {3000 * 8 * kUnit, out == kBF16 ? 0x1p-7 : 8 * kUnit}));
       }
@@ -246,7 +250,8 @@ TEST(CrossEntropy, NanReachesLossAndGradient) {
 TEST(CrossEntropy, EmptySizes) {
   OwnedTensor none(kF32, {0}), loss = make_tensor(DType::kF64, {1}, {7});
   cross_entropy_forward(cpu_context(), OwnedTensor(kF32, {0, 5}), label_tensor({}), 0.1f, none, none);
-  cross_entropy_backward(cpu_context(), OwnedTensor(kF32, {0, 5}), label_tensor({}), none, none, 0.1f, OwnedTensor(kF32, {0, 5}));
+  cross_entropy_backward(cpu_context(), OwnedTensor(kF32, {0, 5}), label_tensor({}), none, none, 0.1f,
+                         OwnedTensor(kF32, {0, 5}));
   weighted_sum(cpu_context(), none, none, loss);
   EXPECT_TRUE(all_close(loss, {0}, {}));
   OwnedTensor one = filled_tensor(kF32, {1}, 0xff);
@@ -267,20 +272,28 @@ TEST(CrossEntropy, Errors) {
   EXPECT_TRUE(throws_error(forward(logits, label_tensor({0, 0, -1}), 0, row, row), argument, {"got -1 at row 2"}));
   EXPECT_TRUE(throws_error(forward(logits, labels, 1.0f, row, row), argument, {"smoothing must lie in [0, 1); got 1"}));
   EXPECT_TRUE(throws_error(forward(logits, labels, NAN, row, row), argument, {"got nan"}));
-  EXPECT_TRUE(throws_error(forward(OwnedTensor(DType::kF16, {3, 4}), labels, 0, row, row), shape, {"logits must be (R, V) f32 or bf16; got (3, 4) f16"}));
-  EXPECT_TRUE(throws_error(forward(logits, OwnedTensor(DType::kI64, {3}), 0, row, row), shape, {"labels must be (3) i32; got (3) i64"}));
+  EXPECT_TRUE(throws_error(forward(OwnedTensor(DType::kF16, {3, 4}), labels, 0, row, row), shape,
+                           {"logits must be (R, V) f32 or bf16; got (3, 4) f16"}));
+  EXPECT_TRUE(throws_error(forward(logits, OwnedTensor(DType::kI64, {3}), 0, row, row), shape,
+                           {"labels must be (3) i32; got (3) i64"}));
   EXPECT_TRUE(throws_error(forward(logits, labels, 0, Tensor(), row), shape, {"row_loss must be (3) f32; got none"}));
-  EXPECT_TRUE(throws_error(forward(logits, labels, 0, row, OwnedTensor(kF32, {2})), shape, {"lse must be (3) f32; got (2) f32"}));
+  EXPECT_TRUE(throws_error(forward(logits, labels, 0, row, OwnedTensor(kF32, {2})), shape,
+                           {"lse must be (3) f32; got (2) f32"}));
   const auto backward = [&](Tensor x, Tensor l, Tensor lse, Tensor w, Tensor d) {
     return [=] { cross_entropy_backward(c, x, l, lse, w, 0, d); };
   };
-  EXPECT_TRUE(throws_error(backward(logits, label_tensor({0, 9, 0}), row, row, logits), argument, {"cross_entropy_backward: labels", "got 9 at row 1"}));
+  EXPECT_TRUE(throws_error(backward(logits, label_tensor({0, 9, 0}), row, row, logits), argument,
+                           {"cross_entropy_backward: labels", "got 9 at row 1"}));
   EXPECT_TRUE(throws_error(backward(logits, labels, Tensor(), row, logits), shape, {"lse must be (3) f32; got none"}));
-  EXPECT_TRUE(throws_error(backward(logits, labels, row, OwnedTensor(kBF16, {3}), logits), shape, {"row_weight must be (3) f32; got (3) bf16"}));
-  EXPECT_TRUE(throws_error(backward(logits, labels, row, row, OwnedTensor(kF32, {3, 5})), shape, {"dlogits must be (3, 4)"}));
+  EXPECT_TRUE(throws_error(backward(logits, labels, row, OwnedTensor(kBF16, {3}), logits), shape,
+                           {"row_weight must be (3) f32; got (3) bf16"}));
+  EXPECT_TRUE(
+      throws_error(backward(logits, labels, row, row, OwnedTensor(kF32, {3, 5})), shape, {"dlogits must be (3, 4)"}));
   const Tensor other(logits.view().raw(), kBF16, {3, 4});
-  EXPECT_TRUE(throws_error(backward(logits, labels, row, row, other), shape, {"dlogits in place of logits must be f32; got bf16"}));
-  EXPECT_TRUE(throws_error([&] { weighted_sum(c, row, row, row); }, shape, {"weighted_sum: loss must be (1) f64; got (3) f32"}));
+  EXPECT_TRUE(throws_error(backward(logits, labels, row, row, other), shape,
+                           {"dlogits in place of logits must be f32; got bf16"}));
+  EXPECT_TRUE(throws_error([&] { weighted_sum(c, row, row, row); }, shape,
+                           {"weighted_sum: loss must be (1) f64; got (3) f32"}));
   EXPECT_TRUE(throws_error([&] { weighted_sum(c, row, OwnedTensor(kF32, {4}), OwnedTensor(DType::kF64, {1})); }, shape,
                            {"weighted_sum: row_weight must be (3) f32; got (4) f32"}));
 }

@@ -87,13 +87,14 @@ TEST(Dropout, ForwardAndBackwardUseTheSameMask) {
 TEST(Dropout, GradientFormulaAgreesWithDuals) {
   const auto factors = batch_factors(3, 1, {4}, 6, 0.3f, 20);
   const auto x = values_of(random_tensor(DType::kF64, {20}, 1)), dout = values_of(random_tensor(DType::kF64, {20}, 2));
-  EXPECT_TRUE(gradient_agrees(reference::dropout(dout, factors),
-                              [&](const auto& v) { return reference::dropout(v, factors); }, x, dout));
+  EXPECT_TRUE(gradient_agrees(
+      reference::dropout(dout, factors), [&](const auto& v) { return reference::dropout(v, factors); }, x, dout));
 }
 
 TEST(Dropout, MaskOfASampleDependsOnItsAddressAlone) {
   const int64_t n = 5003;
-  const auto mask = [&](uint64_t seed, uint32_t epoch, const std::vector<int64_t>& samples, uint32_t layer, int threads) {
+  const auto mask = [&](uint64_t seed, uint32_t epoch, const std::vector<int64_t>& samples, uint32_t layer,
+                        int threads) {
     const Shape shape{static_cast<int64_t>(samples.size()), n};
     OwnedTensor out(kF32, shape);
     dropout(cpu_context(threads), ones(kF32, shape), address_of(seed, epoch, samples), layer, 0.5f, out,
@@ -103,7 +104,8 @@ TEST(Dropout, MaskOfASampleDependsOnItsAddressAlone) {
   const auto alone = mask(1, 0, {17}, 2, 1);
   const auto among = mask(1, 0, {3, 17, 99, 17}, 2, 3);
   const auto at_row = [&](size_t row) {
-    return std::vector<double>(among.begin() + static_cast<int64_t>(row) * n, among.begin() + static_cast<int64_t>(row + 1) * n);
+    return std::vector<double>(among.begin() + static_cast<int64_t>(row) * n,
+                               among.begin() + static_cast<int64_t>(row + 1) * n);
   };
   EXPECT_EQ(at_row(1), alone);
   EXPECT_EQ(at_row(3), alone);
@@ -121,7 +123,8 @@ TEST(Dropout, KeepsTheStatedShare) {
     double kept = 0;
     for (double value : values_of(out)) kept += value != 0;
     const double draws = 2.0 * static_cast<double>(n), keep = 1.0 - static_cast<double>(p);
-    EXPECT_LE(std::abs(kept - draws * keep), 5 * std::sqrt(draws * keep * (1 - keep))) << p;  // five standard deviations
+    EXPECT_LE(std::abs(kept - draws * keep), 5 * std::sqrt(draws * keep * (1 - keep)))
+        << p;  // five standard deviations
   }
 }
 
@@ -152,7 +155,8 @@ TEST(Dropout, InPlaceEmptyAndNan) {
   dropout(cpu_context(), x, address, 6, 0.3f, x, GradMode::kOverwrite);
   EXPECT_TRUE(same_bits(x, out));
   dropout(cpu_context(), OwnedTensor(kF32, {2, 0}), address, 6, 0.3f, OwnedTensor(kF32, {2, 0}), GradMode::kAdd);
-  dropout(cpu_context(), OwnedTensor(kF32, {0, 4}), address_of(3, 1, {}), 6, 0.3f, OwnedTensor(kF32, {0, 4}), GradMode::kAdd);
+  dropout(cpu_context(), OwnedTensor(kF32, {0, 4}), address_of(3, 1, {}), 6, 0.3f, OwnedTensor(kF32, {0, 4}),
+          GradMode::kAdd);
   OwnedTensor nans = make_tensor(kF32, {2, 50}, std::vector<double>(100, NAN));
   dropout(cpu_context(), nans, address, 6, 0.5f, nans, GradMode::kOverwrite);
   for (double value : values_of(nans)) EXPECT_TRUE(std::isnan(value));
@@ -169,9 +173,12 @@ TEST(Dropout, Errors) {
   EXPECT_TRUE(throws_error(call(x, address, 1.0f, x), argument, {"dropout: p must lie in [0, 1); got 1"}));
   EXPECT_TRUE(throws_error(call(x, address, -0.5f, x), argument, {"got -0.5"}));
   EXPECT_TRUE(throws_error(call(x, address, NAN, x), argument, {"got nan"}));
-  EXPECT_TRUE(throws_error(call(x, address_of(1, 0, {0}), 0.5f, x), shape, {"dropout: address must be (4) i64; got (3) i64"}));
-  EXPECT_TRUE(throws_error(call(x, address, 0.5f, OwnedTensor(kBF16, {2, 3})), shape, {"dropout: out must be (2, 3) f32; got (2, 3) bf16"}));
-  EXPECT_TRUE(throws_error(call(OwnedTensor(kF32, {}), address, 0.5f, x), shape, {"dropout: x must have a batch axis; got () f32"}));
+  EXPECT_TRUE(
+      throws_error(call(x, address_of(1, 0, {0}), 0.5f, x), shape, {"dropout: address must be (4) i64; got (3) i64"}));
+  EXPECT_TRUE(throws_error(call(x, address, 0.5f, OwnedTensor(kBF16, {2, 3})), shape,
+                           {"dropout: out must be (2, 3) f32; got (2, 3) bf16"}));
+  EXPECT_TRUE(throws_error(call(OwnedTensor(kF32, {}), address, 0.5f, x), shape,
+                           {"dropout: x must have a batch axis; got () f32"}));
   address.view().data<int64_t>()[1] = -1;
   EXPECT_TRUE(throws_error(call(x, address, 0.5f, x), argument, {"dropout: epoch must fit 32 bits; got -1"}));
 }

@@ -43,8 +43,9 @@ TEST(Embedding, GradientFormulaAgreesWithDuals) {
   const std::vector<int32_t> ids{2, 0, 2, 1, 2};
   const std::vector<double> table = values_of(random_tensor(DType::kF64, {4, 3}, 1));
   const std::vector<double> dout = values_of(random_tensor(DType::kF64, {5, 3}, 2));
-  EXPECT_TRUE(gradient_agrees(reference::embedding_gradient(ids, dout, std::vector<double>(12), 3),
-                              [&](const auto& x) { return reference::embedding(ids, x, 3); }, table, dout));
+  EXPECT_TRUE(gradient_agrees(
+      reference::embedding_gradient(ids, dout, std::vector<double>(12), 3),
+      [&](const auto& x) { return reference::embedding(ids, x, 3); }, table, dout));
 }
 
 TEST(Embedding, BackwardAddsRepeatedIds) {
@@ -105,16 +106,19 @@ TEST(Embedding, Errors) {
   EXPECT_TRUE(throws_error(call(ids_tensor({0, 0, -1}), table, out), argument, {"got -1 at row 2"}));
   EXPECT_TRUE(throws_error(call(OwnedTensor(DType::kI64, {3}), table, out), shape,
                            {"embedding_forward: ids must be (R) i32; got (3) i64"}));
-  EXPECT_TRUE(throws_error(call(ids, OwnedTensor(DType::kF32, {5}), out), shape, {"table must be (V, C)", "got (5) f32"}));
+  EXPECT_TRUE(
+      throws_error(call(ids, OwnedTensor(DType::kF32, {5}), out), shape, {"table must be (V, C)", "got (5) f32"}));
   EXPECT_TRUE(throws_error(call(ids, table, OwnedTensor(DType::kF16, {3, 3})), shape,
                            {"out must be (3, 3) f32 or bf16; got (3, 3) f16"}));
   EXPECT_TRUE(throws_error(call(ids, table, Tensor()), shape, {"out must be (3, 3) f32 or bf16; got none"}));
   const auto back = [&](Tensor i, Tensor d, Tensor t) {
     return [=] { embedding_backward(c, i, d, t, GradMode::kAdd); };
   };
-  EXPECT_TRUE(throws_error(back(ids_tensor({0, 9, 0}), out, table), argument, {"embedding_backward: ids", "got 9 at row 1"}));
+  EXPECT_TRUE(
+      throws_error(back(ids_tensor({0, 9, 0}), out, table), argument, {"embedding_backward: ids", "got 9 at row 1"}));
   EXPECT_TRUE(throws_error(back(ids, out, OwnedTensor(DType::kBF16, {5, 3})), shape, {"dtable must be (V, C) f32"}));
-  EXPECT_TRUE(throws_error(back(ids, OwnedTensor(DType::kF32, {2, 3}), table), shape, {"dout must be (3, 3)", "got (2, 3)"}));
+  EXPECT_TRUE(
+      throws_error(back(ids, OwnedTensor(DType::kF32, {2, 3}), table), shape, {"dout must be (3, 3)", "got (2, 3)"}));
   Context cuda = c;
   cuda.device = Device::cuda(1);
   EXPECT_TRUE(throws_error([&] { embedding_forward(cuda, ids, table, out); }, shape,

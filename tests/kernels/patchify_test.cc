@@ -21,7 +21,7 @@ Shape patch_shape(const reference::ImageSize& s) {
           static_cast<int64_t>(s.channels * s.patch * s.patch)};
 }
 
-constexpr reference::ImageSize kSizes[] = {{1, 1, 1, 1, 1},   {2, 3, 4, 6, 2},    {3, 3, 21, 14, 7},
+constexpr reference::ImageSize kSizes[] = {{1, 1, 1, 1, 1},    {2, 3, 4, 6, 2},    {3, 3, 21, 14, 7},
                                            {2, 5, 32, 16, 16}, {1, 2, 51, 34, 17}, {2, 1, 3, 5, 1}};
 
 TEST(Patchify, TinyByHand) {
@@ -37,7 +37,8 @@ TEST(Patchify, ForwardAndBackwardMoveEveryPixel) {
       const auto images = random_tensor(DType::kF32, image_shape(size), 1);
       auto patches = filled_tensor(dtype, patch_shape(size), 0xff);
       patchify_forward(cpu_context(2), images, static_cast<int64_t>(size.patch), patches);
-      EXPECT_TRUE(same_bits(patches, make_tensor(dtype, patch_shape(size), reference::patchify(values_of(images), size))));
+      EXPECT_TRUE(
+          same_bits(patches, make_tensor(dtype, patch_shape(size), reference::patchify(values_of(images), size))));
       EXPECT_TRUE(patches.canaries_intact());
 
       const auto dpatches = random_tensor(dtype, patch_shape(size), 2);
@@ -56,8 +57,9 @@ TEST(Patchify, GradientFormulaAgreesWithDuals) {
   const reference::ImageSize size{1, 2, 4, 6, 2};
   const auto images = values_of(random_tensor(DType::kF64, image_shape(size), 1));
   const auto cotangent = values_of(random_tensor(DType::kF64, patch_shape(size), 2));
-  EXPECT_TRUE(gradient_agrees(reference::patchify_gradient(cotangent, size),
-                              [&](const auto& x) { return reference::patchify(x, size); }, images, cotangent));
+  EXPECT_TRUE(gradient_agrees(
+      reference::patchify_gradient(cotangent, size), [&](const auto& x) { return reference::patchify(x, size); },
+      images, cotangent));
 }
 
 TEST(Patchify, SameBitsForAnyNumberOfThreads) {

@@ -14,7 +14,9 @@ using namespace permafrost::testing;
 constexpr DType kF32 = DType::kF32, kBF16 = DType::kBF16;
 
 /// Room for what scale_backward asks for, filled with 0xff bytes.
-OwnedTensor workspace_for(int64_t elements) { return filled_tensor(DType::kU8, {scale_workspace_bytes(elements)}, 0xff); }
+OwnedTensor workspace_for(int64_t elements) {
+  return filled_tensor(DType::kU8, {scale_workspace_bytes(elements)}, 0xff);
+}
 
 TEST(Scale, ForwardAndBackward) {
   for (DType dtype : {kF32, kBF16})
@@ -40,25 +42,28 @@ TEST(Scale, ForwardAndBackward) {
         EXPECT_TRUE(all_close(dx, want_dx, {2 * 0x1p-24 * 8, unit}));  // |values| < 8, two f32 roundings before storing
         // f64 sums rounded to f32, then at most one f32 addition.
         EXPECT_TRUE(all_close(dscale, {want}, {0x1p-24 * 2 * (std::abs(want) + 5), 0}));
-        EXPECT_TRUE(y.canaries_intact() && dx.canaries_intact() && dscale.canaries_intact() && workspace.canaries_intact());
+        EXPECT_TRUE(y.canaries_intact() && dx.canaries_intact() && dscale.canaries_intact() &&
+                    workspace.canaries_intact());
       }
 }
 
 TEST(Scale, GradientFormulasAgreeWithDuals) {
   const auto x = values_of(random_tensor(DType::kF64, {7}, 1)), dy = values_of(random_tensor(DType::kF64, {7}, 2));
   const std::vector<double> factor{0.6};
-  EXPECT_TRUE(gradient_agrees({reference::scale_gradient(x, dy)},
-                              [&](const auto& s) {
-                                using S = typename std::decay_t<decltype(s)>::value_type;
-                                return reference::scale(std::vector<S>(x.begin(), x.end()), s[0]);
-                              },
-                              factor, dy));
-  EXPECT_TRUE(gradient_agrees(reference::scale(dy, 0.6),
-                              [&](const auto& v) {
-                                using S = typename std::decay_t<decltype(v)>::value_type;
-                                return reference::scale(v, S(0.6));
-                              },
-                              x, dy));
+  EXPECT_TRUE(gradient_agrees(
+      {reference::scale_gradient(x, dy)},
+      [&](const auto& s) {
+        using S = typename std::decay_t<decltype(s)>::value_type;
+        return reference::scale(std::vector<S>(x.begin(), x.end()), s[0]);
+      },
+      factor, dy));
+  EXPECT_TRUE(gradient_agrees(
+      reference::scale(dy, 0.6),
+      [&](const auto& v) {
+        using S = typename std::decay_t<decltype(v)>::value_type;
+        return reference::scale(v, S(0.6));
+      },
+      x, dy));
 }
 
 TEST(Scale, EachGradientAlone) {
@@ -89,13 +94,27 @@ TEST(Scale, Errors) {
   const Context c = cpu_context();
   const OwnedTensor x(kF32, {20000}), factor(kF32, {1}), dscale(kF32, {1});
   const auto shape = ErrorKind::kShapeMismatch;
-  EXPECT_TRUE(throws_error([&] { scale_forward(c, x, x, x); }, shape, {"scale_forward: scale must be (1) f32; got (20000) f32"}));
-  EXPECT_TRUE(throws_error([&] { scale_forward(c, x, factor, factor); }, shape, {"scale_forward: out must be (20000) f32; got (1) f32"}));
-  EXPECT_TRUE(throws_error([&] { scale_forward(c, Tensor(), factor, x); }, shape, {"scale_forward: x must be", "got none"}));
-  EXPECT_TRUE(throws_error([&] { scale_backward(c, {x, x, factor, Tensor(), dscale}, OwnedTensor(DType::kU8, {8})); }, shape,
-                           {"scale_backward: workspace must have 16 bytes; got 8"}));
-  EXPECT_TRUE(throws_error([&] { scale_backward(c, {x, factor, factor, Tensor(), dscale}, Tensor()); }, shape, {"scale_backward: x must be (20000)"}));
-  EXPECT_TRUE(throws_error([&] { scale_backward(c, {x, x, factor, dscale, Tensor()}, Tensor()); }, shape, {"scale_backward: dx must be (20000) f32"}));
+  EXPECT_TRUE(throws_error([&] { scale_forward(c, x, x, x); }, shape,
+                           {"scale_forward: scale must be (1) f32; got (20000) f32"}));
+  EXPECT_TRUE(throws_error([&] { scale_forward(c, x, factor, factor); }, shape,
+                           {"scale_forward: out must be (20000) f32; got (1) f32"}));
+  EXPECT_TRUE(
+      throws_error([&] { scale_forward(c, Tensor(), factor, x); }, shape, {"scale_forward: x must be", "got none"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        scale_backward(c, {x, x, factor, Tensor(), dscale}, OwnedTensor(DType::kU8, {8}));
+      },
+      shape, {"scale_backward: workspace must have 16 bytes; got 8"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        scale_backward(c, {x, factor, factor, Tensor(), dscale}, Tensor());
+      },
+      shape, {"scale_backward: x must be (20000)"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        scale_backward(c, {x, x, factor, dscale, Tensor()}, Tensor());
+      },
+      shape, {"scale_backward: dx must be (20000) f32"}));
 }
 
 }  // namespace

@@ -35,8 +35,8 @@ struct Case {
 };
 
 TEST(Add, SameShapeAndBroadcast) {
-  const Case cases[] = {{{5}, {5}},          {{2, 3, 7}, {2, 3, 7}}, {{2, 3, 7}, {3, 7}},    {{2, 3, 7}, {7}},
-                        {{2, 3, 7}, {1}},    {{4, 1}, {1}},          {{3, 101, 193}, {101, 193}}, {{2, 2}, {}}};
+  const Case cases[] = {{{5}, {5}},       {{2, 3, 7}, {2, 3, 7}}, {{2, 3, 7}, {3, 7}},         {{2, 3, 7}, {7}},
+                        {{2, 3, 7}, {1}}, {{4, 1}, {1}},          {{3, 101, 193}, {101, 193}}, {{2, 2}, {}}};
   for (const Case& test : cases) {
     if (test.b == Shape{1} && !(test.a[-1] == 1)) continue;  // (1) is a trailing shape of (..., 1) alone
     for (DType dtype : kActivationDtypes)
@@ -92,7 +92,9 @@ TEST(Accumulate, UnalignedPointers) {
     EXPECT_TRUE(all_close(dst, want, one_rounding(dtype)));
     const std::vector<double> after = values_of(memory);
     for (size_t i = 0; i < 60; ++i)
-      if (i < 33 || i >= 54) { EXPECT_EQ(after[i], before[i]) << i; }
+      if (i < 33 || i >= 54) {
+        EXPECT_EQ(after[i], before[i]) << i;
+      }
   }
 }
 
@@ -100,7 +102,8 @@ TEST(SumLeading, SumsInIndexOrder) {
   for (DType dtype : kActivationDtypes)
     for (DType to : {kF32, dtype})
       for (GradMode mode : kModes)
-        for (const Case& test : {Case{{5, 3, 7}, {7}}, {{5, 3, 7}, {3, 7}}, {{1, 4}, {4}}, {{9, 1000}, {1000}}, {{0, 4}, {4}}}) {
+        for (const Case& test :
+             {Case{{5, 3, 7}, {7}}, {{5, 3, 7}, {3, 7}}, {{1, 4}, {4}}, {{9, 1000}, {1000}}, {{0, 4}, {4}}}) {
           const auto src = random_tensor(dtype, test.a, 1);
           auto dst = random_tensor(to, test.b, 2);
           const auto sum = reference::sum_leading(values_of(src), count(test.b.elements()));
@@ -123,7 +126,8 @@ TEST(BroadcastLeading, RepeatsAndConverts) {
         const auto src = random_tensor(from, {5, 101}, 1);
         auto dst = filled_tensor(to, {copies, 5, 101}, 0xff);
         broadcast_leading(cpu_context(2), src, dst);
-        const auto want = make_tensor(to, {copies, 5, 101}, reference::broadcast_leading(values_of(src), count(copies)));
+        const auto want =
+            make_tensor(to, {copies, 5, 101}, reference::broadcast_leading(values_of(src), count(copies)));
         EXPECT_TRUE(same_bits(dst, want));
         EXPECT_TRUE(dst.canaries_intact());
       }
@@ -163,8 +167,9 @@ TEST(SliceTokens, ForwardAndBackward) {
 
           const auto dout = random_tensor(dtype, {4, tokens, 37}, 3);
           auto dx = random_tensor(dtype, {4, 9, 37}, 4);
-          want = by_mode(mode, dx, reference::slice_tokens_gradient(values_of(dout), 4, 9, 37, count(begin),
-                                                                    count(begin + tokens)));
+          want =
+              by_mode(mode, dx,
+                      reference::slice_tokens_gradient(values_of(dout), 4, 9, 37, count(begin), count(begin + tokens)));
           slice_tokens_backward(cpu_context(2), dout, begin, dx, mode);
           EXPECT_TRUE(all_close(dx, want, one_rounding(dtype)));
           EXPECT_TRUE(dx.canaries_intact());
@@ -198,39 +203,46 @@ TEST(OverwriteToken, ForwardAndBackward) {
 }
 
 TEST(ShapeOps, GradientFormulasAgreeWithDuals) {
-  const auto random = [](const Shape& shape, uint64_t seed) { return values_of(random_tensor(DType::kF64, shape, seed)); };
+  const auto random = [](const Shape& shape, uint64_t seed) {
+    return values_of(random_tensor(DType::kF64, shape, seed));
+  };
   const auto x = random({2, 4, 3}, 1), cotangent = random({2, 4, 3}, 2), table = random({4, 3}, 3);
-  EXPECT_TRUE(gradient_agrees(reference::sum_leading(cotangent, 12),
-                              [&](const auto& b) {
-                                using S = typename std::decay_t<decltype(b)>::value_type;
-                                return reference::add(std::vector<S>(x.begin(), x.end()), b);
-                              },
-                              table, cotangent));
-  EXPECT_TRUE(gradient_agrees(reference::sum_leading(cotangent, 12),
-                              [&](const auto& b) { return reference::broadcast_leading(b, 2); }, table, cotangent));
+  EXPECT_TRUE(gradient_agrees(
+      reference::sum_leading(cotangent, 12),
+      [&](const auto& b) {
+        using S = typename std::decay_t<decltype(b)>::value_type;
+        return reference::add(std::vector<S>(x.begin(), x.end()), b);
+      },
+      table, cotangent));
+  EXPECT_TRUE(gradient_agrees(
+      reference::sum_leading(cotangent, 12), [&](const auto& b) { return reference::broadcast_leading(b, 2); }, table,
+      cotangent));
   const auto part = random({2, 2, 3}, 4);
-  EXPECT_TRUE(gradient_agrees(reference::slice_tokens_gradient(part, 2, 4, 3, 1, 3),
-                              [&](const auto& y) { return reference::slice_tokens(y, 2, 4, 3, 1, 3); }, x, part));
-  EXPECT_TRUE(gradient_agrees(reference::slice_tokens(cotangent, 2, 4, 3, 1, 3),
-                              [&](const auto& y) {
-                                using Values = std::decay_t<decltype(y)>;
-                                return reference::concat_tokens<typename Values::value_type>(
-                                    {Values(6), y, Values(6)}, 2, {1, 2, 1}, 3);
-                              },
-                              part, cotangent));
+  EXPECT_TRUE(gradient_agrees(
+      reference::slice_tokens_gradient(part, 2, 4, 3, 1, 3),
+      [&](const auto& y) { return reference::slice_tokens(y, 2, 4, 3, 1, 3); }, x, part));
+  EXPECT_TRUE(gradient_agrees(
+      reference::slice_tokens(cotangent, 2, 4, 3, 1, 3),
+      [&](const auto& y) {
+        using Values = std::decay_t<decltype(y)>;
+        return reference::concat_tokens<typename Values::value_type>({Values(6), y, Values(6)}, 2, {1, 2, 1}, 3);
+      },
+      part, cotangent));
   const auto value = random({2, 3}, 5);
-  EXPECT_TRUE(gradient_agrees(reference::overwrite_token(cotangent, std::vector<double>(6), 2, 4, 3, 2),
-                              [&](const auto& y) {
-                                using Values = std::decay_t<decltype(y)>;
-                                return reference::overwrite_token(y, Values(value.begin(), value.end()), 2, 4, 3, 2);
-                              },
-                              x, cotangent));
-  EXPECT_TRUE(gradient_agrees(reference::slice_tokens(cotangent, 2, 4, 3, 2, 3),
-                              [&](const auto& v) {
-                                using Values = std::decay_t<decltype(v)>;
-                                return reference::overwrite_token(Values(x.begin(), x.end()), v, 2, 4, 3, 2);
-                              },
-                              value, cotangent));
+  EXPECT_TRUE(gradient_agrees(
+      reference::overwrite_token(cotangent, std::vector<double>(6), 2, 4, 3, 2),
+      [&](const auto& y) {
+        using Values = std::decay_t<decltype(y)>;
+        return reference::overwrite_token(y, Values(value.begin(), value.end()), 2, 4, 3, 2);
+      },
+      x, cotangent));
+  EXPECT_TRUE(gradient_agrees(
+      reference::slice_tokens(cotangent, 2, 4, 3, 2, 3),
+      [&](const auto& v) {
+        using Values = std::decay_t<decltype(v)>;
+        return reference::overwrite_token(Values(x.begin(), x.end()), v, 2, 4, 3, 2);
+      },
+      value, cotangent));
 }
 
 TEST(ShapeOps, SameBitsForAnyNumberOfThreads) {
@@ -247,7 +259,8 @@ TEST(ShapeOps, SameBitsForAnyNumberOfThreads) {
     accumulate(context, x, results.back(), GradMode::kAdd);
     results.push_back(random_tensor(kBF16, {7, 50, 111}, 5));
     slice_tokens(context, x, 9, results.back(), GradMode::kAdd);
-    if (first.empty()) first = std::move(results);
+    if (first.empty())
+      first = std::move(results);
     else
       for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(same_bits(results[i], first[i])) << i;
   }
@@ -287,20 +300,28 @@ TEST(ShapeOps, Errors) {
   const auto overwrite = GradMode::kOverwrite;
   EXPECT_TRUE(throws_error([&] { add_forward(c, a, wrong, a); }, shape,
                            {"add: b must have the trailing axes of a (2, 3, 4); got (2, 4) f32"}));
-  EXPECT_TRUE(throws_error([&] { add_forward(c, a, b, narrow); }, shape, {"add: out must be (2, 3, 4) f32; got (2, 3, 4) bf16"}));
-  EXPECT_TRUE(throws_error([&] { add_forward(c, OwnedTensor(kF16, {4}), b, b); }, shape, {"add: a must be", "f32 or bf16; got (4) f16"}));
+  EXPECT_TRUE(throws_error([&] { add_forward(c, a, b, narrow); }, shape,
+                           {"add: out must be (2, 3, 4) f32; got (2, 3, 4) bf16"}));
+  EXPECT_TRUE(throws_error([&] { add_forward(c, OwnedTensor(kF16, {4}), b, b); }, shape,
+                           {"add: a must be", "f32 or bf16; got (4) f16"}));
   EXPECT_TRUE(throws_error([&] { add_forward(c, a, Tensor(), a); }, shape, {"add: b must be", "got none"}));
   EXPECT_TRUE(throws_error([&] { accumulate(c, a, b, overwrite); }, shape,
                            {"accumulate: dst must be (2, 3, 4) f32, bf16 or f16; got (3, 4) f32"}));
   EXPECT_TRUE(throws_error([&] { sum_leading(c, a, wrong, overwrite); }, shape,
                            {"sum_leading: dst must have the trailing axes of src (2, 3, 4); got (2, 4) f32"}));
-  EXPECT_TRUE(throws_error([&] { sum_leading(c, a, OwnedTensor(kBF16, {3, 4}), overwrite); }, shape, {"sum_leading: dst", "got (3, 4) bf16"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        sum_leading(c, a, OwnedTensor(kBF16, {3, 4}), overwrite);
+      },
+      shape, {"sum_leading: dst", "got (3, 4) bf16"}));
   EXPECT_TRUE(throws_error([&] { broadcast_leading(c, wrong, a); }, shape,
                            {"broadcast_leading: src must have the trailing axes of dst (2, 3, 4); got (2, 4) f32"}));
   const auto cat = [&](std::vector<Tensor> parts) { return [=] { concat_tokens(c, parts, a); }; };
   EXPECT_TRUE(throws_error(cat({a, a}), shape, {"concat_tokens: parts must have the 3 tokens of out together; got 6"}));
-  EXPECT_TRUE(throws_error(cat({a, narrow}), shape, {"concat_tokens: part 1 must be (B, t, C) f32; got (2, 3, 4) bf16"}));
-  EXPECT_TRUE(throws_error(cat({OwnedTensor(kF32, {2, 3, 5})}), shape, {"part 0 must be (2, 3, 4) f32; got (2, 3, 5) f32"}));
+  EXPECT_TRUE(
+      throws_error(cat({a, narrow}), shape, {"concat_tokens: part 1 must be (B, t, C) f32; got (2, 3, 4) bf16"}));
+  EXPECT_TRUE(
+      throws_error(cat({OwnedTensor(kF32, {2, 3, 5})}), shape, {"part 0 must be (2, 3, 4) f32; got (2, 3, 5) f32"}));
   const OwnedTensor part(kF32, {2, 2, 4});
   EXPECT_TRUE(throws_error([&] { slice_tokens(c, a, 2, part); }, shape,
                            {"slice_tokens: tokens must lie within the 3 of x; got 2..4"}));
@@ -311,7 +332,8 @@ TEST(ShapeOps, Errors) {
   const OwnedTensor value(kF32, {2, 4});
   EXPECT_TRUE(throws_error([&] { overwrite_token(c, a, value, 3, a); }, shape,
                            {"overwrite_token: row must lie within 3 tokens; got 3"}));
-  EXPECT_TRUE(throws_error([&] { overwrite_token(c, a, b, 0, a); }, shape, {"overwrite_token: value must be (2, 4) f32; got (3, 4) f32"}));
+  EXPECT_TRUE(throws_error([&] { overwrite_token(c, a, b, 0, a); }, shape,
+                           {"overwrite_token: value must be (2, 4) f32; got (3, 4) f32"}));
   EXPECT_TRUE(throws_error([&] { overwrite_token_backward(c, a, -1, a, overwrite); }, shape,
                            {"overwrite_token_backward: row must lie within 3 tokens; got -1"}));
   Context cuda = c;

@@ -45,8 +45,8 @@ inline std::vector<double> cross_entropy_gradient(const std::vector<double>& log
     if (labels[r] == -100) continue;
     const auto negative = negative_log_probabilities(logits, r * classes, classes);
     for (size_t v = 0; v < classes; ++v) {
-      const double target = smoothing / static_cast<double>(classes) +
-                            (v == static_cast<size_t>(labels[r]) ? 1.0 - smoothing : 0.0);
+      const double target =
+          smoothing / static_cast<double>(classes) + (v == static_cast<size_t>(labels[r]) ? 1.0 - smoothing : 0.0);
       gradient[r * classes + v] = weight[r] * (std::exp(-negative[v]) - target);
     }
   }

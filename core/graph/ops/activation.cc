@@ -23,7 +23,8 @@ class ActivationOp final : public Op {
   }
   OpFlops flops(const OpSpecs& specs) const override {
     const bool rectifier = kind_ == Activation::kRelu || kind_ == Activation::kSquaredRelu;
-    const double n = static_cast<double>(specs.inputs[0].shape.elements()), each = rectifier ? 2 : 20;  // a polynomial or two
+    const double n = static_cast<double>(specs.inputs[0].shape.elements()),
+                 each = rectifier ? 2 : 20;  // a polynomial or two
     return {each * n, each * n, 0};
   }
   std::optional<size_t> in_place_input() const override { return 0; }

@@ -32,7 +32,8 @@ class AttentionOpBase : public Op {
   }
   OpFlops flops(const OpSpecs& specs) const override {
     // Scores and mixing; backward makes the scores again and four products more. All keys are counted, hidden or not.
-    const double product = 2.0 * static_cast<double>(specs.outputs[0].shape.elements()) * static_cast<double>(keys_of(specs));
+    const double product =
+        2.0 * static_cast<double>(specs.outputs[0].shape.elements()) * static_cast<double>(keys_of(specs));
     return {2 * product, 5 * product, 0};
   }
   bool adds_input_gradient(size_t) const override { return false; }
@@ -42,7 +43,8 @@ class AttentionOpBase : public Op {
 
   void check_heads(const TensorSpec& x, int64_t width) const {
     if (config_.heads < 1 || width % config_.heads != 0)
-      fail(ErrorKind::kShapeMismatch, kind(), ": width must be a multiple of heads = ", config_.heads, "; got ", width, " of ", x);
+      fail(ErrorKind::kShapeMismatch, kind(), ": width must be a multiple of heads = ", config_.heads, "; got ", width,
+           " of ", x);
   }
   void check_mask(std::span<const TensorSpec> inputs, int64_t batch, int64_t queries, int64_t keys) const {
     const auto check = [&](std::string_view name, size_t position, const TensorSpec& want) {
@@ -54,7 +56,8 @@ class AttentionOpBase : public Op {
     check("open_lengths", open_lengths_, {{batch}, DType::kI32});
     const bool causal = config_.mask == MaskKind::kCausal || config_.mask == MaskKind::kCausalOpenFirst;
     if (causal && queries != keys)
-      fail(ErrorKind::kShapeMismatch, kind(), ": a causal mask must have as many queries as keys; got T=", queries, " S=", keys);
+      fail(ErrorKind::kShapeMismatch, kind(), ": a causal mask must have as many queries as keys; got T=", queries,
+           " S=", keys);
     PERMAFROST_CHECK((allowed_ > 0) == (config_.mask == MaskKind::kExplicit), kind(),
                      ": allowed must be given with an explicit mask and with no other; got ",
                      allowed_ ? "it with another" : "none");
@@ -132,8 +135,10 @@ class FusedAttentionOp final : public AttentionOpBase {
   /// q, k or v of a fused product: a view that begins at its columns and is walked with the stride of whole rows.
   Tensor part(const Tensor& fused, int64_t index) const {
     const int64_t width = fused.dim(2) / 3;
-    return {static_cast<std::byte*>(fused.raw()) + index * width * size_of(fused.dtype()), fused.dtype(),
-            {fused.dim(0), fused.dim(1), config_.heads, width / config_.heads}, fused.device()};
+    return {static_cast<std::byte*>(fused.raw()) + index * width * size_of(fused.dtype()),
+            fused.dtype(),
+            {fused.dim(0), fused.dim(1), config_.heads, width / config_.heads},
+            fused.device()};
   }
 };
 

@@ -14,7 +14,8 @@ class CrossEntropyOp final : public Op {
   std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs, std::span<const Shape>) const override {
     if (inputs[0].shape.rank() < 1 || (inputs[0].dtype != DType::kF32 && inputs[0].dtype != DType::kBF16))
       fail(ErrorKind::kShapeMismatch, "cross_entropy: logits must be (..., V) f32 or bf16; got ", inputs[0]);
-    PERMAFROST_CHECK(smoothing_ >= 0 && smoothing_ < 1, "cross_entropy: smoothing must lie in [0, 1); got ", smoothing_);
+    PERMAFROST_CHECK(smoothing_ >= 0 && smoothing_ < 1, "cross_entropy: smoothing must lie in [0, 1); got ",
+                     smoothing_);
     const int64_t rows = rows_of(inputs[0].shape);
     if (inputs[1].shape.elements() != rows || inputs[1].dtype != DType::kI32)
       fail(ErrorKind::kShapeMismatch, "cross_entropy: labels must be ", rows, " elements of i32; got ", inputs[1]);

@@ -17,7 +17,8 @@ class DropoutOp final : public Op {
       fail(ErrorKind::kShapeMismatch, "dropout: input must be f32 or bf16; got ", inputs[0]);
     PERMAFROST_CHECK(p_ >= 0 && p_ < 1, "dropout: p must lie in [0, 1); got ", p_);
     if (x.rank() < 1 || !(inputs[1] == TensorSpec{{2 + x[0]}, DType::kI64}))
-      fail(ErrorKind::kShapeMismatch, "dropout: address must be (2 + B) i64 for input (B, ...) ", inputs[0], "; got ", inputs[1]);
+      fail(ErrorKind::kShapeMismatch, "dropout: address must be (2 + B) i64 for input (B, ...) ", inputs[0], "; got ",
+           inputs[1]);
     return {inputs[0]};
   }
   BackwardUse backward_use(const Needs&) const override {

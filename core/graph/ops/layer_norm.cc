@@ -17,7 +17,8 @@ class LayerNormOp final : public Op {
     const Shape vector{inputs[0].shape[-1]};
     for (const Shape& param : params)
       if (!(param == vector))
-        fail(ErrorKind::kShapeMismatch, "layer_norm: gain and bias must be ", vector, " for input ", inputs[0], "; got ", param);
+        fail(ErrorKind::kShapeMismatch, "layer_norm: gain and bias must be ", vector, " for input ", inputs[0],
+             "; got ", param);
     return {inputs[0]};
   }
   BackwardUse backward_use(const Needs& needs) const override {

@@ -14,8 +14,8 @@ class PatchifyOp final : public Op {
   std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs, std::span<const Shape>) const override {
     const Shape& s = inputs[0].shape;
     if (s.rank() != 4 || inputs[0].dtype != DType::kF32 || patch_ < 1 || s[2] % patch_ != 0 || s[3] % patch_ != 0)
-      fail(ErrorKind::kShapeMismatch, "patchify: images must be (B, C, H, W) f32, H and W multiples of ", patch_, "; got ",
-           inputs[0]);
+      fail(ErrorKind::kShapeMismatch, "patchify: images must be (B, C, H, W) f32, H and W multiples of ", patch_,
+           "; got ", inputs[0]);
     return {{{s[0], (s[2] / patch_) * (s[3] / patch_), s[1] * patch_ * patch_}, compute_}};
   }
   BackwardUse backward_use(const Needs&) const override { return {}; }

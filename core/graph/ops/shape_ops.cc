@@ -35,7 +35,8 @@ class AddOp final : public Op {
   std::string_view kind() const override { return "add"; }
   std::vector<TensorSpec> infer(Specs inputs, Shapes) const override {
     if (!(inputs[0] == inputs[1]))
-      fail(ErrorKind::kShapeMismatch, "add: both values must have one shape and dtype; got ", inputs[0], " and ", inputs[1]);
+      fail(ErrorKind::kShapeMismatch, "add: both values must have one shape and dtype; got ", inputs[0], " and ",
+           inputs[1]);
     return {inputs[0]};
   }
   BackwardUse backward_use(const Needs&) const override { return {}; }
@@ -58,7 +59,8 @@ class AddParamOp final : public Op {
     check_tokens(kind(), inputs[0]);
     const Shape& x = inputs[0].shape;
     if (!(table_shape(kind(), params[0]) == Shape{x[1], x[2]}))
-      fail(ErrorKind::kShapeMismatch, "add_param: the table must be (T, C) or (1, T, C) of the value ", x, "; got ", params[0]);
+      fail(ErrorKind::kShapeMismatch, "add_param: the table must be (T, C) or (1, T, C) of the value ", x, "; got ",
+           params[0]);
     return {inputs[0]};
   }
   BackwardUse backward_use(const Needs&) const override { return {}; }
@@ -72,7 +74,8 @@ class AddParamOp final : public Op {
     add_forward(context, args.inputs[0], as_table(args.params[0]), args.outputs[0]);
   }
   void backward(const Context& context, const BackwardArgs& args) const override {
-    if (args.dparams[0].defined()) sum_leading(context, args.doutputs[0], as_table(args.dparams[0]), args.dparam_modes[0]);
+    if (args.dparams[0].defined())
+      sum_leading(context, args.doutputs[0], as_table(args.dparams[0]), args.dparam_modes[0]);
     pass_gradient(context, args.doutputs[0], args.dinputs[0], args.dinput_modes[0]);
   }
 };
@@ -103,8 +106,9 @@ class ScaleOp final : public Op {
     scale_forward(context, args.inputs[0], args.params[0], args.outputs[0]);
   }
   void backward(const Context& context, const BackwardArgs& args) const override {
-    scale_backward(context, {args.doutputs[0], args.inputs[0], args.params[0], args.dinputs[0], args.dparams[0],
-                             args.dinput_modes[0], args.dparam_modes[0]},
+    scale_backward(context,
+                   {args.doutputs[0], args.inputs[0], args.params[0], args.dinputs[0], args.dparams[0],
+                    args.dinput_modes[0], args.dparam_modes[0]},
                    args.workspace);
   }
 };
@@ -148,7 +152,8 @@ class BroadcastOp final : public Op {
   explicit BroadcastOp(int64_t batch) : batch_(batch) {}
   std::string_view kind() const override { return "broadcast"; }
   std::vector<TensorSpec> infer(Specs inputs, Shapes) const override {
-    if (inputs[0].shape.rank() != 2) fail(ErrorKind::kShapeMismatch, "broadcast: value must be (T, C); got ", inputs[0]);
+    if (inputs[0].shape.rank() != 2)
+      fail(ErrorKind::kShapeMismatch, "broadcast: value must be (T, C); got ", inputs[0]);
     return {{{batch_, inputs[0].shape[0], inputs[0].shape[1]}, inputs[0].dtype}};
   }
   BackwardUse backward_use(const Needs&) const override { return {}; }
@@ -186,7 +191,8 @@ class ConcatOp final : public Op {
   /// The lengths of parts without gradient are not at hand in backward, so each begins where `begins_` says.
   void backward(const Context& context, const BackwardArgs& args) const override {
     for (size_t i = 0; i < args.dinputs.size(); ++i)
-      if (args.dinputs[i].defined()) slice_tokens(context, args.doutputs[0], begins_[i], args.dinputs[i], args.dinput_modes[i]);
+      if (args.dinputs[i].defined())
+        slice_tokens(context, args.doutputs[0], begins_[i], args.dinputs[i], args.dinput_modes[i]);
   }
   explicit ConcatOp(std::vector<int64_t> begins) : begins_(std::move(begins)) {}
 
@@ -202,7 +208,8 @@ class SliceOp final : public Op {
     check_tokens(kind(), inputs[0]);
     const Shape& x = inputs[0].shape;
     if (begin_ < 0 || begin_ > end_ || end_ > x[1])
-      fail(ErrorKind::kShapeMismatch, "slice_tokens: tokens must lie within the ", x[1], " of the value; got ", begin_, "..", end_);
+      fail(ErrorKind::kShapeMismatch, "slice_tokens: tokens must lie within the ", x[1], " of the value; got ", begin_,
+           "..", end_);
     return {{{x[0], end_ - begin_, x[2]}, inputs[0].dtype}};
   }
   BackwardUse backward_use(const Needs&) const override { return {}; }
@@ -227,7 +234,8 @@ class OverwriteTokenOp final : public Op {
     check_tokens(kind(), inputs[0]);
     const Shape& x = inputs[0].shape;
     if (!(inputs[1] == TensorSpec{{x[0], 1, x[2]}, inputs[0].dtype}))
-      fail(ErrorKind::kShapeMismatch, "overwrite_token: the new token must be (B, 1, C) of ", inputs[0], "; got ", inputs[1]);
+      fail(ErrorKind::kShapeMismatch, "overwrite_token: the new token must be (B, 1, C) of ", inputs[0], "; got ",
+           inputs[1]);
     if (row_ < 0 || row_ >= x[1])
       fail(ErrorKind::kShapeMismatch, "overwrite_token: row must lie within ", x[1], " tokens; got ", row_);
     return {inputs[0]};
@@ -253,9 +261,13 @@ class OverwriteTokenOp final : public Op {
 
 Value add(Graph& graph, Value a, Value b) { return graph.apply(std::make_unique<AddOp>(), {a, b}); }
 
-Value add_param(Graph& graph, Value x, Param table) { return graph.apply(std::make_unique<AddParamOp>(), {x}, {table}); }
+Value add_param(Graph& graph, Value x, Param table) {
+  return graph.apply(std::make_unique<AddParamOp>(), {x}, {table});
+}
 
-Value scale_by_param(Graph& graph, Value x, Param scale) { return graph.apply(std::make_unique<ScaleOp>(), {x}, {scale}); }
+Value scale_by_param(Graph& graph, Value x, Param scale) {
+  return graph.apply(std::make_unique<ScaleOp>(), {x}, {scale});
+}
 
 Value broadcast_param(Graph& graph, Param param, int64_t batch) {
   return graph.apply(std::make_unique<ParamValueOp>(batch, graph.compute()), {}, {param});
@@ -270,7 +282,8 @@ Value param_value(Graph& graph, Param param) {
 Value concat_tokens(Graph& graph, const std::vector<Value>& parts) {
   PERMAFROST_CHECK(!parts.empty(), "concat_tokens: at least one part expected; got none");
   std::vector<int64_t> begins{0};
-  for (Value part : parts) begins.push_back(begins.back() + (graph.spec(part).shape.rank() == 3 ? graph.spec(part).shape[1] : 0));
+  for (Value part : parts)
+    begins.push_back(begins.back() + (graph.spec(part).shape.rank() == 3 ? graph.spec(part).shape[1] : 0));
   return graph.apply(std::make_unique<ConcatOp>(std::move(begins)), parts);
 }
 
