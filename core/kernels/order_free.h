@@ -29,9 +29,8 @@ struct OrderFreeScale {
 };
 
 /// sums (+)= round(gradient 2^shift), to nearest even, and range = max(range, |gradient|) in the same pass.
-/// gradient: f32, any shape;  sums: (n) i64. Values outside |x| < 2^exponent (NaN included) add nothing: the caller sees
-/// them in `range` and repeats the step. Errors: ShapeMismatch.
-/// Source: docs/numerics.md.
+/// gradient: f32, any shape;  sums: (n) i64. Values outside |x| < 2^exponent (NaN included) add nothing: the caller
+/// sees them in `range` and repeats the step. Errors: ShapeMismatch. Source: docs/numerics.md.
 void order_free_add(const Context& context, OrderFreeScale scale, Tensor gradient, Tensor sums, GradMode mode,
                     GradientRange& range);
 
@@ -47,7 +46,8 @@ void plain_add(const Context& context, Tensor gradient, Tensor sums, GradMode mo
 /// Elements whose squares are summed together.
 inline constexpr int64_t kSquareSumBlock = 4096;
 /// sums[b] = sum of squares of values[4096 b .. 4096 (b + 1)) in f64: eight partial sums (element i into i mod 8), then
-/// ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7)). Squares of f32 are exact in f64. values: (n) f32;  sums: (ceil(n / 4096)) f64.
+/// ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7)). Squares of f32 are exact in f64. values: (n) f32;  sums: (ceil(n / 4096))
+/// f64.
 void block_square_sums(const Context& context, Tensor values, Tensor sums);
 
 /// Flat index of the first element that is not finite, -1 when all are. For messages; reads until it finds one.

@@ -18,9 +18,8 @@ uint32_t order_free_loop_avx512(OrderFreeScale scale, const float* gradient, int
     const __m256i bits = _mm256_and_si256(_mm256_castps_si256(x), no_sign);
     largest = _mm256_max_epu32(largest, bits);
     const __mmask8 allowed = _mm256_cmplt_epu32_mask(bits, limit);
-    const __m512i value =
-        _mm512_maskz_cvt_roundpd_epi64(allowed, _mm512_mul_pd(_mm512_cvtps_pd(x), factor),
-                                       _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m512i value = _mm512_maskz_cvt_roundpd_epi64(allowed, _mm512_mul_pd(_mm512_cvtps_pd(x), factor),
+                                                         _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     if (mode == GradMode::kAdd)
       _mm512_mask_storeu_epi64(sums + i, tail, _mm512_add_epi64(_mm512_maskz_loadu_epi64(tail, sums + i), value));
     else

@@ -12,7 +12,8 @@ void plain_add(const Context& context, Tensor gradient, Tensor sums, GradMode mo
 void block_square_sums(const Context& context, Tensor values, Tensor sums);
 
 /// One contiguous run; returns the bits of the largest magnitude.
-using OrderFreeLoop = uint32_t (*)(OrderFreeScale scale, const float* gradient, int64_t* sums, int64_t n, GradMode mode);
+using OrderFreeLoop = uint32_t (*)(OrderFreeScale scale, const float* gradient, int64_t* sums, int64_t n,
+                                   GradMode mode);
 uint32_t order_free_loop_baseline(OrderFreeScale scale, const float* gradient, int64_t* sums, int64_t n, GradMode mode);
 uint32_t order_free_loop_avx512(OrderFreeScale scale, const float* gradient, int64_t* sums, int64_t n, GradMode mode);
 

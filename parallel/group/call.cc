@@ -10,7 +10,8 @@ namespace {
 
 void check_cpu(Operation operation, std::string_view tag, const Tensor& tensor) {
   if (tensor.device() != Device::cpu())
-    fail(ErrorKind::kShapeMismatch, to_string(operation), " '", tag, "': tensors must be on the CPU; got another device");
+    fail(ErrorKind::kShapeMismatch, to_string(operation), " '", tag,
+         "': tensors must be on the CPU; got another device");
 }
 
 void check_same_dtype(Operation operation, std::string_view tag, const Tensor& a, const Tensor& b) {
@@ -26,12 +27,14 @@ void check_reducible(Operation operation, std::string_view tag, DType dtype) {
     case DType::kI32:
     case DType::kI64:
     case DType::kF32:
-    case DType::kF64: return;
+    case DType::kF64:
+      return;
     case DType::kBF16:
-    case DType::kF16: break;
+    case DType::kF16:
+      break;
   }
-  fail(ErrorKind::kShapeMismatch, to_string(operation), " '", tag,
-       "': dtype must be u8, i32, i64, f32 or f64; got ", to_string(dtype));
+  fail(ErrorKind::kShapeMismatch, to_string(operation), " '", tag, "': dtype must be u8, i32, i64, f32 or f64; got ",
+       to_string(dtype));
 }
 
 void check_peer(Operation operation, std::string_view tag, const char* what, int peer, int size) {
@@ -46,8 +49,8 @@ void check_counts(Operation operation, std::string_view tag, int size, int64_t e
                      "multiple of ", size, " ranks; got ", elements);
     return;
   }
-  PERMAFROST_CHECK(std::ssize(counts) == size, to_string(operation), " '", tag, "': counts must have one entry per rank (",
-                   size, "); got ", counts.size());
+  PERMAFROST_CHECK(std::ssize(counts) == size, to_string(operation), " '", tag,
+                   "': counts must have one entry per rank (", size, "); got ", counts.size());
   int64_t sum = 0;
   for (const int64_t count : counts) {
     PERMAFROST_CHECK(count >= 0, to_string(operation), " '", tag, "': counts must not be negative; got ", count);
@@ -90,23 +93,34 @@ std::byte* bytes_of(const Tensor& tensor) { return static_cast<std::byte*>(tenso
 
 std::string_view to_string(ReduceOp op) {
   switch (op) {
-    case ReduceOp::kSum: return "sum";
-    case ReduceOp::kMax: return "max";
-    case ReduceOp::kMin: return "min";
+    case ReduceOp::kSum:
+      return "sum";
+    case ReduceOp::kMax:
+      return "max";
+    case ReduceOp::kMin:
+      return "min";
   }
   return "unknown";
 }
 
 std::string_view to_string(Operation operation) {
   switch (operation) {
-    case Operation::kSplit: return "split";
-    case Operation::kBarrier: return "barrier";
-    case Operation::kAllGather: return "all_gather";
-    case Operation::kReduceScatter: return "reduce_scatter";
-    case Operation::kAllReduce: return "all_reduce";
-    case Operation::kBroadcast: return "broadcast";
-    case Operation::kSend: return "send";
-    case Operation::kRecv: return "recv";
+    case Operation::kSplit:
+      return "split";
+    case Operation::kBarrier:
+      return "barrier";
+    case Operation::kAllGather:
+      return "all_gather";
+    case Operation::kReduceScatter:
+      return "reduce_scatter";
+    case Operation::kAllReduce:
+      return "all_reduce";
+    case Operation::kBroadcast:
+      return "broadcast";
+    case Operation::kSend:
+      return "send";
+    case Operation::kRecv:
+      return "recv";
   }
   return "unknown";
 }

@@ -9,9 +9,7 @@
 
 namespace permafrost {
 
-enum class Operation : uint8_t {
-  kSplit, kBarrier, kAllGather, kReduceScatter, kAllReduce, kBroadcast, kSend, kRecv
-};
+enum class Operation : uint8_t { kSplit, kBarrier, kAllGather, kReduceScatter, kAllReduce, kBroadcast, kSend, kRecv };
 std::string_view to_string(Operation operation);
 
 /// One checked call of one rank: what backends work on. For their eyes only.

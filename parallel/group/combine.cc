@@ -14,16 +14,22 @@ template <typename T>
 T apply(ReduceOp op, T a, T b) {
   if constexpr (std::is_floating_point_v<T>) {
     switch (op) {
-      case ReduceOp::kSum: return a + b;
-      case ReduceOp::kMax: return a > b || a != a ? a : b;  // a NaN on either side is kept
-      case ReduceOp::kMin: return a < b || a != a ? a : b;
+      case ReduceOp::kSum:
+        return a + b;
+      case ReduceOp::kMax:
+        return a > b || a != a ? a : b;  // a NaN on either side is kept
+      case ReduceOp::kMin:
+        return a < b || a != a ? a : b;
     }
   } else {
     using Unsigned = std::make_unsigned_t<T>;
     switch (op) {
-      case ReduceOp::kSum: return static_cast<T>(static_cast<Unsigned>(a) + static_cast<Unsigned>(b));
-      case ReduceOp::kMax: return std::max(a, b);
-      case ReduceOp::kMin: return std::min(a, b);
+      case ReduceOp::kSum:
+        return static_cast<T>(static_cast<Unsigned>(a) + static_cast<Unsigned>(b));
+      case ReduceOp::kMax:
+        return std::max(a, b);
+      case ReduceOp::kMin:
+        return std::min(a, b);
     }
   }
   return a;
@@ -49,9 +55,12 @@ void combine_typed(std::span<const std::byte* const> sources, std::byte* target,
 template <typename T>
 void combine_any(ReduceOp op, std::span<const std::byte* const> sources, std::byte* target, int64_t elements) {
   switch (op) {
-    case ReduceOp::kSum: return combine_typed<ReduceOp::kSum, T>(sources, target, elements);
-    case ReduceOp::kMax: return combine_typed<ReduceOp::kMax, T>(sources, target, elements);
-    case ReduceOp::kMin: return combine_typed<ReduceOp::kMin, T>(sources, target, elements);
+    case ReduceOp::kSum:
+      return combine_typed<ReduceOp::kSum, T>(sources, target, elements);
+    case ReduceOp::kMax:
+      return combine_typed<ReduceOp::kMax, T>(sources, target, elements);
+    case ReduceOp::kMin:
+      return combine_typed<ReduceOp::kMin, T>(sources, target, elements);
   }
 }
 
@@ -60,13 +69,19 @@ void combine_any(ReduceOp op, std::span<const std::byte* const> sources, std::by
 void combine(ReduceOp op, DType dtype, std::span<const std::byte* const> sources, std::byte* target, int64_t elements) {
   PERMAFROST_CHECK(!sources.empty(), "combine: at least one source is needed; got none");
   switch (dtype) {
-    case DType::kU8: return combine_any<uint8_t>(op, sources, target, elements);
-    case DType::kI32: return combine_any<int32_t>(op, sources, target, elements);
-    case DType::kI64: return combine_any<int64_t>(op, sources, target, elements);
-    case DType::kF32: return combine_any<float>(op, sources, target, elements);
-    case DType::kF64: return combine_any<double>(op, sources, target, elements);
+    case DType::kU8:
+      return combine_any<uint8_t>(op, sources, target, elements);
+    case DType::kI32:
+      return combine_any<int32_t>(op, sources, target, elements);
+    case DType::kI64:
+      return combine_any<int64_t>(op, sources, target, elements);
+    case DType::kF32:
+      return combine_any<float>(op, sources, target, elements);
+    case DType::kF64:
+      return combine_any<double>(op, sources, target, elements);
     case DType::kBF16:
-    case DType::kF16: break;
+    case DType::kF16:
+      break;
   }
   fail(ErrorKind::kShapeMismatch, "combine: dtype must be u8, i32, i64, f32 or f64; got ", to_string(dtype));
 }

@@ -101,8 +101,7 @@ class InprocGroup final : public Group {
   }
   Event reduce_scatter(const Tensor& all, const Tensor& part, std::span<const int64_t> counts, ReduceOp op,
                        StreamView stream, std::string_view tag) override {
-    return run(reduce_scatter_call(rank_, size(), all, part, counts, op, tag), stream,
-               &InprocGroup::do_reduce_scatter);
+    return run(reduce_scatter_call(rank_, size(), all, part, counts, op, tag), stream, &InprocGroup::do_reduce_scatter);
   }
   Event all_reduce(const Tensor& in, const Tensor& out, ReduceOp op, StreamView stream, std::string_view tag) override {
     return run(all_reduce_call(in, out, op, tag), stream, &InprocGroup::do_all_reduce);
@@ -167,9 +166,9 @@ void InprocGroup::wait(std::unique_lock<std::mutex>& lock, const Call& call, Rea
       world().changed.wait_until(lock, deadline, [&] { return ready() || world().failure.has_value(); });
   if (ready()) return;
   if (!in_time)
-    world().fail_locked(Error(ErrorKind::kTimeout, concat(call.name(), ": all ranks must come within ",
-                                                          world().options.timeout.count(), " ms; ", missing(),
-                                                          " [rank ", rank_, "/", size(), "]")));
+    world().fail_locked(
+        Error(ErrorKind::kTimeout, concat(call.name(), ": all ranks must come within ", world().options.timeout.count(),
+                                          " ms; ", missing(), " [rank ", rank_, "/", size(), "]")));
   throw Error(*world().failure);
 }
 
@@ -183,9 +182,9 @@ std::string InprocGroup::missing_locked() const {
 void InprocGroup::compare_calls_locked() {
   for (int r = 1; r < size(); ++r)
     if (!same_call(call_of(0), call_of(r)))
-      world().fail_locked(Error(ErrorKind::kPeer, concat("group: all ranks must make the same call; got rank 0: ",
-                                                         describe(call_of(0)), ", rank ", r, ": ",
-                                                         describe(call_of(r)))));
+      world().fail_locked(
+          Error(ErrorKind::kPeer, concat("group: all ranks must make the same call; got rank 0: ", describe(call_of(0)),
+                                         ", rank ", r, ": ", describe(call_of(r)))));
 }
 
 void InprocGroup::meet(const Call& call) {
@@ -203,8 +202,9 @@ void InprocGroup::meet(const Call& call) {
     world().changed.notify_all();
     return;
   }
-  wait(lock, call, [&room, seen = room.generation] { return room.generation != seen; },
-       [this] { return missing_locked(); });
+  wait(
+      lock, call, [&room, seen = room.generation] { return room.generation != seen; },
+      [this] { return missing_locked(); });
 }
 
 void InprocGroup::regroup() {
@@ -232,8 +232,7 @@ void InprocGroup::do_all_gather(const Call& call) {
 
 void InprocGroup::combine_slice(const Call& call, int64_t begin, int64_t count, std::byte* target) {
   if (count == 0) return;
-  for (int r = 0; r < size(); ++r)
-    sources_[static_cast<size_t>(r)] = call_of(r).in + begin * size_of(call.dtype);
+  for (int r = 0; r < size(); ++r) sources_[static_cast<size_t>(r)] = call_of(r).in + begin * size_of(call.dtype);
   combine(call.op, call.dtype, sources_, target, count);
 }
 
@@ -278,15 +277,17 @@ void InprocGroup::do_send(const Call& call) {
   } const withdraw{letter};
   letter = {&call, false};
   world().changed.notify_all();
-  wait(lock, call, [&letter] { return letter.taken; }, [&call] { return concat("missing rank ", call.peer); });
+  wait(
+      lock, call, [&letter] { return letter.taken; }, [&call] { return concat("missing rank ", call.peer); });
 }
 
 void InprocGroup::do_recv(const Call& call) {
   std::unique_lock lock(world().mutex);
   if (world().failure) throw Error(*world().failure);
   Room::Letter& letter = room_->mail[static_cast<size_t>(call.peer * size() + rank_)];
-  wait(lock, call, [&letter] { return letter.sent != nullptr && !letter.taken; },
-       [&call] { return concat("missing rank ", call.peer); });
+  wait(
+      lock, call, [&letter] { return letter.sent != nullptr && !letter.taken; },
+      [&call] { return concat("missing rank ", call.peer); });
   const Call& sent = *letter.sent;
   if (sent.dtype != call.dtype || sent.elements != call.elements) {
     world().fail_locked(Error(ErrorKind::kPeer, concat("group: send and recv must agree; got rank ", call.peer, ": ",
@@ -321,8 +322,7 @@ std::unique_ptr<Group> InprocGroup::split(int color, int key, std::string_view t
       std::vector<int> members;
       for (const int r : ranks) members.push_back(room.members[static_cast<size_t>(r)]);
       const auto made = std::make_shared<Room>(room.world, members);
-      for (size_t i = 0; i < ranks.size(); ++i)
-        room.rooms[static_cast<size_t>(ranks[i])] = {made, static_cast<int>(i)};
+      for (size_t i = 0; i < ranks.size(); ++i) room.rooms[static_cast<size_t>(ranks[i])] = {made, static_cast<int>(i)};
     }
   }
   regroup();

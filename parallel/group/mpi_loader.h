@@ -16,7 +16,7 @@ inline constexpr std::array kLauncherVariables = {"OMPI_COMM_WORLD_SIZE", "PMI_S
 struct MpiOptions {
   std::filesystem::path library;  ///< empty: libpermafrost_mpi.so beside the executable or in ../lib
   std::chrono::milliseconds timeout{std::chrono::minutes(10)};  ///< longest wait of one call for the other ranks
-  int64_t chunk_bytes = int64_t{1} << 30;  ///< largest single message, <= 2^31 - 1; tests lower it
+  int64_t chunk_bytes = int64_t{1} << 30;                       ///< largest single message, <= 2^31 - 1; tests lower it
 };
 
 /// MPI from initialisation to finalisation; one per process. Groups must be gone before it.

@@ -7,7 +7,9 @@
 
 namespace permafrost {
 
-Exponents::Exponents(int64_t params) : agreed_(static_cast<size_t>(params), kZeroExponent) {}
+Exponents::Exponents(int64_t params) : agreed_(static_cast<size_t>(params), kZeroExponent), limits_(agreed_.size()) {
+  set_limits();
+}
 
 void Exponents::learn(std::span<const int32_t> agreed) {
   PERMAFROST_CHECK(agreed.size() == agreed_.size(), "exponents: one per parameter (", agreed_.size(),
@@ -15,15 +17,14 @@ void Exponents::learn(std::span<const int32_t> agreed) {
   for (size_t i = 0; i < agreed.size(); ++i)
     if (agreed[i] != kZeroExponent) agreed_[i] = agreed[i];
   known_ = true;
+  set_limits();
 }
 
-std::vector<int32_t> Exponents::limits() const {
+void Exponents::set_limits() {
   int32_t largest = kZeroExponent;
   for (const int32_t e : agreed_) largest = std::max(largest, e);
   if (largest == kZeroExponent) largest = 0;
-  std::vector<int32_t> limits;
-  for (const int32_t e : agreed_) limits.push_back((e == kZeroExponent ? largest : e) + kHeadroom);
-  return limits;
+  for (size_t i = 0; i < agreed_.size(); ++i) limits_[i] = (agreed_[i] == kZeroExponent ? largest : agreed_[i]) + kHeadroom;
 }
 
 void Exponents::restore(std::span<const int32_t> agreed) {

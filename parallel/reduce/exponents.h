@@ -21,7 +21,7 @@ class Exponents {
   void learn(std::span<const int32_t> agreed);
   /// Exponents of the next step's scales: agreed + headroom; for a parameter never seen but zero, as if it were as
   /// large as the largest of all (0 when all were zero).
-  std::vector<int32_t> limits() const;
+  const std::vector<int32_t>& limits() const { return limits_; }
 
   /// For the checkpoint.
   std::span<const int32_t> agreed() const { return agreed_; }
@@ -29,7 +29,10 @@ class Exponents {
   void restore(std::span<const int32_t> agreed);
 
  private:
+  void set_limits();
+
   std::vector<int32_t> agreed_;
+  std::vector<int32_t> limits_;  // kept, so that the step allocates nothing
   bool known_ = false;
 };
 

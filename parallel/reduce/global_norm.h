@@ -1,7 +1,7 @@
 #pragma once
+#include "core/device/context.h"
 #include "parallel/group/group.h"
 #include "parallel/shard/shard_spec.h"
-#include "core/device/context.h"
 
 namespace permafrost {
 

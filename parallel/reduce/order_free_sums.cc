@@ -121,8 +121,8 @@ void OrderFreeSums::convert(const Context& context, int64_t begin, int64_t end, 
 
 void OrderFreeSums::reduce(const Context& context, Group& group, const Tensor& slice) {
   PERMAFROST_CHECK(phase_ == Phase::kSumming, "order_free: reduce must follow begin_step and its gradients");
-  PERMAFROST_CHECK(group.size() == shards_.ranks(), "order_free: the group must have ", shards_.ranks(),
-                   " ranks; got ", group.size());
+  PERMAFROST_CHECK(group.size() == shards_.ranks(), "order_free: the group must have ", shards_.ranks(), " ranks; got ",
+                   group.size());
   const int64_t begin = shards_.begin(group.rank());
   const int64_t end = shards_.end(group.rank());
   const TensorSpec want{Shape{end - begin}, DType::kF32};
@@ -130,8 +130,9 @@ void OrderFreeSums::reduce(const Context& context, Group& group, const Tensor& s
     fail(ErrorKind::kShapeMismatch, "order_free: slice must be ", want, "; got ", slice.spec());
   clear_unwritten();
   const bool plain = mode_ == SumMode::kPlain;
-  group.reduce_scatter(sums_, plain ? slice : piece(begin, end), shards_.counts(), ReduceOp::kSum, context.stream,
-                       plain ? "plain gradient sums" : "order-free gradient sums")
+  group
+      .reduce_scatter(sums_, plain ? slice : piece(begin, end), shards_.counts(), ReduceOp::kSum, context.stream,
+                      plain ? "plain gradient sums" : "order-free gradient sums")
       .wait();
   if (!plain) convert(context, begin, end, slice);
   phase_ = Phase::kIdle;

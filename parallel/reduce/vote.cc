@@ -35,8 +35,8 @@ double Vote::loss_sum() const {
 Voter::Voter(int ranks, int64_t params, int64_t micro_batches)
     : ranks_(ranks), params_(params), micro_batches_(micro_batches) {
   PERMAFROST_CHECK(ranks >= 1 && params >= 0 && micro_batches >= 1,
-                   "vote: ranks and micro-batches must be >= 1, parameters >= 0; got ", ranks, ", ", micro_batches, ", ",
-                   params);
+                   "vote: ranks and micro-batches must be >= 1, parameters >= 0; got ", ranks, ", ", micro_batches,
+                   ", ", params);
   slots_ = div_up(micro_batches, ranks);
   message_bytes_ = static_cast<int64_t>(sizeof(Header)) + exponent_bytes(params) +
                    slots_ * static_cast<int64_t>(sizeof(MicroBatchLoss));

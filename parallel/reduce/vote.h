@@ -15,15 +15,15 @@ struct MicroBatchLoss {
 
 /// What one rank says after its micro-batches.
 struct Ballot {
-  bool finite = true;     ///< losses and gradients
-  bool overflow = false;  ///< a gradient exceeded its exponent
-  bool stop = false;      ///< a signal asked this rank to stop
-  uint64_t schedule = 0;  ///< hash of plan, step and position: ranks that disagree must not go on
-  int32_t bad_param = -1;        ///< first parameter whose gradient was not finite, -1: none
-  int64_t bad_micro_batch = -1;  ///< its micro-batch, or that of a loss that was not finite
-  int64_t bad_sample = -1;       ///< first sample id of that micro-batch
-  std::span<const int32_t> exponents;       ///< per parameter
-  std::span<const MicroBatchLoss> losses;   ///< of this rank's real micro-batches
+  bool finite = true;                      ///< losses and gradients
+  bool overflow = false;                   ///< a gradient exceeded its exponent
+  bool stop = false;                       ///< a signal asked this rank to stop
+  uint64_t schedule = 0;                   ///< hash of plan, step and position: ranks that disagree must not go on
+  int32_t bad_param = -1;                  ///< first parameter whose gradient was not finite, -1: none
+  int64_t bad_micro_batch = -1;            ///< its micro-batch, or that of a loss that was not finite
+  int64_t bad_sample = -1;                 ///< first sample id of that micro-batch
+  std::span<const int32_t> exponents;      ///< per parameter
+  std::span<const MicroBatchLoss> losses;  ///< of this rank's real micro-batches
 };
 
 /// What all ranks know afterwards, equal on all of them.

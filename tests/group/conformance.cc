@@ -91,8 +91,7 @@ void check_reduce_scatter(Group& group, Others others, const Case& c, ReduceOp o
   const Tensor part = c.in_place ? piece(all, at, own) : target.view();
   group.reduce_scatter(all, part, span_of(c), op, stream, "reduce test").wait();
   std::vector<double> want;
-  for (int64_t i = 0; i < own; ++i)
-    want.push_back(reduced(op, at + i, c.dtype, group.rank(), group.size(), others));
+  for (int64_t i = 0; i < own; ++i) want.push_back(reduced(op, at + i, c.dtype, group.rank(), group.size(), others));
   const std::string what = concat("reduce_scatter by ", to_string(op), ", ", c.name);
   EXPECT_TRUE(all_close(part, want, {})) << what;
   EXPECT_TRUE(all.canaries_intact() && target.canaries_intact()) << what;
@@ -144,15 +143,23 @@ std::vector<Case> all_cases(int size) {
     for (const DType dtype :
          {DType::kU8, DType::kI32, DType::kI64, DType::kF32, DType::kF64, DType::kBF16, DType::kF16})
       for (const bool in_place : {false, true})
-        cases.push_back({concat(name, " ", to_string(dtype), in_place ? " in place" : ""), dtype, counts, pass, in_place});
+        cases.push_back(
+            {concat(name, " ", to_string(dtype), in_place ? " in place" : ""), dtype, counts, pass, in_place});
   };
-  add("equal", [](int) { return 5; }, false);
-  add("uneven", [](int r) { return 3 + 4 * r; }, true);
-  add("some empty", [](int r) { return r % 2 == 0 ? 0 : 7; }, true);
-  add("only first", [](int r) { return r == 0 ? 11 : 0; }, true);
-  add("all empty", [](int) { return 0; }, true);
-  add("no elements", [](int) { return 0; }, false);
-  add("long", [](int r) { return 3000 + 41 * r; }, true);  // beyond the small all_reduce
+  add(
+      "equal", [](int) { return 5; }, false);
+  add(
+      "uneven", [](int r) { return 3 + 4 * r; }, true);
+  add(
+      "some empty", [](int r) { return r % 2 == 0 ? 0 : 7; }, true);
+  add(
+      "only first", [](int r) { return r == 0 ? 11 : 0; }, true);
+  add(
+      "all empty", [](int) { return 0; }, true);
+  add(
+      "no elements", [](int) { return 0; }, false);
+  add(
+      "long", [](int r) { return 3000 + 41 * r; }, true);  // beyond the small all_reduce
   return cases;
 }
 
@@ -207,7 +214,8 @@ void check_split(Group& group) {
   ASSERT_NE(half, nullptr);
   EXPECT_EQ(half->size(), (group.size() + 1 - rank % 2) / 2);
   check_case(*half, Others::kTakePart,
-             {"in a half", DType::kI64, std::vector<int64_t>(static_cast<size_t>(half->size()), 9), true, false}, kHere);
+             {"in a half", DType::kI64, std::vector<int64_t>(static_cast<size_t>(half->size()), 9), true, false},
+             kHere);
   const auto first = group.split(rank == 0 ? 3 : -1, 0, "first alone");
   EXPECT_EQ(first == nullptr, rank != 0);
   if (first) check_collectives(*first, Others::kTakePart);
@@ -229,7 +237,8 @@ void check_argument_errors(Group& group) {
   const std::vector<int64_t> wrong_sum(static_cast<size_t>(size), 5);
   EXPECT_TRUE(throws_error([&] { group.all_gather(part, all, wrong_sum, kHere, "t"); }, invalid, {"must sum to"}));
   const std::vector<int64_t> too_many(static_cast<size_t>(size) + 1, 0);
-  EXPECT_TRUE(throws_error([&] { group.all_gather(part, all, too_many, kHere, "t"); }, invalid, {"one entry per rank"}));
+  EXPECT_TRUE(
+      throws_error([&] { group.all_gather(part, all, too_many, kHere, "t"); }, invalid, {"one entry per rank"}));
   std::vector<int64_t> negative(static_cast<size_t>(size), 4);
   negative[0] = -1;
   EXPECT_TRUE(throws_error([&] { group.all_gather(part, all, negative, kHere, "t"); }, invalid, {"negative", "-1"}));
@@ -244,11 +253,10 @@ void check_argument_errors(Group& group) {
     EXPECT_TRUE(throws_error([&] { group.all_reduce(all, part, ReduceOp::kSum, kHere, "t"); }, shape,
                              {"all_reduce 't'", "as many elements"}));
     const int64_t shifted = group.rank() == 0 ? 1 : 4 * group.rank() - 1;
-    EXPECT_TRUE(throws_error([&] { group.all_gather(piece(all, shifted, 4), all, {}, kHere, "t"); }, invalid,
-                             {"own place"}));
-    EXPECT_TRUE(throws_error(
-        [&] { group.all_reduce(piece(all, 0, 4), piece(all, 1, 4), ReduceOp::kSum, kHere, "t"); }, invalid,
-        {"out must be in, or lie outside it"}));
+    EXPECT_TRUE(
+        throws_error([&] { group.all_gather(piece(all, shifted, 4), all, {}, kHere, "t"); }, invalid, {"own place"}));
+    EXPECT_TRUE(throws_error([&] { group.all_reduce(piece(all, 0, 4), piece(all, 1, 4), ReduceOp::kSum, kHere, "t"); },
+                             invalid, {"out must be in, or lie outside it"}));
   }
   EXPECT_FALSE(group.async_error().has_value()) << "argument errors must not break the group";
 }

@@ -74,14 +74,13 @@ TEST(InprocGroup, AbortReachesSplitGroupsAndQueuedWork) {
 TEST(InprocGroup, TimeLimitNamesTheCallAndTheMissingRanks) {
   EXPECT_TRUE(throws_error(
       [] {
-        run_inproc(
-            4,
-            [](Group& group) {
-              std::vector<float> x(4);
-              if (group.rank() == 1 || group.rank() == 3) return;
-              group.all_reduce(flat(std::span(x)), flat(std::span(x)), ReduceOp::kSum, kHere, "gradients");
-            },
-            {std::chrono::milliseconds(50)});
+        run_inproc(4,
+                   [](Group& group) {
+                     std::vector<float> x(4);
+                     if (group.rank() == 1 || group.rank() == 3) return;
+                     group.all_reduce(flat(std::span(x)), flat(std::span(x)), ReduceOp::kSum, kHere, "gradients");
+                   },
+                   {std::chrono::milliseconds(50)});
       },
       ErrorKind::kTimeout, {"all_reduce 'gradients'", "within 50 ms", "missing rank 1 3"}));
 }
@@ -89,13 +88,12 @@ TEST(InprocGroup, TimeLimitNamesTheCallAndTheMissingRanks) {
 TEST(InprocGroup, ReceiveWithoutSenderTimesOut) {
   EXPECT_TRUE(throws_error(
       [] {
-        run_inproc(
-            2,
-            [](Group& group) {
-              float x = 0;
-              if (group.rank() == 0) group.recv(flat(std::span(&x, 1)), 1, kHere, "row");
-            },
-            {std::chrono::milliseconds(30)});
+        run_inproc(2,
+                   [](Group& group) {
+                     float x = 0;
+                     if (group.rank() == 0) group.recv(flat(std::span(&x, 1)), 1, kHere, "row");
+                   },
+                   {std::chrono::milliseconds(30)});
       },
       ErrorKind::kTimeout, {"recv 'row'", "missing rank 1"}));
 }
@@ -112,7 +110,8 @@ TEST(InprocGroup, DifferentCallsAreNamed) {
             group.all_reduce(tensor, tensor, ReduceOp::kMax, kHere, "a");
         });
       },
-      ErrorKind::kPeer, {"same call", "rank 0: all_reduce 'a' of 2 i32 by sum", "rank 1: all_reduce 'a' of 2 i32 by max"}));
+      ErrorKind::kPeer,
+      {"same call", "rank 0: all_reduce 'a' of 2 i32 by sum", "rank 1: all_reduce 'a' of 2 i32 by max"}));
 }
 
 TEST(InprocGroup, ABrokenGroupStaysBroken) {
@@ -120,8 +119,8 @@ TEST(InprocGroup, ABrokenGroupStaysBroken) {
   groups[0]->abort(Error(ErrorKind::kStorage, "disk full"));
   groups[1]->abort(Error(ErrorKind::kConfig, "later, and ignored"));
   for (int i = 0; i < 2; ++i)
-    EXPECT_TRUE(throws_error([&] { groups[1]->barrier(kHere, "x"); }, ErrorKind::kStorage,
-                             {"rank 0/2 failed: disk full"}));
+    EXPECT_TRUE(
+        throws_error([&] { groups[1]->barrier(kHere, "x"); }, ErrorKind::kStorage, {"rank 0/2 failed: disk full"}));
 }
 
 TEST(InprocGroup, FloatSumsAreInRankOrder) {

@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <iostream>
 
+#include "core/base/check.h"
 #include "core/device/buffer.h"
 #include "parallel/group/fail_together.h"
 #include "parallel/group/mpi_loader.h"
-#include "core/base/check.h"
 
 namespace permafrost {
 namespace {

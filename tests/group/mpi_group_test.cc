@@ -34,7 +34,8 @@ TEST(MpiGroup, LongReductionsUseManyBlocksAndStayInRankOrder) {
   for (int64_t i = 0; i < total; ++i) all[static_cast<size_t>(i)] = value(group.rank(), i);
   int64_t begin = 0;
   for (int r = 0; r < group.rank(); ++r) begin += counts[static_cast<size_t>(r)];
-  const auto own = std::span(all).subspan(static_cast<size_t>(begin), static_cast<size_t>(counts[static_cast<size_t>(group.rank())]));
+  const auto own = std::span(all).subspan(static_cast<size_t>(begin),
+                                          static_cast<size_t>(counts[static_cast<size_t>(group.rank())]));
   group.reduce_scatter(flat(std::span(all)), flat(own), counts, ReduceOp::kSum, kHere, "long");
   int64_t wrong = 0;
   for (int64_t i = 0; i < std::ssize(own); ++i) {

@@ -28,7 +28,8 @@ TEST(RecordingGroup, RecordsEveryCall) {
   std::vector<bfloat16> half(8);
   const std::vector<int64_t> counts = {1, 2, 3, 4};
   const auto pair = group->split(0, 0, "pair");
-  group->reduce_scatter(flat(std::span(all)), flat(std::span(all).subspan(1, 2)), counts, ReduceOp::kSum, kHere, "sums");
+  group->reduce_scatter(flat(std::span(all)), flat(std::span(all).subspan(1, 2)), counts, ReduceOp::kSum, kHere,
+                        "sums");
   pair->all_gather(flat(std::span(half).subspan(2, 2)), flat(std::span(half)), {}, kHere, "copy");
   group->all_reduce(flat(std::span(all)), flat(std::span(all)), ReduceOp::kMax, kHere, "max");
   group->broadcast(flat(std::span(half)), 0, kHere, "start");
@@ -37,7 +38,8 @@ TEST(RecordingGroup, RecordsEveryCall) {
       {Operation::kSplit, "pair", DType::kU8, ReduceOp::kSum, 0, 0, 0},
       {Operation::kReduceScatter, "sums", DType::kI64, ReduceOp::kSum, 10, 80, 64},
       {Operation::kAllGather, "copy", DType::kBF16, ReduceOp::kSum, 8, 16, 12},
-      {Operation::kAllReduce, "max", DType::kI64, ReduceOp::kMax, 10, 80, 112},  // own: 10 / 4, the first two get one more
+      {Operation::kAllReduce, "max", DType::kI64, ReduceOp::kMax, 10, 80,
+       112},  // own: 10 / 4, the first two get one more
       {Operation::kBroadcast, "start", DType::kBF16, ReduceOp::kSum, 8, 16, 16},
       {Operation::kBarrier, "end", DType::kU8, ReduceOp::kSum, 0, 0, 0},
   };

@@ -1,11 +1,10 @@
-#include "core/kernels/order_free.h"
-
 #include <bit>
 #include <cmath>
 #include <limits>
 
-#include "core/kernels/order_free_cpu.h"
 #include "core/device/cpu_features.h"
+#include "core/kernels/order_free.h"
+#include "core/kernels/order_free_cpu.h"
 #include "tests/reference/order_free_ref.h"
 #include "tests/support/compare.h"
 
@@ -30,12 +29,27 @@ std::vector<float> awkward(int64_t n, int32_t exponent, int shift, uint64_t seed
     const auto sign = random.next_u32() & 1u ? -1.0 : 1.0;
     const double fraction = 1.0 + random.next_double();
     switch (i % 6) {
-      case 0: values.push_back(static_cast<float>(sign * std::ldexp(fraction, exponent - 1 - static_cast<int>(random.next_below(80))))); break;
-      case 1: values.push_back(static_cast<float>(sign * std::ldexp(static_cast<double>(random.next_below(64)) + 0.5, -shift))); break;
-      case 2: values.push_back(std::bit_cast<float>(random.next_u32() & 0x807fffffu)); break;
-      case 3: values.push_back(random.next_u32() & 1u ? 0.0f : -0.0f); break;
-      case 4: values.push_back(static_cast<float>(sign) * std::nextafter(static_cast<float>(std::ldexp(1.0, exponent)), 0.0f)); break;
-      default: values.push_back(static_cast<float>(sign * std::ldexp(fraction, exponent - 14))); break;
+      case 0:
+        values.push_back(
+            static_cast<float>(sign * std::ldexp(fraction, exponent - 1 - static_cast<int>(random.next_below(80)))));
+        break;
+      case 1:
+        values.push_back(
+            static_cast<float>(sign * std::ldexp(static_cast<double>(random.next_below(64)) + 0.5, -shift)));
+        break;
+      case 2:
+        values.push_back(std::bit_cast<float>(random.next_u32() & 0x807fffffu));
+        break;
+      case 3:
+        values.push_back(random.next_u32() & 1u ? 0.0f : -0.0f);
+        break;
+      case 4:
+        values.push_back(static_cast<float>(sign) *
+                         std::nextafter(static_cast<float>(std::ldexp(1.0, exponent)), 0.0f));
+        break;
+      default:
+        values.push_back(static_cast<float>(sign * std::ldexp(fraction, exponent - 14)));
+        break;
     }
   }
   return values;
@@ -136,8 +150,7 @@ TEST(OrderFreeKernel, ValuesComeBackRoundedAsTheReference) {
   const OrderFreeScale scale = OrderFreeScale::make(-9, 12);
   const int64_t n = 20001;
   OwnedTensor sums = testing::filled_tensor(DType::kI64, Shape({n}), 0);
-  for (int64_t i = 0; i < n; ++i)
-    sums.view().data<int64_t>()[i] = static_cast<int64_t>(random.next_u64()) >> (i % 64);
+  for (int64_t i = 0; i < n; ++i) sums.view().data<int64_t>()[i] = static_cast<int64_t>(random.next_u64()) >> (i % 64);
   OwnedTensor back = testing::filled_tensor(DType::kF32, Shape({n}), 0x77);
   order_free_value(cpu_context(2), scale, sums, back);
   int64_t wrong = 0;
@@ -160,7 +173,8 @@ TEST(OrderFreeKernel, SquareSumsDoNotDependOnThreadsAndAreExactForSmallIntegers)
   for (int64_t i = 0; i < n; ++i) counting.push_back(static_cast<float>(i % 5));
   block_square_sums(cpu_context(), f32(counting), one);
   std::vector<double> want(4);
-  for (int64_t i = 0; i < n; ++i) want[static_cast<size_t>(i / kSquareSumBlock)] += static_cast<double>((i % 5) * (i % 5));
+  for (int64_t i = 0; i < n; ++i)
+    want[static_cast<size_t>(i / kSquareSumBlock)] += static_cast<double>((i % 5) * (i % 5));
   EXPECT_TRUE(testing::all_close(one, want, {}));
   // Above f32's reach: the sum is kept in f64.
   block_square_sums(cpu_context(), f32({1e30f, 1e-30f}), make_tensor(DType::kF64, Shape({1}), {0}));

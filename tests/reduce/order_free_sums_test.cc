@@ -32,7 +32,8 @@ std::vector<float> gradient_of(const TrainableLayout& layout, int param, int64_t
   if (p.name == "zero") return values;
   Random random(77, RandomPurpose::kSynthetic, static_cast<uint32_t>(micro_batch), static_cast<uint64_t>(param));
   for (float& v : values)
-    v = static_cast<float>(random.next_normal() * std::ldexp(1.0, param * 9 - 20 - static_cast<int>(random.next_below(30))));
+    v = static_cast<float>(random.next_normal() *
+                           std::ldexp(1.0, param * 9 - 20 - static_cast<int>(random.next_below(30))));
   return values;
 }
 
@@ -132,13 +133,15 @@ TEST(OrderFreeSums, AnyOrderAndAnyRanksGiveTheBitsOfTheReference) {
   for (int ranks = 1; ranks <= 4; ++ranks) {
     std::vector<int64_t> order = first(g);
     double this_norm = 0;
-    EXPECT_TRUE(same(want, reduced(layout, ranks, order, [&](int64_t m) { return m % ranks; }, SumMode::kOrderFree,
-                                   false, &this_norm)));
+    EXPECT_TRUE(same(
+        want, reduced(
+                  layout, ranks, order, [&](int64_t m) { return m % ranks; }, SumMode::kOrderFree, false, &this_norm)));
     if (norm < 0) norm = this_norm;
     EXPECT_EQ(norm, this_norm) << ranks << " ranks";
     std::ranges::reverse(order);
-    EXPECT_TRUE(same(want, reduced(layout, ranks, order, [&](int64_t m) { return (m * 3 + 1) % ranks; },
-                                   SumMode::kOrderFree, true)));
+    EXPECT_TRUE(same(
+        want, reduced(
+                  layout, ranks, order, [&](int64_t m) { return (m * 3 + 1) % ranks; }, SumMode::kOrderFree, true)));
     EXPECT_TRUE(same(want, reduced(layout, ranks, order, [&](int64_t) { return ranks - 1; })));  // others add nothing
   }
   double squares = 0;
@@ -148,14 +151,18 @@ TEST(OrderFreeSums, AnyOrderAndAnyRanksGiveTheBitsOfTheReference) {
 
 TEST(OrderFreeSums, PlainSumsDependOnTheOrder) {
   const TrainableLayout layout = small_layout();
-  const auto one = reduced(layout, 1, first(7), [](int64_t) { return 0; }, SumMode::kPlain);
-  const auto again = reduced(layout, 1, first(7), [](int64_t) { return 0; }, SumMode::kPlain);
-  const auto three = reduced(layout, 3, first(7), [](int64_t m) { return m % 3; }, SumMode::kPlain);
+  const auto one = reduced(
+      layout, 1, first(7), [](int64_t) { return 0; }, SumMode::kPlain);
+  const auto again = reduced(
+      layout, 1, first(7), [](int64_t) { return 0; }, SumMode::kPlain);
+  const auto three = reduced(
+      layout, 3, first(7), [](int64_t m) { return m % 3; }, SumMode::kPlain);
   EXPECT_TRUE(same(one, again));
   EXPECT_FALSE(same(one, three)) << "the control run must differ";
   const auto exact = reduced(layout, 3, first(7), [](int64_t m) { return m % 3; });
   int64_t far = 0;
-  for (size_t i = 0; i < exact.size(); ++i) far += !(std::fabs(exact[i] - three[i]) <= 1e-4f + 1e-3f * std::fabs(exact[i]));
+  for (size_t i = 0; i < exact.size(); ++i)
+    far += !(std::fabs(exact[i] - three[i]) <= 1e-4f + 1e-3f * std::fabs(exact[i]));
   EXPECT_EQ(far, 0) << "but only in the last places";
 }
 
@@ -174,11 +181,13 @@ TEST(OrderFreeSums, ErrorStaysWithinTheBoundOfTheDocumentation) {
       const int unit = std::min(-scale.shift, scale.exponent - 90);
       const double exact = std::ldexp(static_cast<double>(reference::exact_sum(summands, unit)), unit);
       const double value = got[static_cast<size_t>(layout.params[static_cast<size_t>(p)].offset + i)];
-      const double bound = 0.5 * static_cast<double>(g) * std::ldexp(1.0, -scale.shift) + std::ldexp(std::fabs(exact), -23);
+      const double bound =
+          0.5 * static_cast<double>(g) * std::ldexp(1.0, -scale.shift) + std::ldexp(std::fabs(exact), -23);
       EXPECT_LE(std::fabs(value - exact), bound);
       double integer = 0;
       for (const float x : summands)
-        integer += std::ldexp(static_cast<double>(reference::order_free_integer(x, scale.exponent, scale.shift)), -scale.shift);
+        integer += std::ldexp(static_cast<double>(reference::order_free_integer(x, scale.exponent, scale.shift)),
+                              -scale.shift);
       worst = std::max(worst, std::fabs(integer - exact) / std::ldexp(1.0, scale.exponent - Exponents::kHeadroom - 1));
     }
     if (p == 0) break;  // one parameter holds every size; exact sums are slow
@@ -320,8 +329,8 @@ TEST(OrderFreeSums, ContractsAreChecked) {
   sums.sums.begin_step(std::vector<int32_t>(5, 0));
   EXPECT_TRUE(throws_error([&] { sums.sums.accumulate(cpu_context(), 0, flat(std::span(three)), 0); },
                            ErrorKind::kShapeMismatch, {"5000 elements", "(3)", "[param=a]"}));
-  EXPECT_TRUE(throws_error([&] { sums.sums.accumulate(cpu_context(), 5, flat(std::span(three)), 0); }, invalid,
-                           {"0..4", "5"}));
+  EXPECT_TRUE(
+      throws_error([&] { sums.sums.accumulate(cpu_context(), 5, flat(std::span(three)), 0); }, invalid, {"0..4", "5"}));
   sums.sums.accumulate(cpu_context(), 1, flat(std::span(three)), 0);
   sums.sums.accumulate(cpu_context(), 1, flat(std::span(three)), 1);
   EXPECT_TRUE(throws_error([&] { sums.sums.accumulate(cpu_context(), 1, flat(std::span(three)), 2); }, invalid,

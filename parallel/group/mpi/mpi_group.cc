@@ -15,8 +15,8 @@ namespace permafrost {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr auto kSpin = std::chrono::microseconds(20);   // then give the core away between polls
-constexpr auto kYield = std::chrono::milliseconds(5);   // then sleep between polls
+constexpr auto kSpin = std::chrono::microseconds(20);  // then give the core away between polls
+constexpr auto kYield = std::chrono::milliseconds(5);  // then sleep between polls
 constexpr auto kSleep = std::chrono::microseconds(100);
 
 constexpr int64_t kScratchBytes = int64_t{8} << 20;     // per group that reduces
@@ -137,8 +137,8 @@ void MpiGroup::wait(Pending& pending, const Call& call) {
   while (true) {
     if (shared_->watch->failed()) give_up(pending, shared_->watch->failure()->error());
     int done = 0;
-    const int code = MPI_Testall(narrow<int>(std::ssize(pending.requests)), pending.requests.data(), &done,
-                                 MPI_STATUSES_IGNORE);
+    const int code =
+        MPI_Testall(narrow<int>(std::ssize(pending.requests)), pending.requests.data(), &done, MPI_STATUSES_IGNORE);
     if (code != MPI_SUCCESS) give_up(pending, mpi_error(code, "MPI_Testall", call.name()));
     if (done) break;
     const auto waited = Clock::now() - start;
@@ -203,7 +203,8 @@ void MpiGroup::do_all_gather(const Call& call) {
       for (int step = first; step < last; ++step) {
         const int from = peer_before(step);
         const int64_t bytes = call.count(from, size_) * size;
-        post_recv(pending_[0], call, call.out + call.offset(from, size_) * size + at, std::min(chunk, bytes - at), from);
+        post_recv(pending_[0], call, call.out + call.offset(from, size_) * size + at, std::min(chunk, bytes - at),
+                  from);
       }
       for (int step = first; step < last; ++step)
         post_send(pending_[0], call, own + at, std::min(chunk, own_bytes - at), peer_after(step));

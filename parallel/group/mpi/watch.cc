@@ -1,11 +1,12 @@
 #include "parallel/group/mpi/watch.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
-#include <unistd.h>
 
 #include "core/base/narrow.h"
 #include "parallel/group/fail_together.h"
@@ -16,8 +17,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr auto kListenEvery = std::chrono::milliseconds(20);
-constexpr auto kGrace = std::chrono::seconds(2);        // for a computing rank to reach a collective
-constexpr auto kHearing = std::chrono::seconds(5);      // for all ranks to hear
+constexpr auto kGrace = std::chrono::seconds(2);           // for a computing rank to reach a collective
+constexpr auto kHearing = std::chrono::seconds(5);         // for all ranks to hear
 constexpr auto kWriting = std::chrono::milliseconds(700);  // for all ranks to write their line
 constexpr auto kSending = std::chrono::milliseconds(100);  // for a notice to leave
 
