@@ -26,24 +26,43 @@ PERMAFROST_LANES float sum(int64_t width, Body body) {
   return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d)));
 }
 
+/// Rows up to this width are kept in f32 on the stack between passes, which saves converting bf16 again.
+constexpr int64_t kKept = 4096;
+
+/// Second and third pass over one row: variance, then y. `From` says how x is stored.
+template <typename From, typename Lanes>
+PERMAFROST_LANES float normalise(const LayerNormForwardRows& a, const typename From::Stored* x, typename Lanes::Stored* y,
+                                 float mean) {
+  const __m512 center = set1(mean);
+  const float squares = sum(a.width, [&](int64_t i, __mmask16 m) __attribute__((always_inline)) {
+    const __m512 d = _mm512_maskz_sub_ps(m, From::load(x + i, m), center);
+    return _mm512_mul_ps(d, d);
+  });
+  const float rstd = 1.0f / __builtin_sqrtf(squares / static_cast<float>(a.width) + a.eps);
+  for_vectors(a.width, [&](int64_t i, __mmask16 m) __attribute__((always_inline)) {
+    const __m512 normal = _mm512_mul_ps(_mm512_sub_ps(From::load(x + i, m), center), set1(rstd));
+    Lanes::store(y + i, fma(normal, F32Lanes::load(a.gain + i, m), F32Lanes::load(a.bias + i, m)), m);
+  });
+  return rstd;
+}
+
 template <typename Lanes>
 void forward(const LayerNormForwardRows& a) {
   using Stored = typename Lanes::Stored;
-  const float count = static_cast<float>(a.width);
+  alignas(64) float kept[kKept];
+  const bool keep = sizeof(Stored) < sizeof(float) && a.width <= kKept;
   for (int64_t row = 0; row < a.rows; ++row) {
     const Stored* x = static_cast<const Stored*>(a.x) + row * a.width;
     Stored* y = static_cast<Stored*>(a.y) + row * a.width;
-    const float mean = sum(a.width, [&](int64_t i, __mmask16 m) { return Lanes::load(x + i, m); }) / count;
-    const __m512 center = set1(mean);
-    const float squares = sum(a.width, [&](int64_t i, __mmask16 m) {
-      const __m512 d = _mm512_maskz_sub_ps(m, Lanes::load(x + i, m), center);
-      return _mm512_mul_ps(d, d);
+    const float total = sum(a.width, [&](int64_t i, __mmask16 m) __attribute__((always_inline)) {
+      const __m512 v = Lanes::load(x + i, m);
+      _mm_prefetch(reinterpret_cast<const char*>(x + a.width + i), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(y + a.width + i), _MM_HINT_T0);
+      if (keep) F32Lanes::store(kept + i, v, m);
+      return v;
     });
-    const float rstd = 1.0f / __builtin_sqrtf(squares / count + a.eps);
-    for_vectors(a.width, [&](int64_t i, __mmask16 m) {
-      const __m512 normal = _mm512_mul_ps(_mm512_sub_ps(Lanes::load(x + i, m), center), set1(rstd));
-      Lanes::store(y + i, fma(normal, F32Lanes::load(a.gain + i, m), F32Lanes::load(a.bias + i, m)), m);
-    });
+    const float mean = total / static_cast<float>(a.width);
+    const float rstd = keep ? normalise<F32Lanes, Lanes>(a, kept, y, mean) : normalise<Lanes, Lanes>(a, x, y, mean);
     if (a.mean) a.mean[row] = mean;
     if (a.rstd) a.rstd[row] = rstd;
   }
@@ -54,40 +73,56 @@ struct RowMeans {
   float gradient, times_normal;
 };
 
+/// n = (x - mean) rstd and g = dy gain of one row, computed from memory.
 template <typename Lanes>
-void input_gradient(const LayerNormBackwardRows& a, int64_t row, RowMeans means) {
+struct Computed {
+  const typename Lanes::Stored *dy, *x;
+  const float* gain;
+  __m512 mean, rstd;
+  PERMAFROST_LANES __m512 normal(int64_t i, __mmask16 m) const {
+    return _mm512_mul_ps(_mm512_sub_ps(Lanes::load(x + i, m), mean), rstd);
+  }
+  PERMAFROST_LANES __m512 scaled(int64_t i, __mmask16 m) const {
+    return _mm512_mul_ps(Lanes::load(dy + i, m), F32Lanes::load(gain + i, m));
+  }
+};
+
+/// The same, kept by the first pass.
+struct Kept {
+  alignas(64) float n[kKept], g[kKept];
+  PERMAFROST_LANES __m512 normal(int64_t i, __mmask16 m) const { return F32Lanes::load(n + i, m); }
+  PERMAFROST_LANES __m512 scaled(int64_t i, __mmask16 m) const { return F32Lanes::load(g + i, m); }
+};
+
+template <typename Lanes, typename Row>
+PERMAFROST_LANES void input_gradient(const LayerNormBackwardRows& a, int64_t row, RowMeans means, const Row& values) {
   using Stored = typename Lanes::Stored;
-  const Stored* dy = static_cast<const Stored*>(a.dy) + row * a.width;
-  const Stored* x = static_cast<const Stored*>(a.x) + row * a.width;
   Stored* dx = static_cast<Stored*>(a.dx) + row * a.width;
-  const __m512 mean = set1(a.mean[row]), rstd = set1(a.rstd[row]);
-  for_vectors(a.width, [&](int64_t i, __mmask16 m) {
-    const __m512 normal = _mm512_mul_ps(_mm512_sub_ps(Lanes::load(x + i, m), mean), rstd);
-    const __m512 scaled = _mm512_mul_ps(Lanes::load(dy + i, m), F32Lanes::load(a.gain + i, m));
-    const __m512 inner = _mm512_fnmadd_ps(normal, set1(means.times_normal), _mm512_sub_ps(scaled, set1(means.gradient)));
+  const __m512 rstd = set1(a.rstd[row]), mean_g = set1(means.gradient), mean_gn = set1(means.times_normal);
+  for_vectors(a.width, [&](int64_t i, __mmask16 m) __attribute__((always_inline)) {
+    const __m512 inner = _mm512_fnmadd_ps(values.normal(i, m), mean_gn, _mm512_sub_ps(values.scaled(i, m), mean_g));
     const __m512 gradient = _mm512_mul_ps(inner, rstd);
     Lanes::store(dx + i, a.add_dx ? _mm512_add_ps(Lanes::load(dx + i, m), gradient) : gradient, m);
   });
 }
 
-/// One pass over dy and x of a row: whatever is wanted of the means, dgain and dbias.
+/// One pass over dy and x of a row: whatever is wanted of the means, dgain and dbias. `keep`: null or where n and g go.
 template <typename Lanes, bool kMeans, bool kGain, bool kBias>
-RowMeans reduce_row(const LayerNormBackwardRows& a, int64_t row) {
-  using Stored = typename Lanes::Stored;
-  const Stored* dy = static_cast<const Stored*>(a.dy) + row * a.width;
-  const Stored* x = static_cast<const Stored*>(a.x) + row * a.width;
-  const __m512 mean = set1(a.mean[row]), rstd = set1(a.rstd[row]);
+PERMAFROST_LANES RowMeans reduce_row(const LayerNormBackwardRows& a, const Computed<Lanes>& row, Kept* keep) {
   __m512 sums[2][2] = {{_mm512_setzero_ps(), _mm512_setzero_ps()}, {_mm512_setzero_ps(), _mm512_setzero_ps()}};
   const auto add = [&](int64_t i, __mmask16 m, int turn) __attribute__((always_inline)) {
-    const __m512 g = Lanes::load(dy + i, m);  // masked-off lanes are 0 and stay out of every sum
+    const __m512 gradient = Lanes::load(row.dy + i, m);  // masked-off lanes are 0 and stay out of every sum
+    _mm_prefetch(reinterpret_cast<const char*>(row.dy + a.width + i), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(row.x + a.width + i), _MM_HINT_T0);
     __m512 normal = _mm512_setzero_ps();
-    if constexpr (kMeans || kGain) normal = _mm512_maskz_mul_ps(m, _mm512_sub_ps(Lanes::load(x + i, m), mean), rstd);
-    if constexpr (kGain) F32Lanes::store(a.dgain + i, fma(g, normal, F32Lanes::load(a.dgain + i, m)), m);
-    if constexpr (kBias) F32Lanes::store(a.dbias + i, _mm512_add_ps(F32Lanes::load(a.dbias + i, m), g), m);
+    if constexpr (kMeans || kGain) normal = _mm512_maskz_mov_ps(m, row.normal(i, m));
+    if constexpr (kGain) F32Lanes::store(a.dgain + i, fma(gradient, normal, F32Lanes::load(a.dgain + i, m)), m);
+    if constexpr (kBias) F32Lanes::store(a.dbias + i, _mm512_add_ps(F32Lanes::load(a.dbias + i, m), gradient), m);
     if constexpr (kMeans) {
-      const __m512 scaled = _mm512_mul_ps(g, F32Lanes::load(a.gain + i, m));
+      const __m512 scaled = _mm512_mul_ps(gradient, F32Lanes::load(row.gain + i, m));
       sums[0][turn] = _mm512_add_ps(sums[0][turn], scaled);
       sums[1][turn] = fma(scaled, normal, sums[1][turn]);
+      if (keep) F32Lanes::store(keep->n + i, normal, m), F32Lanes::store(keep->g + i, scaled, m);
     }
   };
   int64_t i = 0;
@@ -103,9 +138,20 @@ RowMeans reduce_row(const LayerNormBackwardRows& a, int64_t row) {
 
 template <typename Lanes, bool kMeans, bool kGain, bool kBias>
 void backward(const LayerNormBackwardRows& a) {
+  using Stored = typename Lanes::Stored;
+  Kept kept;
+  const bool keep = a.width <= kKept;
   for (int64_t row = 0; row < a.rows; ++row) {
-    const RowMeans means = reduce_row<Lanes, kMeans, kGain, kBias>(a, row);
-    if constexpr (kMeans) input_gradient<Lanes>(a, row, means);
+    const Computed<Lanes> computed{static_cast<const Stored*>(a.dy) + row * a.width,
+                                   static_cast<const Stored*>(a.x) + row * a.width, a.gain, set1(a.mean[row]),
+                                   set1(a.rstd[row])};
+    const RowMeans means = reduce_row<Lanes, kMeans, kGain, kBias>(a, computed, keep ? &kept : nullptr);
+    if constexpr (kMeans) {
+      if (keep)
+        input_gradient<Lanes>(a, row, means, kept);
+      else
+        input_gradient<Lanes>(a, row, means, computed);
+    }
   }
 }
 
