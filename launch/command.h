@@ -18,6 +18,7 @@ struct CommandLine {
 
 /// One file per command: each adds a subcommand with its options, and a callback that sets CommandLine::action.
 /// Every option's description says its unit, and capture_default_str() shows its default.
+void add_bench_command(CommandLine& program);
 void add_info_command(CommandLine& program);
 void add_data_command(CommandLine& program);
 void add_plan_command(CommandLine& program);

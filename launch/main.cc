@@ -60,6 +60,7 @@ int run(int argc, char** argv) {
   add_weights_command(program);
   add_info_command(program);
   add_data_command(program);
+  add_bench_command(program);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
