@@ -39,17 +39,38 @@ std::vector<int64_t> read_i64(const SafetensorsReader& file, const std::string& 
   return values;
 }
 
-ProbeBatch read_batch(const std::string& path, int64_t image_size) {
+/// Ids and labels as the model takes them: within the vocabulary, and nothing to predict behind a text.
+void check_tokens(const std::string& path, const TextBatch& text, const std::vector<int64_t>& ids, const std::vector<int64_t>& labels,
+                  int64_t vocab) {
+  const auto refuse = [&](const char* name, const std::string& expected, int64_t value, int64_t row, int64_t column) {
+    fail(ErrorKind::kData, "probe: ", path, ": ", name, " must be ", expected, "; got ", value, " at (", row, ", ", column, ")");
+  };
+  for (int64_t row = 0; row < text.batch; ++row) {
+    for (int64_t t = 0; t < text.tokens; ++t) {
+      const auto i = static_cast<size_t>(row * text.tokens + t);
+      const bool behind = t >= text.lengths[static_cast<size_t>(row)];
+      if (ids[i] < 0 || ids[i] >= vocab) refuse("input_ids", concat("0 to ", vocab - 1), ids[i], row, t);
+      if (labels[i] == kIgnoredLabel) continue;
+      if (behind) refuse("labels", concat(kIgnoredLabel, " where attention_mask is 0"), labels[i], row, t);
+      if (labels[i] < 0 || labels[i] >= vocab) refuse("labels", concat("0 to ", vocab - 1, ", or ", kIgnoredLabel), labels[i], row, t);
+    }
+  }
+}
+
+ProbeBatch read_batch(const std::string& path, int64_t image_size, int64_t vocab) {
   const SafetensorsReader file(path);
-  const Shape ids_shape = file.at("input_ids").shape;
-  if (ids_shape.rank() != 2) fail(ErrorKind::kData, "probe: ", path, ": input_ids must be [B,T]; got ", ids_shape);
+  const Shape shape = file.at("input_ids").shape;
+  if (shape.rank() != 2 || shape.elements() == 0)
+    fail(ErrorKind::kData, "probe: ", path, ": input_ids must be [B,T] with at least one text and token; got ", shape);
   ProbeBatch batch;
-  batch.text.batch = ids_shape[0];
-  batch.text.tokens = ids_shape[1];
-  for (int64_t id : read_i64(file, "input_ids", ids_shape)) batch.text.ids.push_back(narrow<int32_t>(id));
-  batch.text.lengths = lengths_of_mask(read_i64(file, "attention_mask", ids_shape), ids_shape[0], ids_shape[1]);
-  for (int64_t label : read_i64(file, "labels", ids_shape)) batch.text.labels.push_back(narrow<int32_t>(label));
-  batch.image_spec = {{ids_shape[0], 3, image_size, image_size}, DType::kF32};
+  batch.text.batch = shape[0];
+  batch.text.tokens = shape[1];
+  const std::vector<int64_t> ids = read_i64(file, "input_ids", shape), labels = read_i64(file, "labels", shape);
+  batch.text.lengths = lengths_of_mask(read_i64(file, "attention_mask", shape), shape[0], shape[1]);
+  check_tokens(path, batch.text, ids, labels, vocab);
+  for (int64_t id : ids) batch.text.ids.push_back(narrow<int32_t>(id));
+  for (int64_t label : labels) batch.text.labels.push_back(narrow<int32_t>(label));
+  batch.image_spec = {{shape[0], 3, image_size, image_size}, DType::kF32};
   batch.images = Buffer("probe images", batch.image_spec.bytes());
   file.read_tensor("images", Tensor(batch.images.data(), batch.image_spec));
   return batch;
@@ -68,7 +89,22 @@ Plan probe_plan(const config::Config& config, int64_t batch, int64_t tokens, boo
   request.buckets = {tokens};
   request.micro_batches = 1;
   request.prefetched_inputs = 0;
+  request.allow_all_frozen = !grads;
   return make_plan(request);
+}
+
+/// Whether the program keeps a value, or a gradient (grad: and a name), of this name.
+bool planned(const Plan& plan, std::string_view name) {
+  const Graph& graph = plan.graphs[0];
+  const Program& program = plan.programs[0];
+  const bool gradient = name.starts_with("grad:");
+  if (gradient) name.remove_prefix(5);
+  if (const int v = graph.find_value(name); v >= 0) {
+    const TensorRef& ref = (gradient ? program.value_gradients : program.values)[static_cast<size_t>(v)];
+    if (ref.region != Region::kNone) return true;
+  }
+  const int p = gradient ? graph.find_param(name) : -1;
+  return p >= 0 && program.param_gradients[static_cast<size_t>(p)].region != Region::kNone;
 }
 
 /// Names and shapes of everything that can be asked for.
@@ -82,7 +118,20 @@ void print_list(const Plan& plan) {
     if (program.value_gradients[v].region != Region::kNone) std::cout << "grad:" << info.name << ' ' << program.value_gradients[v].spec << '\n';
   }
   for (const ParamPlan& param : plan.params)
-    if (param.trainable) std::cout << "grad:" << param.name << ' ' << param.shape << " f32\n";
+    if (planned(plan, "grad:" + param.name)) std::cout << "grad:" << param.name << ' ' << param.shape << " f32\n";
+}
+
+/// Before anything is loaded.
+void check_names(const std::vector<std::string>& names, const Plan& plan) {
+  std::string missing;
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (std::find(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(i), names[i]) != names.begin() + static_cast<std::ptrdiff_t>(i))
+      fail(ErrorKind::kConfig, "probe: --values must name each value once; got ", names[i], " twice");
+    if (!planned(plan, names[i])) missing += (missing.empty() ? "" : ", ") + names[i];
+  }
+  if (!missing.empty())
+    fail(ErrorKind::kConfig, "probe: --values must name values of this model (see --list; gradients need --grads and something "
+         "trainable upstream); got ", missing);
 }
 
 Tensor find(const Executor& executor, const std::string& name) {
@@ -95,18 +144,12 @@ Tensor find(const Executor& executor, const std::string& name) {
 void write_values(const std::vector<std::string>& names, const Executor& executor, const std::string& path) {
   std::vector<Tensor> tensors;
   std::vector<TensorDeclaration> declarations;
-  std::string missing;
   for (const std::string& name : names) {
     const Tensor tensor = find(executor, name);
-    if (!tensor.defined()) missing += (missing.empty() ? "" : ", ") + name;
     tensors.push_back(tensor);
-    if (!tensor.defined()) continue;
     const bool narrow_float = tensor.dtype() == DType::kBF16 || tensor.dtype() == DType::kF16;
     declarations.push_back({name, {tensor.shape(), narrow_float ? DType::kF32 : tensor.dtype()}});
   }
-  if (!missing.empty())
-    fail(ErrorKind::kConfig, "probe: --values must name values of this model (see --list; gradients need --grads and something "
-         "trainable upstream); got ", missing);
   SafetensorsWriter writer(path, declarations);
   for (size_t i = 0; i < names.size(); ++i) {
     if (declarations[i].spec.dtype == tensors[i].dtype()) {
@@ -141,7 +184,7 @@ int probe(const ProbeOptions& options, int threads) {
     return 0;
   }
   if (options.batch.empty()) fail(ErrorKind::kConfig, "probe: --batch FILE is required (or --list)");
-  const ProbeBatch batch = read_batch(options.batch, image_size);
+  const ProbeBatch batch = read_batch(options.batch, image_size, config.model().epalm().text().vocab());
   const Plan plan = probe_plan(config, batch.text.batch, batch.text.tokens, options.grads, threads);
   if (options.list) {
     print_list(plan);
@@ -149,6 +192,7 @@ int probe(const ProbeOptions& options, int threads) {
   }
   if (options.values.empty() || options.out.empty())
     fail(ErrorKind::kConfig, "probe: --values NAME,... and --out FILE are required (or --list)");
+  check_names(options.values, plan);
   check_memory(plan, usable_memory_bytes());
   ThreadPool pool(threads);
   Context context;
@@ -177,6 +221,7 @@ void add_probe_command(CommandLine& program) {
       ->type_name("FILE");
   command->add_option("--values", options->values, "Names of values, comma-separated, such as text.layers.0.out,logits,loss (no default)")
       ->delimiter(',')
+      ->allow_extra_args(false)  // what follows may be the configuration
       ->type_name("NAMES");
   command->add_flag("--grads", options->grads, "Run backward too; gradients are called grad: and the name of a value or parameter");
   command->add_option("--out", options->out, "safetensors file to write; floats become F32, the loss F64 (no default)")->type_name("FILE");

@@ -90,7 +90,7 @@ class RunLog {
   }
 
   void summary(const std::string& adapter_sha256, const std::string& frozen_sha256, const std::optional<FinalLoss>& final_loss,
-               bool frozen_unchanged) {
+               bool frozen_unchanged, int64_t skipped_samples) {
     progress_.end_line();
     nlohmann::ordered_json j;
     j["plan_hash"] = plan_.hash();
@@ -100,6 +100,7 @@ class RunLog {
     j["parameters"] = {{"total", plan_.total_params}, {"trainable", plan_.trainable_params}};
     j["forecast_bytes"] = plan_.memory.total();
     if (!steps_.empty()) add_steps(j);
+    j["skipped_samples"] = skipped_samples;
     if (final_loss) {
       j["final_nats_per_token"] = final_loss->nats_per_token;
       if (final_loss->exchanged) j["final_nats_per_token_exchanged_images"] = *final_loss->exchanged;
@@ -194,7 +195,8 @@ void train_rank(const TrainOptions& options, const config::Resolved& resolved, R
   if (!stopped && config.train().final_check().loss())
     final_loss = trainer.measure_loss(config.train().final_check().exchanged_images(), config.train().final_check().samples());
   const bool unchanged = trainer.hash_frozen_now() == trainer.frozen_sha256();
-  if (log) log->summary(adapter, trainer.frozen_sha256(), final_loss, unchanged);
+  const int64_t skipped = trainer.skipped_samples();
+  if (log) log->summary(adapter, trainer.frozen_sha256(), final_loss, unchanged, skipped);
   if (!unchanged) fail(ErrorKind::kInternal, "train: frozen weights changed during the run; SHA-256 at the start ", trainer.frozen_sha256());
 }
 

@@ -5,6 +5,13 @@
 
 namespace permafrost {
 
+InputFiller::InputFiller(const EpalmConfig& model, uint64_t seed, int32_t pad_id, int64_t micro_batch, int64_t max_tokens)
+    : model_(model), seed_(seed), pad_id_(pad_id) {
+  text_.lengths.reserve(static_cast<size_t>(micro_batch));
+  text_.ids.reserve(static_cast<size_t>(micro_batch * max_tokens));
+  text_.labels.reserve(static_cast<size_t>(micro_batch * max_tokens));
+}
+
 void InputFiller::fill(const MicroBatch& batch, const float* images, float row_weight, const Executor& executor,
                        size_t bucket) {
   const auto input = [&](const char* name) { return executor.value(bucket, name); };

@@ -62,7 +62,7 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
       norm_memory_("norm blocks", 8 * shards_.blocks()),
       exponents_(trainable_count(plan)),
       voter_(runtime.size(), trainable_count(plan), plan.micro_batches),
-      filler_(model_, config.train().seed(), data_.tokenizer.pad_id()) {
+      filler_(model_, config.train().seed(), data_.tokenizer.pad_id(), config.train().micro_batch(), plan.buckets.back()) {
   const TrainableLayout layout = trainable_layout(plan);
   layout_index_ = layout_indices(plan, layout);
   const bool order_free = plan.reduction == Reduction::kOrderFree;
@@ -146,11 +146,14 @@ bool Trainer::attempt(bool stop, StepMetrics& metrics) {
     sums_->begin_measuring();
   }
   losses_.clear();
+  skipped_in_step_ = 0;
   bad_micro_batch_ = bad_sample_ = -1;
   for (int64_t slot = 0; slot < plan_.slots; ++slot) {
     const MicroBatch& batch = loader_->next();
     metrics.wait_ms += loader_->last_wait_ms();
     if (batch.number == kIdleMicroBatch) continue;
+    for (size_t row = 0; row < batch.sample_ids.size(); ++row)
+      if (batch.sample_ids[row] != kPaddingSample && batch.weights[row] == 0) ++skipped_in_step_;
     micro_in_step_ = batch.number % plan_.micro_batches;
     const double loss = run_slot(batch);
     losses_.push_back({micro_in_step_, loss});
@@ -227,6 +230,7 @@ StepMetrics Trainer::train_step(bool stop) {
   }
   optimizer_phases(metrics);
   ++position_.step;
+  skipped_samples_ += skipped_in_step_;
 
   const double factor = schedule_factor(schedule_, metrics.step, epoch, in_epoch);
   metrics.lr = optimizer_.reported_lr(factor);
@@ -277,6 +281,12 @@ void Trainer::gather_working_bytes() {
   const int64_t bytes = working_bytes_per_rank_[static_cast<size_t>(runtime_.rank())];
   const Tensor all(memory_.working.data(), DType::kU8, Shape{memory_.working.bytes()});
   runtime_.world.all_gather(all.rows(begin, begin + bytes), all, working_bytes_per_rank_, StreamView::caller(), "working copies").wait();
+}
+
+int64_t Trainer::skipped_samples() {
+  int64_t own = skipped_samples_, all = 0;
+  runtime_.world.all_reduce(flat(std::span(&own, 1)), flat(std::span(&all, 1)), ReduceOp::kSum, StreamView::caller(), "skipped samples").wait();
+  return all;
 }
 
 std::string Trainer::hash_frozen_now() { return hash_frozen(plan_, memory_, runtime_.pool); }

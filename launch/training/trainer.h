@@ -59,6 +59,10 @@ class Trainer final : private GradientSink {
   /// Collective. Over the first `samples` samples (0 = all) with the transform EVAL.
   FinalLoss measure_loss(bool exchange_images, int64_t samples);
 
+  /// Collective. Samples that steps so far left out because their image could not be used (data.image_policy SKIP), counted
+  /// every time they came up, since this trainer began.
+  int64_t skipped_samples();
+
   /// Hash of the frozen parameters now; equal to frozen_sha256() unless something wrote to them.
   std::string hash_frozen_now();
 
@@ -98,6 +102,7 @@ class Trainer final : private GradientSink {
   InputFiller filler_;
   TrainingPosition position_;
   std::vector<std::string> notes_;
+  int64_t skipped_samples_ = 0;
 
   // Of the step in progress.
   float row_weight_ = 0;
@@ -107,6 +112,7 @@ class Trainer final : private GradientSink {
   int64_t bad_micro_batch_ = -1;  // with a loss that is not finite
   int64_t bad_sample_ = -1;
   int64_t first_sample_ = -1;     // of the first micro-batch with a bad gradient
+  int64_t skipped_in_step_ = 0;
   uint64_t schedule_hash_ = 0;
   bool stop_voted_ = false;
 };

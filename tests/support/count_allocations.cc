@@ -6,7 +6,8 @@
 
 namespace permafrost::testing {
 namespace {
-std::atomic<bool> counting{false};
+std::atomic<bool> counting{false}, registered_only{false};
+thread_local bool registered = false;  // of the program itself, so reading it allocates nothing
 std::atomic<int64_t> calls{0}, bytes{0}, largest{0};
 }  // namespace
 
@@ -17,6 +18,7 @@ bool can_count_allocations() { return true; }
 
 void note_allocation(size_t size) {
   if (!counting.load(std::memory_order_relaxed)) return;
+  if (registered_only.load(std::memory_order_relaxed) && !registered) return;
   const auto n = static_cast<int64_t>(size);
   ++calls;
   bytes += n;
@@ -26,8 +28,11 @@ void note_allocation(size_t size) {
 }
 #endif
 
-void begin_counting_allocations() {
+void register_counted_thread() { registered = true; }
+
+void begin_counting_allocations(CountedThreads threads) {
   calls = bytes = largest = 0;
+  registered_only = threads == CountedThreads::kRegistered;
   counting = true;
 }
 

@@ -3,7 +3,8 @@
 
 namespace permafrost::testing {
 
-/// Heap allocations of the whole process (malloc and its relatives, operator new included) between begin and end.
+/// Heap allocations (malloc and its relatives, operator new included) between begin and end, of the whole process or of
+/// threads that registered themselves.
 /// Programs that use this link tests/support/count_allocations.cc, which stands in front of the C library's functions;
 /// under sanitizers, which do the same, counting is not available.
 struct AllocationCount {
@@ -12,7 +13,10 @@ struct AllocationCount {
   int64_t largest = 0;
 };
 bool can_count_allocations();
-void begin_counting_allocations();
+enum class CountedThreads : uint8_t { kAll, kRegistered };
+/// The calling thread counts from now on where only registered ones do.
+void register_counted_thread();
+void begin_counting_allocations(CountedThreads threads = CountedThreads::kAll);
 AllocationCount end_counting_allocations();
 
 }  // namespace permafrost::testing
