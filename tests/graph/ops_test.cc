@@ -233,7 +233,7 @@ TEST(FreezingMatrix, AttentionFused) {
                            attention_fused(g, qkv, config);
                          },
                          [](const Operands& x, const Operands&) {
-                           const auto seen = reference::visibility(kSelf, MaskKind::kCausal, {5, 3}, {}, false);
+                           const auto seen = reference::visibility(kSelf, MaskKind::kCausal, {5, 3}, {}, {}, false);
                            return attend(kSelf, seen, fused_part(x[0], 0), fused_part(x[0], 1), fused_part(x[0], 2));
                          },
                          bit(0),
@@ -253,8 +253,8 @@ TEST(FreezingMatrix, AttentionOnSeparateValues) {
                            build(g, {2, 0.5f, MaskKind::kNone, {}, {}, {}}, 3, [](AttentionConfig&) {});
                          },
                          [](const Operands& x, const Operands&) {
-                           return attend(kCross, reference::visibility(kCross, MaskKind::kNone, {}, {}, false), x[0],
-                                         x[1], x[2]);
+                           return attend(kCross, reference::visibility(kCross, MaskKind::kNone, {}, {}, {}, false),
+                                         x[0], x[1], x[2]);
                          },
                          qkv});
   // One query of the second sample sees nothing; lengths and allowed together.
@@ -269,25 +269,25 @@ TEST(FreezingMatrix, AttentionOnSeparateValues) {
                          },
                          [=](const Operands& x, const Operands&) {
                            return attend(kCross,
-                                         reference::visibility(kCross, MaskKind::kExplicit, {4, 5}, allowed, false),
+                                         reference::visibility(kCross, MaskKind::kExplicit, {4, 5}, {}, allowed, false),
                                          x[0], x[1], x[2]);
                          },
                          qkv,
                          {{3, {4, 5}}, {4, {allowed.begin(), allowed.end()}}}});
-  check_freezing_matrix({"open first row that sees padding",
-                         [=](Graph& g) {
-                           build(g, {2, 0.5f, MaskKind::kCausalOpenFirst, {}, {}, {}}, 5, [&](AttentionConfig& config) {
-                             config.lengths = input_in(g, {2}, DType::kI32);
-                             config.open_lengths = input_in(g, {2}, DType::kI32);
-                           });
-                         },
-                         [](const Operands& x, const Operands&) {
-                           return attend(kSelf,
-                                         reference::visibility(kSelf, MaskKind::kCausalOpenFirst, {5, 3}, {}, true),
-                                         x[0], x[1], x[2]);
-                         },
-                         qkv,
-                         {{3, {5, 3}}, {4, {5, 5}}}});
+  check_freezing_matrix(
+      {"open first row with lengths of its own",
+       [=](Graph& g) {
+         build(g, {2, 0.5f, MaskKind::kCausalOpenFirst, {}, {}, {}}, 5, [&](AttentionConfig& config) {
+           config.lengths = input_in(g, {2}, DType::kI32);
+           config.open_lengths = input_in(g, {2}, DType::kI32);
+         });
+       },
+       [](const Operands& x, const Operands&) {
+         return attend(kSelf, reference::visibility(kSelf, MaskKind::kCausalOpenFirst, {5, 3}, {5, 4}, {}, false), x[0],
+                       x[1], x[2]);
+       },
+       qkv,
+       {{3, {5, 3}}, {4, {5, 4}}}});
 }
 
 /// What backward reads: a frozen linear saves nothing but what its activation needs, and so on.
