@@ -52,7 +52,8 @@ void activation_forward(const Context& context, Activation activation, Tensor x,
   activation_forward_at(simd_level(), context, activation, x, y);
 }
 
-void activation_backward(const Context& context, Activation activation, Tensor kept, Tensor dy, Tensor dx, GradMode mode) {
+void activation_backward(const Context& context, Activation activation, Tensor kept, Tensor dy, Tensor dx,
+                         GradMode mode) {
   activation_backward_at(simd_level(), context, activation, kept, dy, dx, mode);
 }
 

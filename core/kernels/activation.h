@@ -16,7 +16,8 @@ void activation_forward(const Context& context, Activation activation, Tensor x,
 /// dx = dy f'(x), overwritten or added. dx == dy is allowed with kOverwrite. f' of kRelu at 0 is 0.
 /// kept: what forward kept: the *output* y for kRelu and kTanh (see activation_keeps_output), else the input x.
 /// kept, dy, dx: same shape and dtype. Errors: as forward.
-void activation_backward(const Context& context, Activation activation, Tensor kept, Tensor dy, Tensor dx, GradMode mode);
+void activation_backward(const Context& context, Activation activation, Tensor kept, Tensor dy, Tensor dx,
+                         GradMode mode);
 
 /// True when backward wants the output (relu, tanh), false when it wants the input.
 bool activation_keeps_output(Activation activation);

@@ -16,8 +16,8 @@ PERMAFROST_LANES __m512 reflect(__m512 x, __m512 f) {
   return _mm512_mask_sub_ps(f, static_cast<__mmask16>(~negative(x)), set1(1.0f), f);
 }
 
-/// Derivative of x Phi(x): reflect(x, g(|x|) e^(-x^2/2)), where g(u) = Q(u) e^(u^2/2) - u / sqrt(2 pi) is smooth. g by a
-/// fit weighted with e^(-u^2/2): absolute error of the derivative 7e-8.
+/// Derivative of x Phi(x): reflect(x, g(|x|) e^(-x^2/2)), where g(u) = Q(u) e^(u^2/2) - u / sqrt(2 pi) is smooth. g by
+/// a fit weighted with e^(-u^2/2): absolute error of the derivative 7e-8.
 PERMAFROST_LANES __m512 gelu_slope(__m512 x) {
   const __m512 u = avx512::at_most(14.0f, avx512::abs(x));  // e^-98: nothing is left
   const __m512 g = avx512::polynomial(
@@ -100,7 +100,8 @@ void forward(bool bf16, const void* x, void* y, int64_t n) {
 template <Activation A>
 void backward(bool bf16, const void* kept, const void* dy, void* dx, int64_t n, bool add) {
   if (bf16)
-    add ? backward<avx512::Bf16Lanes, A, true>(kept, dy, dx, n) : backward<avx512::Bf16Lanes, A, false>(kept, dy, dx, n);
+    add ? backward<avx512::Bf16Lanes, A, true>(kept, dy, dx, n)
+        : backward<avx512::Bf16Lanes, A, false>(kept, dy, dx, n);
   else
     add ? backward<avx512::F32Lanes, A, true>(kept, dy, dx, n) : backward<avx512::F32Lanes, A, false>(kept, dy, dx, n);
 }
@@ -108,24 +109,36 @@ void backward(bool bf16, const void* kept, const void* dy, void* dx, int64_t n, 
 
 void activation_forward_avx512(Activation activation, bool bf16, const void* x, void* y, int64_t n) {
   switch (activation) {
-    case Activation::kNone: return forward<Activation::kNone>(bf16, x, y, n);
-    case Activation::kGelu: return forward<Activation::kGelu>(bf16, x, y, n);
-    case Activation::kQuickGelu: return forward<Activation::kQuickGelu>(bf16, x, y, n);
-    case Activation::kRelu: return forward<Activation::kRelu>(bf16, x, y, n);
-    case Activation::kSquaredRelu: return forward<Activation::kSquaredRelu>(bf16, x, y, n);
-    case Activation::kTanh: return forward<Activation::kTanh>(bf16, x, y, n);
+    case Activation::kNone:
+      return forward<Activation::kNone>(bf16, x, y, n);
+    case Activation::kGelu:
+      return forward<Activation::kGelu>(bf16, x, y, n);
+    case Activation::kQuickGelu:
+      return forward<Activation::kQuickGelu>(bf16, x, y, n);
+    case Activation::kRelu:
+      return forward<Activation::kRelu>(bf16, x, y, n);
+    case Activation::kSquaredRelu:
+      return forward<Activation::kSquaredRelu>(bf16, x, y, n);
+    case Activation::kTanh:
+      return forward<Activation::kTanh>(bf16, x, y, n);
   }
 }
 
 void activation_backward_avx512(Activation activation, bool bf16, const void* kept, const void* dy, void* dx, int64_t n,
                                 bool add) {
   switch (activation) {
-    case Activation::kNone: return backward<Activation::kNone>(bf16, kept, dy, dx, n, add);
-    case Activation::kGelu: return backward<Activation::kGelu>(bf16, kept, dy, dx, n, add);
-    case Activation::kQuickGelu: return backward<Activation::kQuickGelu>(bf16, kept, dy, dx, n, add);
-    case Activation::kRelu: return backward<Activation::kRelu>(bf16, kept, dy, dx, n, add);
-    case Activation::kSquaredRelu: return backward<Activation::kSquaredRelu>(bf16, kept, dy, dx, n, add);
-    case Activation::kTanh: return backward<Activation::kTanh>(bf16, kept, dy, dx, n, add);
+    case Activation::kNone:
+      return backward<Activation::kNone>(bf16, kept, dy, dx, n, add);
+    case Activation::kGelu:
+      return backward<Activation::kGelu>(bf16, kept, dy, dx, n, add);
+    case Activation::kQuickGelu:
+      return backward<Activation::kQuickGelu>(bf16, kept, dy, dx, n, add);
+    case Activation::kRelu:
+      return backward<Activation::kRelu>(bf16, kept, dy, dx, n, add);
+    case Activation::kSquaredRelu:
+      return backward<Activation::kSquaredRelu>(bf16, kept, dy, dx, n, add);
+    case Activation::kTanh:
+      return backward<Activation::kTanh>(bf16, kept, dy, dx, n, add);
   }
 }
 

@@ -56,12 +56,18 @@ void backward(const T* kept, const T* dy, T* dx, int64_t n, bool add) {
 template <typename Function>
 void with_activation(Activation activation, Function&& function) {
   switch (activation) {
-    case Activation::kNone: return function.template operator()<Activation::kNone>();
-    case Activation::kGelu: return function.template operator()<Activation::kGelu>();
-    case Activation::kQuickGelu: return function.template operator()<Activation::kQuickGelu>();
-    case Activation::kRelu: return function.template operator()<Activation::kRelu>();
-    case Activation::kSquaredRelu: return function.template operator()<Activation::kSquaredRelu>();
-    case Activation::kTanh: return function.template operator()<Activation::kTanh>();
+    case Activation::kNone:
+      return function.template operator()<Activation::kNone>();
+    case Activation::kGelu:
+      return function.template operator()<Activation::kGelu>();
+    case Activation::kQuickGelu:
+      return function.template operator()<Activation::kQuickGelu>();
+    case Activation::kRelu:
+      return function.template operator()<Activation::kRelu>();
+    case Activation::kSquaredRelu:
+      return function.template operator()<Activation::kSquaredRelu>();
+    case Activation::kTanh:
+      return function.template operator()<Activation::kTanh>();
   }
 }
 }  // namespace
@@ -81,8 +87,8 @@ void activation_backward_cpu(Activation activation, DType dtype, const void* kep
   if (level >= SimdLevel::kAvx512) return activation_backward_avx512(activation, bf16, kept, dy, dx, n, add);
   with_activation(activation, [&]<Activation A>() {
     if (bf16)
-      return backward<A>(static_cast<const bfloat16*>(kept), static_cast<const bfloat16*>(dy), static_cast<bfloat16*>(dx),
-                         n, add);
+      return backward<A>(static_cast<const bfloat16*>(kept), static_cast<const bfloat16*>(dy),
+                         static_cast<bfloat16*>(dx), n, add);
     backward<A>(static_cast<const float*>(kept), static_cast<const float*>(dy), static_cast<float*>(dx), n, add);
   });
 }

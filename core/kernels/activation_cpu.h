@@ -5,8 +5,8 @@
 #include "core/kernels/vector_math.h"
 #include "core/tensor/dtype.h"
 
-// The arithmetic behind activation.h. The *_cpu functions do no checks and start no threads: n elements of f32 or bf16; an element's result does not
-// depend on its place, so that epilogues of other kernels may call these on any piece.
+// The arithmetic behind activation.h. The *_cpu functions do no checks and start no threads: n elements of f32 or bf16;
+// an element's result does not depend on its place, so that epilogues of other kernels may call these on any piece.
 namespace permafrost {
 
 struct Context;

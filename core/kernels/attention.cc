@@ -15,7 +15,8 @@ void check_mask(std::string_view op, const Context& context, const AttentionMask
                 int64_t keys) {
   const bool causal = mask.kind == MaskKind::kCausal || mask.kind == MaskKind::kCausalOpenFirst;
   if (causal && queries != keys)
-    fail(ErrorKind::kShapeMismatch, op, ": a causal mask must have as many queries as keys; got T=", queries, " S=", keys);
+    fail(ErrorKind::kShapeMismatch, op, ": a causal mask must have as many queries as keys; got T=", queries,
+         " S=", keys);
   if (mask.lengths) check_tensor(op, "mask.lengths", mask.lengths, context, {batch}, {DType::kI32});
   if (mask.open_lengths) {
     check_tensor(op, "mask.open_lengths", mask.open_lengths, context, {batch}, {DType::kI32});
@@ -71,16 +72,17 @@ void check_on_cpu(std::string_view op, const Context& context, const AttentionCa
                   const Tensor& workspace) {
   check_runs_on_cpu(op, context);
   for (int64_t b = 0; call.lengths && b < call.batch; ++b)
-    PERMAFROST_CHECK(0 <= call.lengths[b] && call.lengths[b] <= call.keys, op, ": mask.lengths must lie in 0..", call.keys,
-                     "; got ", call.lengths[b], " for sample ", b);
+    PERMAFROST_CHECK(0 <= call.lengths[b] && call.lengths[b] <= call.keys, op, ": mask.lengths must lie in 0..",
+                     call.keys, "; got ", call.lengths[b], " for sample ", b);
   for (int64_t b = 0; call.open_lengths && b < call.batch; ++b)
-    PERMAFROST_CHECK(0 <= call.open_lengths[b] && call.open_lengths[b] <= call.keys, op, ": mask.open_lengths must lie in 0..",
-                     call.keys, "; got ", call.open_lengths[b], " for sample ", b);
+    PERMAFROST_CHECK(0 <= call.open_lengths[b] && call.open_lengths[b] <= call.keys, op,
+                     ": mask.open_lengths must lie in 0..", call.keys, "; got ", call.open_lengths[b], " for sample ",
+                     b);
   const int64_t needed = attention_workspace_bytes(backward, call.batch, call.queries, call.keys, call.heads,
                                                    call.head_size, dtype, context.pool->threads());
   if (workspace.bytes() < needed)
-    fail(ErrorKind::kShapeMismatch, op, ": workspace must have at least ", needed, " bytes for ", context.pool->threads(),
-         " threads; got ", workspace.bytes());
+    fail(ErrorKind::kShapeMismatch, op, ": workspace must have at least ", needed, " bytes for ",
+         context.pool->threads(), " threads; got ", workspace.bytes());
 }
 }  // namespace
 
@@ -98,8 +100,7 @@ int64_t attention_workspace_bytes(bool backward, int64_t batch, int64_t queries,
 void attention_forward_at(SimdLevel level, const Context& context, const AttentionForward& args, Tensor workspace) {
   constexpr std::string_view kOp = "attention_forward";
   AttentionCall call = describe(kOp, context, args);
-  if (args.lse)
-    check_tensor(kOp, "lse", args.lse, context, {call.batch, call.heads, call.queries}, {DType::kF32});
+  if (args.lse) check_tensor(kOp, "lse", args.lse, context, {call.batch, call.heads, call.queries}, {DType::kF32});
   check_on_cpu(kOp, context, call, false, args.q.dtype(), workspace);
   if (args.q.elements() == 0) return;
   call.lse = args.lse ? args.lse.data<float>() : nullptr;

@@ -7,10 +7,10 @@ namespace permafrost {
 
 /// Which keys a query may see, apart from the valid lengths.
 enum class MaskKind : uint8_t {
-  kNone,               ///< all
-  kCausal,             ///< query t sees keys 0..t
-  kCausalOpenFirst,    ///< causal, but query 0 sees every key (eP-ALM's published VIS row); key 0 is seen by all anyway
-  kExplicit,           ///< `allowed` says
+  kNone,             ///< all
+  kCausal,           ///< query t sees keys 0..t
+  kCausalOpenFirst,  ///< causal, but query 0 sees every key (eP-ALM's published VIS row); key 0 is seen by all anyway
+  kExplicit,         ///< `allowed` says
 };
 
 /// lengths: (B) i32 in 0..S, keys at or behind lengths[b] are hidden from every query; undefined = all S keys valid.
@@ -29,15 +29,13 @@ struct AttentionMask {
 /// contiguous: `stride_q/k/v` elements lie between consecutive tokens (0 = H*D), so that a fused (B, T, 3 H D) product
 /// can be read in place: pass tensors of the shapes above that point at their part.
 /// lse: (B, H, T) f32, log of the softmax denominator, kept for backward; undefined = not kept.
-/// A query that sees no key gives 0 (and lse -inf) and has gradient 0. NaN in what a query sees gives NaN; keys behind the
-/// valid length are not read (unless the open row sees them). A key hidden by the causal rule or by `allowed` must be
-/// finite.
-/// Any head size. kCausal and kCausalOpenFirst with T != S are refused. Scores are never materialised for all
-/// T x S x heads at once: a thread holds those of a few queries of one head (backward: of a few hundred).
-/// bf16 on processors with AMX: probabilities (and, backward, the gradients of scores) are rounded to bf16 for the
-/// products with v (q, k, dout); all sums are in f32.
-/// Workspace: attention_workspace_bytes. Errors: ShapeMismatch; InvalidArgument (lengths out of range, head_size or
-/// stride impossible); NotBuilt on a device without this kernel.
+/// A query that sees no key gives 0 (and lse -inf) and has gradient 0. NaN in what a query sees gives NaN; keys behind
+/// the valid length are not read (unless the open row sees them). A key hidden by the causal rule or by `allowed` must
+/// be finite. Any head size. kCausal and kCausalOpenFirst with T != S are refused. Scores are never materialised for
+/// all T x S x heads at once: a thread holds those of a few queries of one head (backward: of a few hundred). bf16 on
+/// processors with AMX: probabilities (and, backward, the gradients of scores) are rounded to bf16 for the products
+/// with v (q, k, dout); all sums are in f32. Workspace: attention_workspace_bytes. Errors: ShapeMismatch;
+/// InvalidArgument (lengths out of range, head_size or stride impossible); NotBuilt on a device without this kernel.
 struct AttentionForward {
   Tensor q, k, v, out, lse;
   int64_t stride_q = 0, stride_k = 0, stride_v = 0;

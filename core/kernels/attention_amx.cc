@@ -26,8 +26,8 @@ int64_t query_chunk(int64_t queries, int64_t keys) {
   return queries < most ? round_up_32(queries) : most;
 }
 
-const uint16_t* head_begin(const void* base, const AttentionCall& call, int64_t b, int64_t h, int64_t token, int64_t tokens,
-                           int64_t stride) {
+const uint16_t* head_begin(const void* base, const AttentionCall& call, int64_t b, int64_t h, int64_t token,
+                           int64_t tokens, int64_t stride) {
   return static_cast<const uint16_t*>(base) + (b * tokens + token) * stride + h * call.head_size;
 }
 uint16_t* head_begin(void* base, const AttentionCall& call, int64_t b, int64_t h, int64_t token, int64_t tokens,
@@ -70,28 +70,31 @@ ForwardBuffers lay_out_forward(const Extents& e, AttentionScratch& scratch) {
   return f;
 }
 
-/// Raw scores -> e^(scale s - max) as bf16 where seen, 0 elsewhere, up to `width` (a multiple of 32). The maximum and the
-/// sum are given back; both 0 and -inf where nothing is seen.
+/// Raw scores -> e^(scale s - max) as bf16 where seen, 0 elsewhere, up to `width` (a multiple of 32). The maximum and
+/// the sum are given back; both 0 and -inf where nothing is seen.
 struct RowSum {
   float maximum_log2, sum;
 };
 template <bool kAllowed>
-RowSum softmax_row(const float* scores, uint16_t* p, int64_t visible, int64_t width, const uint8_t* allowed, float scale) {
+RowSum softmax_row(const float* scores, uint16_t* p, int64_t visible, int64_t width, const uint8_t* allowed,
+                   float scale) {
   const __m512 factor = set1(scale * kLog2E);
   __m512 maximum = set1(-__builtin_inff());
-  avx512::for_vectors(visible, [&](int64_t s, __mmask16 lanes) __attribute__((always_inline)) {
-    if constexpr (kAllowed) lanes = avx512::seen_keys(s, visible, allowed);
-    maximum = _mm512_mask_max_ps(maximum, lanes, maximum, _mm512_mul_ps(F32Lanes::load(scores + s), factor));
-  });
+  avx512::for_vectors(
+      visible, [&](int64_t s, __mmask16 lanes) __attribute__((always_inline)) {
+        if constexpr (kAllowed) lanes = avx512::seen_keys(s, visible, allowed);
+        maximum = _mm512_mask_max_ps(maximum, lanes, maximum, _mm512_mul_ps(F32Lanes::load(scores + s), factor));
+      });
   const float top = _mm512_reduce_max_ps(maximum);
   __m512 sum = _mm512_setzero_ps();
-  avx512::for_vectors(visible, [&](int64_t s, __mmask16 lanes) __attribute__((always_inline)) {
-    if constexpr (kAllowed) lanes = avx512::seen_keys(s, visible, allowed);
-    const __m512 x = avx512::at_least(-150.0f, fma(F32Lanes::load(scores + s), factor, set1(-top)));
-    const __m512 e = _mm512_maskz_mov_ps(lanes, avx512::exp2_finite(x));
-    sum = _mm512_add_ps(sum, e);
-    _mm256_store_si256(reinterpret_cast<__m256i*>(p + s), (__m256i)_mm512_cvtneps_pbh(e));
-  });
+  avx512::for_vectors(
+      visible, [&](int64_t s, __mmask16 lanes) __attribute__((always_inline)) {
+        if constexpr (kAllowed) lanes = avx512::seen_keys(s, visible, allowed);
+        const __m512 x = avx512::at_least(-150.0f, fma(F32Lanes::load(scores + s), factor, set1(-top)));
+        const __m512 e = _mm512_maskz_mov_ps(lanes, avx512::exp2_finite(x));
+        sum = _mm512_add_ps(sum, e);
+        _mm256_store_si256(reinterpret_cast<__m256i*>(p + s), (__m256i)_mm512_cvtneps_pbh(e));
+      });
   for (int64_t s = round_up_16(visible); s < width; s += 16)
     _mm256_store_si256(reinterpret_cast<__m256i*>(p + s), _mm256_setzero_si256());
   return {top, _mm512_reduce_add_ps(sum)};
@@ -111,8 +114,8 @@ void finish_sums(const RowSum sums[kTile], float lse[kTile], float inverse_sums[
 }
 
 /// Queries [tile, tile + rows).
-void forward_tile(const AttentionCall& call, const Extents& e, const ForwardBuffers& f, int64_t b, int64_t h, int64_t tile,
-                  int64_t rows, int64_t key_steps) {
+void forward_tile(const AttentionCall& call, const Extents& e, const ForwardBuffers& f, int64_t b, int64_t h,
+                  int64_t tile, int64_t rows, int64_t key_steps) {
   const int64_t tiles = round_up_16(rows) / 16, half = e.size / 2, contiguous = call.heads * call.head_size;
   const int64_t width = round_up_32(widest_row(call, b, tile, tile + rows));
   amx::copy_rows(head_begin(call.q, call, b, h, tile, call.queries, call.stride_q), call.stride_q, rows, call.head_size,
@@ -124,9 +127,8 @@ void forward_tile(const AttentionCall& call, const Extents& e, const ForwardBuff
     auto* p = reinterpret_cast<uint16_t*>(f.p + r * e.ld_half_keys);
     const float* scores = f.scores + r * e.ld_keys;
     const int64_t visible = visible_keys(call, b, tile + r);
-    sums[r] = call.allowed
-                  ? softmax_row<true>(scores, p, visible, width, allowed_row(call, b, tile + r), call.scale)
-                  : softmax_row<false>(scores, p, visible, width, nullptr, call.scale);
+    sums[r] = call.allowed ? softmax_row<true>(scores, p, visible, width, allowed_row(call, b, tile + r), call.scale)
+                           : softmax_row<false>(scores, p, visible, width, nullptr, call.scale);
   }
   alignas(64) float lse[kTile], inverse_sums[kTile];
   finish_sums(sums, lse, inverse_sums);
@@ -143,9 +145,9 @@ void forward_tile(const AttentionCall& call, const Extents& e, const ForwardBuff
 
 struct BackwardBuffers {
   uint32_t *k_transposed, *v_transposed, *k, *q, *dout, *q_transposed, *dout_transposed;
-  uint32_t *p_pairs, *ds_pairs;     // of one chunk of queries
-  uint32_t* ds;                     // of one tile
-  float *scores, *dscores, *dq;     // of one tile
+  uint32_t *p_pairs, *ds_pairs;  // of one chunk of queries
+  uint32_t* ds;                  // of one tile
+  float *scores, *dscores, *dq;  // of one tile
   float *dk_transposed, *dv_transposed;
 };
 BackwardBuffers lay_out_backward(const Extents& e, int64_t chunk, AttentionScratch& scratch) {
@@ -190,8 +192,8 @@ PERMAFROST_LANES PairOfVectors probabilities(const float* scores, const float* d
   return {p, _mm512_maskz_mul_ps(lanes, p, inner)};
 }
 
-/// Where a pair of queries goes: its row of the tiles of p and ds in pairs, `tile_step` words between tiles of keys; and
-/// two rows of ds, `ld_ds` words apart.
+/// Where a pair of queries goes: its row of the tiles of p and ds in pairs, `tile_step` words between tiles of keys;
+/// and two rows of ds, `ld_ds` words apart.
 struct PairOutput {
   uint32_t *p_pairs, *ds_pairs;
   uint32_t* ds;
@@ -200,11 +202,11 @@ struct PairOutput {
 
 /// Two queries: p and ds in bf16, up to `width` keys.
 template <bool kAllowed>
-void backward_rows(const float* scores, const float* dp, int64_t ld, const BackwardRow rows[2], float scale, int64_t width,
-                   const PairOutput& to) {
+void backward_rows(const float* scores, const float* dp, int64_t ld, const BackwardRow rows[2], float scale,
+                   int64_t width, const PairOutput& to) {
   // vcvtne2ps2bf16 gives (row 0's 16, row 1's 16); this order makes pairs of them.
-  const __m512i pair_order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                                              21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512i pair_order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
+                                              6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   const __m512 factor = set1(scale * kLog2E);
   const int64_t visible = rows[0].visible > rows[1].visible ? rows[0].visible : rows[1].visible;
   int64_t s = 0;
@@ -250,15 +252,16 @@ void backward_tile(const Head& w, int64_t chunk, int64_t tile, int64_t rows, int
   const int64_t width = round_up_32(widest_row(call, w.b, tile, tile + rows)), half = w.e.size / 2;
   const int64_t tiles = round_up_16(rows) / 16, size_steps = w.e.size / 32;
   const uint16_t* dout = head_begin(call.dout, call, w.b, w.h, tile, call.queries, w.contiguous);
-  const uint16_t* out = head_begin(static_cast<const void*>(call.out), call, w.b, w.h, tile, call.queries, w.contiguous);
+  const uint16_t* out =
+      head_begin(static_cast<const void*>(call.out), call, w.b, w.h, tile, call.queries, w.contiguous);
   amx::copy_rows(head_begin(call.q, call, w.b, w.h, tile, call.queries, call.stride_q), call.stride_q, rows,
                  call.head_size, tiles, f.q, half);
   amx::copy_rows(dout, w.contiguous, rows, call.head_size, tiles, f.dout, half);
   product({tiles, width / 16, size_steps, row_operand(f.q, half), tile_operand(f.k_transposed, size_steps), f.scores,
            w.e.ld_keys, false});
   if (call.dq || call.dk)  // else ds is computed from what stands there, and read by nobody
-    product({tiles, width / 16, size_steps, row_operand(f.dout, half), tile_operand(f.v_transposed, size_steps), f.dscores,
-             w.e.ld_keys, false});
+    product({tiles, width / 16, size_steps, row_operand(f.dout, half), tile_operand(f.v_transposed, size_steps),
+             f.dscores, w.e.ld_keys, false});
   const float* lse = call.lse + (w.b * call.heads + w.h) * call.queries + tile;
   for (int64_t r = 0; r < kTile; r += 2) {
     BackwardRow pair[2] = {};
@@ -289,21 +292,22 @@ void backward_chunk(const Head& w, int64_t chunk, int64_t rows, bool add) {
     backward_tile(w, chunk, chunk + tile, rows - tile < kTile ? rows - tile : kTile, width);
   const int64_t steps = round_up_32(rows) / 32, size_tiles = round_up_16(call.head_size) / 16, size = call.head_size;
   if (call.dk) {
-    amx::copy_transposed_rows(head_begin(call.q, call, w.b, w.h, chunk, call.queries, call.stride_q), call.stride_q, rows,
-                              size, w.e.size, steps, f.q_transposed);
+    amx::copy_transposed_rows(head_begin(call.q, call, w.b, w.h, chunk, call.queries, call.stride_q), call.stride_q,
+                              rows, size, w.e.size, steps, f.q_transposed);
     product({size_tiles, width / 16, steps, tile_operand(f.q_transposed, steps), step_operand(f.ds_pairs, width / 16),
              f.dk_transposed, w.e.ld_keys, add});
   }
   if (call.dv) {
-    amx::copy_transposed_rows(head_begin(call.dout, call, w.b, w.h, chunk, call.queries, w.contiguous), w.contiguous, rows,
-                              size, w.e.size, steps, f.dout_transposed);
+    amx::copy_transposed_rows(head_begin(call.dout, call, w.b, w.h, chunk, call.queries, w.contiguous), w.contiguous,
+                              rows, size, w.e.size, steps, f.dout_transposed);
     product({size_tiles, width / 16, steps, tile_operand(f.dout_transposed, steps), step_operand(f.p_pairs, width / 16),
              f.dv_transposed, w.e.ld_keys, add});
   }
 }
 
 /// Rows (keys) of bf16 from their transpose in f32, times `scale`; zeros for keys from `seen` on.
-void store_transposed(const Head& w, const float* transposed, float scale, int64_t seen, uint16_t* dst, int64_t stride) {
+void store_transposed(const Head& w, const float* transposed, float scale, int64_t seen, uint16_t* dst,
+                      int64_t stride) {
   const int64_t keys = w.call.keys, size = w.call.head_size;
   for (int64_t s = 0; s < keys; s += 16)
     for (int64_t d = 0; d < size; d += 16) {
@@ -328,7 +332,8 @@ int64_t attention_scratch_amx(bool backward, int64_t queries, int64_t keys, int6
   return scratch.used;
 }
 
-void attention_forward_amx(const AttentionCall& call, int64_t b, int64_t h, int64_t begin, int64_t end, uintptr_t memory) {
+void attention_forward_amx(const AttentionCall& call, int64_t b, int64_t h, int64_t begin, int64_t end,
+                           uintptr_t memory) {
   const amx::TileSession tiles_in_use;
   const Extents e(call.head_size, call.keys);
   AttentionScratch scratch{memory};
@@ -336,8 +341,8 @@ void attention_forward_amx(const AttentionCall& call, int64_t b, int64_t h, int6
   const int64_t seen = widest_row(call, b, begin, end), key_steps = round_up_32(seen) / 32;
   amx::copy_transposed(head_begin(call.k, call, b, h, 0, call.keys, call.stride_k), call.stride_k, seen, call.head_size,
                        e.size, f.k_transposed);
-  amx::copy_pairs(head_begin(call.v, call, b, h, 0, call.keys, call.stride_v), call.stride_v, seen, call.head_size, e.size,
-                  key_steps, f.v);
+  amx::copy_pairs(head_begin(call.v, call, b, h, 0, call.keys, call.stride_v), call.stride_v, seen, call.head_size,
+                  e.size, key_steps, f.v);
   for (int64_t tile = begin; tile < end; tile += kTile)
     forward_tile(call, e, f, b, h, tile, end - tile < kTile ? end - tile : kTile, key_steps);
 }

@@ -19,7 +19,8 @@ void load(const void* src_raw, int64_t stride, int64_t rows, int64_t n, float* d
 }
 
 template <typename Lanes>
-void store(const float* src, int64_t ld, const float* row_scale, int64_t rows, int64_t n, void* dst_raw, int64_t stride) {
+void store(const float* src, int64_t ld, const float* row_scale, int64_t rows, int64_t n, void* dst_raw,
+           int64_t stride) {
   auto* dst = static_cast<typename Lanes::Stored*>(dst_raw);
   for (int64_t r = 0; r < rows; ++r) {
     const __m512 scale = set1(row_scale ? row_scale[r] : 1.0f);
@@ -76,12 +77,18 @@ void columns_product(const AttentionProduct& p, int64_t j) {
   int64_t i = 0;
   for (; i + 6 <= p.m; i += 6) block_product<6, kVectors>(p, i, j);
   switch (p.m - i) {
-    case 5: return block_product<5, kVectors>(p, i, j);
-    case 4: return block_product<4, kVectors>(p, i, j);
-    case 3: return block_product<3, kVectors>(p, i, j);
-    case 2: return block_product<2, kVectors>(p, i, j);
-    case 1: return block_product<1, kVectors>(p, i, j);
-    default: return;
+    case 5:
+      return block_product<5, kVectors>(p, i, j);
+    case 4:
+      return block_product<4, kVectors>(p, i, j);
+    case 3:
+      return block_product<3, kVectors>(p, i, j);
+    case 2:
+      return block_product<2, kVectors>(p, i, j);
+    case 1:
+      return block_product<1, kVectors>(p, i, j);
+    default:
+      return;
   }
 }
 
@@ -89,10 +96,14 @@ void product(const AttentionProduct& p) {
   int64_t j = 0;
   for (; j + 64 <= p.n; j += 64) columns_product<4>(p, j);
   switch ((p.n - j) / 16) {
-    case 3: return columns_product<3>(p, j);
-    case 2: return columns_product<2>(p, j);
-    case 1: return columns_product<1>(p, j);
-    default: return;
+    case 3:
+      return columns_product<3>(p, j);
+    case 2:
+      return columns_product<2>(p, j);
+    case 1:
+      return columns_product<1>(p, j);
+    default:
+      return;
   }
 }
 
@@ -128,8 +139,8 @@ AttentionRowSum softmax_row(float* row, int64_t visible, int64_t width, const ui
   return {1.0f / total, top + _mm512_cvtss_f32(avx512::log_normal(set1(total)))};
 }
 
-void backward_row(float* scores, float* dp, int64_t visible, int64_t width, const uint8_t* allowed, float scale, float lse,
-                  float delta) {
+void backward_row(float* scores, float* dp, int64_t visible, int64_t width, const uint8_t* allowed, float scale,
+                  float lse, float delta) {
   for (int64_t s = 0; s < width; s += 16) {
     const __mmask16 lanes = avx512::seen_keys(s, visible, allowed);
     const __m512 p = _mm512_maskz_mov_ps(lanes, avx512::exp(fma(F32Lanes::load(scores + s), set1(scale), set1(-lse))));

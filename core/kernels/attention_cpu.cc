@@ -15,9 +15,9 @@ constexpr int64_t kTile = 24;         // queries whose scores are held at once: 
 
 struct Buffers {
   int64_t ld_keys, ld_size;
-  float *k_transposed, *v, *piece;         // both passes; v holds V forward and V^T backward
-  float *k, *dk, *dv, *dout, *dscores;     // backward alone
-  float *q, *scores, *out;                 // of one tile
+  float *k_transposed, *v, *piece;      // both passes; v holds V forward and V^T backward
+  float *k, *dk, *dv, *dout, *dscores;  // backward alone
+  float *q, *scores, *out;              // of one tile
 };
 
 Buffers lay_out(bool backward, int64_t keys, int64_t head_size, AttentionScratch& scratch) {
@@ -50,8 +50,8 @@ Pointer* head_begin(Pointer* base, const AttentionCall& call, int64_t b, int64_t
 }
 
 /// dst (D x ld) = transpose of the first `width` of the rows, zeros up to the next multiple of 16 columns.
-void load_transposed(const AttentionOps& ops, const AttentionCall& call, const void* rows, int64_t stride, int64_t width,
-                     const Buffers& buffers, float* dst) {
+void load_transposed(const AttentionOps& ops, const AttentionCall& call, const void* rows, int64_t stride,
+                     int64_t width, const Buffers& buffers, float* dst) {
   const int64_t bytes = call.bf16 ? 2 : 4;
   for (int64_t s = 0; s < width; s += 16) {
     const int64_t count = std::min<int64_t>(16, width - s);
@@ -79,12 +79,12 @@ void backward_tile(const AttentionCall& call, const AttentionOps& ops, const Buf
   const int64_t size = call.head_size, contiguous = call.heads * size, ld = buffers.ld_size, ldk = buffers.ld_keys;
   const int64_t width = round_up(widest_row(call, b, begin, begin + rows), 16);
   const bool need_scores = call.dq || call.dk;
-  ops.load_rows(call.bf16, head_begin(call.q, call, b, h, begin, call.queries, call.stride_q), call.stride_q, rows, size,
-                buffers.q, ld);
+  ops.load_rows(call.bf16, head_begin(call.q, call, b, h, begin, call.queries, call.stride_q), call.stride_q, rows,
+                size, buffers.q, ld);
   ops.load_rows(call.bf16, head_begin(call.dout, call, b, h, begin, call.queries, contiguous), contiguous, rows, size,
                 buffers.dout, ld);
-  ops.load_rows(call.bf16, head_begin<const void>(call.out, call, b, h, begin, call.queries, contiguous), contiguous, rows,
-                size, buffers.out, ld);
+  ops.load_rows(call.bf16, head_begin<const void>(call.out, call, b, h, begin, call.queries, contiguous), contiguous,
+                rows, size, buffers.out, ld);
   ops.product({rows, width, size, buffers.q, ld, 1, buffers.k_transposed, ldk, buffers.scores, ldk, false});
   if (need_scores) ops.product({rows, width, size, buffers.dout, ld, 1, buffers.v, ldk, buffers.dscores, ldk, false});
   for (int64_t r = 0; r < rows; ++r) {
@@ -104,8 +104,8 @@ void backward_tile(const AttentionCall& call, const AttentionOps& ops, const Buf
 }
 }  // namespace
 
-void attention_forward_general(const AttentionCall& call, SimdLevel level, int64_t b, int64_t h, int64_t begin, int64_t end,
-                               uintptr_t memory) {
+void attention_forward_general(const AttentionCall& call, SimdLevel level, int64_t b, int64_t h, int64_t begin,
+                               int64_t end, uintptr_t memory) {
   const AttentionOps& ops = ops_for(level);
   AttentionScratch scratch{memory};
   const Buffers buffers = lay_out(false, call.keys, call.head_size, scratch);
@@ -118,8 +118,8 @@ void attention_forward_general(const AttentionCall& call, SimdLevel level, int64
   for (int64_t tile = begin; tile < end; tile += kTile) {
     const int64_t rows = std::min(kTile, end - tile);
     const int64_t width = round_up(widest_row(call, b, tile, tile + rows), 16);
-    ops.load_rows(call.bf16, head_begin(call.q, call, b, h, tile, call.queries, call.stride_q), call.stride_q, rows, size,
-                  buffers.q, ld);
+    ops.load_rows(call.bf16, head_begin(call.q, call, b, h, tile, call.queries, call.stride_q), call.stride_q, rows,
+                  size, buffers.q, ld);
     ops.product({rows, width, size, buffers.q, ld, 1, buffers.k_transposed, ldk, buffers.scores, ldk, false});
     float inverse_sums[kTile];
     for (int64_t r = 0; r < rows; ++r) {

@@ -23,14 +23,14 @@ struct AttentionCall {
   int64_t batch, queries, keys, heads, head_size;
   int64_t stride_q, stride_k, stride_v;  // elements between consecutive tokens
   const void *q, *k, *v;
-  void* out;       // backward: read only
-  float* lse;      // (B, H, T); forward: may be null
+  void* out;   // backward: read only
+  float* lse;  // (B, H, T); forward: may be null
   const void* dout;
   void *dq, *dk, *dv;  // null = not needed
   float scale;
-  const int32_t* lengths;  // null = all keys valid
+  const int32_t* lengths;       // null = all keys valid
   const int32_t* open_lengths;  // of query 0 under open_first; null = as lengths and open_row_sees_padding say
-  const uint8_t* allowed;  // (B, T, S), null = all
+  const uint8_t* allowed;       // (B, T, S), null = all
   bool causal, open_first, open_row_sees_padding;
 };
 
@@ -82,10 +82,11 @@ struct AttentionScratch {
 /// Forward of queries [begin, end) of one (batch, head), with `scratch` for this thread alone.
 /// Backward of one (batch, head), all queries.
 /// *_general: f32 arithmetic on either dtype. *_amx: bf16 only; products of tiles in bf16 with f32 sums.
-void attention_forward_general(const AttentionCall& call, SimdLevel level, int64_t b, int64_t h, int64_t begin, int64_t end,
-                               uintptr_t scratch);
+void attention_forward_general(const AttentionCall& call, SimdLevel level, int64_t b, int64_t h, int64_t begin,
+                               int64_t end, uintptr_t scratch);
 void attention_backward_general(const AttentionCall& call, SimdLevel level, int64_t b, int64_t h, uintptr_t scratch);
-void attention_forward_amx(const AttentionCall& call, int64_t b, int64_t h, int64_t begin, int64_t end, uintptr_t scratch);
+void attention_forward_amx(const AttentionCall& call, int64_t b, int64_t h, int64_t begin, int64_t end,
+                           uintptr_t scratch);
 void attention_backward_amx(const AttentionCall& call, int64_t b, int64_t h, uintptr_t scratch);
 
 /// Bytes of scratch per thread.
@@ -120,8 +121,8 @@ struct AttentionOps {
   /// dst (rows x ld) in f32, from rows of n elements `stride` apart; zeros behind each row's end.
   void (*load_rows)(bool bf16, const void* src, int64_t stride, int64_t rows, int64_t n, float* dst, int64_t ld);
   /// Back to the storage dtype; row r times row_scale[r] unless that is null.
-  void (*store_rows)(bool bf16, const float* src, int64_t ld, const float* row_scale, int64_t rows, int64_t n, void* dst,
-                     int64_t stride);
+  void (*store_rows)(bool bf16, const float* src, int64_t ld, const float* row_scale, int64_t rows, int64_t n,
+                     void* dst, int64_t stride);
   void (*transpose)(const float* src, int64_t ld_src, int64_t rows, int64_t columns, float* dst, int64_t ld_dst);
   void (*product)(const AttentionProduct& product);
   float (*dot)(const float* a, const float* b, int64_t n);

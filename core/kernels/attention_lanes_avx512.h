@@ -19,7 +19,8 @@ PERMAFROST_LANES void transpose_16x16(__m512i r[16]) {
   }
   // r[4 g + j], quarter q = column 4 q + j of rows 4 g .. 4 g + 3.
   for (int j = 0; j < 4; ++j) {
-    const __m512i low01 = _mm512_shuffle_i32x4(r[j], r[4 + j], 0x88), high01 = _mm512_shuffle_i32x4(r[j], r[4 + j], 0xdd);
+    const __m512i low01 = _mm512_shuffle_i32x4(r[j], r[4 + j], 0x88),
+                  high01 = _mm512_shuffle_i32x4(r[j], r[4 + j], 0xdd);
     const __m512i low23 = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0x88);
     const __m512i high23 = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0xdd);
     t[j] = _mm512_shuffle_i32x4(low01, low23, 0x88);

@@ -80,8 +80,8 @@ AttentionRowSum softmax_row(float* row, int64_t visible, int64_t width, const ui
   return {1.0f / sum, maximum + std::log(sum)};
 }
 
-void backward_row(float* scores, float* dp, int64_t visible, int64_t width, const uint8_t* allowed, float scale, float lse,
-                  float delta) {
+void backward_row(float* scores, float* dp, int64_t visible, int64_t width, const uint8_t* allowed, float scale,
+                  float lse, float delta) {
   for (int64_t s = 0; s < visible; ++s) {
     const bool hidden = allowed && !allowed[s];
     scores[s] = hidden ? 0.0f : std::exp(scale * scores[s] - lse);

@@ -3,10 +3,10 @@
 #include "core/kernels/attention_lanes_avx512.h"
 
 // Products of bf16 matrices on AMX tiles, for attention_amx.cc alone (same rule of inclusion as vector_math_avx512.h).
-// A tile product adds to 16 x 16 f32 sums the product of 16 rows of 32 bf16 (A) and of 32 rows of 16 columns of bf16 (B),
-// of which B's rows lie in pairs: word j of pair i holds rows 2i and 2i + 1 of column j. Either operand of one tile
-// product is 16 rows of 16 words. Most operands are stored tile after tile, 1 KiB each: such a tile is 16 lines in a row,
-// which the processor fetches ahead, where rows far apart would each miss.
+// A tile product adds to 16 x 16 f32 sums the product of 16 rows of 32 bf16 (A) and of 32 rows of 16 columns of bf16
+// (B), of which B's rows lie in pairs: word j of pair i holds rows 2i and 2i + 1 of column j. Either operand of one
+// tile product is 16 rows of 16 words. Most operands are stored tile after tile, 1 KiB each: such a tile is 16 lines in
+// a row, which the processor fetches ahead, where rows far apart would each miss.
 namespace permafrost::amx {
 
 inline constexpr int64_t kTileWords = 256;
@@ -32,7 +32,8 @@ class TileSession {
   TileSession& operator=(const TileSession&) = delete;
 };
 
-/// Words from one row to the next, from one tile of rows (A) or columns (B) to the next, from one step of k to the next.
+/// Words from one row to the next, from one tile of rows (A) or columns (B) to the next, from one step of k to the
+/// next.
 struct Operand {
   const uint32_t* at;
   int64_t row, tile, step;
@@ -40,9 +41,13 @@ struct Operand {
 /// Rows of `ld` words one below the other (A).
 PERMAFROST_LANES Operand row_operand(const uint32_t* at, int64_t ld) { return {at, ld, 16 * ld, 16}; }
 /// Tile after tile, `steps` of each row of tiles together.
-PERMAFROST_LANES Operand tile_operand(const uint32_t* at, int64_t steps) { return {at, 16, steps * kTileWords, kTileWords}; }
+PERMAFROST_LANES Operand tile_operand(const uint32_t* at, int64_t steps) {
+  return {at, 16, steps * kTileWords, kTileWords};
+}
 /// Tile after tile, `tiles` of each step together.
-PERMAFROST_LANES Operand step_operand(const uint32_t* at, int64_t tiles) { return {at, 16, kTileWords, tiles * kTileWords}; }
+PERMAFROST_LANES Operand step_operand(const uint32_t* at, int64_t tiles) {
+  return {at, 16, kTileWords, tiles * kTileWords};
+}
 
 /// c (16 m x 16 n f32, rows of ldc) = or += a b over k steps of 32 bf16.
 struct TileProduct {
@@ -148,8 +153,8 @@ inline void copy_transposed(const uint16_t* src, int64_t stride, int64_t rows, i
 }
 
 /// B whose k runs along the rows of src (v for p v): tile_operand with `steps` steps, padded_size / 16 tiles.
-inline void copy_pairs(const uint16_t* src, int64_t stride, int64_t rows, int64_t size, int64_t padded_size, int64_t steps,
-                       uint32_t* dst) {
+inline void copy_pairs(const uint16_t* src, int64_t stride, int64_t rows, int64_t size, int64_t padded_size,
+                       int64_t steps, uint32_t* dst) {
   for (int64_t r = 0; r < 32 * steps; r += 2)
     for (int64_t c = 0; c < padded_size; c += 32) {
       const __m512i even = load_32(src + r * stride + c, r < rows ? size - c : 0);
@@ -162,8 +167,8 @@ inline void copy_pairs(const uint16_t* src, int64_t stride, int64_t rows, int64_
     }
 }
 
-/// A whose rows are the columns of src and whose k runs along its rows (q^T for q^T ds): tile_operand with `steps` steps,
-/// padded_size / 16 tiles.
+/// A whose rows are the columns of src and whose k runs along its rows (q^T for q^T ds): tile_operand with `steps`
+/// steps, padded_size / 16 tiles.
 inline void copy_transposed_rows(const uint16_t* src, int64_t stride, int64_t rows, int64_t size, int64_t padded_size,
                                  int64_t steps, uint32_t* dst) {
   for (int64_t step = 0; step < steps; ++step)

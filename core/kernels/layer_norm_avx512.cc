@@ -31,18 +31,20 @@ constexpr int64_t kKept = 4096;
 
 /// Second and third pass over one row: variance, then y. `From` says how x is stored.
 template <typename From, typename Lanes>
-PERMAFROST_LANES float normalise(const LayerNormForwardRows& a, const typename From::Stored* x, typename Lanes::Stored* y,
-                                 float mean) {
+PERMAFROST_LANES float normalise(const LayerNormForwardRows& a, const typename From::Stored* x,
+                                 typename Lanes::Stored* y, float mean) {
   const __m512 center = set1(mean);
-  const float squares = sum(a.width, [&](int64_t i, __mmask16 m) __attribute__((always_inline)) {
-    const __m512 d = _mm512_maskz_sub_ps(m, From::load(x + i, m), center);
-    return _mm512_mul_ps(d, d);
-  });
+  const float squares = sum(
+      a.width, [&](int64_t i, __mmask16 m) __attribute__((always_inline)) {
+        const __m512 d = _mm512_maskz_sub_ps(m, From::load(x + i, m), center);
+        return _mm512_mul_ps(d, d);
+      });
   const float rstd = 1.0f / __builtin_sqrtf(squares / static_cast<float>(a.width) + a.eps);
-  for_vectors(a.width, [&](int64_t i, __mmask16 m) __attribute__((always_inline)) {
-    const __m512 normal = _mm512_mul_ps(_mm512_sub_ps(From::load(x + i, m), center), set1(rstd));
-    Lanes::store(y + i, fma(normal, F32Lanes::load(a.gain + i, m), F32Lanes::load(a.bias + i, m)), m);
-  });
+  for_vectors(
+      a.width, [&](int64_t i, __mmask16 m) __attribute__((always_inline)) {
+        const __m512 normal = _mm512_mul_ps(_mm512_sub_ps(From::load(x + i, m), center), set1(rstd));
+        Lanes::store(y + i, fma(normal, F32Lanes::load(a.gain + i, m), F32Lanes::load(a.bias + i, m)), m);
+      });
   return rstd;
 }
 
@@ -54,13 +56,14 @@ void forward(const LayerNormForwardRows& a) {
   for (int64_t row = 0; row < a.rows; ++row) {
     const Stored* x = static_cast<const Stored*>(a.x) + row * a.width;
     Stored* y = static_cast<Stored*>(a.y) + row * a.width;
-    const float total = sum(a.width, [&](int64_t i, __mmask16 m) __attribute__((always_inline)) {
-      const __m512 v = Lanes::load(x + i, m);
-      _mm_prefetch(reinterpret_cast<const char*>(x + a.width + i), _MM_HINT_T0);
-      _mm_prefetch(reinterpret_cast<const char*>(y + a.width + i), _MM_HINT_T0);
-      if (keep) F32Lanes::store(kept + i, v, m);
-      return v;
-    });
+    const float total = sum(
+        a.width, [&](int64_t i, __mmask16 m) __attribute__((always_inline)) {
+          const __m512 v = Lanes::load(x + i, m);
+          _mm_prefetch(reinterpret_cast<const char*>(x + a.width + i), _MM_HINT_T0);
+          _mm_prefetch(reinterpret_cast<const char*>(y + a.width + i), _MM_HINT_T0);
+          if (keep) F32Lanes::store(kept + i, v, m);
+          return v;
+        });
     const float mean = total / static_cast<float>(a.width);
     const float rstd = keep ? normalise<F32Lanes, Lanes>(a, kept, y, mean) : normalise<Lanes, Lanes>(a, x, y, mean);
     if (a.mean) a.mean[row] = mean;
@@ -99,11 +102,12 @@ PERMAFROST_LANES void input_gradient(const LayerNormBackwardRows& a, int64_t row
   using Stored = typename Lanes::Stored;
   Stored* dx = static_cast<Stored*>(a.dx) + row * a.width;
   const __m512 rstd = set1(a.rstd[row]), mean_g = set1(means.gradient), mean_gn = set1(means.times_normal);
-  for_vectors(a.width, [&](int64_t i, __mmask16 m) __attribute__((always_inline)) {
-    const __m512 inner = _mm512_fnmadd_ps(values.normal(i, m), mean_gn, _mm512_sub_ps(values.scaled(i, m), mean_g));
-    const __m512 gradient = _mm512_mul_ps(inner, rstd);
-    Lanes::store(dx + i, a.add_dx ? _mm512_add_ps(Lanes::load(dx + i, m), gradient) : gradient, m);
-  });
+  for_vectors(
+      a.width, [&](int64_t i, __mmask16 m) __attribute__((always_inline)) {
+        const __m512 inner = _mm512_fnmadd_ps(values.normal(i, m), mean_gn, _mm512_sub_ps(values.scaled(i, m), mean_g));
+        const __m512 gradient = _mm512_mul_ps(inner, rstd);
+        Lanes::store(dx + i, a.add_dx ? _mm512_add_ps(Lanes::load(dx + i, m), gradient) : gradient, m);
+      });
 }
 
 /// One pass over dy and x of a row: whatever is wanted of the means, dgain and dbias. `keep`: null or where n and g go.
@@ -164,14 +168,22 @@ void backward(const LayerNormBackwardRows& a) {
   if (a.dgain) set_to_zero(a.dgain, a.width);
   if (a.dbias) set_to_zero(a.dbias, a.width);
   switch ((a.dx ? 4 : 0) + (a.dgain ? 2 : 0) + (a.dbias ? 1 : 0)) {
-    case 7: return backward<Lanes, true, true, true>(a);
-    case 6: return backward<Lanes, true, true, false>(a);
-    case 5: return backward<Lanes, true, false, true>(a);
-    case 4: return backward<Lanes, true, false, false>(a);
-    case 3: return backward<Lanes, false, true, true>(a);
-    case 2: return backward<Lanes, false, true, false>(a);
-    case 1: return backward<Lanes, false, false, true>(a);
-    default: return;
+    case 7:
+      return backward<Lanes, true, true, true>(a);
+    case 6:
+      return backward<Lanes, true, true, false>(a);
+    case 5:
+      return backward<Lanes, true, false, true>(a);
+    case 4:
+      return backward<Lanes, true, false, false>(a);
+    case 3:
+      return backward<Lanes, false, true, true>(a);
+    case 2:
+      return backward<Lanes, false, true, false>(a);
+    case 1:
+      return backward<Lanes, false, false, true>(a);
+    default:
+      return;
   }
 }
 }  // namespace

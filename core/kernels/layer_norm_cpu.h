@@ -17,7 +17,8 @@ void layer_norm_backward_at(SimdLevel level, const Context& context, const Layer
 
 // A range of rows, without checks or threads.
 
-/// Rows of `width` elements, bf16 or f32 as `bf16` says; pointers at the first row of the range. mean, rstd may be null.
+/// Rows of `width` elements, bf16 or f32 as `bf16` says; pointers at the first row of the range. mean, rstd may be
+/// null.
 struct LayerNormForwardRows {
   bool bf16;
   const void* x;

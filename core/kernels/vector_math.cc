@@ -9,9 +9,12 @@ namespace permafrost {
 
 std::string_view to_string(SimdLevel level) {
   switch (level) {
-    case SimdLevel::kPortable: return "portable";
-    case SimdLevel::kAvx512: return "avx512";
-    case SimdLevel::kAmx: return "amx";
+    case SimdLevel::kPortable:
+      return "portable";
+    case SimdLevel::kAvx512:
+      return "avx512";
+    case SimdLevel::kAmx:
+      return "amx";
   }
   return "?";
 }

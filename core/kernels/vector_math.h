@@ -17,8 +17,8 @@ std::string_view to_string(SimdLevel level);
 /// The highest level of this processor.
 SimdLevel simd_level();
 
-/// y[i] = f(x[i]) for i < n, in f32, within 2 units in the last place (4 for erf and tanh). An element's result does not
-/// depend on its place. In place (y == x) is allowed. NaN gives NaN; exp overflows to inf and goes to 0 through the
+/// y[i] = f(x[i]) for i < n, in f32, within 2 units in the last place (4 for erf and tanh). An element's result does
+/// not depend on its place. In place (y == x) is allowed. NaN gives NaN; exp overflows to inf and goes to 0 through the
 /// denormals.
 void vector_exp(const float* x, float* y, int64_t n, SimdLevel level = simd_level());
 void vector_erf(const float* x, float* y, int64_t n, SimdLevel level = simd_level());

@@ -73,14 +73,14 @@ PERMAFROST_LANES __m512 exp2_finite(__m512 x) {
   const __m512 n = round_to_integer(x);
   const __m512 f = _mm512_sub_ps(x, n);  // exact, |f| <= 1/2
   // 2^f = 1 + f p(f), Chebyshev fit, error 4e-9.
-  const __m512 p = polynomial(
-      f, {0.6931471825f, 0.2402265072f, 0.05550356954f, 0.009618083015f, 0.001339086331f, 0.0001545316336f});
+  const __m512 p =
+      polynomial(f, {0.6931471825f, 0.2402265072f, 0.05550356954f, 0.009618083015f, 0.001339086331f, 0.0001545316336f});
   return _mm512_scalef_ps(fma(p, f, set1(1.0f)), n);
 }
 
 /// The upper tail of the normal distribution, Q(u) = erfc(u / sqrt 2) / 2, for u >= 0 (or NaN), as 2^(-1 + u p(u)).
-/// p is a Chebyshev fit on [0, 7.5], where Q's relative error is that of rounding its logarithm, (2 + 2 u^2) 2^-23 at most.
-/// Beyond (Q < 4e-14), Q falls to 0 a little faster than it should.
+/// p is a Chebyshev fit on [0, 7.5], where Q's relative error is that of rounding its logarithm, (2 + 2 u^2) 2^-23 at
+/// most. Beyond (Q < 4e-14), Q falls to 0 a little faster than it should.
 PERMAFROST_LANES __m512 normal_tail(__m512 u) {
   u = at_most(40.0f, u);
   const __m512 p = polynomial(
@@ -160,13 +160,13 @@ struct Bf16Lanes {
   PERMAFROST_LANES static __m512 load(const uint16_t* p) {
     return from_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
-  PERMAFROST_LANES static __m512 load(const uint16_t* p, __mmask16 m) { return from_bf16(_mm256_maskz_loadu_epi16(m, p)); }
+  PERMAFROST_LANES static __m512 load(const uint16_t* p, __mmask16 m) {
+    return from_bf16(_mm256_maskz_loadu_epi16(m, p));
+  }
   PERMAFROST_LANES static void store(uint16_t* p, __m512 x) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), to_bf16(x));
   }
-  PERMAFROST_LANES static void store(uint16_t* p, __m512 x, __mmask16 m) {
-    _mm256_mask_storeu_epi16(p, m, to_bf16(x));
-  }
+  PERMAFROST_LANES static void store(uint16_t* p, __m512 x, __mmask16 m) { _mm256_mask_storeu_epi16(p, m, to_bf16(x)); }
 };
 
 }  // namespace permafrost::avx512

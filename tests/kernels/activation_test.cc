@@ -40,10 +40,12 @@ OwnedTensor kept_for(Activation activation, const Tensor& x) {
 }
 
 /// The wanted gradient from what was kept (an output is rounded: the slope must come from the rounded one).
-std::vector<double> wanted_gradient(Activation activation, const std::vector<double>& kept, const std::vector<double>& dy) {
+std::vector<double> wanted_gradient(Activation activation, const std::vector<double>& kept,
+                                    const std::vector<double>& dy) {
   std::vector<double> dx(dy);
   for (size_t i = 0; i < dx.size(); ++i)
-    dx[i] *= activation == Activation::kTanh ? 1.0 - kept[i] * kept[i] : reference::activation_slope(activation, kept[i]);
+    dx[i] *=
+        activation == Activation::kTanh ? 1.0 - kept[i] * kept[i] : reference::activation_slope(activation, kept[i]);
   return dx;
 }
 
@@ -59,10 +61,14 @@ TEST(Activation, SlopesAgreeWithDuals) {
     const std::vector<double> x{-9.0, -2.5, -0.7, -1e-3, 1e-3, 0.4, 1.9, 6.0}, ones(x.size(), 1.0);
     std::vector<double> slopes;
     for (double value : x) slopes.push_back(reference::activation_slope(activation, value));
-    EXPECT_TRUE(gradient_agrees(slopes, [&](auto values) {
-      for (auto& value : values) value = reference::activation(activation, value);
-      return values;
-    }, x, ones)) << to_string(activation);
+    EXPECT_TRUE(gradient_agrees(
+        slopes,
+        [&](auto values) {
+          for (auto& value : values) value = reference::activation(activation, value);
+          return values;
+        },
+        x, ones))
+        << to_string(activation);
   }
 }
 
@@ -74,7 +80,8 @@ TEST_P(ActivationTest, AgreesWithGoldens) {
       if (to_string(candidate) == name) activation = candidate;
     ASSERT_NE(activation, Activation::kNone) << name;
     const auto x = golden.tensor(name + ".x"), dy = golden.tensor(name + ".dy");
-    auto y = filled_tensor(DType::kF32, x.view().shape(), 0xff), dx = filled_tensor(DType::kF32, x.view().shape(), 0xff);
+    auto y = filled_tensor(DType::kF32, x.view().shape(), 0xff),
+         dx = filled_tensor(DType::kF32, x.view().shape(), 0xff);
     activation_forward_at(GetParam(), cpu_context(), activation, x, y);
     EXPECT_TRUE(all_close(y, golden.values(name + ".y"), tolerance(DType::kF32))) << name;
     activation_backward_at(GetParam(), cpu_context(), activation, activation_keeps_output(activation) ? y : x, dy, dx,
@@ -84,7 +91,8 @@ TEST_P(ActivationTest, AgreesWithGoldens) {
 }
 
 TEST_P(ActivationTest, GeluKeepsItsTail) {
-  // x Phi(x) below 0 by the upper tail itself, which has relative accuracy; the plain formula would give 0 from -5.5 on.
+  // x Phi(x) below 0 by the upper tail itself, which has relative accuracy; the plain formula would give 0 from -5.5
+  // on.
   std::vector<double> x;
   for (double value = -7.5; value < 0; value += 0.01) x.push_back(static_cast<float>(value));
   const auto in = make_tensor(DType::kF32, {static_cast<int64_t>(x.size())}, x);

@@ -111,7 +111,16 @@ struct Case {
     return {.q = q, .k = k, .v = v, .out = out, .lse = lse, .scale = scale, .mask = mask};
   }
   AttentionBackward backward_args() const {
-    return {.q = q, .k = k, .v = v, .out = out, .lse = lse, .dout = dout, .dq = dq, .dk = dk, .dv = dv, .scale = scale,
+    return {.q = q,
+            .k = k,
+            .v = v,
+            .out = out,
+            .lse = lse,
+            .dout = dout,
+            .dq = dq,
+            .dk = dk,
+            .dv = dv,
+            .scale = scale,
             .mask = mask};
   }
   OwnedTensor workspace(bool backward, int threads) const {
@@ -156,8 +165,10 @@ void expect_right(const Case& c, SimdLevel level, const std::string& what) {
   EXPECT_TRUE(all_close(c.out, want.out, tolerance(c.dtype, level, c.n.keys, c.n.size, v_size))) << what;
   const auto lse = values_of(c.lse);
   for (size_t i = 0; i < lse.size(); ++i) {
-    if (std::isinf(want.lse[i])) EXPECT_EQ(lse[i], want.lse[i]) << what;
-    else EXPECT_NEAR(lse[i], want.lse[i], tolerance_for(DType::kF32, int64_t(c.n.keys + c.n.size), 8.0).absolute) << what;
+    if (std::isinf(want.lse[i]))
+      EXPECT_EQ(lse[i], want.lse[i]) << what;
+    else
+      EXPECT_NEAR(lse[i], want.lse[i], tolerance_for(DType::kF32, int64_t(c.n.keys + c.n.size), 8.0).absolute) << what;
   }
   const auto g = reference::attention_gradients(c.n, double{c.scale}, want.p, values_of(c.q), values_of(c.k),
                                                 values_of(c.v), values_of(c.out), values_of(c.dout));
@@ -177,11 +188,17 @@ TEST(Attention, GradientFormulaAgreesWithDuals) {
     std::vector<double> all(q), gradient(got.dq);
     for (const auto* part : {&k, &v}) all.insert(all.end(), part->begin(), part->end());
     for (const auto* part : {&got.dk, &got.dv}) gradient.insert(gradient.end(), part->begin(), part->end());
-    EXPECT_TRUE(gradient_agrees(gradient, [&](const auto& x) {
-      using Vector = std::remove_cvref_t<decltype(x)>;
-      const auto q_end = x.begin() + std::ptrdiff_t(n.q_elements()), k_end = q_end + std::ptrdiff_t(n.k_elements());
-      return reference::attention(n, seen, 0.6, Vector(x.begin(), q_end), Vector(q_end, k_end), Vector(k_end, x.end())).out;
-    }, all, dout)) << kind.name;
+    EXPECT_TRUE(gradient_agrees(
+        gradient,
+        [&](const auto& x) {
+          using Vector = std::remove_cvref_t<decltype(x)>;
+          const auto q_end = x.begin() + std::ptrdiff_t(n.q_elements()), k_end = q_end + std::ptrdiff_t(n.k_elements());
+          return reference::attention(n, seen, 0.6, Vector(x.begin(), q_end), Vector(q_end, k_end),
+                                      Vector(k_end, x.end()))
+              .out;
+        },
+        all, dout))
+        << kind.name;
   }
 }
 
@@ -196,11 +213,14 @@ TEST_P(AttentionTest, AgreesWithGoldens) {
     c.q = golden.tensor(name + ".q"), c.k = golden.tensor(name + ".k"), c.v = golden.tensor(name + ".v");
     c.dout = golden.tensor(name + ".dout");
     c.scale = float(golden.number(name + ".scale"));
-    if (kind.starts_with("causal_open_first")) c.mask.kind = MaskKind::kCausalOpenFirst;
-    else if (kind.starts_with("causal")) c.mask.kind = MaskKind::kCausal;
+    if (kind.starts_with("causal_open_first"))
+      c.mask.kind = MaskKind::kCausalOpenFirst;
+    else if (kind.starts_with("causal"))
+      c.mask.kind = MaskKind::kCausal;
     c.mask.open_row_sees_padding = kind.ends_with("published");
     if (golden.has(name + ".lengths"))
-      c.lengths = make_tensor(DType::kI32, {int64_t(c.n.batch)}, golden.values(name + ".lengths")), c.mask.lengths = c.lengths;
+      c.lengths = make_tensor(DType::kI32, {int64_t(c.n.batch)}, golden.values(name + ".lengths")),
+      c.mask.lengths = c.lengths;
     if (kind == "explicit") {
       c.mask.kind = MaskKind::kExplicit;
       c.allowed = golden.tensor(name + ".mask"), c.mask.allowed = c.allowed;
@@ -208,7 +228,8 @@ TEST_P(AttentionTest, AgreesWithGoldens) {
     c.run_forward(GetParam());
     c.run_backward(GetParam());
     const auto close = [&](const OwnedTensor& got, const char* what, size_t length, double magnitude) {
-      EXPECT_TRUE(all_close(got, golden.values(name + what), tolerance(DType::kF32, GetParam(), length, c.n.size, magnitude)))
+      EXPECT_TRUE(
+          all_close(got, golden.values(name + what), tolerance(DType::kF32, GetParam(), length, c.n.size, magnitude)))
           << name << what;
     };
     const auto want = c.wanted();
@@ -224,9 +245,9 @@ TEST_P(AttentionTest, AgreesWithGoldens) {
 }
 
 TEST_P(AttentionTest, EveryMaskAtManySizes) {
-  const AttentionSizes sizes[] = {{3, 1, 1, 1, 1},  {3, 5, 5, 2, 3},   {2, 16, 16, 1, 16}, {3, 17, 17, 1, 5},
+  const AttentionSizes sizes[] = {{3, 1, 1, 1, 1},    {3, 5, 5, 2, 3},    {2, 16, 16, 1, 16},  {3, 17, 17, 1, 5},
                                   {3, 33, 33, 2, 64}, {2, 46, 46, 1, 80}, {1, 50, 50, 1, 128}, {2, 65, 65, 1, 33},
-                                  {2, 7, 40, 1, 32}, {2, 40, 7, 1, 48}};
+                                  {2, 7, 40, 1, 32},  {2, 40, 7, 1, 48}};
   for (DType dtype : kDtypes)
     for (const AttentionSizes& n : sizes)
       for (const Mask& kind : kMasks) {
@@ -234,7 +255,8 @@ TEST_P(AttentionTest, EveryMaskAtManySizes) {
         const Case c(dtype, n, kind);
         c.run_forward(GetParam());
         c.run_backward(GetParam());
-        expect_right(c, GetParam(), concat(kind.name, " ", to_string(dtype), " T=", n.queries, " S=", n.keys, " D=", n.size));
+        expect_right(c, GetParam(),
+                     concat(kind.name, " ", to_string(dtype), " T=", n.queries, " S=", n.keys, " D=", n.size));
       }
 }
 
@@ -265,7 +287,8 @@ TEST_P(AttentionTest, LargeScoresStayFinite) {
     c.run_backward(GetParam());
     const auto want = c.wanted();
     // A score of 500 is known to 2^-15 or so in f32: that much of a probability.
-    EXPECT_TRUE(all_close(c.out, want.out, {largest(values_of(c.v)) * (dtype == DType::kF32 ? 0x1p-12 : 0x1p-8), 0x1p-7}));
+    EXPECT_TRUE(
+        all_close(c.out, want.out, {largest(values_of(c.v)) * (dtype == DType::kF32 ? 0x1p-12 : 0x1p-8), 0x1p-7}));
     for (const OwnedTensor* t : {&c.dq, &c.dk, &c.dv})
       for (double value : values_of(*t)) EXPECT_TRUE(std::isfinite(value));
   }
@@ -317,7 +340,10 @@ TEST_P(AttentionTest, SameBitsForAnyThreadsAndBatch) {
       const Case many(dtype, n, kMasks[3]);
       many.run_forward(GetParam(), threads);
       many.run_backward(GetParam(), threads);
-      for (auto [a, b] : {std::pair{&one.out, &many.out}, {&one.lse, &many.lse}, {&one.dq, &many.dq}, {&one.dk, &many.dk},
+      for (auto [a, b] : {std::pair{&one.out, &many.out},
+                          {&one.lse, &many.lse},
+                          {&one.dq, &many.dq},
+                          {&one.dk, &many.dk},
                           {&one.dv, &many.dv}})
         EXPECT_TRUE(same_bits(*a, *b)) << threads;
     }
@@ -347,7 +373,8 @@ TEST_P(AttentionTest, FusedProductReadAndWrittenInPlace) {
     plain.run_backward(GetParam());
     Case fused(dtype, n, kMasks[3]);
     const Shape memory_shape{2, 21, stride};
-    const OwnedTensor memory = filled_tensor(dtype, memory_shape, 0xff), gradient = filled_tensor(dtype, memory_shape, 0xff);
+    const OwnedTensor memory = filled_tensor(dtype, memory_shape, 0xff),
+                      gradient = filled_tensor(dtype, memory_shape, 0xff);
     const int64_t bytes = size_of(dtype);
     const auto part = [&](const OwnedTensor& whole, int64_t index) {
       return Tensor(static_cast<std::byte*>(whole.view().raw()) + index * token * bytes, dtype, fused.q_shape());
@@ -385,7 +412,8 @@ TEST_P(AttentionTest, UnalignedMemoryGivesTheSameBits) {
     const Case plain(dtype, {1, 18, 18, 1, 9});
     plain.run_forward(GetParam());
     Case moved(dtype, {1, 18, 18, 1, 9});
-    const OwnedTensor memory(dtype, {163}), scratch = filled_tensor(DType::kU8, {moved.workspace(false, 1).view().bytes() + 1}, 0xff);
+    const OwnedTensor memory(dtype, {163}),
+        scratch = filled_tensor(DType::kU8, {moved.workspace(false, 1).view().bytes() + 1}, 0xff);
     const Tensor q = memory.view().rows(1, 163).reshaped(moved.q_shape());
     std::memcpy(q.raw(), plain.q.view().raw(), size_t(q.bytes()));
     AttentionForward args = moved.forward_args();
@@ -465,7 +493,8 @@ TEST_P(AttentionTest, NanReachesWhatSeesItAndNothingElse) {
 
 TEST_P(AttentionTest, EmptySizes) {
   for (DType dtype : kDtypes) {
-    for (const AttentionSizes& n : {AttentionSizes{0, 3, 3, 2, 4}, {2, 0, 3, 2, 4}, {2, 3, 3, 0, 4}, {2, 3, 3, 2, 0}, {2, 3, 0, 2, 4}}) {
+    for (const AttentionSizes& n :
+         {AttentionSizes{0, 3, 3, 2, 4}, {2, 0, 3, 2, 4}, {2, 3, 3, 0, 4}, {2, 3, 3, 2, 0}, {2, 3, 0, 2, 4}}) {
       const Case c(dtype, n);
       c.run_forward(GetParam());
       c.run_backward(GetParam());
@@ -496,14 +525,16 @@ TEST(Attention, Errors) {
   forward([&](auto& a) { a.lse = a.q; }, shape, {"lse must be (2, 3, 4) f32", "got (2, 4, 3, 6)"});
   forward([&](auto& a) { a.mask.kind = MaskKind::kCausal; }, shape, {"as many queries as keys", "T=4 S=5"});
   forward([&](auto& a) { a.mask.kind = MaskKind::kCausalOpenFirst; }, shape, {"as many queries as keys", "T=4 S=5"});
-  forward([&](auto& a) { a.mask.kind = MaskKind::kExplicit; }, shape, {"mask.allowed must be (2, 4, 5) u8", "got none"});
+  forward([&](auto& a) { a.mask.kind = MaskKind::kExplicit; }, shape,
+          {"mask.allowed must be (2, 4, 5) u8", "got none"});
   const auto bytes = filled_tensor(DType::kU8, {2, 4, 5}, 1);
   forward([&](auto& a) { a.mask.allowed = bytes; }, shape, {"mask.allowed must be undefined", "got (2, 4, 5) u8"});
   const auto ints = [](const std::vector<double>& v) { return make_tensor(DType::kI32, {int64_t(v.size())}, v); };
   const auto three = ints({1, 2, 3}), long_ = ints({5, 6}), negative = ints({-1, 5});
   forward([&](auto& a) { a.mask.lengths = three; }, shape, {"mask.lengths must be (2) i32", "got (3) i32"});
   forward([&](auto& a) { a.mask.lengths = long_; }, argument, {"mask.lengths must lie in 0..5", "got 6 for sample 1"});
-  forward([&](auto& a) { a.mask.lengths = negative; }, argument, {"mask.lengths must lie in 0..5", "got -1 for sample 0"});
+  forward([&](auto& a) { a.mask.lengths = negative; }, argument,
+          {"mask.lengths must lie in 0..5", "got -1 for sample 0"});
   forward([&](auto& a) { a.mask.open_lengths = three; }, shape, {"mask.open_lengths must be (2) i32", "got (3) i32"});
   forward([&](auto& a) { a.mask.open_lengths = long_; }, shape, {"mask.open_lengths must be undefined", "got (2) i32"});
   Case square(DType::kF32, {2, 5, 5, 3, 6}, kMasks[4]);
@@ -530,7 +561,8 @@ TEST(Attention, Errors) {
                            {"attention_backward: workspace must have at least", "got 0"}));
   Context cuda = cpu;
   cuda.device = Device::cuda(0);
-  EXPECT_TRUE(throws_error([&] { attention_forward(cuda, c.forward_args(), {}); }, shape, {"q must be on device cuda:0"}));
+  EXPECT_TRUE(
+      throws_error([&] { attention_forward(cuda, c.forward_args(), {}); }, shape, {"q must be on device cuda:0"}));
 }
 
 }  // namespace

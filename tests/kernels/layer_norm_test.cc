@@ -41,10 +41,12 @@ struct Case {
     workspace = filled_tensor(DType::kU8, {layer_norm_workspace_bytes(rows, width, true)}, 0xff);
   }
   LayerNormForward forward(float eps = 1e-5f) const { return {x, gain, bias, y, mean, rstd, eps}; }
-  LayerNormBackward backward() const { return {.dy = dy, .x = x, .gain = gain, .mean = mean, .rstd = rstd,
-                                               .dx = dx, .dgain = dgain, .dbias = dbias}; }
+  LayerNormBackward backward() const {
+    return {.dy = dy, .x = x, .gain = gain, .mean = mean, .rstd = rstd, .dx = dx, .dgain = dgain, .dbias = dbias};
+  }
   reference::LayerNormGradients wanted() const {
-    return reference::layer_norm_gradients(values_of(dy), values_of(x), values_of(gain), values_of(mean), values_of(rstd));
+    return reference::layer_norm_gradients(values_of(dy), values_of(x), values_of(gain), values_of(mean),
+                                           values_of(rstd));
   }
   bool canaries_intact() const {
     for (const OwnedTensor* t : {&y, &mean, &rstd, &dx, &dgain, &dbias, &workspace})
@@ -62,11 +64,15 @@ TEST(LayerNorm, GradientFormulaAgreesWithDuals) {
   std::vector<double> all(x), gradient(got.dx);
   for (const auto* part : {&gain, &bias}) all.insert(all.end(), part->begin(), part->end());
   for (const auto* part : {&got.dgain, &got.dbias}) gradient.insert(gradient.end(), part->begin(), part->end());
-  EXPECT_TRUE(gradient_agrees(gradient, [&](const auto& v) {
-    using Vector = std::remove_cvref_t<decltype(v)>;
-    const auto x_end = v.begin() + rows * width, gain_end = x_end + width;
-    return reference::layer_norm(Vector(v.begin(), x_end), Vector(x_end, gain_end), Vector(gain_end, v.end()), 1e-5).y;
-  }, all, dy));
+  EXPECT_TRUE(gradient_agrees(
+      gradient,
+      [&](const auto& v) {
+        using Vector = std::remove_cvref_t<decltype(v)>;
+        const auto x_end = v.begin() + rows * width, gain_end = x_end + width;
+        return reference::layer_norm(Vector(v.begin(), x_end), Vector(x_end, gain_end), Vector(gain_end, v.end()), 1e-5)
+            .y;
+      },
+      all, dy));
 }
 
 TEST_P(LayerNormTest, AgreesWithGoldens) {
@@ -96,16 +102,24 @@ TEST_P(LayerNormTest, AgreesWithGoldens) {
 
 TEST_P(LayerNormTest, ForwardAndBackwardAtEverySize) {
   for (DType dtype : kDtypes)
-    for (auto [rows, width] : {std::pair<int64_t, int64_t>{1, 1}, {3, 2}, {5, 15}, {4, 16}, {7, 17}, {33, 64}, {70, 96},
-                               {150, 130}, {9, 768}, {2, 4096}, {3, 4100}}) {
+    for (auto [rows, width] : {std::pair<int64_t, int64_t>{1, 1},
+                               {3, 2},
+                               {5, 15},
+                               {4, 16},
+                               {7, 17},
+                               {33, 64},
+                               {70, 96},
+                               {150, 130},
+                               {9, 768},
+                               {2, 4096},
+                               {3, 4100}}) {
       Case c(dtype, rows, width);
       layer_norm_forward_at(GetParam(), cpu_context(2), c.forward());
       const auto want = reference::layer_norm(values_of(c.x), values_of(c.gain), values_of(c.bias), double{1e-5f});
       const Tolerance of_row = tolerance_for(dtype, width, 16.0);
       EXPECT_TRUE(all_close(c.mean, want.mean, tolerance_for(DType::kF32, width, 1.0)));
       // rstd of a nearly constant row (width 1: eps alone) is large: relative.
-      for (size_t r = 0; r < want.rstd.size(); ++r)
-        EXPECT_NEAR(values_of(c.rstd)[r] / want.rstd[r], 1.0, 0x1p-20);
+      for (size_t r = 0; r < want.rstd.size(); ++r) EXPECT_NEAR(values_of(c.rstd)[r] / want.rstd[r], 1.0, 0x1p-20);
       EXPECT_TRUE(all_close(c.y, want.y, of_row)) << rows << " x " << width;
       layer_norm_backward_at(GetParam(), cpu_context(2), c.backward(), c.workspace);
       const auto gradients = c.wanted();
@@ -173,8 +187,12 @@ TEST_P(LayerNormTest, SameBitsForAnyThreadsAndNeighbours) {
       Case many(dtype, 301, 75);
       layer_norm_forward_at(GetParam(), cpu_context(threads), many.forward());
       layer_norm_backward_at(GetParam(), cpu_context(threads), many.backward(), many.workspace);
-      for (auto [a, b] : {std::pair{&one.y, &many.y}, {&one.mean, &many.mean}, {&one.rstd, &many.rstd},
-                          {&one.dx, &many.dx}, {&one.dgain, &many.dgain}, {&one.dbias, &many.dbias}})
+      for (auto [a, b] : {std::pair{&one.y, &many.y},
+                          {&one.mean, &many.mean},
+                          {&one.rstd, &many.rstd},
+                          {&one.dx, &many.dx},
+                          {&one.dgain, &many.dgain},
+                          {&one.dbias, &many.dbias}})
         EXPECT_TRUE(same_bits(*a, *b));
     }
     // A row alone, at another alignment (75 elements: never that of row 0).

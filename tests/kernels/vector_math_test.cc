@@ -18,7 +18,8 @@ double units_off(float got, double want) {
 }
 
 /// The largest error over every `step`th float of [low, high], both signs when low < 0.
-double largest_error(Function function, double (*exact)(double), float low, float high, uint32_t step, SimdLevel level) {
+double largest_error(Function function, double (*exact)(double), float low, float high, uint32_t step,
+                     SimdLevel level) {
   std::vector<float> x;
   for (uint32_t bits = 0; std::bit_cast<float>(bits) <= high; bits += step) x.push_back(std::bit_cast<float>(bits));
   for (uint32_t bits = 0; std::bit_cast<float>(bits) <= -low; bits += step) x.push_back(-std::bit_cast<float>(bits));
@@ -43,15 +44,21 @@ INSTANTIATE_TEST_SUITE_P(Levels, VectorMath, ::testing::Values(SimdLevel::kPorta
                          [](const auto& info) { return std::string(to_string(info.param)); });
 
 TEST_P(VectorMath, ExpIsAccurate) {
-  EXPECT_LE(largest_error(vector_exp, [](double x) { return std::exp(x); }, -110.0f, 88.72f, 4099, GetParam()), 2.0);
+  EXPECT_LE(largest_error(
+                vector_exp, [](double x) { return std::exp(x); }, -110.0f, 88.72f, 4099, GetParam()),
+            2.0);
 }
 
 TEST_P(VectorMath, ErfIsAccurate) {
-  EXPECT_LE(largest_error(vector_erf, [](double x) { return std::erf(x); }, -20.0f, 20.0f, 4099, GetParam()), 4.0);
+  EXPECT_LE(largest_error(
+                vector_erf, [](double x) { return std::erf(x); }, -20.0f, 20.0f, 4099, GetParam()),
+            4.0);
 }
 
 TEST_P(VectorMath, TanhIsAccurate) {
-  EXPECT_LE(largest_error(vector_tanh, [](double x) { return std::tanh(x); }, -60.0f, 60.0f, 4099, GetParam()), 4.0);
+  EXPECT_LE(largest_error(
+                vector_tanh, [](double x) { return std::tanh(x); }, -60.0f, 60.0f, 4099, GetParam()),
+            4.0);
 }
 
 TEST_P(VectorMath, SpecialValues) {

@@ -108,7 +108,9 @@ inline AttentionGradients attention_gradients(const AttentionSizes& n, double sc
           }
         }
       }
-  const auto largest = [](const std::vector<double>& x) { return x.empty() ? 0.0 : *std::max_element(x.begin(), x.end()); };
+  const auto largest = [](const std::vector<double>& x) {
+    return x.empty() ? 0.0 : *std::max_element(x.begin(), x.end());
+  };
   g.dq_magnitude = largest(sizes_q), g.dk_magnitude = largest(sizes_k), g.dv_magnitude = largest(sizes_v);
   return g;
 }

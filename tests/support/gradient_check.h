@@ -16,9 +16,21 @@ struct Dual {
   Dual() = default;
   Dual(double v, double s = 0) : value(v), slope(s) {}  // NOLINT: constants mix freely with duals
 
-  Dual& operator+=(const Dual& b) { value += b.value; slope += b.slope; return *this; }
-  Dual& operator-=(const Dual& b) { value -= b.value; slope -= b.slope; return *this; }
-  Dual& operator*=(const Dual& b) { slope = slope * b.value + value * b.slope; value *= b.value; return *this; }
+  Dual& operator+=(const Dual& b) {
+    value += b.value;
+    slope += b.slope;
+    return *this;
+  }
+  Dual& operator-=(const Dual& b) {
+    value -= b.value;
+    slope -= b.slope;
+    return *this;
+  }
+  Dual& operator*=(const Dual& b) {
+    slope = slope * b.value + value * b.slope;
+    value *= b.value;
+    return *this;
+  }
   Dual& operator/=(const Dual& b) {
     slope = (slope * b.value - value * b.slope) / (b.value * b.value);
     value /= b.value;
@@ -58,7 +70,8 @@ inline double value_of(const Dual& x) { return x.value; }
 /// d(sum_i cotangent[i] f(x)[i]) / dx, one run of f per element of x: for small sizes.
 /// f: const std::vector<Dual>& -> std::vector<Dual>, usually a generic lambda around a reference.
 template <typename Function>
-std::vector<double> gradient_by_duals(Function&& f, const std::vector<double>& x, const std::vector<double>& cotangent) {
+std::vector<double> gradient_by_duals(Function&& f, const std::vector<double>& x,
+                                      const std::vector<double>& cotangent) {
   std::vector<Dual> input(x.begin(), x.end());
   std::vector<double> gradient(x.size());
   for (size_t i = 0; i < x.size(); ++i) {
@@ -74,8 +87,9 @@ std::vector<double> gradient_by_duals(Function&& f, const std::vector<double>& x
 /// `gradient` (as some backward formula has it, in double) against the dual numbers' one:
 /// |difference| <= tolerance * (1 + |want|) everywhere; NaN never passes.
 template <typename Function>
-::testing::AssertionResult gradient_agrees(const std::vector<double>& gradient, Function&& f, const std::vector<double>& x,
-                                           const std::vector<double>& cotangent, double tolerance = 1e-11) {
+::testing::AssertionResult gradient_agrees(const std::vector<double>& gradient, Function&& f,
+                                           const std::vector<double>& x, const std::vector<double>& cotangent,
+                                           double tolerance = 1e-11) {
   const std::vector<double> want = gradient_by_duals(f, x, cotangent);
   if (gradient.size() != want.size())
     return ::testing::AssertionFailure() << "expected " << want.size() << " values; got " << gradient.size();
