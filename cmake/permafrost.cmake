@@ -24,8 +24,9 @@ target_include_directories(permafrost_options SYSTEM INTERFACE "${CMAKE_BINARY_D
 # -Wno-restrict: GCC 12 warns falsely on string concatenation (GCC bug 105329).
 target_compile_options(permafrost_options INTERFACE -Wall -Wextra -Wconversion -Werror -Wno-restrict -ffp-contract=off)
 if(PERMAFROST_SANITIZE)
-  # -Wno-maybe-uninitialized: GCC warns falsely in the standard library's own headers when it instruments them.
-  target_compile_options(permafrost_options INTERFACE "-fsanitize=${PERMAFROST_SANITIZE}" -fno-omit-frame-pointer -g1 -Wno-maybe-uninitialized)
+  # -Wno-...: GCC warns falsely in the standard library's own headers (strings above all) when it instruments them.
+  target_compile_options(permafrost_options INTERFACE "-fsanitize=${PERMAFROST_SANITIZE}" -fno-omit-frame-pointer -g1
+    -Wno-maybe-uninitialized -Wno-array-bounds -Wno-stringop-overflow)
   target_link_options(permafrost_options INTERFACE "-fsanitize=${PERMAFROST_SANITIZE}")
 endif()
 
