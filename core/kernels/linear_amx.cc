@@ -74,29 +74,37 @@ __mmask32 first_words(int64_t n) {
 }
 
 bool must_pack_a(const Product& p) { return !p.a.r_contiguous || p.r % kTerms != 0; }
+bool packs_meanwhile(const Product&, bool near) { return near; }
 bool reads_b_in_place(const Product& p) { return p.i <= kPanel && !p.b.r_contiguous; }
 
-void pack_a(const Product& p, int64_t panel, void* packed) {
-  auto* out = static_cast<uint8_t*>(packed);
-  const int64_t i = panel * kPanel;
-  for (int64_t r = 0; r < p.r; r += kTerms, out += kStepBytes) {
-    __m512i rows[16];
+/// 32 terms from r on of 32 rows from i on, to the two tiles of a step.
+[[gnu::always_inline]] inline void pack_a_step(const Product& p, int64_t i, int64_t r, uint8_t* tiles) {
+  __m512i rows[16];
+  if (!p.a.r_contiguous) interleave_rows(p.a, i, p.i, r, p.r, tiles);
+  for (int half = 0; half < 2; ++half) {
+    uint8_t* tile = tiles + half * kTileBytes;
     if (p.a.r_contiguous) {
-      load_rows(p.a, i, p.i, r, p.r, rows);
-      store_tile(rows, out);
-      load_rows(p.a, i + kTile, p.i, r, p.r, rows);
-      store_tile(rows, out + kTileBytes);
-      continue;
-    }
-    interleave_rows(p.a, i, p.i, r, p.r, out);
-    for (int half = 0; half < 2; ++half) {
-      uint8_t* tile = out + half * kTileBytes;
+      load_rows(p.a, i + half * kTile, p.i, r, p.r, rows);
+    } else {
 #pragma GCC unroll 16
       for (int q = 0; q < 16; ++q) rows[q] = _mm512_load_si512(tile + 64 * q);
       transpose_dwords(rows);
-      store_tile(rows, tile);
     }
+    store_tile(rows, tile);
   }
+}
+
+/// As pack_b, along the rows of A.
+void pack_a(const Product& p, int64_t panel, int64_t count, void* packed) {
+  auto* out = static_cast<uint8_t*>(packed);
+  const int64_t panel_bytes = steps_of(p.r) * kStepBytes;
+  if (p.a.r_contiguous) {
+    for (int64_t t = 0; t < count; ++t)
+      for (int64_t r = 0; r < p.r; r += kTerms) pack_a_step(p, (panel + t) * kPanel, r, out + t * panel_bytes + r / kTerms * kStepBytes);
+    return;
+  }
+  for (int64_t r = 0; r < p.r; r += kTerms, out += kStepBytes)
+    for (int64_t t = 0; t < count; ++t) pack_a_step(p, (panel + t) * kPanel, r, out + t * panel_bytes);
 }
 
 /// 32 terms from r on of 32 columns from j on, to the two tiles of a step.
@@ -204,7 +212,7 @@ struct TileSums {
 /// c (16 kRows x 16 kColumns) += A B over `steps` steps of packed B. The sums stay in their tiles all along: writing them
 /// out now and then, so that A and B come from the first-level cache, costs more.
 template <int kRows, int kColumns>
-void multiply_packed(TileSource a, const uint8_t* b, int64_t steps, TileSums<kRows, kColumns> sums, bool first,
+[[gnu::noinline]] void multiply_packed(TileSource a, const uint8_t* b, int64_t steps, TileSums<kRows, kColumns> sums, bool first,
                      ProductAhead ahead) {
   using Tiles = StepTiles<kRows, kColumns>;
   sums.load(first);
@@ -244,7 +252,7 @@ struct InPlace {
 /// As multiply_packed, from B in place: every step of B is packed two steps before its use, by vector instructions that
 /// run beside the tile products.
 template <int kRows, int kColumns>
-void multiply_in_place(const Product& p, TileSource a, const InPlace& b, TileSums<kRows, kColumns> sums, bool first) {
+[[gnu::noinline]] void multiply_in_place(const Product& p, TileSource a, const InPlace& b, TileSums<kRows, kColumns> sums, bool first) {
   constexpr int64_t kEarly = 2, kAhead = 6 * kTerms;
   const int64_t steps = steps_of(b.r1 - b.r0);
   const auto pack = [&](int64_t step) {
@@ -345,7 +353,7 @@ const ProductEngine& amx_engine() {
   static constexpr ProductEngine kEngine = {
       .panel_i = kPanel, .panel_j = kPanel, .r_step = kTerms, .row_step = kTile, .block_i = kBlock, .block_j = kBlock,
       .group_j = kBlock, .element_bytes = 2, .ahead_terms = kTerms, .b_bytes = 1280 * 1024, .must_pack_a = must_pack_a,
-      .packs_meanwhile = true,
+      .packs_meanwhile = packs_meanwhile,
       .reads_b_in_place = reads_b_in_place, .pack_a = pack_a,
       .pack_b = pack_b, .multiply = multiply, .store = store, .begin = begin, .end = end};
   return kEngine;

@@ -9,7 +9,8 @@
 namespace permafrost {
 
 namespace {
-constexpr int64_t kRows = 8, kLanes = 16, kPanel = 48, kBlockRows = 16, kBlockColumns = 768;
+constexpr int64_t kRows = 8, kLanes = 16, kPanel = 48, kBlockRows = 32, kBlockColumns = 768;
+constexpr int64_t kFewRows = 32;  // up to this many, B is not packed
 
 const std::byte* address(const ProductOperand& m, int64_t outer, int64_t r) {
   const int64_t size = m.dtype == DType::kF32 ? 4 : 2;
@@ -57,29 +58,35 @@ template <typename Source>
 }
 
 bool must_pack_a(const Product& p) { return !p.a.r_contiguous || p.a.dtype != DType::kF32; }
-bool reads_b_in_place(const Product&) { return false; }
+/// B's rows can be loaded as they are.
+bool packs_meanwhile(const Product& p, bool) { return !p.b.r_contiguous && p.b.dtype == DType::kF32 && p.j % kLanes == 0; }
+bool reads_b_in_place(const Product& p) { return p.i <= kFewRows && packs_meanwhile(p, false); }
 
+/// Two panels at a time: a register holds 16 rows.
 template <typename Source>
-void pack_a_from(const Product& p, int64_t i, float* out) {
+void pack_a_from(const Product& p, int64_t i0, int64_t count, float* out) {
+  const int64_t panel = p.r * kRows, i_end = i0 + count * kRows < p.i ? i0 + count * kRows : p.i;
+  const auto put = [&](__m512 rows, int64_t i, int64_t r) {
+    float* to = out + (i - i0) * p.r + r * kRows;
+    _mm256_store_ps(to, _mm512_castps512_ps256(rows));
+    if (i + kRows < i0 + count * kRows) _mm256_store_ps(to + panel, _mm512_extractf32x8_ps(rows, 1));
+  };
   if (!p.a.r_contiguous) {
-    const __mmask16 mask = avx512::first_lanes(p.i - i < kRows ? p.i - i : kRows);
     for (int64_t r = 0; r < p.r; ++r)
-      _mm256_store_ps(out + r * kRows, _mm512_castps512_ps256(Source::load(address(p.a, i, r), mask)));
+      for (int64_t i = i0; i < i_end; i += kLanes) put(Source::load(address(p.a, i, r), avx512::first_lanes(i_end - i)), i, r);
     return;
   }
-  const int64_t end = i + kRows < p.i ? i + kRows : p.i;
-  for (int64_t r = 0; r < p.r; r += kLanes) {
-    __m512i rows[16];
-    load_transposed<Source>(p.a, i, end, r, p.r, rows);
-    const int64_t count = p.r - r < kLanes ? p.r - r : kLanes;
-    for (int t = 0; t < count; ++t)
-      _mm256_store_ps(out + (r + t) * kRows, _mm512_castps512_ps256(_mm512_castsi512_ps(rows[t])));
-  }
+  for (int64_t i = i0; i < i_end; i += kLanes)
+    for (int64_t r = 0; r < p.r; r += kLanes) {
+      __m512i rows[16];
+      load_transposed<Source>(p.a, i, i_end, r, p.r, rows);
+      for (int64_t t = 0; t < kLanes && r + t < p.r; ++t) put(_mm512_castsi512_ps(rows[t]), i, r + t);
+    }
 }
 
-void pack_a(const Product& p, int64_t panel, void* packed) {
+void pack_a(const Product& p, int64_t panel, int64_t count, void* packed) {
   with_source(p.a.dtype, [&]<typename Source>(Source) {
-    pack_a_from<Source>(p, panel * kRows, static_cast<float*>(packed));
+    pack_a_from<Source>(p, panel * kRows, count, static_cast<float*>(packed));
   });
 }
 
@@ -123,10 +130,26 @@ void pack_b(const Product& p, int64_t j0, int64_t columns, int64_t r0, int64_t r
   });
 }
 
-/// c (8 x 16 kVectors) += A B over `terms` terms. A element (i, r) is a[i row_stride + r] in place, a[r 8 + i] packed.
-template <int kVectors, bool kPacked>
-[[gnu::noinline]] void multiply_panel(const float* a, int64_t row_stride, const float* b, int64_t terms, float* c,
-                                      int64_t ldc, bool first) {
+/// A panel of 8 rows of A: element (i, r) is data[i row_stride + r] in place, data[r 8 + i] packed.
+struct RowPanel {
+  const float* data;
+  int64_t row_stride;
+};
+
+/// A panel of columns of B: term r begins at data + r stride. Where not null, `copy` receives it packed.
+struct ColumnPanel {
+  const float* data;
+  int64_t stride;
+  float* copy;
+};
+
+enum class BSource { kPacked, kInPlace, kFirstInPlace, kPacking };  ///< the last two ask for B ahead
+
+/// c (8 x 16 kVectors) += A B over `terms` terms.
+template <int kVectors, bool kPackedA, BSource kB>
+[[gnu::noinline]] void multiply_panel(RowPanel a, ColumnPanel b, int64_t terms, float* c, int64_t ldc, bool first) {
+  constexpr int64_t kAhead = 24;  // terms
+  const int64_t stride = kB == BSource::kPacked ? kVectors * kLanes : b.stride;
   __m512 sums[kRows][kVectors];
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i)
@@ -136,15 +159,24 @@ template <int kVectors, bool kPacked>
   for (int64_t r = 0; r < terms; ++r) {
     __m512 columns[kVectors];
 #pragma GCC unroll 3
-    for (int v = 0; v < kVectors; ++v) columns[v] = _mm512_load_ps(b + v * kLanes);
+    for (int v = 0; v < kVectors; ++v) {
+      columns[v] = _mm512_loadu_ps(b.data + v * kLanes);
+      if constexpr (kB == BSource::kPacking) _mm512_store_ps(b.copy + v * kLanes, columns[v]);
+    }
+    if constexpr (kB == BSource::kPacking || kB == BSource::kFirstInPlace) {
+      const float* later = b.data + (r + kAhead < terms ? kAhead * stride : 0);
+#pragma GCC unroll 3
+      for (int v = 0; v < kVectors; ++v) _mm_prefetch(reinterpret_cast<const char*>(later + v * kLanes), _MM_HINT_T0);
+    }
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
-      const __m512 row = _mm512_set1_ps(kPacked ? a[i] : a[i * row_stride]);
+      const __m512 row = _mm512_set1_ps(kPackedA ? a.data[i] : a.data[i * a.row_stride]);
 #pragma GCC unroll 3
       for (int v = 0; v < kVectors; ++v) sums[i][v] = _mm512_fmadd_ps(row, columns[v], sums[i][v]);
     }
-    a += kPacked ? kRows : 1;
-    b += kVectors * kLanes;
+    a.data += kPackedA ? kRows : 1;
+    b.data += stride;
+    if constexpr (kB == BSource::kPacking) b.copy += kVectors * kLanes;
   }
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i)
@@ -152,25 +184,57 @@ template <int kVectors, bool kPacked>
     for (int v = 0; v < kVectors; ++v) _mm512_storeu_ps(c + i * ldc + v * kLanes, sums[i][v]);
 }
 
-template <int kVectors>
-void multiply_panel(const ProductBlock& block, const float* a, int64_t row_stride, const float* b, float* c) {
-  const int64_t terms = block.r1 - block.r0;
-  if (block.packed_a) return multiply_panel<kVectors, true>(a, 0, b, terms, c, block.ldc, block.first);
-  multiply_panel<kVectors, false>(a, row_stride, b, terms, c, block.ldc, block.first);
+template <BSource kB>
+void multiply_panel(const Product& p, const ProductBlock& block, int64_t i, int64_t r, int64_t terms, int64_t width,
+                    ColumnPanel b, float* c) {
+  const bool first = block.first && r == block.r0;
+  const auto with = [&]<int kVectors>() {
+    if (block.packed_a)
+      return multiply_panel<kVectors, true, kB>({static_cast<const float*>(block.packed_a) + i * p.r + r * kRows, 0}, b, terms,
+                                                c, block.ldc, first);
+    multiply_panel<kVectors, false, kB>({static_cast<const float*>(p.a.data) + (block.i0 + i) * p.a.ld + r, p.a.ld}, b, terms,
+                                        c, block.ldc, first);
+  };
+  if (width == 48) with.template operator()<3>();
+  if (width == 32) with.template operator()<2>();
+  if (width == 16) with.template operator()<1>();
+}
+
+const float* in_place(const Product& p, int64_t j, int64_t r) {
+  return static_cast<const float*>(p.b.data) + r * p.b.ld + j;
+}
+
+/// B in place, some terms at a time, which stay in cache for the other panels of rows.
+void multiply_few_rows(const Product& p, const ProductBlock& block) {
+  constexpr int64_t kTermsAtATime = 256;
+  int64_t r = block.r0;
+  do {
+    const int64_t terms = block.r1 - r < kTermsAtATime ? block.r1 - r : kTermsAtATime;
+    for (int64_t j = 0; j < block.columns; j += kPanel)
+      for (int64_t i = 0; i < block.rows; i += kRows) {
+        const ColumnPanel b{in_place(p, block.j0 + j, r), p.b.ld, nullptr};
+        const int64_t width = panel_width(block.columns - j);
+        float* c = block.c + i * block.ldc + j;
+        i == 0 ? multiply_panel<BSource::kFirstInPlace>(p, block, i, r, terms, width, b, c)
+               : multiply_panel<BSource::kInPlace>(p, block, i, r, terms, width, b, c);
+      }
+    r += terms;
+  } while (r < block.r1);
 }
 
 void multiply(const Product& p, const ProductBlock& block) {
+  if (!block.packed_b) return multiply_few_rows(p, block);
+  const int64_t terms = block.r1 - block.r0;
   for (int64_t i = 0; i < block.rows; i += kRows) {
-    const float* a = block.packed_a ? static_cast<const float*>(block.packed_a) + i * p.r + block.r0 * kRows
-                                    : static_cast<const float*>(p.a.data) + (block.i0 + i) * p.a.ld + block.r0;
-    const auto* b = static_cast<const float*>(block.packed_b);
+    auto* b = static_cast<float*>(block.packed_b);
     for (int64_t j = 0; j < block.columns; j += kPanel) {
       const int64_t width = panel_width(block.columns - j);
       float* c = block.c + i * block.ldc + j;
-      if (width == 48) multiply_panel<3>(block, a, p.a.ld, b, c);
-      if (width == 32) multiply_panel<2>(block, a, p.a.ld, b, c);
-      if (width == 16) multiply_panel<1>(block, a, p.a.ld, b, c);
-      b += (block.r1 - block.r0) * width;
+      if (block.pack_b && i == 0)
+        multiply_panel<BSource::kPacking>(p, block, i, block.r0, terms, width, {in_place(p, block.j0 + j, block.r0), p.b.ld, b}, c);
+      else
+        multiply_panel<BSource::kPacked>(p, block, i, block.r0, terms, width, {b, 0, nullptr}, c);
+      b += terms * width;
     }
   }
 }
@@ -270,7 +334,7 @@ const ProductEngine& avx512_engine() {
   static constexpr ProductEngine kEngine = {
       .panel_i = kRows, .panel_j = kPanel, .r_step = 1, .row_step = kRows, .block_i = kBlockRows,
       .block_j = kBlockColumns, .group_j = kPanel, .element_bytes = 4, .ahead_terms = 0, .b_bytes = 1280 * 1024,
-      .must_pack_a = must_pack_a, .packs_meanwhile = false,
+      .must_pack_a = must_pack_a, .packs_meanwhile = packs_meanwhile,
       .reads_b_in_place = reads_b_in_place, .pack_a = pack_a, .pack_b = pack_b, .multiply = multiply, .store = store,
       .begin = nothing, .end = nothing};
   return kEngine;

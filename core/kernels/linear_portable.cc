@@ -19,6 +19,7 @@ float value_at(const ProductOperand& m, int64_t outer, int64_t r) {
 }
 
 bool must_pack_a(const Product&) { return true; }
+bool packs_meanwhile(const Product&, bool) { return false; }
 bool reads_b_in_place(const Product&) { return false; }
 
 void pack(const ProductOperand& m, int64_t begin, int64_t end, int64_t width, int64_t r0, int64_t r1, float* out) {
@@ -26,8 +27,9 @@ void pack(const ProductOperand& m, int64_t begin, int64_t end, int64_t width, in
     for (int64_t t = 0; t < width; ++t) *out++ = begin + t < end ? value_at(m, begin + t, r) : 0.0f;
 }
 
-void pack_a(const Product& p, int64_t panel, void* packed) {
-  pack(p.a, panel * kRows, p.i, kRows, 0, p.r, static_cast<float*>(packed));
+void pack_a(const Product& p, int64_t panel, int64_t count, void* packed) {
+  auto* out = static_cast<float*>(packed);
+  for (; count > 0; --count, ++panel, out += p.r * kRows) pack(p.a, panel * kRows, p.i, kRows, 0, p.r, out);
 }
 
 void pack_b(const Product& p, int64_t j0, int64_t columns, int64_t r0, int64_t r1, void* packed) {
@@ -87,7 +89,7 @@ const ProductEngine& portable_engine() {
   static constexpr ProductEngine kEngine = {
       .panel_i = kRows, .panel_j = kColumns, .r_step = 1, .row_step = kRows, .block_i = kBlock, .block_j = kBlock,
       .group_j = kBlock, .element_bytes = 4, .ahead_terms = 0, .b_bytes = 512 * 1024, .must_pack_a = must_pack_a,
-      .packs_meanwhile = false,
+      .packs_meanwhile = packs_meanwhile,
       .reads_b_in_place = reads_b_in_place, .pack_a = pack_a,
       .pack_b = pack_b, .multiply = multiply, .store = store, .begin = nothing, .end = nothing};
   return kEngine;

@@ -16,6 +16,7 @@ constexpr int64_t kSumBytes = int64_t{512} << 10;    // unfinished C of one thre
 constexpr int64_t kChunkRows = 64;                   // C is cut in multiples of this many rows
 constexpr int64_t kPieces = 32;                      // wanted pieces of C: enough to share evenly
 constexpr int64_t kFewColumns = 128;                 // B is cut along R only where not even this many columns fit
+constexpr int64_t kPanelsAtATime = 8;                // of A, packed together: whole cache lines where its rows lie across
 constexpr int64_t kNearBytes = int64_t{900} << 10;   // of A: it stays in the second-level cache beside a narrow group
 
 /// How a product is cut. Columns are cut into groups, whose part of B a thread packs and keeps in its second-level
@@ -114,7 +115,10 @@ class ProductRun {
   void pack_rows(ThreadPool& pool) {
     const int64_t first = first_packed_row() / e_.panel_i;
     const int64_t panels = div_up(slab_end_, e_.panel_i) - first;
-    pool.run(panels, [&](int64_t panel, int) { e_.pack_a(p_, first + panel, shared_ + panel * plan_.panel_bytes); });
+    pool.run(div_up(panels, kPanelsAtATime), [&](int64_t block, int) {
+      const int64_t panel = block * kPanelsAtATime, count = std::min(kPanelsAtATime, panels - panel);
+      e_.pack_a(p_, first + panel, count, shared_ + panel * plan_.panel_bytes);
+    });
   }
 
   /// Every thread begins at a group of its own and then helps with the others: B is packed anew as seldom as can be.
@@ -140,8 +144,9 @@ class ProductRun {
     const int64_t j0 = group * plan_.group, columns = std::min(plan_.group, p_.j - j0);
     for (int64_t part = 0; part < plan_.parts; ++part) {
       const int64_t r0 = part * plan_.part, r1 = std::min(p_.r, r0 + plan_.part);
-      const bool meanwhile = pack && plan_.near && e_.packs_meanwhile;
-      if (!plan_.in_place && !meanwhile && (pack || plan_.parts > 1)) e_.pack_b(p_, j0, columns, r0, r1, scratch);
+      const bool fresh = !plan_.in_place && (pack || plan_.parts > 1);
+      const bool meanwhile = fresh && e_.packs_meanwhile(p_, plan_.near);
+      if (fresh && !meanwhile) e_.pack_b(p_, j0, columns, r0, r1, scratch);
       int64_t count = 0;
       for (int64_t i = i0; i < i1;) {
         const int64_t end = std::min(i + e_.block_i, i < plan_.packed_from ? std::min(i1, plan_.packed_from) : i1);

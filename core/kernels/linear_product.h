@@ -67,10 +67,11 @@ struct ProductEngine {
   int64_t b_bytes;        ///< what the packed part of B may take, so that it stays in the second-level cache
   /// True when A of this form must be packed whole; else `multiply` reads full panels of it in place.
   bool (*must_pack_a)(const Product&);
-  bool packs_meanwhile;  ///< `multiply` can pack B while it reads it for the first time
+  /// True when `multiply` should pack B while it reads it for the first time; `near`: B has been asked for ahead.
+  bool (*packs_meanwhile)(const Product&, bool near);
   /// True when `multiply` should read B in place, since there are too few rows to pack it for.
   bool (*reads_b_in_place)(const Product&);
-  void (*pack_a)(const Product&, int64_t panel, void* packed);  ///< one panel, all of R
+  void (*pack_a)(const Product&, int64_t panel, int64_t count, void* packed);  ///< `count` panels, all of R
   void (*pack_b)(const Product&, int64_t j0, int64_t columns, int64_t r0, int64_t r1, void* packed);
   void (*multiply)(const Product&, const ProductBlock&);
   /// Bias, activation, rounding: the finished block to its place. `scratch` is as large as the block.

@@ -46,16 +46,23 @@ Tolerance tolerance(DType dtype, int64_t terms) {
   return tolerance_for(dtype, terms, 4.0 * std::sqrt(static_cast<double>(terms) + 1.0));
 }
 
-/// As `tolerance`, for results of rounded bf16 storage already compared in f32 precision otherwise.
 std::vector<double> plus(std::vector<double> a, const std::vector<double>& b) {
   for (size_t i = 0; i < a.size(); ++i) a[i] += b[i];
   return a;
 }
 
+/// Large tensors: some thousand random values over and over.
+OwnedTensor repeated_tensor(DType dtype, const Shape& shape, uint64_t seed) {
+  const auto some = values_of(random_tensor(dtype, {4099}, seed));
+  std::vector<double> values(static_cast<size_t>(shape.elements()));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = some[i % some.size()];
+  return make_tensor(dtype, shape, values);
+}
+
 const std::vector<Sizes>& sizes() {
   static const std::vector<Sizes> all{{1, 1, 1},    {1, 17, 33},  {2, 15, 16},  {15, 2, 31},   {16, 16, 32},
                                       {17, 33, 15}, {31, 100, 2}, {33, 31, 100}, {100, 33, 17}, {64, 64, 64},
-                                      {5, 130, 96}, {130, 49, 64}, {300, 20, 40}, {70, 200, 160}};
+                                      {5, 130, 96}, {130, 49, 64}, {32, 600, 80}, {20, 33, 48}, {300, 20, 40}, {70, 200, 160}};
   return all;
 }
 
@@ -144,7 +151,7 @@ TEST_P(LinearAtLevel, LongReductionsAndManyRows) {
   for (DType dtype : {kF32, kBF16}) {
     SCOPED_TRACE(to_string(dtype));
     const Sizes along_r{37, 70, 11011};
-    const auto dy = random_tensor(dtype, {along_r.m, along_r.k}, 1), weight = random_tensor(dtype, {along_r.k, along_r.n}, 2);
+    const auto dy = repeated_tensor(dtype, {along_r.m, along_r.k}, 1), weight = repeated_tensor(dtype, {along_r.k, along_r.n}, 2);
     OwnedTensor dx(dtype, {along_r.m, along_r.n});
     const Sizes turned{along_r.m, along_r.k, along_r.n};
     auto workspace = workspace_of(kInput, turned, dtype, dtype, 2);
@@ -152,8 +159,8 @@ TEST_P(LinearAtLevel, LongReductionsAndManyRows) {
     EXPECT_TRUE(all_close(dx, reference::linear_dx(turned, values_of(dy), values_of(weight)), tolerance(dtype, along_r.k)));
     EXPECT_TRUE(workspace.canaries_intact());
 
-    const Sizes slabs{3001, 3000, 9};
-    const auto x = random_tensor(dtype, {slabs.m, slabs.k}, 3), dout = random_tensor(dtype, {slabs.m, slabs.n}, 4);
+    const Sizes slabs{3001, 3000, 3};
+    const auto x = repeated_tensor(dtype, {slabs.m, slabs.k}, 3), dout = repeated_tensor(dtype, {slabs.m, slabs.n}, 4);
     OwnedTensor dweight(kF32, {slabs.n, slabs.k});
     auto workspace2 = workspace_of(kWeight, slabs, dtype, kF32, 2);
     linear_backward_weight_cpu(cpu_context(2), {x, dout, dweight, {}}, workspace2, GetParam());
