@@ -53,9 +53,10 @@ else
 fi
 
 number() { sed -n "s/^ *\"$1\": *\([^,]*\),\{0,1\}$/\1/p" "$run/summary.json"; }
+report() { LC_ALL=C printf '%-50s %.3f nats per byte of text\n' "$1" "$(number "$2")"; }
 echo
-echo "Steps                                        $(number steps)"
-echo "Loss of the first and of the last step       $(number first_loss) -> $(number last_loss) (nats per byte of text)"
-echo "Loss at the end, on what it was trained on   $(number final_nats_per_token)"
-echo "The same with the images exchanged           $(number final_nats_per_token_exchanged_images)"
+report "Loss of the first step" first_loss
+report "Loss of the last step" last_loss
+report "Loss at the end, each text with its own image" final_nats_per_token
+report "The same with the images exchanged" final_nats_per_token_exchanged_images
 echo "Run directory: $run (metrics.jsonl, TensorBoard events, plan, checkpoints)"
