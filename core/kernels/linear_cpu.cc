@@ -1,5 +1,8 @@
 #include "core/kernels/linear_cpu.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "core/base/narrow.h"
 
 namespace permafrost {

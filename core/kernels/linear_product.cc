@@ -17,6 +17,7 @@ constexpr int64_t kChunkRows = 64;                   // C is cut in multiples of
 constexpr int64_t kPieces = 32;                      // wanted pieces of C: enough to share evenly
 constexpr int64_t kFewColumns = 128;                 // B is cut along R only where not even this many columns fit
 constexpr int64_t kPanelsAtATime = 8;                // of A, packed together: whole cache lines where its rows lie across
+constexpr int64_t kNarrowBytes = int64_t{96} << 10;  // of B in a narrow group
 constexpr int64_t kNearBytes = int64_t{900} << 10;   // of A: it stays in the second-level cache beside a narrow group
 
 /// How a product is cut. Columns are cut into groups, whose part of B a thread packs and keeps in its second-level
@@ -41,7 +42,8 @@ void plan_columns(const Product& p, const ProductEngine& e, ProductPlan& plan) {
   if (plan.near && (plan.in_place || terms * e.group_j * e.element_bytes <= e.b_bytes)) {
     plan.part = terms;
     plan.parts = 1;
-    plan.group = plan.in_place ? 2 * e.group_j : e.group_j;
+    const int64_t fitting = kNarrowBytes / (terms * e.element_bytes) / e.group_j * e.group_j;
+    plan.group = plan.in_place ? 2 * e.group_j : std::clamp(fitting, e.group_j, round_up(p.j, e.group_j));
     plan.groups = div_up(p.j, plan.group);
     return;
   }
