@@ -106,6 +106,10 @@ void check_epalm(const Config& config, const Section& s) {
   }
   if (epalm.prompt().kind() != Prompt::NONE) s.whole("prompt.length", epalm.prompt().length(), 1, 4096);
   if (epalm.adapter().kind() != Adapter::NONE && opt) s.whole("adapter.factor", epalm.adapter().factor(), 1, epalm.text().hidden());
+  if (config.quirks().frozen_dropout() && config.train().final_check().loss())
+    s.problems().expected("train.final_check.loss", "false with quirks.frozen_dropout (it would be measured under dropout)", "true");
+  if (config.loss().label_smoothing() > 0 && config.train().final_check().loss())
+    s.problems().expected("train.final_check.loss", "false with loss.label_smoothing (it would be part of what is measured)", "true");
   if (config.quirks().frozen_dropout() && epalm.text().dropout() == 0)
     s.problems().expected("quirks.frozen_dropout", "false where " + s.at("text.dropout") + " is 0", "true");
 }

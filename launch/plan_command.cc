@@ -35,7 +35,7 @@ void add_plan_command(CommandLine& program) {
   auto options = std::make_shared<PlanOptions>();
   add_config_options(*command, options->config);
   command->add_option("--ranks", options->ranks, "Ranks of the planned world")->capture_default_str()->check(CLI::Range(1, 1 << 20));
-  command->add_option("--nodes", options->nodes, "Nodes they stand on; divides --ranks")->capture_default_str()->check(CLI::Range(1, 1 << 20));
+  command->add_option("--nodes", options->nodes, "Nodes they stand on, at most --ranks")->capture_default_str()->check(CLI::Range(1, 1 << 20));
   command->add_option("--threads", options->threads, "Compute threads per rank")->capture_default_str()->check(CLI::Range(1, 1024));
   command->add_flag("--json", options->json, "JSON instead of a table (keys: docs/plan.md)");
   command->callback([&program, options] { program.action = [options] { return plan(*options); }; });

@@ -51,7 +51,7 @@ void watch_signals() {
 /// Makes the run directory, or accepts one to resume in. A directory with another run in it is left alone.
 void prepare_run_dir(const fs::path& dir, bool resume) {
   std::error_code error;
-  if (fs::exists(dir / "metrics.jsonl") && !resume)
+  if (!resume && (fs::exists(dir / "metrics.jsonl") || (fs::exists(dir / "checkpoints") && !fs::is_empty(dir / "checkpoints"))))
     fail(ErrorKind::kStorage, "train: --run-dir must be new or empty; got ", dir.string(),
          ", which holds a run. Continue it with --resume, or name another folder");
   fs::create_directories(dir / "checkpoints", error);
@@ -71,6 +71,7 @@ class RunLog {
       : dir_(dir),
         plan_(plan),
         metrics_(dir / "metrics.jsonl", trainer.step()),
+        steps_(steps_before(dir / "metrics.jsonl")),
         progress_(std::cout, {trainer.step(), resolved.config.train().max_steps(), resolved.config.logging().every_steps(),
                               terminal, terminal_columns()}) {
     if (resolved.config.logging().tensorboard()) events_.emplace(dir, wall_time_s());
@@ -85,7 +86,6 @@ class RunLog {
     metrics_.write(metrics);
     if (events_) events_->write(metrics.step, wall_time_s(), scalars(metrics));
     progress_.step(metrics, elapsed_s);
-    if (steps_.empty()) first_loss_ = metrics.loss;
     steps_.push_back(metrics);
   }
 
@@ -113,6 +113,14 @@ class RunLog {
   }
 
  private:
+  /// What MetricsFile left of an earlier part of this run.
+  static std::vector<StepMetrics> steps_before(const fs::path& path) {
+    std::vector<StepMetrics> steps;
+    std::ifstream file(path);
+    for (std::string line; std::getline(file, line);) steps.push_back(parse_json_line(line));
+    return steps;
+  }
+
   void add_steps(nlohmann::ordered_json& j) const {
     std::vector<double> rates;
     double wait = 0, time = 0, communication = 0;
@@ -127,7 +135,7 @@ class RunLog {
     }
     std::ranges::sort(rates);
     j["steps"] = steps_.back().step + 1;
-    j["first_loss"] = first_loss_;
+    j["first_loss"] = steps_.front().loss;
     j["last_loss"] = steps_.back().loss;
     j["median_samples_per_s"] = rates[rates.size() / 2];
     j["wait_share"] = wait / time;
@@ -138,10 +146,9 @@ class RunLog {
   fs::path dir_;
   const Plan& plan_;
   MetricsFile metrics_;
+  std::vector<StepMetrics> steps_;  // also those of the run that is continued
   Progress progress_;
   std::optional<EventFile> events_;
-  std::vector<StepMetrics> steps_;
-  double first_loss_ = 0;
 };
 
 void say_start(const config::Resolved& resolved, const Plan& plan, const Trainer& trainer) {
@@ -158,7 +165,25 @@ void say_start(const config::Resolved& resolved, const Plan& plan, const Trainer
   std::cout << std::flush;
 }
 
-int nodes_of(const Runtime& runtime) { return std::max(1, runtime.size() / std::max(1, runtime.ranks_on_node)); }
+/// Nodes such that ranks / nodes, rounded up, is the number of ranks on the fullest one; the same on all ranks.
+int nodes_of(const Runtime& runtime) {
+  int64_t mine = runtime.ranks_on_node, most = 0;
+  runtime.world.all_reduce(flat(std::span(&mine, 1)), flat(std::span(&most, 1)), ReduceOp::kMax, StreamView::caller(), "ranks per node").wait();
+  return static_cast<int>((runtime.size() + most - 1) / most);
+}
+
+/// The checkpoint that rank 0 sees as the latest; every rank must have it.
+std::optional<std::string> agreed_checkpoint(const CheckpointStore& store, const fs::path& dir, Runtime& runtime) {
+  const std::optional<std::string> latest = store.latest();
+  int64_t mine = runtime.first() && latest ? std::stoll(fs::path(*latest).filename().string().substr(5)) : -1, step = -1;
+  runtime.world.all_reduce(flat(std::span(&mine, 1)), flat(std::span(&step, 1)), ReduceOp::kMax, StreamView::caller(), "resume").wait();
+  if (step < 0) return std::nullopt;
+  const std::string path = store.path_of(step);
+  if (!fs::exists(fs::path(path) / "position.json"))
+    fail(ErrorKind::kStorage, "resume: rank 0 resumes from ", path, ", which rank ", runtime.rank(), " cannot see; is ", dir.string(),
+         " on a file system that all ranks share?");
+  return path;
+}
 
 void train_rank(const TrainOptions& options, const config::Resolved& resolved, Runtime& runtime, bool& stopped) {
   const config::Config& config = resolved.config;
@@ -172,7 +197,7 @@ void train_rank(const TrainOptions& options, const config::Resolved& resolved, R
   const CheckpointStore store((dir / "checkpoints").string(), config.checkpoint().keep());
   runtime.world.barrier(StreamView::caller(), "run directory").wait();
   if (options.resume) {
-    if (const auto latest = store.latest()) trainer.resume(*latest);
+    if (const auto latest = agreed_checkpoint(store, dir, runtime)) trainer.resume(*latest);
     else if (runtime.first()) std::cout << "resume: no complete checkpoint in " << dir.string() << ", starting from the beginning\n";
   }
   std::optional<RunLog> log;
@@ -183,12 +208,11 @@ void train_rank(const TrainOptions& options, const config::Resolved& resolved, R
   }
   const auto begin = std::chrono::steady_clock::now();
   const int64_t every = config.checkpoint().every_steps();
-  std::string adapter;
   while (trainer.step() < config.train().max_steps() && !trainer.stop_voted()) {
     const StepMetrics metrics = trainer.train_step(stop_signal.load() != 0);
     if (log) log->step(metrics, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
     const bool last = trainer.step() == config.train().max_steps() || trainer.stop_voted();
-    if (last || (every > 0 && trainer.step() % every == 0)) adapter = trainer.save(store, resolved.sha256);
+    if (last || (every > 0 && trainer.step() % every == 0)) trainer.save(store);
   }
   stopped = trainer.stop_voted() && trainer.step() < config.train().max_steps();
   std::optional<FinalLoss> final_loss;
@@ -196,7 +220,7 @@ void train_rank(const TrainOptions& options, const config::Resolved& resolved, R
     final_loss = trainer.measure_loss(config.train().final_check().exchanged_images(), config.train().final_check().samples());
   const bool unchanged = trainer.hash_frozen_now() == trainer.frozen_sha256();
   const int64_t skipped = trainer.skipped_samples();
-  if (log) log->summary(adapter, trainer.frozen_sha256(), final_loss, unchanged, skipped);
+  if (log) log->summary(trainer.adapter_sha256(), trainer.frozen_sha256(), final_loss, unchanged, skipped);
   if (!unchanged) fail(ErrorKind::kInternal, "train: frozen weights changed during the run; SHA-256 at the start ", trainer.frozen_sha256());
 }
 

@@ -70,12 +70,16 @@ void write_params(SafetensorsWriter& writer, const Plan& plan, const Tensor& fla
 
 /// What stands in the file must be what is in memory, to the bit.
 void compare_with_memory(const SafetensorsReader& reader, const Plan& plan, const Tensor& flat, const std::string& prefix) {
+  std::vector<std::byte> stored(static_cast<size_t>(kChunk));
   for (const ParamPlan& param : plan.params) {
     if (!param.trainable) continue;
     const Tensor memory = param_part(flat, param);
-    const std::vector<std::byte> stored = reader.read_all(prefix + param.name);
-    if (std::memcmp(stored.data(), memory.raw(), static_cast<size_t>(memory.bytes())) != 0)
-      storage_error("the bytes read back differ from memory in", reader.path(), "[param=" + param.name + "]");
+    for (int64_t at = 0; at < memory.bytes(); at += kChunk) {
+      const auto bytes = static_cast<size_t>(std::min(kChunk, memory.bytes() - at));
+      reader.read(prefix + param.name, at, std::span(stored).first(bytes));
+      if (std::memcmp(stored.data(), static_cast<const std::byte*>(memory.raw()) + at, bytes) != 0)
+        storage_error("the bytes read back differ from memory in", reader.path(), "[param=" + param.name + "]");
+    }
   }
 }
 
@@ -84,11 +88,12 @@ std::string position_json(const Plan& plan, const TrainingPosition& position, co
   j["format"] = kFormat;
   j["step"] = position.step;
   j["graph_hash"] = position.graph_hash;
-  j["config_sha256"] = position.config_sha256;
+  j["max_steps"] = position.max_steps;
   j["frozen_sha256"] = position.frozen_sha256;
   j["adapter_sha256"] = position.adapter_sha256;
   j["optimizer_sha256"] = optimizer_sha256;
   j["exponents"] = position.exponents;
+  j["run"] = position.identity;
   for (const ParamPlan& param : plan.params)
     if (param.trainable) j["parameters"].push_back({{"name", param.name}, {"shape", std::vector<int64_t>(param.shape.dims().begin(), param.shape.dims().end())}});
   return j.dump(1) + "\n";
@@ -99,8 +104,9 @@ std::vector<fs::path> complete_checkpoints(const std::string& folder) {
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(folder, ignored)) {
     const std::string name = entry.path().filename().string();
-    if (name.starts_with("step-") && name.find(".tmp") == std::string::npos && fs::exists(entry.path() / "position.json", ignored))
-      found.push_back(entry.path());
+    const bool ours = name.size() == 13 && name.starts_with("step-") &&
+                      std::ranges::all_of(name.substr(5), [](char c) { return c >= '0' && c <= '9'; });
+    if (ours && fs::exists(entry.path() / "position.json", ignored)) found.push_back(entry.path());
   }
   std::ranges::sort(found);
   return found;
@@ -124,17 +130,21 @@ void CheckpointStore::write_folder(const std::string& temporary, const Plan& pla
   gather(plan, group, optimizer.first_moment(), scratch);
   if (writes) write_params(*writer, plan, scratch, "m.");
   gather(plan, group, optimizer.second_moment(), scratch);
+  if (writes) {
+    write_params(*writer, plan, scratch, "v.");
+    writer->finish();
+    compare_with_memory(SafetensorsReader(moments), plan, scratch, "v.");
+  }
+  gather(plan, group, optimizer.first_moment(), scratch);  // once more, now that the file can be read back
   if (!writes) return;
-  write_params(*writer, plan, scratch, "v.");
-  writer->finish();
-  compare_with_memory(SafetensorsReader(moments), plan, scratch, "v.");
+  compare_with_memory(SafetensorsReader(moments), plan, scratch, "m.");
   position.adapter_sha256 = file_sha256(adapter);
   write_file_atomically(temporary + "/position.json", position_json(plan, position, file_sha256(moments)));
 }
 
 void CheckpointStore::save(const Plan& plan, const ShardedAdamw& optimizer, Group& group, const Tensor& scratch,
                            TrainingPosition& position) const {
-  const std::string final_path = folder_ + "/" + step_name(position.step), temporary = final_path + ".tmp";
+  const std::string final_path = path_of(position.step), temporary = final_path + ".tmp";
   std::error_code error;
   if (group.rank() == 0) {
     fs::remove_all(temporary, error);  // of a run that was stopped while it wrote
@@ -163,6 +173,8 @@ void CheckpointStore::remove_old() const {
   std::error_code ignored;
   for (size_t i = 0; i + static_cast<size_t>(keep_) < found.size(); ++i) fs::remove_all(found[i], ignored);
 }
+
+std::string CheckpointStore::path_of(int64_t step) const { return folder_ + "/" + step_name(step); }
 
 std::optional<std::string> CheckpointStore::latest() const {
   const std::vector<fs::path> found = complete_checkpoints(folder_);
@@ -208,6 +220,7 @@ TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, Sh
   std::ifstream file(path);
   if (!file) fail(ErrorKind::kWeights, "resume: cannot read ", path);
   TrainingPosition position;
+  std::string optimizer_sha256;
   nlohmann::json j;
   try {
     j = nlohmann::json::parse(file);
@@ -216,7 +229,9 @@ TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, Sh
     position.step = j.at("step");
     position.exponents = j.at("exponents").get<std::vector<int32_t>>();
     position.graph_hash = j.at("graph_hash");
-    position.config_sha256 = j.at("config_sha256");
+    position.max_steps = j.at("max_steps");
+    position.identity = j.at("run").get<std::map<std::string, std::string>>();
+    optimizer_sha256 = j.at("optimizer_sha256");
     position.frozen_sha256 = j.at("frozen_sha256");
     position.adapter_sha256 = j.at("adapter_sha256");
     if (position.graph_hash != plan.graph_hash())
@@ -225,7 +240,7 @@ TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, Sh
     fail(ErrorKind::kWeights, "resume: ", path, " is damaged: ", error.what());
   }
   const std::string adapter = folder + "/adapter.safetensors", moments = folder + "/optimizer.safetensors";
-  for (const auto& [name, expected] : {std::pair{adapter, position.adapter_sha256}, std::pair{moments, j.at("optimizer_sha256").get<std::string>()}})
+  for (const auto& [name, expected] : {std::pair{adapter, position.adapter_sha256}, std::pair{moments, optimizer_sha256}})
     if (const std::string got = file_sha256(name); got != expected)
       fail(ErrorKind::kWeights, "resume: ", name, " is damaged: expected SHA-256 ", expected, "; got ", got);
   read_slice(SafetensorsReader(adapter), plan, optimizer, optimizer.master(), "");

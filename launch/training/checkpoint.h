@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,7 +16,8 @@ struct TrainingPosition {
   int64_t step = 0;                ///< updates done
   std::vector<int32_t> exponents;  ///< of the order-free sums, per trainable parameter in plan order
   std::string graph_hash;          ///< Plan::graph_hash
-  std::string config_sha256;       ///< of the resolved configuration
+  int64_t max_steps = 0;           ///< what the run was to have; may change, and a cosine schedule with it
+  std::map<std::string, std::string> identity;  ///< run_identity: what must stay the same
   std::string frozen_sha256;       ///< of the frozen parameters as stored
   std::string adapter_sha256;      ///< of adapter.safetensors; filled by save
 };
@@ -35,6 +37,8 @@ class CheckpointStore {
   void save(const Plan& plan, const ShardedAdamw& optimizer, Group& group, const Tensor& scratch,
             TrainingPosition& position) const;
 
+  /// Where the checkpoint after `step` updates is or would be.
+  std::string path_of(int64_t step) const;
   /// The complete checkpoint with the most steps, if any.
   std::optional<std::string> latest() const;
 

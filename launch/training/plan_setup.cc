@@ -77,7 +77,7 @@ PlanRequest plan_request(const config::Config& config, const PlanChoices& choice
   request.freezing = freeze_rules(config);
   request.world = choices.world;
   request.micro_batches = div_exact(config.train().global_batch(), micro_batch);
-  request.prefetched_inputs = config.data().prefetch();
+  request.prefetched_inputs = config.data().prefetch() + 1;  // and the one the trainer reads from
   request.reduction = config.parallel().reduction() == config::Parallel::PLAIN ? Reduction::kPlain : Reduction::kOrderFree;
   request.options = choices.program;
   request.options.reuse_memory = config.parallel().reuse_buffers();
@@ -97,7 +97,7 @@ std::string gib(int64_t bytes) {
 }  // namespace
 
 void check_memory(const Plan& plan, int64_t available_bytes) {
-  const int64_t ranks = plan.world.ranks / plan.world.nodes;
+  const int64_t ranks = div_up(plan.world.ranks, plan.world.nodes);
   const int64_t needed = ranks * (plan.memory.total() + kProcessConstantBytes);
   if (needed <= available_bytes) return;
   const MemoryPlan& m = plan.memory;

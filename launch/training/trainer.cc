@@ -5,9 +5,11 @@
 #include <cmath>
 
 #include "core/base/narrow.h"
+#include "core/base/sha256.h"
 #include "launch/machine.h"
 #include "launch/metrics/pss.h"
 #include "launch/training/model_weights.h"
+#include "launch/training/run_identity.h"
 #include "models/factory.h"
 #include "optim/factory.h"
 #include "parallel/reduce/global_norm.h"
@@ -60,7 +62,7 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
       sums_memory_("order-free sums", plan.memory.sums),
       slice_memory_("gradient slice", 4 * shards_.count(runtime.rank())),
       norm_memory_("norm blocks", 8 * shards_.blocks()),
-      exponents_(trainable_count(plan)),
+      exponents_(trainable_count(plan), config.parallel().headroom_bits()),
       voter_(runtime.size(), trainable_count(plan), plan.micro_batches),
       filler_(model_, config.train().seed(), data_.tokenizer.pad_id(), config.train().micro_batch(), plan.buckets.back()) {
   const TrainableLayout layout = trainable_layout(plan);
@@ -78,7 +80,12 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
   gather_working_bytes();
   position_.graph_hash = plan.graph_hash();
   position_.frozen_sha256 = hash_frozen(plan, memory_, runtime.pool);
-  schedule_hash_ = hash_word(plan.hash()) ^ hash_word(position_.frozen_sha256);
+  position_.identity = run_identity(config, data_.texts);
+  position_.max_steps = config.train().max_steps();
+  // What ranks must agree on: what is computed and on which data; not threads or addresses, which may differ by machine.
+  std::string agreed = position_.graph_hash + position_.frozen_sha256 + std::to_string(position_.max_steps);
+  for (const auto& [path, value] : position_.identity) agreed += path + value;
+  schedule_hash_ = hash_word(sha256(agreed.data(), agreed.size()));
   index_ = std::make_unique<BatchIndex>(data_.texts, loader_config(config, data_.texts.size()).order, plan.buckets);
   loader_ = make_loader(0);
 }
@@ -102,15 +109,20 @@ void Trainer::resume(const std::string& checkpoint) {
   if (loaded.frozen_sha256 != position_.frozen_sha256)
     fail(ErrorKind::kWeights, "resume: frozen weights must be those of the checkpoint (SHA-256 ", loaded.frozen_sha256, "); got ",
          position_.frozen_sha256);
+  check_same_run(loaded.identity, position_.identity);
+  if (loaded.max_steps != position_.max_steps && schedule_.kind == ScheduleKind::kCosine)
+    notes_.push_back(concat("resume: train.max_steps was ", loaded.max_steps, " and is ", position_.max_steps,
+                            ": from here on the cosine schedule is another one"));
   position_.step = loaded.step;
+  position_.adapter_sha256 = loaded.adapter_sha256;
   if (!loaded.exponents.empty()) exponents_.restore(loaded.exponents);
   optimizer_.refresh_working(memory_);
   gather_working_bytes();
+  loader_.reset();  // before another ring of micro-batches is allocated
   loader_ = make_loader(position_.step);
 }
 
-std::string Trainer::save(const CheckpointStore& store, const std::string& config_sha256) {
-  position_.config_sha256 = config_sha256;
+std::string Trainer::save(const CheckpointStore& store) {
   position_.exponents.clear();
   if (exponents_.known()) position_.exponents.assign(exponents_.agreed().begin(), exponents_.agreed().end());
   // The sums are idle between steps; the space of their integers holds the gathered slices.
@@ -226,6 +238,7 @@ StepMetrics Trainer::train_step(bool stop) {
   constexpr int kMaxAttempts = 8;  // one measures, one sums; more only if gradients explode from one run to the next
   for (int tries = 1; !attempt(stop, metrics); ++tries) {
     if (tries == kMaxAttempts) fail(ErrorKind::kInternal, "train: step ", position_.step, " was repeated ", tries, " times");
+    loader_.reset();
     loader_ = make_loader(position_.step);
   }
   optimizer_phases(metrics);
@@ -258,6 +271,10 @@ void Trainer::optimizer_phases(StepMetrics& metrics) {
         break;
       case PhaseKind::kGatherNorms:
         metrics.grad_norm = global_norm(runtime_.context(), runtime_.world, shards_, slice, blocks);
+        // Micro-batches were finite, but their sum may not be; the norm is the same on all ranks.
+        if (!std::isfinite(metrics.grad_norm))
+          fail(ErrorKind::kNonFinite, "train: step ", position_.step, ": the norm of the summed gradients must be finite; got ",
+               metrics.grad_norm);
         break;
       case PhaseKind::kOptimizer: {
         const double factor = schedule_factor(schedule_, position_.step, position_.step / order.steps_per_epoch(),
@@ -300,61 +317,83 @@ FinalLoss Trainer::measure_loss(bool exchange_images, int64_t samples) {
 
 namespace {
 
-/// Images of `batch`, each replaced by one of `other` that shows another photograph.
-void exchange(const std::vector<int64_t>& images, const std::vector<int64_t>& other_images,
-              const std::vector<float>& other_pixels, int64_t pixels, std::vector<float>& out) {
+/// Takes row `row` out of the loss.
+void leave_out(MicroBatch& batch, size_t row) {
+  const auto tokens = static_cast<std::ptrdiff_t>(batch.tokens), begin = static_cast<std::ptrdiff_t>(row) * tokens;
+  std::fill_n(batch.labels.begin() + begin, tokens, kIgnoredLabel);
+  batch.weights[row] = 0;
+}
+
+/// Replaces every image by one of `donor` that shows another photograph; rows for which there is none are left out.
+void exchange_images(MicroBatch& batch, const std::vector<int64_t>& images, const MicroBatch& donor,
+                     const std::vector<int64_t>& donor_images) {
+  const auto pixels = static_cast<std::ptrdiff_t>(batch.images.size() / images.size());
   for (size_t row = 0; row < images.size(); ++row) {
-    size_t from = row;
-    for (size_t tries = 0; tries < images.size() && other_images[from] == images[row]; ++tries) from = (from + 1) % images.size();
-    std::copy_n(other_pixels.begin() + static_cast<std::ptrdiff_t>(from) * pixels, pixels, out.begin() + static_cast<std::ptrdiff_t>(row) * pixels);
+    bool found = false;
+    for (size_t tries = 0; tries < images.size() && !found; ++tries) {
+      const size_t from = (row + tries) % images.size();
+      found = donor_images[from] >= 0 && donor.weights[from] > 0 && donor_images[from] != images[row];
+      if (found)
+        std::copy_n(donor.images.begin() + static_cast<std::ptrdiff_t>(from) * pixels, pixels,
+                    batch.images.begin() + static_cast<std::ptrdiff_t>(row) * pixels);
+    }
+    if (!found) leave_out(batch, row);
   }
 }
 
 }  // namespace
 
-double Trainer::measure_loss_pass(bool exchange_images, int64_t samples, int64_t& counted) {
+double Trainer::measure_loss_pass(bool exchange, int64_t samples, int64_t& counted) {
+  loader_.reset();  // training is over; its memory serves the micro-batches here
   LoaderConfig loader = loader_config(config_, data_.texts.size());
   loader.order.global_batch = loader.order.micro_batch;
   loader.transform.training = false;
   loader.order.shuffle = true;  // neighbours in the file often show the same photograph
+  const int64_t size = loader.order.micro_batch, ranks = runtime_.size(), rank = runtime_.rank();
   const int64_t wanted = samples > 0 ? std::min(samples, loader.order.samples) : loader.order.samples;
-  const int64_t micro_batches = div_up(wanted, loader.order.micro_batch), ranks = runtime_.size(), rank = runtime_.rank();
-  // With exchanged images every micro-batch gets those of the one before it; the first is run again at the end for its.
+  const int64_t micro_batches = div_up(wanted, size), all_micro_batches = div_up(loader.order.samples, size);
   loader.slots = 2 * div_up(micro_batches, ranks);
-  const int64_t total = index_->order().samples > 0 ? div_up(loader.order.samples, loader.order.micro_batch) : 1;
-  loader.micro_batch_of_slot = [=](int64_t slot) {
-    const int64_t number = (slot / 2) * ranks + rank;
-    return slot % 2 == 0 ? (number + 1) % total : number;  // the donor first
+  loader.micro_batch_of_slot = [=](int64_t slot) {  // the donor of images first, then the micro-batch itself
+    const int64_t number = std::min((slot / 2) * ranks + rank, micro_batches - 1);
+    return slot % 2 == 0 ? (number + 1) % all_micro_batches : number;
   };
   const BatchIndex index(data_.texts, loader.order, plan_.buckets);
   Loader batches(data_.dataset, data_.texts, loader);
-  std::vector<float> donor, mixed;
+  MicroBatch donor, batch;
   std::vector<int64_t> rows, images, donor_images;
-  double nats = 0;
-  int64_t tokens = 0;
+  // One place per micro-batch, filled by the rank that computes it: their sum in order does not depend on ranks.
+  std::vector<double> nats(static_cast<size_t>(micro_batches), 0.0), all_nats(nats);
+  std::vector<int64_t> counts{0, 0}, sum(2);  // tokens, samples
   for (int64_t slot = 0; slot < loader.slots; ++slot) {
-    const MicroBatch& batch = batches.next();
-    index.members(batch.number, rows);
-    images.clear();
-    for (int64_t row : rows) images.push_back(row == BatchOrder::kPadding ? -1 : data_.dataset.sample(data_.texts.dataset_index(row)).image);
-    if (slot % 2 == 0) {
-      donor = batch.images;
-      donor_images = images;
-      continue;
-    }
-    if ((slot / 2) * ranks + rank >= micro_batches) continue;
+    MicroBatch& target = slot % 2 == 0 ? donor : batch;
+    target = batches.next();
+    index.members(target.number, rows);
+    std::vector<int64_t>& photographs = slot % 2 == 0 ? donor_images : images;
+    photographs.clear();
+    for (int64_t row : rows)
+      photographs.push_back(row == BatchOrder::kPadding ? -1 : data_.dataset.sample(data_.texts.dataset_index(row)).image);
+    const int64_t number = (slot / 2) * ranks + rank;
+    if (slot % 2 == 0 || number >= micro_batches) continue;
+    for (int64_t row = 0; row < size; ++row)
+      if (number * size + row >= wanted) leave_out(batch, static_cast<size_t>(row));
+    if (exchange) exchange_images(batch, images, donor, donor_images);
     const size_t bucket = plan_.bucket_for(batch.tokens);
-    const int64_t pixels = static_cast<int64_t>(batch.images.size()) / batch.batch;
-    mixed = batch.images;
-    if (exchange_images) exchange(images, donor_images, donor, pixels, mixed);
-    filler_.fill(batch, mixed.data(), 1.0f, executor_, bucket);
-    nats += executor_.run(bucket, nullptr);
-    tokens += batch.targets;
+    filler_.fill(batch, batch.images.data(), 1.0f, executor_, bucket);
+    nats[static_cast<size_t>(number)] = executor_.run(bucket, nullptr);
+    counts[0] += std::ranges::count_if(std::span(batch.labels).first(static_cast<size_t>(batch.batch * batch.tokens)),
+                                       [](int32_t label) { return label != kIgnoredLabel; });
+    counts[1] += std::ranges::count_if(batch.weights, [](float weight) { return weight > 0; });
   }
-  double sums[2] = {nats, static_cast<double>(tokens)}, all[2] = {0, 0};
-  runtime_.world.all_reduce(flat(std::span<double>(sums)), flat(std::span<double>(all)), ReduceOp::kSum, StreamView::caller(), "final loss").wait();
-  counted = wanted;
-  return all[0] / all[1];
+  const auto reduce = [&](auto& in, auto& out) {
+    runtime_.world.all_reduce(flat(std::span(in)), flat(std::span(out)), ReduceOp::kSum, StreamView::caller(), "final loss").wait();
+  };
+  reduce(nats, all_nats);
+  reduce(counts, sum);
+  if (sum[0] == 0) fail(ErrorKind::kData, "train: the final check needs samples with text; got none of ", wanted);
+  counted = sum[1];
+  double total = 0;
+  for (double value : all_nats) total += value;
+  return total / static_cast<double>(sum[0]);
 }
 
 }  // namespace permafrost

@@ -45,11 +45,13 @@ class Trainer final : private GradientSink {
   const OpenedData& data() const { return data_; }
   int64_t step() const { return position_.step; }
   const std::string& frozen_sha256() const { return position_.frozen_sha256; }
+  /// Of the checkpoint last written or resumed from; empty before.
+  const std::string& adapter_sha256() const { return position_.adapter_sha256; }
 
   /// Continues from a checkpoint folder. Errors: kWeights.
   void resume(const std::string& checkpoint);
   /// Collective. Returns the SHA-256 of the adapter file.
-  std::string save(const CheckpointStore& store, const std::string& config_sha256);
+  std::string save(const CheckpointStore& store);
 
   /// One optimizer step, with what there is to say about it on this rank. `stop` is voted: any rank's true makes
   /// stop_voted() true on all. Errors: kNonFinite naming value, unit and sample ids; kPeer.

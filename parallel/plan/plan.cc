@@ -35,9 +35,9 @@ void check_request(const PlanRequest& request) {
   if (request.world.ranks < 1 || request.world.nodes < 1 || request.world.threads < 1)
     fail(ErrorKind::kConfig, "plan: ranks, nodes and threads must be at least 1; got ", request.world.ranks, ", ",
          request.world.nodes, ", ", request.world.threads);
-  if (request.world.ranks % request.world.nodes != 0)
-    fail(ErrorKind::kConfig, "plan: ranks must divide evenly over nodes; got ", request.world.ranks, " ranks on ",
-         request.world.nodes, " nodes");
+  if (request.world.ranks < request.world.nodes)
+    fail(ErrorKind::kConfig, "plan: every node needs a rank; got ", request.world.ranks, " ranks on ", request.world.nodes,
+         " nodes");
   if (request.micro_batches < 1)
     fail(ErrorKind::kConfig, "plan: a step needs at least one micro-batch; got ", request.micro_batches);
 }

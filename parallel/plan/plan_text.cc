@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "core/base/narrow.h"
 #include "core/base/sha256.h"
 #include "parallel/plan/plan.h"
 
@@ -149,7 +150,7 @@ std::string Plan::table() const {
       << human_bytes(memory.sums) << " + gradients " << human_bytes(memory.gradients) << " + arena "
       << human_bytes(memory.arena) << " + inputs " << human_bytes(memory.inputs) << " + state " << human_bytes(memory.state)
       << '\n'
-      << "memory per node: " << human_bytes(memory.total() * (world.ranks / world.nodes)) << '\n'
+      << "memory per node: " << human_bytes(memory.total() * div_up(world.ranks, world.nodes)) << '\n'
       << "traffic per rank and step: " << human_bytes(traffic.total()) << " = gradients reduced "
       << human_bytes(traffic.reduced_gradients) << " + working copies gathered " << human_bytes(traffic.gathered_working)
       << " + norms " << human_bytes(traffic.gathered_norms) << " + frozen gathered " << human_bytes(traffic.gathered_frozen)
@@ -173,7 +174,7 @@ std::string Plan::json() const {
                  {"optimizer_bytes", memory.optimizer}, {"sums_bytes", memory.sums},
                  {"gradients_bytes", memory.gradients}, {"arena_bytes", memory.arena},
                  {"inputs_bytes", memory.inputs},       {"state_bytes", memory.state},
-                 {"total_bytes", memory.total()},       {"node_bytes", memory.total() * (world.ranks / world.nodes)}};
+                 {"total_bytes", memory.total()},       {"node_bytes", memory.total() * div_up(world.ranks, world.nodes)}};
   j["traffic"] = {{"gathered_frozen_bytes", traffic.gathered_frozen},
                   {"reduced_gradients_bytes", traffic.reduced_gradients},
                   {"gathered_working_bytes", traffic.gathered_working},

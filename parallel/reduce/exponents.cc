@@ -7,7 +7,8 @@
 
 namespace permafrost {
 
-Exponents::Exponents(int64_t params) : agreed_(static_cast<size_t>(params), kZeroExponent), limits_(agreed_.size()) {
+Exponents::Exponents(int64_t params, int32_t headroom)
+    : headroom_(headroom), agreed_(static_cast<size_t>(params), kZeroExponent), limits_(agreed_.size()) {
   set_limits();
 }
 
@@ -24,7 +25,7 @@ void Exponents::set_limits() {
   int32_t largest = kZeroExponent;
   for (const int32_t e : agreed_) largest = std::max(largest, e);
   if (largest == kZeroExponent) largest = 0;
-  for (size_t i = 0; i < agreed_.size(); ++i) limits_[i] = (agreed_[i] == kZeroExponent ? largest : agreed_[i]) + kHeadroom;
+  for (size_t i = 0; i < agreed_.size(); ++i) limits_[i] = (agreed_[i] == kZeroExponent ? largest : agreed_[i]) + headroom_;
 }
 
 void Exponents::restore(std::span<const int32_t> agreed) {

@@ -9,10 +9,10 @@ namespace permafrost {
 /// last vote. Part of the checkpoint, since the next step's scales follow from it.
 class Exponents {
  public:
-  /// Bits of room for gradients to grow between two steps before a step must be repeated.
+  /// Default bits of room for gradients to grow between two steps before a step must be repeated.
   static constexpr int32_t kHeadroom = 12;
 
-  explicit Exponents(int64_t params);
+  explicit Exponents(int64_t params, int32_t headroom = kHeadroom);
 
   /// False before the first vote: the step runs for the maxima alone (OrderFreeSums::begin_measuring).
   bool known() const { return known_; }
@@ -29,6 +29,7 @@ class Exponents {
   void restore(std::span<const int32_t> agreed);
 
  private:
+  int32_t headroom_;
   void set_limits();
 
   std::vector<int32_t> agreed_;

@@ -97,6 +97,13 @@ TEST_F(Training, RefusesToResumeAnotherGraph) {
                    {"belongs to another graph", "connector"}));
 }
 
+TEST_F(Training, RefusesToContinueWithOtherSettings) {
+  ASSERT_EQ(train().code, 0);
+  EXPECT_TRUE(ends(train("--resume --set train.max_steps=6 --set train.global_batch=4 --set data.seed=7"), 2,
+                   {"train.global_batch: expected 8; got 4", "data.seed: expected 42; got 7"}));
+  EXPECT_TRUE(ends(train("--resume --set train.max_steps=6 --set parallel.threads=1 --set data.prefetch=1"), 0, {"resumed at step 4"}));
+}
+
 TEST_F(Training, RefusesADamagedCheckpoint) {
   ASSERT_EQ(train().code, 0);
   const fs::path file = dir() / "checkpoints" / "step-00000004" / "optimizer.safetensors";

@@ -117,8 +117,8 @@ TEST(Plan, RefusesBadRequests) {
   r.buckets = {8, 4};
   EXPECT_TRUE(throws_error([&] { make_plan(r); }, ErrorKind::kConfig, {"ascending"}));
   r = request();
-  r.world = {3, 2, 1};
-  EXPECT_TRUE(throws_error([&] { make_plan(r); }, ErrorKind::kConfig, {"divide evenly", "3 ranks on 2 nodes"}));
+  r.world = {2, 3, 1};
+  EXPECT_TRUE(throws_error([&] { make_plan(r); }, ErrorKind::kConfig, {"every node needs a rank", "2 ranks on 3 nodes"}));
   r = request();
   r.micro_batches = 0;
   EXPECT_TRUE(throws_error([&] { make_plan(r); }, ErrorKind::kConfig, {"at least one micro-batch"}));

@@ -1,0 +1,68 @@
+#include "launch/training/run_identity.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "configs/json.h"
+#include "core/base/check.h"
+#include "core/base/sha256.h"
+
+namespace permafrost {
+
+namespace {
+
+std::string hash_of_texts(const TextTable& texts) {
+  Sha256 hash;
+  for (int64_t i = 0; i < texts.size(); ++i) {
+    const int64_t head[2] = {texts.dataset_index(i), texts.length(i)};
+    hash.update(head, sizeof head);
+    hash.update(texts.ids(i).data(), texts.ids(i).size_bytes());
+  }
+  return hash.finish();
+}
+
+}  // namespace
+
+std::map<std::string, std::string> run_identity(const config::Config& config, const TextTable& texts) {
+  config::Config kept = config;
+  const config::Parallel all = kept.parallel();
+  kept.clear_parallel();
+  kept.mutable_parallel()->set_reduction(all.reduction());
+  kept.mutable_parallel()->set_headroom_bits(all.headroom_bits());
+  kept.clear_logging();
+  kept.clear_checkpoint();
+  kept.clear_weights();  // frozen weights are compared by hash, trained ones come from the checkpoint
+  kept.mutable_train()->clear_max_steps();
+  kept.mutable_train()->clear_final_check();
+  config::Data& data = *kept.mutable_data();
+  for (const char* path : {"root", "captions", "images", "tokenizer", "decode_threads", "prefetch"})
+    data.GetReflection()->ClearField(&data, data.GetDescriptor()->FindFieldByName(path));
+
+  std::map<std::string, std::string> identity;
+  const nlohmann::json flat = nlohmann::json::parse(config::to_json(kept)).flatten();
+  for (const auto& [pointer, value] : flat.items()) {
+    std::string path = pointer.substr(1);
+    std::ranges::replace(path, '/', '.');
+    identity[path] = value.dump();
+  }
+  identity["data.samples"] = hash_of_texts(texts);
+  return identity;
+}
+
+void check_same_run(const std::map<std::string, std::string>& stored, const std::map<std::string, std::string>& now) {
+  std::string differences;
+  const auto value = [](const std::map<std::string, std::string>& map, const std::string& path) {
+    const auto found = map.find(path);
+    return found == map.end() ? std::string("not set") : found->second;
+  };
+  std::map<std::string, std::string> paths = stored;
+  paths.insert(now.begin(), now.end());
+  for (const auto& [path, ignored] : paths)
+    if (value(stored, path) != value(now, path))
+      differences += concat("\n  ", path, ": expected ", value(stored, path), "; got ", value(now, path));
+  if (!differences.empty())
+    fail(ErrorKind::kConfig, "resume: a run continues with the settings it began with (start another from its adapter with "
+         "weights.adapter):", differences);
+}
+
+}  // namespace permafrost
