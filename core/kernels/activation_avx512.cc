@@ -9,11 +9,10 @@ using avx512::set1;
 
 constexpr float kQuick = 1.702f;
 
-PERMAFROST_LANES __mmask16 negative(__m512 x) { return _mm512_movepi32_mask(_mm512_castps_si512(x)); }
-
 /// f where x < 0, 1 - f elsewhere.
 PERMAFROST_LANES __m512 reflect(__m512 x, __m512 f) {
-  return _mm512_mask_sub_ps(f, static_cast<__mmask16>(~negative(x)), set1(1.0f), f);
+  const __mmask16 not_negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NLT_UQ);
+  return _mm512_mask_sub_ps(f, not_negative, set1(1.0f), f);
 }
 
 /// Derivative of x Phi(x): reflect(x, g(|x|) e^(-x^2/2)), where g(u) = Q(u) e^(u^2/2) - u / sqrt(2 pi) is smooth. g by
@@ -27,23 +26,39 @@ PERMAFROST_LANES __m512 gelu_slope(__m512 x) {
   return reflect(x, _mm512_mul_ps(g, gauss));
 }
 
+/// The same for results stored in bf16: error 1.6e-5 + 1e-4 of the value.
+PERMAFROST_LANES __m512 gelu_slope_for_bf16(__m512 x) {
+  const __m512 u = avx512::at_most(14.0f, avx512::abs(x));
+  const __m512 g = avx512::horner(u, {0.4999842942f, -0.7971517444f, 0.2444232404f, -0.1169406027f, 0.03967186809f,
+                                      -0.008041757159f, 0.0007042139187f});
+  const __m512 gauss = avx512::exp2_for_bf16(_mm512_mul_ps(_mm512_mul_ps(u, u), set1(-0.72134752044f)));
+  return reflect(x, _mm512_mul_ps(g, gauss));
+}
+
 PERMAFROST_LANES __m512 relu(__m512 x) { return _mm512_max_ps(_mm512_setzero_ps(), x); }  // this order keeps NaN
 
-template <Activation A>
+/// `kBf16`: the result is stored in bf16, so shorter fits do (their errors are a fifth of its rounding and less).
+template <Activation A, bool kBf16>
 PERMAFROST_LANES __m512 value(__m512 x) {
-  if constexpr (A == Activation::kGelu) return _mm512_mul_ps(x, reflect(x, avx512::normal_tail(avx512::abs(x))));
-  if constexpr (A == Activation::kQuickGelu) return _mm512_mul_ps(x, avx512::sigmoid(_mm512_mul_ps(set1(kQuick), x)));
+  if constexpr (A == Activation::kGelu) {
+    const __m512 u = avx512::abs(x);
+    return _mm512_mul_ps(x, reflect(x, kBf16 ? avx512::normal_tail_for_bf16(u) : avx512::normal_tail(u)));
+  }
+  if constexpr (A == Activation::kQuickGelu) {
+    const __m512 z = _mm512_mul_ps(set1(kQuick), x);
+    return _mm512_mul_ps(x, kBf16 ? avx512::sigmoid_for_bf16(z) : avx512::sigmoid(z));
+  }
   if constexpr (A == Activation::kRelu) return relu(x);
   if constexpr (A == Activation::kSquaredRelu) return _mm512_mul_ps(relu(x), relu(x));
-  if constexpr (A == Activation::kTanh) return avx512::tanh(x);
+  if constexpr (A == Activation::kTanh) return kBf16 ? avx512::tanh_for_bf16(x) : avx512::tanh(x);
   return x;
 }
 
-template <Activation A>
+template <Activation A, bool kBf16>
 PERMAFROST_LANES __m512 gradient(__m512 kept, __m512 dy) {
-  if constexpr (A == Activation::kGelu) return _mm512_mul_ps(dy, gelu_slope(kept));
+  if constexpr (A == Activation::kGelu) return _mm512_mul_ps(dy, kBf16 ? gelu_slope_for_bf16(kept) : gelu_slope(kept));
   if constexpr (A == Activation::kQuickGelu) {
-    const __m512 s = avx512::sigmoid(_mm512_mul_ps(set1(kQuick), kept));
+    const __m512 z = _mm512_mul_ps(set1(kQuick), kept), s = kBf16 ? avx512::sigmoid_for_bf16(z) : avx512::sigmoid(z);
     const __m512 rest = _mm512_mul_ps(s, _mm512_sub_ps(set1(1.0f), s));
     return _mm512_mul_ps(dy, fma(_mm512_mul_ps(set1(kQuick), kept), rest, s));
   }
@@ -59,6 +74,9 @@ PERMAFROST_LANES __m512 gradient(__m512 kept, __m512 dy) {
 /// These loops are long enough per element that the processor does not run ahead to the next misses by itself.
 PERMAFROST_LANES void fetch_ahead(const void* p) { _mm_prefetch(static_cast<const char*>(p) + 1024, _MM_HINT_T0); }
 
+template <typename Lanes>
+constexpr bool kStoresBf16 = sizeof(typename Lanes::Stored) == 2;
+
 template <typename Lanes, Activation A>
 void forward(const void* x_raw, void* y_raw, int64_t n) {
   const auto* x = static_cast<const typename Lanes::Stored*>(x_raw);
@@ -67,11 +85,11 @@ void forward(const void* x_raw, void* y_raw, int64_t n) {
   for (; i + 16 <= n; i += 16) {
     fetch_ahead(x + i);
     fetch_ahead(y + i);
-    Lanes::store(y + i, value<A>(Lanes::load(x + i)));
+    Lanes::store(y + i, value<A, kStoresBf16<Lanes>>(Lanes::load(x + i)));
   }
   if (i < n) {
     const __mmask16 tail = avx512::first_lanes(n - i);
-    Lanes::store(y + i, value<A>(Lanes::load(x + i, tail)), tail);
+    Lanes::store(y + i, value<A, kStoresBf16<Lanes>>(Lanes::load(x + i, tail)), tail);
   }
 }
 
@@ -86,7 +104,7 @@ void backward(const void* kept_raw, const void* dy_raw, void* dx_raw, int64_t n)
     fetch_ahead(kept + i);
     fetch_ahead(dy + i);
     fetch_ahead(dx + i);
-    __m512 g = gradient<A>(Lanes::load(kept + i, lanes), Lanes::load(dy + i, lanes));
+    __m512 g = gradient<A, kStoresBf16<Lanes>>(Lanes::load(kept + i, lanes), Lanes::load(dy + i, lanes));
     if constexpr (kAdd) g = _mm512_add_ps(Lanes::load(dx + i, lanes), g);
     Lanes::store(dx + i, g, lanes);
   }

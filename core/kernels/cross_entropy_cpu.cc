@@ -28,7 +28,7 @@ RowStatistics statistics_run(const T* logits, int64_t n) {
   return {largest, static_cast<float>(exp_sum), static_cast<float>(centered_sum)};
 }
 
-RowStatistics statistics_any(DType dtype, const void* logits, int64_t n) {
+RowStatistics statistics_any(DType dtype, const void* logits, int64_t n, bool) {
   return dtype == DType::kF32 ? statistics_run(static_cast<const float*>(logits), n)
                               : statistics_run(static_cast<const bfloat16*>(logits), n);
 }
@@ -83,7 +83,7 @@ void cross_entropy_forward(const Context& context, Tensor logits, Tensor labels,
     for (int64_t row = begin; row < end; ++row) {
       float loss = 0, log_sum_exp = 0;
       if (label[row] != kIgnored) {
-        const RowStatistics s = loops().statistics(logits.dtype(), at(logits, row * vocabulary), vocabulary);
+        const RowStatistics s = loops().statistics(logits.dtype(), at(logits, row * vocabulary), vocabulary, smoothing > 0);
         const std::byte* chosen = at(logits, row * vocabulary + label[row]);
         const float x = logits.dtype() == DType::kF32 ? load(reinterpret_cast<const float*>(chosen))
                                                       : load(reinterpret_cast<const bfloat16*>(chosen));

@@ -11,12 +11,13 @@ void cross_entropy_backward(const Context& context, Tensor logits, Tensor labels
 void weighted_sum(const Context& context, Tensor row_loss, Tensor row_weight, Tensor loss);
 
 struct RowStatistics {
-  float max, exp_sum, centered_sum;  ///< max x, sum exp(x - max), sum (x - max)
+  float max, exp_sum;   ///< max x, sum exp(x - max)
+  float centered_sum;   ///< sum (x - max); 0 unless asked for
 };
 
 /// The two loops over a row. Dtypes f32 and bf16.
 struct CrossEntropyLoops {
-  RowStatistics (*statistics)(DType dtype, const void* logits, int64_t n);
+  RowStatistics (*statistics)(DType dtype, const void* logits, int64_t n, bool with_centered_sum);
   /// dlogits = weight * (exp(x - lse) - target); in place allowed when the dtypes agree.
   void (*gradient)(DType dtype, const void* logits, float lse, float weight, float target, DType out_dtype,
                    void* dlogits, int64_t n);

@@ -53,6 +53,14 @@ PERMAFROST_LANES __m512 polynomial(__m512 x, const float (&c)[kTerms]) {
   return sum[0];
 }
 
+/// The same by Horner's rule: fewer instructions, for loops that have other vectors to work on meanwhile.
+template <int kTerms>
+PERMAFROST_LANES __m512 horner(__m512 x, const float (&c)[kTerms]) {
+  __m512 sum = set1(c[kTerms - 1]);
+  for (int i = kTerms - 2; i >= 0; --i) sum = fma(sum, x, set1(c[i]));
+  return sum;
+}
+
 /// e^x for x <= 0 (or NaN): as `exp`, without the guard at the top.
 PERMAFROST_LANES __m512 exp_not_positive(__m512 x) {
   x = at_least(-105.0f, x);
@@ -89,6 +97,20 @@ PERMAFROST_LANES __m512 normal_tail(__m512 u) {
   return exp2_finite(fma(p, u, set1(-1.0f)));
 }
 
+/// 2^x and Q(u) to 2^-11 of their value: for results that are stored in bf16, whose own rounding is 2^-9.
+PERMAFROST_LANES __m512 exp2_for_bf16(__m512 x) {
+  const __m512 n = round_to_integer(x);
+  const __m512 f = _mm512_sub_ps(x, n);
+  const __m512 p = horner(f, {0.6932829618f, 0.2422109693f, 0.05500890315f});  // minimax fit, error 1.0e-4 of 2^f
+  return _mm512_scalef_ps(fma(p, f, set1(1.0f)), n);
+}
+/// As normal_tail; minimax fit on [0, 8], error 2.5e-4 of Q. Beyond (Q < 1e-15), Q falls to 0 more slowly than it should.
+PERMAFROST_LANES __m512 normal_tail_for_bf16(__m512 u) {
+  const __m512 p = horner(at_most(8.0f, u), {-1.148250342f, -0.4660353065f, -0.04756700620f, 0.006018821616f,
+                                             -0.0004390793911f, 1.36866827e-5f});
+  return exp2_for_bf16(fma(p, at_most(40.0f, u), set1(-1.0f)));
+}
+
 PERMAFROST_LANES __m512 erf(__m512 x) {
   const __m512 t = abs(x);
   // |x| <= 1: x + x p(x^2).
@@ -112,6 +134,34 @@ PERMAFROST_LANES __m512 tanh(__m512 x) {
   const __m512 e = exp(at_most(20.0f, _mm512_add_ps(t, t)));
   const __m512 large = _mm512_fnmadd_ps(set1(2.0f), reciprocal(_mm512_add_ps(e, set1(1.0f))), set1(1.0f));
   return with_sign_of(x, _mm512_mask_blend_ps(_mm512_cmp_ps_mask(t, set1(0.65f), _CMP_GT_OQ), small, large));
+}
+
+/// e^x for x <= 0 (or NaN) that stems from bf16 and so is known to 2^-9 of its value: relative error 3e-6 + 2e-8 |x|.
+PERMAFROST_LANES __m512 exp_of_bf16(__m512 x) {
+  x = at_least(-105.0f, x);
+  // Adding 1.5 x 2^23 rounds to an integer.
+  const __m512 magic = set1(12582912.0f);
+  const __m512 n = _mm512_sub_ps(fma(x, set1(1.44269504089f), magic), magic);
+  const __m512 f = _mm512_fmsub_ps(x, set1(1.44269504089f), n);
+  // 2^f = 1 + f p(f), minimax fit, error 2.8e-6 of 2^f.
+  const __m512 p = horner(f, {0.6931240752f, 0.2402409911f, 0.05590642989f, 0.009582851082f});
+  return _mm512_scalef_ps(fma(p, f, set1(1.0f)), n);
+}
+
+/// As tanh, to 1e-4 of its value; beyond 4.6, where it is 1 - 2e-4, it stays there: bf16 rounds that to 1.
+PERMAFROST_LANES __m512 tanh_for_bf16(__m512 x) {
+  x = at_least(-4.6f, at_most(4.6f, x));
+  const __m512 z = _mm512_mul_ps(x, x);
+  // tanh x = x p(z) / q(z), minimax fit, error 3.2e-5.
+  const __m512 p = fma(fma(set1(0.0007095841575f), z, set1(0.1036247090f)), z, set1(0.9999679327f));
+  const __m512 q = fma(fma(set1(0.01319705602f), z, set1(0.4367471337f)), z, set1(1.0f));
+  return _mm512_mul_ps(_mm512_mul_ps(x, p), _mm512_rcp14_ps(q));
+}
+
+/// As sigmoid, to 2^-11.
+PERMAFROST_LANES __m512 sigmoid_for_bf16(__m512 x) {
+  const __m512 e = exp2_for_bf16(_mm512_mul_ps(at_least(-87.0f, at_most(1e9f, x)), set1(-1.44269504089f)));
+  return _mm512_rcp14_ps(_mm512_add_ps(set1(1.0f), e));
 }
 
 /// 1 / (1 + e^-x); 6e-39 instead of less below -87.
@@ -154,6 +204,12 @@ struct F32Lanes {
   PERMAFROST_LANES static void store(float* p, __m512 x) { _mm512_storeu_ps(p, x); }
   PERMAFROST_LANES static void store(float* p, __m512 x, __mmask16 m) { _mm512_mask_storeu_ps(p, m, x); }
 };
+
+/// The lanes of even and of odd place of 32 numbers in bf16, each in one instruction: for loops that do not mind order.
+PERMAFROST_LANES __m512 even_bf16(__m512i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)); }
+PERMAFROST_LANES __m512 odd_bf16(__m512i x) {
+  return _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+}
 
 struct Bf16Lanes {
   using Stored = uint16_t;
