@@ -88,6 +88,7 @@ std::string position_json(const Plan& plan, const TrainingPosition& position, co
   j["format"] = kFormat;
   j["step"] = position.step;
   j["graph_hash"] = position.graph_hash;
+  j["skipped_samples"] = position.skipped_samples;
   j["max_steps"] = position.max_steps;
   j["frozen_sha256"] = position.frozen_sha256;
   j["adapter_sha256"] = position.adapter_sha256;
@@ -229,6 +230,7 @@ TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, Sh
     position.step = j.at("step");
     position.exponents = j.at("exponents").get<std::vector<int32_t>>();
     position.graph_hash = j.at("graph_hash");
+    position.skipped_samples = j.at("skipped_samples");
     position.max_steps = j.at("max_steps");
     position.identity = j.at("run").get<std::map<std::string, std::string>>();
     optimizer_sha256 = j.at("optimizer_sha256");

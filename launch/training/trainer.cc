@@ -1,11 +1,14 @@
 #include "launch/training/trainer.h"
 
+#include <glog/logging.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 
 #include "core/base/narrow.h"
 #include "core/base/sha256.h"
+#include "core/kernels/scale.h"
 #include "launch/machine.h"
 #include "launch/metrics/pss.h"
 #include "launch/training/model_weights.h"
@@ -114,6 +117,7 @@ void Trainer::resume(const std::string& checkpoint) {
     notes_.push_back(concat("resume: train.max_steps was ", loaded.max_steps, " and is ", position_.max_steps,
                             ": from here on the cosine schedule is another one"));
   position_.step = loaded.step;
+  position_.skipped_samples = loaded.skipped_samples;
   position_.adapter_sha256 = loaded.adapter_sha256;
   if (!loaded.exponents.empty()) exponents_.restore(loaded.exponents);
   optimizer_.refresh_working(memory_);
@@ -135,14 +139,42 @@ void Trainer::add(int param, const Tensor& gradient) {
   sums_->accumulate(runtime_.context(), layout_index_[static_cast<size_t>(param)], gradient, micro_in_step_);
 }
 
-int64_t Trainer::loss_tokens(int64_t step) {
-  int64_t tokens = 0;
+LossCounts Trainer::loss_counts(int64_t step) {
+  const BatchOrder& order = index_->order();
+  const int64_t first = step % order.steps_per_epoch() * order.global_batch;
+  LossCounts counts{std::min(order.global_batch, order.samples - first), 0};
   for (int64_t i = 0; i < plan_.micro_batches; ++i) {
     index_->members(step * plan_.micro_batches + i, members_);
     for (int64_t row : members_)
-      if (row != BatchOrder::kPadding) tokens += data_.texts.length(row) - 1;
+      if (row != BatchOrder::kPadding) counts.tokens += data_.texts.length(row) - 1;
   }
-  return tokens;
+  return counts;
+}
+
+void Trainer::note_left_out(const MicroBatch& batch) {
+  if (batch.samples == batch.batch) return;
+  index_->members(batch.number, members_);
+  for (size_t row = 0; row < members_.size(); ++row) {
+    if (members_[row] == BatchOrder::kPadding || batch.weights[row] > 0) continue;
+    ++left_out_.samples;
+    left_out_.tokens += data_.texts.length(members_[row]) - 1;
+  }
+  if (left_out_.samples == 0 || said_skipped_) return;
+  said_skipped_ = true;
+  LOG(WARNING) << "data.image_policy SKIP: samples are left out; the first [rank " << runtime_.rank() << "/" << runtime_.size()
+               << "]: " << loader_->skip_message();
+}
+
+/// Micro-batches were weighted before anyone knew which images cannot be used. Loss and gradients are linear in that
+/// weight, so one factor, the same on all ranks, makes them those of a batch without the samples left out.
+void Trainer::leave_out_of_loss(const Vote& vote) {
+  kept_scale_ = 1;
+  kept_ = {counts_.samples - vote.left_out_samples, counts_.tokens - vote.left_out_tokens};
+  if (vote.left_out_samples == 0) return;
+  if (kept_.samples == 0)
+    fail(ErrorKind::kData, "train: step ", position_.step, ": data.image_policy SKIP needs an image that can be used in every step; got none for its ",
+         counts_.samples, " samples", loader_->skipped_images() > 0 ? ", one of them: " + loader_->skip_message() : "");
+  kept_scale_ = row_weight_ > 0 ? weighting_.row_weight(kept_) / row_weight_ : 1;
 }
 
 double Trainer::run_slot(const MicroBatch& batch) {
@@ -158,14 +190,13 @@ bool Trainer::attempt(bool stop, StepMetrics& metrics) {
     sums_->begin_measuring();
   }
   losses_.clear();
-  skipped_in_step_ = 0;
+  left_out_ = {};
   bad_micro_batch_ = bad_sample_ = -1;
   for (int64_t slot = 0; slot < plan_.slots; ++slot) {
     const MicroBatch& batch = loader_->next();
     metrics.wait_ms += loader_->last_wait_ms();
     if (batch.number == kIdleMicroBatch) continue;
-    for (size_t row = 0; row < batch.sample_ids.size(); ++row)
-      if (batch.sample_ids[row] != kPaddingSample && batch.weights[row] == 0) ++skipped_in_step_;
+    note_left_out(batch);
     micro_in_step_ = batch.number % plan_.micro_batches;
     const double loss = run_slot(batch);
     losses_.push_back({micro_in_step_, loss});
@@ -180,7 +211,8 @@ bool Trainer::attempt(bool stop, StepMetrics& metrics) {
   const bool repeat = !exponents_.known() || result.overflow;
   exponents_.learn(result.exponents);
   stop_voted_ = result.stop;
-  metrics.loss = result.loss_sum();
+  leave_out_of_loss(result);
+  metrics.loss = result.loss_sum() * static_cast<double>(kept_scale_);
   return !repeat;
 }
 
@@ -193,6 +225,8 @@ const Vote& Trainer::vote(bool stop, StepMetrics& metrics) {
   ballot.bad_param = sums_->bad().param;
   ballot.bad_micro_batch = bad_micro_batch_ >= 0 ? bad_micro_batch_ : sums_->bad().micro_batch;
   ballot.bad_sample = bad_sample_;
+  ballot.left_out_samples = left_out_.samples;
+  ballot.left_out_tokens = left_out_.tokens;
   ballot.exponents = sums_->exponents();
   ballot.losses = losses_;
   const auto begin = Clock::now();
@@ -231,9 +265,8 @@ StepMetrics Trainer::train_step(bool stop) {
   metrics.step = position_.step;
   const BatchOrder& order = index_->order();
   const int64_t epoch = position_.step / order.steps_per_epoch(), in_epoch = position_.step % order.steps_per_epoch();
-  const int64_t first = in_epoch * order.global_batch;
-  const LossCounts counts{std::min(order.global_batch, order.samples - first), loss_tokens(position_.step)};
-  row_weight_ = weighting_.row_weight(counts);
+  counts_ = loss_counts(position_.step);
+  row_weight_ = weighting_.row_weight(counts_);
 
   constexpr int kMaxAttempts = 8;  // one measures, one sums; more only if gradients explode from one run to the next
   for (int tries = 1; !attempt(stop, metrics); ++tries) {
@@ -243,13 +276,13 @@ StepMetrics Trainer::train_step(bool stop) {
   }
   optimizer_phases(metrics);
   ++position_.step;
-  skipped_samples_ += skipped_in_step_;
+  position_.skipped_samples += counts_.samples - kept_.samples;
 
   const double factor = schedule_factor(schedule_, metrics.step, epoch, in_epoch);
   metrics.lr = optimizer_.reported_lr(factor);
   metrics.step_ms = ms_since(begin);
-  metrics.samples_per_s = static_cast<double>(counts.samples) * 1e3 / metrics.step_ms;
-  metrics.tokens_per_s = static_cast<double>(counts.tokens) * 1e3 / metrics.step_ms;
+  metrics.samples_per_s = static_cast<double>(kept_.samples) * 1e3 / metrics.step_ms;
+  metrics.tokens_per_s = static_cast<double>(kept_.tokens) * 1e3 / metrics.step_ms;
   metrics.arena_bytes = plan_.memory.arena;
   return metrics;
 }
@@ -266,6 +299,7 @@ void Trainer::optimizer_phases(StepMetrics& metrics) {
       case PhaseKind::kVote: continue;  // done by attempt()
       case PhaseKind::kReduceGradients:
         sums_->reduce(runtime_.context(), runtime_.world, slice);
+        if (kept_scale_ != 1) scale_forward(runtime_.context(), slice, flat(std::span(&kept_scale_, 1)), slice);
         metrics.reduced_bytes += moved_bytes(runtime_.rank(), runtime_.size(), plan_.trainable_space, shards_.counts(),
                                              plan_.reduction == Reduction::kOrderFree ? DType::kI64 : DType::kF32);
         break;
@@ -298,12 +332,6 @@ void Trainer::gather_working_bytes() {
   const int64_t bytes = working_bytes_per_rank_[static_cast<size_t>(runtime_.rank())];
   const Tensor all(memory_.working.data(), DType::kU8, Shape{memory_.working.bytes()});
   runtime_.world.all_gather(all.rows(begin, begin + bytes), all, working_bytes_per_rank_, StreamView::caller(), "working copies").wait();
-}
-
-int64_t Trainer::skipped_samples() {
-  int64_t own = skipped_samples_, all = 0;
-  runtime_.world.all_reduce(flat(std::span(&own, 1)), flat(std::span(&all, 1)), ReduceOp::kSum, StreamView::caller(), "skipped samples").wait();
-  return all;
 }
 
 std::string Trainer::hash_frozen_now() { return hash_frozen(plan_, memory_, runtime_.pool); }

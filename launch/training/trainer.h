@@ -54,16 +54,17 @@ class Trainer final : private GradientSink {
   std::string save(const CheckpointStore& store);
 
   /// One optimizer step, with what there is to say about it on this rank. `stop` is voted: any rank's true makes
-  /// stop_voted() true on all. Errors: kNonFinite naming value, unit and sample ids; kPeer.
+  /// stop_voted() true on all. Errors: kNonFinite naming value, unit and sample ids; kData when no sample of the step
+  /// could be used; kPeer.
   StepMetrics train_step(bool stop);
   bool stop_voted() const { return stop_voted_; }
 
   /// Collective. Over the first `samples` samples (0 = all) with the transform EVAL.
   FinalLoss measure_loss(bool exchange_images, int64_t samples);
 
-  /// Collective. Samples that steps so far left out because their image could not be used (data.image_policy SKIP), counted
-  /// every time they came up, since this trainer began.
-  int64_t skipped_samples();
+  /// Samples that steps so far left out because their image could not be used (data.image_policy SKIP), on all ranks,
+  /// counted every time they came up.
+  int64_t skipped_samples() const { return position_.skipped_samples; }
 
   /// Hash of the frozen parameters now; equal to frozen_sha256() unless something wrote to them.
   std::string hash_frozen_now();
@@ -71,7 +72,9 @@ class Trainer final : private GradientSink {
  private:
   void add(int param, const Tensor& gradient) override;
   std::unique_ptr<Loader> make_loader(int64_t first_step) const;
-  int64_t loss_tokens(int64_t step);
+  LossCounts loss_counts(int64_t step);
+  void note_left_out(const MicroBatch& batch);
+  void leave_out_of_loss(const Vote& vote);
   /// Runs this rank's micro-batches; false when the vote asks for the step again.
   bool attempt(bool stop, StepMetrics& metrics);
   double run_slot(const MicroBatch& batch);
@@ -104,17 +107,20 @@ class Trainer final : private GradientSink {
   InputFiller filler_;
   TrainingPosition position_;
   std::vector<std::string> notes_;
-  int64_t skipped_samples_ = 0;
+  bool said_skipped_ = false;
 
   // Of the step in progress.
+  LossCounts counts_;     // with all samples; what the micro-batches are weighted by
+  LossCounts left_out_;   // this rank's samples whose image could not be used
+  LossCounts kept_;       // of all ranks' samples, those that counted
   float row_weight_ = 0;
+  float kept_scale_ = 1;  // what loss and gradients are multiplied with since samples were left out
   int64_t micro_in_step_ = 0;
   std::vector<MicroBatchLoss> losses_;
   std::vector<int64_t> members_;
   int64_t bad_micro_batch_ = -1;  // with a loss that is not finite
   int64_t bad_sample_ = -1;
   int64_t first_sample_ = -1;     // of the first micro-batch with a bad gradient
-  int64_t skipped_in_step_ = 0;
   uint64_t schedule_hash_ = 0;
   bool stop_voted_ = false;
 };

@@ -13,6 +13,8 @@ struct Voter::Header {
   uint64_t schedule = 0;
   int64_t bad_micro_batch = -1;
   int64_t bad_sample = -1;
+  int64_t left_out_samples = 0;
+  int64_t left_out_tokens = 0;
   int32_t bad_param = -1;
   uint8_t finite = 1;
   uint8_t overflow = 0;
@@ -51,6 +53,8 @@ void Voter::write(std::byte* message, const Ballot& ballot) const {
   header.schedule = ballot.schedule;
   header.bad_micro_batch = ballot.bad_micro_batch;
   header.bad_sample = ballot.bad_sample;
+  header.left_out_samples = ballot.left_out_samples;
+  header.left_out_tokens = ballot.left_out_tokens;
   header.bad_param = ballot.bad_param;
   header.finite = ballot.finite;
   header.overflow = ballot.overflow;
@@ -76,6 +80,8 @@ void Voter::read(const std::byte* message, int rank) {
          " on rank 0, ", header.schedule, " on rank ", std::dec, rank);
   vote_.overflow |= header.overflow != 0;
   vote_.stop |= header.stop != 0;
+  vote_.left_out_samples += header.left_out_samples;
+  vote_.left_out_tokens += header.left_out_tokens;
   if (!header.finite) {
     vote_.finite = false;
     if (vote_.bad_rank < 0 || header.bad_micro_batch < vote_.bad_micro_batch) {
@@ -117,6 +123,7 @@ const Vote& Voter::cast(Group& group, const Ballot& ballot, StreamView stream) {
 
   vote_.finite = true;
   vote_.overflow = vote_.stop = false;
+  vote_.left_out_samples = vote_.left_out_tokens = 0;
   vote_.bad_rank = -1;
   vote_.bad_param = -1;
   vote_.bad_micro_batch = vote_.bad_sample = -1;

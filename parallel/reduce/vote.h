@@ -22,6 +22,8 @@ struct Ballot {
   int32_t bad_param = -1;                  ///< first parameter whose gradient was not finite, -1: none
   int64_t bad_micro_batch = -1;            ///< its micro-batch, or that of a loss that was not finite
   int64_t bad_sample = -1;                 ///< first sample id of that micro-batch
+  int64_t left_out_samples = 0;            ///< of this rank's micro-batches, because their data could not be used
+  int64_t left_out_tokens = 0;             ///< predicted tokens of these
   std::span<const int32_t> exponents;      ///< per parameter
   std::span<const MicroBatchLoss> losses;  ///< of this rank's real micro-batches
 };
@@ -35,6 +37,7 @@ struct Vote {
   int32_t bad_param = -1;
   int64_t bad_micro_batch = -1;
   int64_t bad_sample = -1;
+  int64_t left_out_samples = 0, left_out_tokens = 0;  ///< sums over ranks
   std::vector<int32_t> exponents;  ///< maximum over ranks
   std::vector<double> losses;      ///< [G], in global order
   /// Sum of losses in global order.

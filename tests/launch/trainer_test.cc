@@ -1,6 +1,4 @@
 // One rank's Trainer in process: memory as forecast, nothing allocated on the step path, and settings that change no bit.
-#include "launch/training/trainer.h"
-
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
@@ -9,53 +7,11 @@
 #include <thread>
 
 #include "launch/metrics/pss.h"
-#include "launch/sample_photos.h"
-#include "launch/training/plan_setup.h"
-#include "tests/launch/scratch_folder.h"
-#include "tests/support/compare.h"
+#include "tests/launch/trainer_fixture.h"
 #include "tests/support/count_allocations.h"
 
 namespace permafrost {
 namespace {
-
-namespace fs = std::filesystem;
-using Overrides = std::vector<std::string>;
-
-/// Generated photographs and what is common to all runs on them.
-class TrainerTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    write_sample_photos(photos(), 12, 32, 42);
-    write_byte_tokenizer(photos() / "tokenizer");
-  }
-  fs::path photos() const { return folder_ / "photos"; }
-
-  /// The quickstart model with `more`, on the generated photographs.
-  config::Resolved resolved(const Overrides& more) const {
-    Overrides overrides{"data.root=" + photos().string(), "train.max_steps=4", "schedule.warmup_steps=1", "train.global_batch=8",
-                        "train.micro_batch=4", "precision.compute=FP32"};
-    overrides.insert(overrides.end(), more.begin(), more.end());
-    return config::load_config(std::string(PERMAFROST_SOURCE) + "/configs/quickstart.textproto", overrides);
-  }
-
-  using Body = std::function<void(Trainer&, const config::Resolved&, const Plan&, Runtime&)>;
-  /// Makes a trainer on one rank without a launcher and gives it to `body`.
-  void with_trainer(const Overrides& more, int threads, const Body& body) const {
-    const config::Resolved config = resolved(more);
-    RuntimeOptions options;
-    options.threads = threads;
-    const int code = run_ranks({}, options, [&](Runtime& runtime) {
-      PlanChoices choices;
-      choices.world = {1, 1, threads};
-      const Plan plan = make_plan(plan_request(config.config, choices));
-      Trainer trainer(config.config, runtime, plan);
-      body(trainer, config, plan, runtime);
-    });
-    EXPECT_EQ(code, 0);
-  }
-
-  ScratchFolder folder_;
-};
 
 // --- memory ----------------------------------------------------------------------------------------------------------
 
@@ -104,18 +60,6 @@ TEST_F(TrainerMemory, IsWhatThePlanForecasts) {
 }
 
 // --- allocations -----------------------------------------------------------------------------------------------------
-
-/// Calls body once on every thread of the pool, the calling one included.
-template <typename Body>
-void on_every_thread(ThreadPool& pool, Body body) {
-  std::atomic<int> arrived{0};
-  const int threads = pool.threads();
-  pool.run(threads, [&](int64_t, int) {  // a thread stays until all have come, so that each takes one block
-    body();
-    ++arrived;
-    while (arrived.load() < threads) std::this_thread::yield();
-  });
-}
 
 TEST_F(TrainerTest, StepsAllocateNothing) {
   if (!testing::can_count_allocations()) GTEST_SKIP() << "allocations cannot be counted under sanitizers";
@@ -216,6 +160,55 @@ TEST_F(TrainerTest, CountsSamplesItSkips) {
   });
   EXPECT_EQ(code, exit_code(ErrorKind::kData)) << "the default policy";
   EXPECT_NE(::testing::internal::GetCapturedStderr().find(bad), std::string::npos);
+}
+
+class TrainerSkip : public TrainerTest {
+ protected:
+  /// One step over all samples of the folder as it is.
+  StepMetrics step_over_all(const Overrides& more) const {
+    StepMetrics metrics;
+    Overrides all{"train.global_batch=24", "train.max_steps=1"};
+    all.insert(all.end(), more.begin(), more.end());
+    with_trainer(all, 1, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) { metrics = trainer.train_step(false); });
+    return metrics;
+  }
+};
+
+TEST_F(TrainerSkip, LeavesLossAndGradientAsIfSamplesWereNotThere) {
+  std::ifstream file(photos() / "captions.json");
+  auto captions = nlohmann::json::parse(file);
+  for (int bad : {0, 3, 7, 8, 9, 10}) std::ofstream(photos() / "images" / captions["images"][bad]["file_name"]) << "no photograph";
+  for (const char* loss : {"loss.kind=SAMPLE_SUM", "loss.kind=TOKEN_MEAN"}) {
+    const StepMetrics skipped = step_over_all({loss, "data.image_policy=SKIP"});
+    std::set<int64_t> gone;
+    for (int bad : {0, 3, 7, 8, 9, 10}) gone.insert(captions["images"][bad]["id"].get<int64_t>());
+    auto fewer = captions;
+    fewer["annotations"] = nlohmann::json::array();
+    for (const auto& caption : captions["annotations"])
+      if (!gone.contains(caption["image_id"])) fewer["annotations"].push_back(caption);
+    ASSERT_EQ(fewer["annotations"].size(), 12u);
+    std::ofstream(photos() / "fewer.json") << fewer;
+    const StepMetrics without = step_over_all({loss, "data.captions=fewer.json"});
+    // Other micro-batches hold the same samples: sums in another order.
+    EXPECT_NEAR(skipped.loss, without.loss, 1e-5 * without.loss) << loss;
+    EXPECT_NEAR(skipped.grad_norm, without.grad_norm, 1e-4 * without.grad_norm) << loss;
+  }
+}
+
+TEST_F(TrainerSkip, WithoutAnyUsableImageEndsTheRun) {
+  for (const auto& image : fs::directory_iterator(photos() / "images")) std::ofstream(image.path()) << "no photograph";
+  const config::Resolved config = resolved({"data.image_policy=SKIP"});
+  ::testing::internal::CaptureStderr();
+  RuntimeOptions options;
+  options.threads = 1;
+  const int code = run_ranks({}, options, [&](Runtime& runtime) {
+    const Plan plan = make_plan(plan_request(config.config, {}));
+    Trainer(config.config, runtime, plan).train_step(false);
+  });
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_EQ(code, exit_code(ErrorKind::kData));
+  EXPECT_NE(said.find("got none for its 8 samples"), std::string::npos) << said;
+  EXPECT_NE(said.find("photos/images/"), std::string::npos) << said;
 }
 
 }  // namespace

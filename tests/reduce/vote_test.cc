@@ -33,10 +33,14 @@ TEST(Vote, IsTheSameForAnyNumberOfRanks) {
         ballot.losses = losses;
         ballot.overflow = step == 0 && group.rank() == ranks - 1;
         ballot.stop = step == 1 && group.rank() == 0;
+        ballot.left_out_samples = step == 0 && group.rank() == ranks - 1 ? 2 : 0;
+        ballot.left_out_tokens = step == 0 ? 12 / ranks : 0;
         const Vote& vote = voter.cast(group, ballot);
         EXPECT_TRUE(vote.finite);
         EXPECT_EQ(vote.overflow, step == 0);
         EXPECT_EQ(vote.stop, step == 1);
+        EXPECT_EQ(vote.left_out_samples, step == 0 ? 2 : 0);
+        EXPECT_EQ(vote.left_out_tokens, step == 0 ? 12 : 0);
         EXPECT_EQ(vote.exponents, (std::vector<int32_t>{6 - 10 * step, 0, kZeroExponent}));
         ASSERT_EQ(std::ssize(vote.losses), g);
         double sum = 0;
