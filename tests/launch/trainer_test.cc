@@ -1,17 +1,15 @@
 // One rank's Trainer in process: memory as forecast, nothing allocated on the step path, and settings that change no bit.
-#include <atomic>
 #include <cmath>
-#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "launch/metrics/pss.h"
 #include "tests/launch/trainer_fixture.h"
-#include "tests/support/count_allocations.h"
 
 namespace permafrost {
 namespace {
+
+namespace fs = std::filesystem;
 
 // --- memory ----------------------------------------------------------------------------------------------------------
 
@@ -63,30 +61,10 @@ TEST_F(TrainerMemory, IsWhatThePlanForecasts) {
 
 TEST_F(TrainerTest, StepsAllocateNothing) {
   if (!testing::can_count_allocations()) GTEST_SKIP() << "allocations cannot be counted under sanitizers";
-  for (const Overrides& more : {Overrides{"train.max_steps=8"}, Overrides{"train.max_steps=8", "precision.compute=AUTO"},
-                                // What the quickstart does not have: dropout in frozen parts, the published visual token, prompt, gradients for few.
-                                Overrides{"train.max_steps=8", "freeze[0].pattern=connector*", "freeze+={pattern: \"*\" trainable: false}",
-                                          "quirks.frozen_dropout=true", "train.final_check.loss=false", "train.final_check.exchanged_images=false", "quirks.vis_row=PUBLISHED", "optimizer.clip_norm=0.5"}}) {
-    with_trainer(more, 2, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& runtime) {
-      on_every_thread(runtime.pool, [] { testing::register_counted_thread(); });
-      for (int i = 0; i < 3; ++i) trainer.train_step(false);
-      for (int i = 3; i <= 6; ++i) {
-        testing::begin_counting_allocations(testing::CountedThreads::kRegistered);
-        trainer.train_step(false);
-        const testing::AllocationCount count = testing::end_counting_allocations();
-        EXPECT_EQ(count.calls, 0) << "step " << i << ": " << count.bytes << " bytes, largest " << count.largest;
-      }
-      // The counter sees every one of these threads.
-      testing::begin_counting_allocations(testing::CountedThreads::kRegistered);
-      on_every_thread(runtime.pool, [] {
-        void* volatile memory = std::malloc(1000);  // volatile: compilers leave out what nobody looks at
-        std::free(memory);
-      });
-      const testing::AllocationCount seen = testing::end_counting_allocations();
-      EXPECT_EQ(seen.calls, runtime.pool.threads());
-      EXPECT_EQ(seen.largest, 1000);
+  for (const Overrides& more : allocation_cases())
+    with_trainer(more, 2, [](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& runtime) {
+      expect_steps_allocate_nothing(trainer, runtime);
     });
-  }
 }
 
 // --- the same bits ---------------------------------------------------------------------------------------------------

@@ -8,7 +8,14 @@ namespace permafrost::testing {
 namespace {
 std::atomic<bool> counting{false}, registered_only{false};
 thread_local bool registered = false;  // of the program itself, so reading it allocates nothing
-std::atomic<int64_t> calls{0}, bytes{0}, largest{0};
+thread_local int library_depth = 0;
+std::atomic<int64_t> calls{0}, bytes{0}, largest{0}, library_calls{0}, library_largest{0};
+
+[[maybe_unused]] void raise_to(std::atomic<int64_t>& most, int64_t n) {
+  int64_t seen = most.load();
+  while (seen < n && !most.compare_exchange_weak(seen, n)) {
+  }
+}
 }  // namespace
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -20,25 +27,31 @@ void note_allocation(size_t size) {
   if (!counting.load(std::memory_order_relaxed)) return;
   if (registered_only.load(std::memory_order_relaxed) && !registered) return;
   const auto n = static_cast<int64_t>(size);
+  if (library_depth > 0) {
+    ++library_calls;
+    raise_to(library_largest, n);
+    return;
+  }
   ++calls;
   bytes += n;
-  int64_t seen = largest.load();
-  while (seen < n && !largest.compare_exchange_weak(seen, n)) {
-  }
+  raise_to(largest, n);
 }
 #endif
 
 void register_counted_thread() { registered = true; }
 
+LibraryCall::LibraryCall() { ++library_depth; }
+LibraryCall::~LibraryCall() { --library_depth; }
+
 void begin_counting_allocations(CountedThreads threads) {
-  calls = bytes = largest = 0;
+  calls = bytes = largest = library_calls = library_largest = 0;
   registered_only = threads == CountedThreads::kRegistered;
   counting = true;
 }
 
 AllocationCount end_counting_allocations() {
   counting = false;
-  return {calls, bytes, largest};
+  return {calls, bytes, largest, library_calls, library_largest};
 }
 
 }  // namespace permafrost::testing

@@ -11,6 +11,16 @@ struct AllocationCount {
   int64_t calls = 0;
   int64_t bytes = 0;
   int64_t largest = 0;
+  int64_t library_calls = 0;  ///< within a LibraryCall; not among those above
+  int64_t library_largest = 0;
+};
+/// While one lives, allocations of its thread are those of a library that is called.
+class LibraryCall {
+ public:
+  LibraryCall();
+  ~LibraryCall();
+  LibraryCall(const LibraryCall&) = delete;
+  LibraryCall& operator=(const LibraryCall&) = delete;
 };
 bool can_count_allocations();
 enum class CountedThreads : uint8_t { kAll, kRegistered };

@@ -118,7 +118,8 @@ void MpiGroup::post_send(Pending& pending, const Call& call, const std::byte* da
   if (bytes <= 0) return;
   MPI_Request request = MPI_REQUEST_NULL;
   const int tag = call.operation == Operation::kSend ? kUserMessage : mpi_tag();
-  mpi_check(MPI_Isend(data, narrow<int>(bytes), MPI_BYTE, to, tag, comm_, &request), "MPI_Isend", call.name());
+  const int code = MPI_Isend(data, narrow<int>(bytes), MPI_BYTE, to, tag, comm_, &request);
+  if (code != MPI_SUCCESS) throw mpi_error(code, "MPI_Isend", call.name());  // a name is made only here: steps allocate nothing
   pending.requests.push_back(request);
   pending.peers.push_back(to);
 }
@@ -127,7 +128,8 @@ void MpiGroup::post_recv(Pending& pending, const Call& call, std::byte* data, in
   if (bytes <= 0) return;
   MPI_Request request = MPI_REQUEST_NULL;
   const int tag = call.operation == Operation::kRecv ? kUserMessage : mpi_tag();
-  mpi_check(MPI_Irecv(data, narrow<int>(bytes), MPI_BYTE, from, tag, comm_, &request), "MPI_Irecv", call.name());
+  const int code = MPI_Irecv(data, narrow<int>(bytes), MPI_BYTE, from, tag, comm_, &request);
+  if (code != MPI_SUCCESS) throw mpi_error(code, "MPI_Irecv", call.name());
   pending.requests.push_back(request);
   pending.peers.push_back(from);
 }
