@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -68,6 +69,11 @@ class Op {
  public:
   virtual ~Op() = default;
   virtual std::string_view kind() const = 0;
+
+  /// Everything the result depends on beside operands and the shapes of operands and outputs, as Constants
+  /// (core/graph/constants.h) builds it; "" when there is nothing. Part of the hashes of plan and graph, so two
+  /// operations of one kind and equal constants must compute the same.
+  virtual std::string constants() const = 0;
 
   /// Specs of the outputs. Throws ShapeMismatch; the graph adds the scope to the message.
   virtual std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs, std::span<const Shape> params) const = 0;

@@ -130,10 +130,10 @@ class Plan {
   double flops_forward() const;
   double flops_backward() const;
 
-  /// SHA-256 over the schedule, all addresses, all parameters and the phases.
+  /// SHA-256 over the schedule, all addresses, all parameters, the operations with their constants, and the phases.
   std::string hash() const;
-  /// SHA-256 over what is computed, whatever the world: compute dtype, parameters with shapes and freezing, operations.
-  /// Checkpoints carry it.
+  /// SHA-256 over what is computed, whatever the world: compute dtype, parameters with shapes and freezing, operations
+  /// with their constants and operands. Checkpoints carry it.
   std::string graph_hash() const;
   /// One line per unit, then totals and the frontier in words.
   std::string table() const;

@@ -35,6 +35,21 @@ class FieldHash {
   Sha256 hash_;
 };
 
+/// What is computed and from what, without sizes of batch and text.
+void add_operations(FieldHash& hash, const Graph& graph) {
+  for (const OpInfo& op : graph.ops()) {
+    hash.add(op.op->kind());
+    hash.add(op.op->constants());
+    hash.add(op.scope);
+    for (const auto* operands : {&op.inputs, &op.params, &op.outputs}) {
+      hash.add(static_cast<int64_t>(operands->size()));
+      for (int operand : *operands) hash.add(int64_t{operand});
+    }
+    hash.add(int64_t{op.state});
+  }
+  hash.add(int64_t{graph.loss()});
+}
+
 std::string human_bytes(int64_t bytes) {
   std::ostringstream out;
   const double value = static_cast<double>(bytes);
@@ -101,11 +116,7 @@ std::string Plan::hash() const {
       hash.add(step.workspace);
     }
   }
-  for (const Graph& graph : graphs)
-    for (const OpInfo& op : graph.ops()) {
-      hash.add(op.op->kind());
-      hash.add(op.scope);
-    }
+  for (const Graph& graph : graphs) add_operations(hash, graph);
   for (PhaseKind phase : phases) hash.add(to_string(phase));
   return hash.finish();
 }
@@ -118,10 +129,7 @@ std::string Plan::graph_hash() const {
     hash.add(TensorSpec{param.shape, DType::kF32});
     hash.add(static_cast<int64_t>(param.trainable));
   }
-  for (const OpInfo& op : graphs.front().ops()) {
-    hash.add(op.op->kind());
-    hash.add(op.scope);
-  }
+  add_operations(hash, graphs.front());
   return hash.finish();
 }
 

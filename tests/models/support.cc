@@ -48,6 +48,7 @@ namespace {
 class DotLossOp final : public Op {
  public:
   std::string_view kind() const override { return "dot_loss"; }
+  std::string constants() const override { return {}; }
   std::vector<TensorSpec> infer(std::span<const TensorSpec>, std::span<const Shape>) const override {
     return {{{1}, DType::kF64}};
   }

@@ -1,5 +1,6 @@
 #include "core/graph/ops/activation.h"
 
+#include "core/graph/constants.h"
 #include "core/kernels/activation.h"
 
 namespace permafrost {
@@ -10,6 +11,7 @@ class ActivationOp final : public Op {
  public:
   explicit ActivationOp(Activation kind) : kind_(kind) {}
   std::string_view kind() const override { return "activation"; }
+  std::string constants() const override { return Constants().add("activation", kind_); }
 
   std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs, std::span<const Shape>) const override {
     if (inputs[0].dtype != DType::kF32 && inputs[0].dtype != DType::kBF16)

@@ -1,5 +1,6 @@
 #include "core/graph/ops/attention.h"
 
+#include "core/graph/constants.h"
 namespace permafrost {
 
 namespace {
@@ -15,6 +16,15 @@ class AttentionOpBase : public Op {
     open_lengths_ = take(config.open_lengths);
   }
 
+  std::string constants() const override {
+    return Constants()
+        .add("heads", config_.heads)
+        .add("scale", config_.scale)
+        .add("mask", config_.mask)
+        .add("lengths", lengths_)
+        .add("allowed", allowed_)
+        .add("open_lengths", open_lengths_);
+  }
   BackwardUse backward_use(const Needs&) const override {
     BackwardUse use;
     use.inputs = (BitMask{1} << (operands_ + (lengths_ > 0) + (allowed_ > 0) + (open_lengths_ > 0))) - 1;

@@ -1,5 +1,6 @@
 #include "core/graph/ops/cross_entropy.h"
 
+#include "core/graph/constants.h"
 #include "core/kernels/cross_entropy.h"
 
 namespace permafrost {
@@ -10,6 +11,7 @@ class CrossEntropyOp final : public Op {
  public:
   explicit CrossEntropyOp(float smoothing) : smoothing_(smoothing) {}
   std::string_view kind() const override { return "cross_entropy"; }
+  std::string constants() const override { return Constants().add("smoothing", smoothing_); }
 
   std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs, std::span<const Shape>) const override {
     if (inputs[0].shape.rank() < 1 || (inputs[0].dtype != DType::kF32 && inputs[0].dtype != DType::kBF16))

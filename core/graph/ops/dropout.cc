@@ -1,5 +1,6 @@
 #include "core/graph/ops/dropout.h"
 
+#include "core/graph/constants.h"
 #include "core/kernels/dropout.h"
 
 namespace permafrost {
@@ -10,6 +11,7 @@ class DropoutOp final : public Op {
  public:
   DropoutOp(uint32_t layer, float p) : layer_(layer), p_(p) {}
   std::string_view kind() const override { return "dropout"; }
+  std::string constants() const override { return Constants().add("layer", layer_).add("p", p_); }
 
   std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs, std::span<const Shape>) const override {
     const Shape& x = inputs[0].shape;

@@ -10,6 +10,7 @@ class EmbeddingOp final : public Op {
  public:
   explicit EmbeddingOp(DType compute) : compute_(compute) {}
   std::string_view kind() const override { return "embedding"; }
+  std::string constants() const override { return {}; }
 
   std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs, std::span<const Shape> params) const override {
     if (inputs[0].dtype != DType::kI32 || inputs[0].shape.rank() >= Shape::kMaxRank)

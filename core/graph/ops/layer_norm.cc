@@ -1,5 +1,6 @@
 #include "core/graph/ops/layer_norm.h"
 
+#include "core/graph/constants.h"
 #include "core/kernels/layer_norm.h"
 
 namespace permafrost {
@@ -10,6 +11,7 @@ class LayerNormOp final : public Op {
  public:
   explicit LayerNormOp(float eps) : eps_(eps) {}
   std::string_view kind() const override { return "layer_norm"; }
+  std::string constants() const override { return Constants().add("eps", eps_); }
 
   std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs, std::span<const Shape> params) const override {
     if (inputs[0].shape.rank() < 1 || (inputs[0].dtype != DType::kF32 && inputs[0].dtype != DType::kBF16))

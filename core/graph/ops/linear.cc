@@ -1,5 +1,6 @@
 #include "core/graph/ops/linear.h"
 
+#include "core/graph/constants.h"
 #include "core/kernels/activation.h"
 #include "core/kernels/linear.h"
 
@@ -26,6 +27,9 @@ class LinearOp final : public Op {
       : activation_(activation), has_bias_(has_bias), wide_output_(wide_output) {}
 
   std::string_view kind() const override { return "linear"; }
+  std::string constants() const override {
+    return Constants().add("activation", activation_).add("bias", has_bias_).add("wide_output", wide_output_);
+  }
 
   std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs, std::span<const Shape> params) const override {
     const TensorSpec& x = inputs[0];

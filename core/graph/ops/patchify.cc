@@ -1,5 +1,6 @@
 #include "core/graph/ops/patchify.h"
 
+#include "core/graph/constants.h"
 #include "core/kernels/patchify.h"
 
 namespace permafrost {
@@ -10,6 +11,7 @@ class PatchifyOp final : public Op {
  public:
   PatchifyOp(int64_t patch, DType compute) : patch_(patch), compute_(compute) {}
   std::string_view kind() const override { return "patchify"; }
+  std::string constants() const override { return Constants().add("patch", patch_); }
 
   std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs, std::span<const Shape>) const override {
     const Shape& s = inputs[0].shape;

@@ -10,6 +10,7 @@ class ReshapeOp final : public Op {
  public:
   explicit ReshapeOp(const Shape& shape) : shape_(shape) {}
   std::string_view kind() const override { return "reshape"; }
+  std::string constants() const override { return {}; }
 
   std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs, std::span<const Shape>) const override {
     if (inputs[0].shape.elements() != shape_.elements())

@@ -1,5 +1,6 @@
 #include "core/graph/ops/shape_ops.h"
 
+#include "core/graph/constants.h"
 #include "core/kernels/scale.h"
 #include "core/kernels/shape_ops.h"
 
@@ -33,6 +34,7 @@ Tensor as_table(const Tensor& t) { return t.reshaped(table_shape("table", t.shap
 class AddOp final : public Op {
  public:
   std::string_view kind() const override { return "add"; }
+  std::string constants() const override { return {}; }
   std::vector<TensorSpec> infer(Specs inputs, Shapes) const override {
     if (!(inputs[0] == inputs[1]))
       fail(ErrorKind::kShapeMismatch, "add: both values must have one shape and dtype; got ", inputs[0], " and ",
@@ -55,6 +57,7 @@ class AddOp final : public Op {
 class AddParamOp final : public Op {
  public:
   std::string_view kind() const override { return "add_param"; }
+  std::string constants() const override { return {}; }
   std::vector<TensorSpec> infer(Specs inputs, Shapes params) const override {
     check_tokens(kind(), inputs[0]);
     const Shape& x = inputs[0].shape;
@@ -83,6 +86,7 @@ class AddParamOp final : public Op {
 class ScaleOp final : public Op {
  public:
   std::string_view kind() const override { return "scale_by_param"; }
+  std::string constants() const override { return {}; }
   std::vector<TensorSpec> infer(Specs inputs, Shapes params) const override {
     if (!(params[0] == Shape{1})) fail(ErrorKind::kShapeMismatch, "scale_by_param: scale must be (1); got ", params[0]);
     return {inputs[0]};
@@ -119,6 +123,7 @@ class ParamValueOp final : public Op {
   /// batch < 0: once, (T, C).
   ParamValueOp(int64_t batch, DType compute) : batch_(batch), compute_(compute) {}
   std::string_view kind() const override { return batch_ < 0 ? "param_value" : "broadcast_param"; }
+  std::string constants() const override { return {}; }
   std::vector<TensorSpec> infer(Specs, Shapes params) const override {
     const Shape table = table_shape(kind(), params[0]);
     return {{batch_ < 0 ? table : Shape{batch_, table[0], table[1]}, compute_}};
@@ -151,6 +156,7 @@ class BroadcastOp final : public Op {
  public:
   explicit BroadcastOp(int64_t batch) : batch_(batch) {}
   std::string_view kind() const override { return "broadcast"; }
+  std::string constants() const override { return {}; }
   std::vector<TensorSpec> infer(Specs inputs, Shapes) const override {
     if (inputs[0].shape.rank() != 2)
       fail(ErrorKind::kShapeMismatch, "broadcast: value must be (T, C); got ", inputs[0]);
@@ -173,6 +179,7 @@ class BroadcastOp final : public Op {
 class ConcatOp final : public Op {
  public:
   std::string_view kind() const override { return "concat_tokens"; }
+  std::string constants() const override { return {}; }
   std::vector<TensorSpec> infer(Specs inputs, Shapes) const override {
     int64_t tokens = 0;
     for (const TensorSpec& part : inputs) {
@@ -204,6 +211,7 @@ class SliceOp final : public Op {
  public:
   SliceOp(int64_t begin, int64_t end) : begin_(begin), end_(end) {}
   std::string_view kind() const override { return "slice_tokens"; }
+  std::string constants() const override { return Constants().add("begin", begin_).add("end", end_); }
   std::vector<TensorSpec> infer(Specs inputs, Shapes) const override {
     check_tokens(kind(), inputs[0]);
     const Shape& x = inputs[0].shape;
@@ -230,6 +238,7 @@ class OverwriteTokenOp final : public Op {
  public:
   explicit OverwriteTokenOp(int64_t row) : row_(row) {}
   std::string_view kind() const override { return "overwrite_token"; }
+  std::string constants() const override { return Constants().add("row", row_); }
   std::vector<TensorSpec> infer(Specs inputs, Shapes) const override {
     check_tokens(kind(), inputs[0]);
     const Shape& x = inputs[0].shape;

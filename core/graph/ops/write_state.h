@@ -8,6 +8,7 @@ namespace permafrost {
 class WriteStateOp final : public Op {
  public:
   std::string_view kind() const override { return "write_state"; }
+  std::string constants() const override { return {}; }
   std::vector<TensorSpec> infer(std::span<const TensorSpec>, std::span<const Shape>) const override { return {}; }
   BackwardUse backward_use(const Needs&) const override { return {}; }
   void forward(const Context& context, const ForwardArgs& args) const override;
