@@ -8,6 +8,7 @@
 #include "launch/command.h"
 #include "launch/machine.h"
 #include "launch/training/model_weights.h"
+#include "launch/training/name_patterns.h"
 #include "launch/training/plan_setup.h"
 #include "parallel/run/executor.h"
 
@@ -176,7 +177,7 @@ void fill_inputs(const config::Config& config, const Executor& executor, const P
 }
 
 int probe(const ProbeOptions& options, int threads) {
-  const config::Resolved resolved = config::load_config(options.config.path, options.config.overrides);
+  const config::Resolved resolved = config::load_config(options.config.path, options.config.overrides, check_name_patterns);
   const config::Config& config = resolved.config;
   const int64_t image_size = config.model().epalm().vision().image_size();
   if (options.list && options.batch.empty()) {

@@ -17,6 +17,7 @@
 #include "launch/metrics/event_file.h"
 #include "launch/metrics/progress.h"
 #include "launch/metrics/pss.h"
+#include "launch/training/name_patterns.h"
 #include "launch/training/plan_setup.h"
 #include "launch/training/trainer.h"
 
@@ -188,11 +189,11 @@ std::optional<std::string> agreed_checkpoint(const CheckpointStore& store, const
 void train_rank(const TrainOptions& options, const config::Resolved& resolved, Runtime& runtime, bool& stopped) {
   const config::Config& config = resolved.config;
   const fs::path dir = options.run_dir;
-  if (runtime.first()) prepare_run_dir(dir, options.resume);
   PlanChoices choices;
   choices.world = {runtime.size(), nodes_of(runtime), runtime.pool.threads()};
   const Plan plan = make_plan(plan_request(config, choices));
   check_memory(plan, config.parallel().memory_limit_bytes() > 0 ? config.parallel().memory_limit_bytes() : usable_memory_bytes());
+  if (runtime.first()) prepare_run_dir(dir, options.resume);
   Trainer trainer(config, runtime, plan);
   const CheckpointStore store((dir / "checkpoints").string(), config.checkpoint().keep());
   runtime.world.barrier(StreamView::caller(), "run directory").wait();
@@ -225,7 +226,7 @@ void train_rank(const TrainOptions& options, const config::Resolved& resolved, R
 }
 
 int train(const Launcher& launcher, const TrainOptions& options) {
-  const config::Resolved resolved = config::load_config(options.config.path, options.config.overrides);
+  const config::Resolved resolved = config::load_config(options.config.path, options.config.overrides, check_name_patterns);
   config::require_data(resolved.config);
   watch_signals();
   RuntimeOptions runtime_options;

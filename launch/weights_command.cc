@@ -5,6 +5,7 @@
 #include "core/weights/inspect.h"
 #include "core/weights/random_weights.h"
 #include "launch/command.h"
+#include "launch/training/name_patterns.h"
 #include "launch/training/plan_setup.h"
 #include "models/weight_names.h"
 
@@ -48,7 +49,7 @@ void write_part(const char* part, const PartWeights& weights, const Graph& graph
 }
 
 int random(const RandomOptions& options) {
-  const config::Resolved resolved = config::load_config(options.config.path, options.config.overrides);
+  const config::Resolved resolved = config::load_config(options.config.path, options.config.overrides, check_name_patterns);
   const Graph graph = build_epalm(epalm_config(resolved.config), DType::kF32, {1, 2, false});
   write_part("vision", vision_weights(graph), graph, resolved.config, options);
   write_part("text", text_weights(graph), graph, resolved.config, options);

@@ -36,6 +36,19 @@ TEST(Load, ResolvedTextLoadsToItselfAndHasItsHash) {
   EXPECT_NE(once.sha256, small().sha256);
 }
 
+TEST(Load, AsksTheCallersCheckOnlyAboutSoundModels) {
+  int asked = 0;
+  const Check check = [&](const Config&, Problems& problems) {
+    ++asked;
+    problems.add("freeze[0].pattern", "matches nothing");
+  };
+  EXPECT_TRUE(throws_error([&] { resolve_config(kSmall, "test", {"optimizer.beta1=2"}, check); }, ErrorKind::kConfig,
+                           {"2 problems", "optimizer.beta1", "freeze[0].pattern: matches nothing"}));
+  EXPECT_TRUE(throws_error([&] { resolve_config(kSmall, "test", {"model.epalm.text.hidden=0"}, check); }, ErrorKind::kConfig,
+                           {"model.epalm.text.hidden"}));
+  EXPECT_EQ(asked, 1);
+}
+
 TEST(Load, ReadsFilesAndNamesThoseItCannotRead) {
   const auto folder = std::filesystem::temp_directory_path() / ("permafrost_load_" + std::to_string(::getpid()));
   std::filesystem::create_directories(folder);

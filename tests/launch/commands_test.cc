@@ -112,6 +112,15 @@ TEST(PlanCommand, PrintsATable) {
   EXPECT_TRUE(ends(table, 0, {"world: 2 ranks on 1 nodes", "parameters: 417782528 total, 787456 trainable", "connector", "memory per node: "}));
 }
 
+TEST(PlanCommand, ReportsPatternsBesideAllOtherProblems) {
+  const Outcome outcome = run("plan " + preset("quickstart") + R"( --set optimizer.beta1=2 --set 'freeze+={pattern: "nothing.*" trainable: true}')" +
+                              R"( --set 'optimizer.groups+={pattern: "typo*"}')");
+  EXPECT_EQ(outcome.code, 2);
+  for (const char* part : {"has 3 problems", "optimizer.beta1: expected", "freeze[1].pattern: expected a pattern that matches a parameter",
+                           "got 'nothing.*', which matches none", "optimizer.groups[0].pattern", "got 'typo*'"})
+    EXPECT_NE(outcome.output.find(part), std::string::npos) << part << "\n" << outcome.output;
+}
+
 TEST(PlanCommand, RefusesWorldsAndConfigurations) {
   EXPECT_TRUE(ends(run("plan " + preset("quickstart") + " --ranks 4 --nodes 7"), 2, {"every node needs a rank", "4 ranks on 7 nodes"}));
   EXPECT_TRUE(ends(run("plan " + preset("quickstart") + " --ranks 0"), 2, {"--ranks"}));
