@@ -41,6 +41,7 @@ class ProgramBuilder {
     place_inputs_and_states();
     find_running_ops();
     emit_forward();
+    check_states();
     if (!options_.forward_only && graph_.loss() >= 0) emit_backward();
     end_ = narrow<int>(program_.steps.size());
     assign_value_buffers();
@@ -105,6 +106,24 @@ class ProgramBuilder {
     }
   }
 
+  /// Backward may read inputs again. A state must still hold then what forward read.
+  void check_states() const {
+    if (options_.forward_only || graph_.loss() < 0) return;
+    std::map<int, int> last_writer;  // state -> operation
+    for (size_t o = 0; o < graph_.ops().size(); ++o)
+      if (running_[o] && op(static_cast<int>(o)).state >= 0) last_writer[op(static_cast<int>(o)).state] = static_cast<int>(o);
+    for (int o = 0; o < narrow<int>(graph_.ops().size()); ++o) {
+      if (!running_[static_cast<size_t>(o)] || !needs(o).any()) continue;
+      const BackwardUse use = op(o).op->backward_use(needs(o));
+      for (size_t i = 0; i < op(o).inputs.size(); ++i) {
+        const auto writer = last_writer.find(op(o).inputs[i]);
+        PERMAFROST_CHECK(!has(use.inputs, i) || writer == last_writer.end() || writer->second < o,
+                         "build_program: a state that backward reads must not be written after it was read in forward; got ",
+                         value(op(o).inputs[i]).name, ", read by ", op(o).op->kind(), " in ", op(o).scope);
+      }
+    }
+  }
+
   void emit_backward() {
     std::vector<bool> value_written(graph_.values().size(), false), param_written(graph_.params().size(), false);
     std::vector<int> last_writer(graph_.params().size(), -1);  // earliest operation = last in backward order
@@ -115,6 +134,7 @@ class ProgramBuilder {
     }
     for (int o = narrow<int>(graph_.ops().size()); o-- > 0;) {
       if (!running_[static_cast<size_t>(o)] || !needs(o).any()) continue;
+      emit_copies(o);
       backward_step_[static_cast<size_t>(o)] = narrow<int>(program_.steps.size());
       emit_backward_step(o, value_written, param_written);
       if (options_.keep_gradients) continue;
@@ -125,6 +145,17 @@ class ProgramBuilder {
           continue;  // the same parameter twice in one operation: summed once, after its last position
         add_step(StepKind::kSumGradient, o).param = p;
       }
+    }
+  }
+
+  /// Gradients that must outlive a backward pass that destroys them are copied for it.
+  void emit_copies(int o) {
+    if (!options_.keep_gradients || !op(o).op->backward_use(needs(o)).clobbers_dout) return;
+    for (size_t i = 0; i < op(o).outputs.size(); ++i) {
+      const int v = op(o).outputs[i];
+      if (!needs_.value_needs_gradient[static_cast<size_t>(v)] || !is_public(graph_, v)) continue;
+      copies_[{o, i}] = {narrow<int>(program_.steps.size()), -1};
+      add_step(StepKind::kCopyGradient, o);
     }
   }
 
@@ -228,10 +259,12 @@ class ProgramBuilder {
         uses[static_cast<size_t>(info.inputs[i])].writes.push_back(temporary == temporaries_.end() ? step : temporary->second);
       }
       const bool clobbers = info.op->backward_use(needs_.op_needs[o]).clobbers_dout;
-      for (int v : info.outputs) {
+      for (size_t i = 0; i < info.outputs.size(); ++i) {
+        const int v = info.outputs[i];
         if (!needs_.value_needs_gradient[static_cast<size_t>(v)]) continue;
-        uses[static_cast<size_t>(v)].reads.push_back(step);
-        if (clobbers) uses[static_cast<size_t>(v)].writes.push_back(step);
+        const auto copy = copies_.find({static_cast<int>(o), i});
+        uses[static_cast<size_t>(v)].reads.push_back(copy == copies_.end() ? step : copy->second.step);
+        if (clobbers && copy == copies_.end()) uses[static_cast<size_t>(v)].writes.push_back(step);
       }
     }
     for (size_t v = 0; v < uses.size(); ++v)
@@ -302,6 +335,14 @@ class ProgramBuilder {
         backward.saved.push_back(in_arena(buffer, spec));
       }
     }
+    for (auto& [key, copy] : copies_) {
+      const int v = op(key.first).outputs[key.second];
+      copy.buffer = new_buffer("copy of grad:" + value(v).name, BufferKind::kGradient, gradient_spec(v).bytes(), copy.step,
+                               backward_step_[static_cast<size_t>(key.first)]);
+      PlanStep& step = program_.steps[static_cast<size_t>(copy.step)];
+      step.doutputs = {program_.value_gradients[static_cast<size_t>(v)]};
+      step.dinputs = {in_arena(copy.buffer, gradient_spec(v))};
+    }
     for (const auto& [key, add_step] : temporaries_) {
       const auto& [backward, input] = key;
       const int v = op(program_.steps[static_cast<size_t>(backward)].op).inputs[input];
@@ -340,7 +381,7 @@ class ProgramBuilder {
 
   void fill_operands(PlanStep& step, int index) {
     if (step.kind == StepKind::kSumGradient) step.dparams = {program_.param_gradients[static_cast<size_t>(step.param)]};
-    if (step.kind == StepKind::kAddGradient || step.kind == StepKind::kSumGradient) return;
+    if (step.kind != StepKind::kForward && step.kind != StepKind::kBackward) return;
     const OpInfo& info = op(step.op);
     const bool forward = step.kind == StepKind::kForward;
     const BackwardUse use = forward ? BackwardUse{} : info.op->backward_use(needs(step.op));
@@ -354,7 +395,11 @@ class ProgramBuilder {
       if (info.state >= 0) step.outputs.push_back(program_.values[static_cast<size_t>(info.state)]);
       return;
     }
-    for (int v : info.outputs) step.doutputs.push_back(program_.value_gradients[static_cast<size_t>(v)]);
+    for (size_t i = 0; i < info.outputs.size(); ++i) {
+      const auto v = static_cast<size_t>(info.outputs[i]);
+      const auto copy = copies_.find({step.op, i});
+      step.doutputs.push_back(copy == copies_.end() ? program_.value_gradients[v] : in_arena(copy->second.buffer, gradient_spec(info.outputs[i])));
+    }
     for (size_t i = 0; i < info.inputs.size(); ++i) {
       const auto temporary = temporaries_.find({index, i});
       if (!has(needs(step.op).inputs, i)) {
@@ -376,6 +421,10 @@ class ProgramBuilder {
   Program program_;
   std::vector<bool> running_;
   std::vector<int> forward_step_, backward_step_;  // per operation; -1 = never
+  struct Copy {
+    int step = 0, buffer = -1;
+  };
+  std::map<std::pair<int, size_t>, Copy> copies_;  // (operation, output) -> kCopyGradient step and what it fills
   std::map<std::pair<int, size_t>, int> temporaries_;  // (backward step, input) -> kAddGradient step
   int end_ = 0;  // one behind the last step: kept tensors live until here
 };

@@ -42,6 +42,7 @@ enum class StepKind : uint8_t {
   kForward,      ///< op.forward
   kBackward,     ///< op.backward
   kAddGradient,  ///< dinputs[0] += doutputs[0]: a gradient that its operation could only overwrite
+  kCopyGradient,  ///< dinputs[0] = doutputs[0]: a kept gradient, for an operation whose backward destroys what it reads
   kSumGradient,  ///< the finished f32 gradient dparams[0] of `param` joins the order-free sums
 };
 

@@ -56,6 +56,9 @@ void Executor::execute(const BoundStep& step, GradientSink* sink) const {
     case StepKind::kAddGradient:
       accumulate(context_, step.doutputs[0], step.dinputs[0], GradMode::kAdd);
       break;
+    case StepKind::kCopyGradient:
+      accumulate(context_, step.doutputs[0], step.dinputs[0], GradMode::kOverwrite);
+      break;
     case StepKind::kSumGradient:
       if (sink) sink->add(step.plan->param, step.dparams[0]);
       break;

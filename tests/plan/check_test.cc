@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "core/graph/freezing.h"
 #include "tests/support/toy_graph.h"
 
@@ -18,8 +20,12 @@ struct Case {
     for (const ParamInfo& p : graph.params()) placements.push_back({Region::kFrozen, 0, {p.shape, DType::kF32}});
     program = build_program(graph, needs, placements, {});
   }
-  std::vector<std::string> check() const { return check_program(graph, needs, program); }
+  std::vector<std::string> check() const { return check_program(graph, needs, program, {}); }
 };
+
+bool complains(const std::vector<std::string>& problems, const std::string& about) {
+  return std::ranges::any_of(problems, [&](const std::string& p) { return p.find(about) != std::string::npos; });
+}
 
 /// Moves every reference to a buffer.
 void move_buffer(Program& program, int buffer, int64_t offset) {
@@ -57,7 +63,6 @@ TEST(CheckProgram, FindsAnyTwoBuffersThatMeetInTimeAndSpace) {
 TEST(CheckProgram, FindsAMissingStep) {
   for (size_t s = 0; s < Case().program.steps.size(); ++s) {
     Case damaged;
-    if (damaged.program.steps[s].kind == StepKind::kSumGradient) continue;  // its absence is a matter of the sink
     damaged.program.steps.erase(damaged.program.steps.begin() + static_cast<std::ptrdiff_t>(s));
     EXPECT_FALSE(damaged.check().empty()) << "step " << s;
   }
@@ -85,6 +90,83 @@ TEST(CheckProgram, FindsAGradientOverwrittenInsteadOfAdded) {
     ++found;
   }
   EXPECT_GT(found, 3);
+}
+
+TEST(CheckProgram, FindsAWorkspaceOfTheWrongSize) {
+  int tried = 0;
+  for (size_t s = 0; s < Case().program.steps.size(); ++s) {
+    if (Case().program.steps[s].workspace.region != Region::kArena) continue;
+    Case small, missing;
+    TensorSpec& spec = small.program.steps[s].workspace.spec;
+    spec.shape = Shape{spec.bytes() - 1};
+    EXPECT_TRUE(complains(small.check(), "the operation asks for")) << "step " << s;
+    missing.program.steps[s].workspace = {};
+    EXPECT_TRUE(complains(missing.check(), "has 0 bytes, the operation asks for")) << "step " << s;
+    ++tried;
+  }
+  EXPECT_GT(tried, 5);
+  // Planned for one thread, run by two.
+  const Case sound;
+  EXPECT_TRUE(complains(check_program(sound.graph, sound.needs, sound.program, {.threads = 2}), "the workspace of"));
+}
+
+TEST(CheckProgram, FindsSavedBuffersThatAreNotThoseOfTheOperation) {
+  int tried = 0;
+  for (size_t s = 0; s < Case().program.steps.size(); ++s) {
+    if (Case().program.steps[s].saved.empty()) continue;
+    Case other, fewer;
+    TensorRef& ref = other.program.steps[s].saved.back();
+    ref.spec.shape = Shape{ref.spec.shape.elements() - 1};
+    EXPECT_TRUE(complains(other.check(), "the graph says")) << "step " << s;
+    fewer.program.steps[s].saved.pop_back();
+    EXPECT_TRUE(complains(fewer.check(), "saved buffers, the operation asks for")) << "step " << s;
+    ++tried;
+  }
+  EXPECT_GT(tried, 10);
+}
+
+TEST(CheckProgram, FindsAGradientSummedTwiceOrNever) {
+  Case twice;
+  const auto sums = std::ranges::find(twice.program.steps, StepKind::kSumGradient, &PlanStep::kind);
+  ASSERT_NE(sums, twice.program.steps.end());
+  const PlanStep sum = *sums;
+  twice.program.steps.insert(sums, sum);
+  EXPECT_TRUE(complains(twice.check(), "was summed 2 times, not 1"));
+  Case never;
+  std::erase_if(never.program.steps, [](const PlanStep& step) { return step.kind == StepKind::kSumGradient; });
+  EXPECT_TRUE(complains(never.check(), "was summed 0 times, not 1"));
+}
+
+TEST(CheckProgram, FindsValuesAndGradientsThatWereNotKept) {
+  const Case sound;  // keeps nothing
+  ProgramOptions values, gradients;
+  values.keep_all_values = true;
+  gradients.keep_gradients = true;
+  EXPECT_TRUE(complains(check_program(sound.graph, sound.needs, sound.program, values), "at the end is read, but its memory was overwritten"));
+  EXPECT_FALSE(check_program(sound.graph, sound.needs, sound.program, gradients).empty());
+}
+
+TEST(CheckProgram, FindsTheWrongShapeOfAGradient) {
+  Case damaged;
+  for (PlanStep& step : damaged.program.steps)
+    for (TensorRef& ref : step.dinputs)
+      if (ref.region == Region::kArena) ref.spec.dtype = DType::kF64;
+  EXPECT_TRUE(complains(damaged.check(), "is planned as"));
+}
+
+TEST(CheckProgram, FindsStepsWithoutAllOperands) {
+  Case damaged;
+  damaged.program.steps.front().inputs.clear();
+  EXPECT_TRUE(complains(damaged.check(), "lacks operands"));
+}
+
+TEST(ReplayProgram, PeakIsThatOfThePlannerWhereLivesHaveNoGaps) {
+  const Case sound;
+  const ProgramReport report = replay_program(sound.graph, sound.needs, sound.program, {});
+  EXPECT_TRUE(report.problems.empty());
+  EXPECT_GT(report.peak_live_bytes, 0);
+  EXPECT_LE(report.peak_live_bytes, sound.program.peak_live_bytes);  // which rounds buffers up
+  EXPECT_GE(static_cast<double>(report.peak_live_bytes), 0.95 * static_cast<double>(sound.program.peak_live_bytes));
 }
 
 TEST(CheckProgram, FindsStepsInTheWrongOrder) {

@@ -58,7 +58,7 @@ TEST(Program, IsRightForEveryFreezing) {
           ToyConfig config;
           config.compute = compute;
           const Built b = build(rules, options, config);
-          const std::vector<std::string> problems = check_program(b.graph, b.needs, b.program);
+          const std::vector<std::string> problems = check_program(b.graph, b.needs, b.program, options);
           EXPECT_TRUE(problems.empty()) << problems.front() << " (first rule " << (rules.empty() ? "none" : rules[0].pattern) << ")";
         }
 }

@@ -75,6 +75,7 @@ double GraphRunner::run() {
                               tensor(step.workspace)});
         break;
       case StepKind::kAddGradient: accumulate(context, douts[0], dins[0], GradMode::kAdd); break;
+      case StepKind::kCopyGradient: accumulate(context, douts[0], dins[0], GradMode::kOverwrite); break;
       case StepKind::kSumGradient: break;
     }
   }
