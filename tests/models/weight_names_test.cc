@@ -87,12 +87,14 @@ TEST(WeightNames, AStoredHeadMustEqualTheEmbedding) {
 
 TEST(WeightNames, EveryMissingExtraAndMisshapenTensorIsNamed) {
   const PartWeights part = text_weights(graph_of(config_of("epalm_opt_pre_weights")));
+  const std::string missing = "model.decoder.layers.3.fc1.bias", misshapen = "model.decoder.layers.3.fc2.bias";
   const Rewritten wrong("epalm_opt_pre_weights.safetensors",
-                        [](const std::string& name) { return name == "model.decoder.layers.3.fc1.bias" ? "stranger" : name; },
-                        {{"another", {2}}});
+                        [&](const std::string& name) { return name == missing ? "stranger" : name == misshapen ? "moved" : name; },
+                        {{"another", {2}}, {misshapen, {3}}});
   const WeightSource source = WeightSource::open(wrong.path());
   EXPECT_TRUE(throws_error([&] { match_parameters(part.required, source, part.rules); }, ErrorKind::kWeights,
-                           {"model.decoder.layers.3.fc1.bias", "stranger", "another"}));
+                           {"5 problems", "missing: '" + missing + "' (", "misshapen: '" + misshapen + "' must be (16); got (3)",
+                            "extra: 'stranger' (", "extra: 'moved' (16)", "extra: 'another' (2)"}));
 }
 
 TEST(WeightNames, AdaptersHaveThePublishedNames) {

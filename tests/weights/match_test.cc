@@ -62,15 +62,12 @@ TEST_F(MatchParameters, NamesEveryProblemAtOnce) {
                        "extra: 'header.weight' (3) BF16", "extra: 'zzz'"}));
 }
 
-TEST_F(MatchParameters, CutsLongLists) {
+TEST_F(MatchParameters, CutsNoList) {
   std::vector<RequiredTensor> required;
   for (int i = 0; i < 50; ++i) required.push_back({concat("w", i), {1}});
-  EXPECT_TRUE(refused({bias("b")}, {"51 problems", "missing: 'w0'", "missing: 'w19'", "... and 31 more"}, {}, required));
-  try {
-    match({bias("b")}, {}, required);
-  } catch (const Error& error) {
-    EXPECT_EQ(std::string(error.what()).find("'w20'"), std::string::npos);
-  }
+  std::vector<std::string> parts{"51 problems", "extra: 'b'"};
+  for (const RequiredTensor& tensor : required) parts.push_back(concat("missing: '", tensor.name, "' (1)\n"));
+  EXPECT_TRUE(refused({bias("b")}, parts, {}, required));
 }
 
 TEST_F(MatchParameters, RefusesWrongDTypes) {
