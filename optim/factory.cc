@@ -1,6 +1,24 @@
 #include "optim/factory.h"
 
+#include <utility>
+
 namespace permafrost {
+
+namespace {
+
+ParameterGroupRule make_rule(const config::ParameterGroup& group) {
+  ParameterGroupRule rule;
+  rule.pattern = group.pattern();
+  if (group.rank() == config::ParameterGroup::VECTORS) rule.rank = ParameterGroupRule::Rank::kVectors;
+  if (group.rank() == config::ParameterGroup::MATRICES) rule.rank = ParameterGroupRule::Rank::kMatrices;
+  if (group.has_lr()) rule.lr = group.lr();
+  rule.lr_scale = group.lr_scale();
+  if (group.has_weight_decay()) rule.weight_decay = group.weight_decay();
+  rule.follows_schedule = group.schedule() == config::ParameterGroup::FOLLOW;
+  return rule;
+}
+
+}  // namespace
 
 AdamwConfig make_adamw_config(const config::Config& config) {
   const config::Optimizer& from = config.optimizer();
@@ -11,26 +29,16 @@ AdamwConfig make_adamw_config(const config::Config& config) {
   to.eps = from.eps();
   to.weight_decay = from.weight_decay();
   to.clip_norm = from.clip_norm();
+  for (const config::ParameterGroup& group : from.groups()) to.groups.push_back(make_rule(group));
   if (config.quirks().prompt_lr_ignored()) {
     ParameterGroupRule vectors, matrices;
     vectors.pattern = matrices.pattern = "*";
+    vectors.must_match = matrices.must_match = false;
     vectors.rank = ParameterGroupRule::Rank::kVectors;
     vectors.weight_decay = 0.0;
     matrices.rank = ParameterGroupRule::Rank::kMatrices;
     matrices.follows_schedule = false;
-    to.groups = {vectors, matrices};
-    return to;
-  }
-  for (const config::ParameterGroup& group : from.groups()) {
-    ParameterGroupRule rule;
-    rule.pattern = group.pattern();
-    if (group.rank() == config::ParameterGroup::VECTORS) rule.rank = ParameterGroupRule::Rank::kVectors;
-    if (group.rank() == config::ParameterGroup::MATRICES) rule.rank = ParameterGroupRule::Rank::kMatrices;
-    if (group.has_lr()) rule.lr = group.lr();
-    rule.lr_scale = group.lr_scale();
-    if (group.has_weight_decay()) rule.weight_decay = group.weight_decay();
-    rule.follows_schedule = group.schedule() == config::ParameterGroup::FOLLOW;
-    to.groups.push_back(std::move(rule));
+    to.lost_groups = std::exchange(to.groups, {vectors, matrices});
   }
   return to;
 }

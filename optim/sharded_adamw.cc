@@ -1,5 +1,7 @@
 #include "optim/sharded_adamw.h"
 
+#include <glog/logging.h>
+
 #include <algorithm>
 
 #include "core/kernels/adamw.h"
@@ -13,6 +15,9 @@ Tensor part(const Tensor& flat, int64_t begin, int64_t elements) { return flat.r
 
 ShardedAdamw::ShardedAdamw(const Plan& plan, int rank, const AdamwConfig& config)
     : config_(config), settings_(resolve_groups(plan, config)) {
+  if (rank == 0)
+    for (const ParameterGroupRule& lost : config.lost_groups)
+      LOG(WARNING) << "optimizer.groups: the group of '" << lost.pattern << "' is ignored, as quirks.prompt_lr_ignored asks";
   std::tie(begin_, end_) = plan.slice(rank);
   master_ = Buffer("master weights", 4 * (end_ - begin_));
   m_ = Buffer("first moments", 4 * (end_ - begin_));

@@ -24,7 +24,8 @@ AdamwConfig config() {
   AdamwConfig c;
   c.lr = 0.01;
   c.weight_decay = 0.1;
-  c.groups = {{"*", ParameterGroupRule::Rank::kVectors, {}, 1, 0.0, true}};
+  c.groups = {{"*", ParameterGroupRule::Rank::kVectors, {}, 1, 0.0, true},
+              {"blocks.1.*", ParameterGroupRule::Rank::kMatrices, {}, 0.5, {}, false}};
   return c;
 }
 
@@ -71,12 +72,13 @@ TEST(ShardedAdamw, UpdatesAsTheFormulaSays) {
   const Plan p = plan(1, DType::kF32);
   const auto [masters, working] = train(1, DType::kF32);
   for (const ParamPlan& param : p.params) {
-    const double decay = param.shape.rank() <= 1 ? 0.0 : 0.1;
+    const bool vector = param.shape.rank() <= 1, constant = !vector && param.name.starts_with("blocks.1.");
+    const double decay = vector ? 0.0 : 0.1;
     for (const int64_t i : {int64_t{0}, param.shape.elements() - 1}) {
       const int64_t at = param.trainable_offset + i;
       double w = initial(at), m = 0, v = 0;
       for (int step = 1; step <= 3; ++step) {
-        const double lr = 0.01 * (step == 2 ? 0.1 : 1.0), g = 0.5 * gradient_at(at, step);
+        const double lr = constant ? 0.005 : 0.01 * (step == 2 ? 0.1 : 1.0), g = 0.5 * gradient_at(at, step);
         w *= 1 - lr * decay;
         m = 0.9 * m + 0.1 * g;
         v = 0.999 * v + 0.001 * g * g;
