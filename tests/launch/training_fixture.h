@@ -1,0 +1,94 @@
+#pragma once
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "core/base/sha256.h"
+#include "tests/launch/run_program.h"
+#include "tests/launch/scratch_folder.h"
+
+namespace permafrost {
+
+inline std::string read_file(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+inline void write_file(const std::filesystem::path& path, const std::string& content) {
+  std::ofstream(path, std::ios::binary) << content;
+}
+
+/// A folder with generated photographs that tests may damage, and runs of the program beside it.
+class Training : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_EQ(run("data sample-photos --count 12 --size 32 --out " + photos().string()).code, 0);
+  }
+  std::filesystem::path photos() const { return folder_ / "photos"; }
+  std::filesystem::path dir(const std::string& name = "run") const { return folder_ / name; }
+  static std::string config() { return std::string(PERMAFROST_SOURCE) + "/configs/quickstart.textproto"; }
+
+  std::string arguments(const std::string& more = "", const std::string& name = "run") const {
+    return "train " + config() + " --set data.root=" + photos().string() + " --run-dir " + dir(name).string() +
+           " --set train.max_steps=4 --set schedule.warmup_steps=1 --set train.global_batch=8 --set train.micro_batch=4 --set checkpoint.every_steps=0" +
+           " --set train.final_check.loss=false --set train.final_check.exchanged_images=false --set precision.compute=FP32 " + more;
+  }
+  /// `before` stands before the program: what starts it.
+  Outcome train(const std::string& more = "", const std::string& name = "run", const std::string& before = "") const {
+    return run(arguments(more, name), before);
+  }
+  static std::string on_ranks(int ranks) { return std::string(PERMAFROST_SOURCE) + "/launch/mpirun.sh -n " + std::to_string(ranks); }
+  /// A limit on file size stands for the full disk: writing fails in the same way.
+  static std::string on_a_full_disk() { return "bash -c 'ulimit -f 200; exec \"$@\"' --"; }
+
+  std::string adapter_hash(const std::string& name, const std::string& step = "step-00000004") const {
+    const std::string bytes = read_file(dir(name) / "checkpoints" / step / "adapter.safetensors");
+    EXPECT_FALSE(bytes.empty()) << name << " has no adapter of " << step;
+    return sha256(bytes.data(), bytes.size());
+  }
+  /// As printed: equal text is equal bits.
+  std::vector<std::string> losses(const std::string& name) const {
+    const std::string text = read_file(dir(name) / "metrics.jsonl");
+    std::vector<std::string> all;
+    for (size_t at = 0; (at = text.find("\"loss\"", at)) != std::string::npos; ++at) all.push_back(text.substr(at, text.find(',', at) - at));
+    return all;
+  }
+  nlohmann::json captions() const { return nlohmann::json::parse(read_file(photos() / "captions.json")); }
+  std::string first_image() const { return captions()["images"][0]["file_name"]; }
+
+  /// Two runs, one of them interrupted after two steps, have the same adapter and losses.
+  void expect_resumes_bit_for_bit(const std::string& before) const {
+    ASSERT_TRUE(ends(train("", "whole", before), 0, {}));
+    ASSERT_TRUE(ends(train("--set checkpoint.every_steps=2", "parts", before), 0, {}));
+    std::filesystem::remove_all(dir("parts") / "checkpoints" / "step-00000004");
+    std::filesystem::create_directories(dir("parts") / "checkpoints" / "step-00000003.tmp");  // of a run that died while writing
+    EXPECT_TRUE(ends(train("--set checkpoint.every_steps=2 --resume", "parts", before), 0, {"resumed at step 2"}));
+    EXPECT_EQ(adapter_hash("whole"), adapter_hash("parts"));
+    EXPECT_EQ(losses("whole").size(), 4u);
+    EXPECT_EQ(losses("whole"), losses("parts"));
+  }
+  /// A checkpoint that cannot be written ends the run and leaves the one before as it was, to go on from.
+  void expect_keeps_the_previous_checkpoint(const std::string& before) const {
+    ASSERT_TRUE(ends(train("", "run", before), 0, {}));
+    const std::string hash = adapter_hash("run");
+    EXPECT_TRUE(ends(train("--resume --set train.max_steps=6", "run", before + " " + on_a_full_disk()), 4,
+                     {"step 6/6", "cannot write ", "step-00000006.tmp/adapter.safetensors: File too large"}));
+    EXPECT_EQ(adapter_hash("run"), hash);
+    EXPECT_FALSE(std::filesystem::exists(dir() / "checkpoints" / "step-00000006"));
+    EXPECT_TRUE(ends(train("--resume --set train.max_steps=6", "run", before), 0, {"resumed at step 4", "step 6/6"}));
+    EXPECT_NE(adapter_hash("run", "step-00000006"), hash);
+  }
+  /// Learning rates that make values infinite in step 1; the message says where and on which samples.
+  void expect_names_the_first_value_that_is_not_finite(const std::string& before) const {
+    const Outcome given = train("--set optimizer.lr=1e30 --set schedule.kind=CONSTANT --set schedule.warmup_steps=0 --set optimizer.clip_norm=0", "run", before);
+    EXPECT_TRUE(ends(given, 5, {"train: step 1: loss and gradients must be finite; first in ", "] = ", " (unit ", "micro-batch ", " with samples "}));
+    EXPECT_EQ(given.output.find("found no bad value"), std::string::npos) << given.output;
+  }
+
+  ScratchFolder folder_;
+};
+
+}  // namespace permafrost
