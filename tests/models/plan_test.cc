@@ -1,0 +1,179 @@
+// Every preset and every freezing through the checker, which shares no code with the planner: the programs are right,
+// and the arena is close to what a replay finds alive.
+#include "parallel/plan/plan.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "configs/load.h"
+#include "models/factory.h"
+#include "parallel/plan/check.h"
+#include "tests/support/compare.h"
+
+namespace permafrost {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<std::string> all_presets() {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(PERMAFROST_CONFIGS))
+    if (entry.path().extension() == ".textproto") names.push_back(entry.path().stem().string());
+  std::ranges::sort(names);
+  return names;
+}
+
+config::Config preset(const std::string& name, const std::vector<std::string>& overrides = {}) {
+  return config::load_config(std::string(PERMAFROST_CONFIGS) + "/" + name + ".textproto", overrides).config;
+}
+
+struct Choices {
+  DType compute = DType::kBF16;
+  int threads = 1;
+  bool reuse = true;
+  bool keep = false;
+};
+
+PlanRequest request_for(const EpalmConfig& model, std::vector<FreezeRule> freezing, int64_t batch, const Choices& choices) {
+  PlanRequest request;
+  request.build_graph = [=](int64_t tokens) { return build_epalm(model, choices.compute, {batch, tokens, choices.keep}); };
+  request.freezing = std::move(freezing);
+  request.frozen_dtype = [=](const ParamInfo&) { return choices.compute; };
+  request.world.threads = choices.threads;
+  request.options.reuse_memory = choices.reuse;
+  request.options.keep_all_values = request.options.keep_gradients = choices.keep;
+  return request;
+}
+
+Plan plan_of(const config::Config& config, const Choices& choices) {
+  PlanRequest request = request_for(epalm_config(config), freeze_rules(config), config.train().micro_batch(), choices);
+  request.buckets = {config.data().length_buckets().begin(), config.data().length_buckets().end()};
+  return make_plan(request);
+}
+
+/// Replays every program; returns the largest peak of bytes alive that the replays found.
+int64_t expect_right(const Plan& plan, const Choices& choices, const std::string& about) {
+  int64_t peak = 0;
+  ProgramOptions options;
+  options.threads = choices.threads;
+  options.keep_all_values = options.keep_gradients = choices.keep;
+  for (size_t b = 0; b < plan.programs.size(); ++b) {
+    const ProgramReport report = replay_program(plan.graphs[b], plan.needs[b], plan.programs[b], options);
+    EXPECT_TRUE(report.problems.empty()) << about << ", bucket " << plan.buckets[b] << ": " << report.problems.front();
+    peak = std::max(peak, report.peak_live_bytes);
+  }
+  return peak;
+}
+
+std::vector<Choices> all_choices() {
+  std::vector<Choices> list;
+  for (const DType compute : {DType::kF32, DType::kBF16})
+    for (const int threads : {1, 2})
+      for (const bool reuse : {true, false}) list.push_back({compute, threads, reuse, false});
+  return list;
+}
+
+std::string describe(const Choices& c) {
+  return concat(to_string(c.compute), ", ", c.threads, " threads", c.reuse ? "" : ", no reuse", c.keep ? ", keeping" : "");
+}
+
+class PresetPrograms : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(PresetPrograms, AreRightAndTheArenaIsCloseToWhatIsAlive) {
+  const config::Config config = preset(GetParam());
+  for (const Choices& choices : all_choices()) {
+    const Plan plan = plan_of(config, choices);
+    ASSERT_GE(plan.programs.size(), 4u);
+    const int64_t peak = expect_right(plan, choices, describe(choices));
+    EXPECT_GE(plan.memory.arena, peak) << describe(choices);
+    // One arena for all buckets, so the largest counts.
+    if (choices.reuse) {
+      EXPECT_LE(static_cast<double>(plan.memory.arena), 1.05 * static_cast<double>(peak)) << describe(choices);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, PresetPrograms, ::testing::ValuesIn(all_presets()),
+                         [](const auto& param) {
+                           std::string name = param.param;
+                           std::ranges::replace_if(name, [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');
+                           return name;
+                         });
+
+TEST(PresetList, IsTheWholeFolder) { EXPECT_GE(all_presets().size(), 7u); }
+
+/// All parts of a model in small: projections, soft prompts, adapters, two features in a window of layers.
+EpalmConfig small_model() {
+  EpalmConfig c;
+  c.vision = {8, 3, 4, 12, 3, 3, 20, 1e-6f};
+  c.text.vocab = 23;
+  c.text.layers = 5;
+  c.text.hidden = 12;
+  c.text.word_embed_proj_dim = 8;
+  c.text.heads = 3;
+  c.text.ffn = 18;
+  c.text.max_positions = 16;
+  c.features = 2;
+  c.start = 2;
+  c.end = 4;
+  c.prompt_length = 2;
+  c.adaptor = AdaptorConfig{AdaptorKind::kScaledParallel, 3, true};
+  return c;
+}
+
+void expect_right_with(const EpalmConfig& model, const std::vector<FreezeRule>& freezing, const std::string& about) {
+  for (Choices choices : all_choices())
+    for (const bool keep : {false, true}) {
+      choices.keep = keep;
+      PlanRequest request = request_for(model, freezing, 2, choices);
+      request.buckets = {5, 9};
+      expect_right(make_plan(request), choices, about + ", " + describe(choices));
+    }
+}
+
+TEST(FreezingPrograms, AreRightWhateverIsTrained) {
+  for (const char* pattern :
+       {"*", "connector.*", "connector.1.weight", "prompt_module.*", "prompt_module.prefix_embedding.0.weight", "model_text.*",
+        "model_text.*.layers.4.*", "*adapter_scale", "vision.*", "vision.blocks.1.*", "vision.cls_token", "vision.norm.*", "text.*",
+        "text.model.decoder.embed_tokens.weight", "text.model.decoder.embed_positions.weight", "text.model.decoder.project_in.weight",
+        "text.model.decoder.project_out.weight", "text.model.decoder.layers.0.fc?.bias", "text.model.decoder.layers.3.self_attn.v_proj.*",
+        "*layer_norm*", "*.bias"})
+    expect_right_with(small_model(), {{pattern, true}}, pattern);
+}
+
+TEST(FreezingPrograms, AreRightForEveryVariantOfTheModel) {
+  for (const auto prompt : {EpalmConfig::Prompt::kNone, EpalmConfig::Prompt::kTable, EpalmConfig::Prompt::kMlp})
+    for (const auto kind : {AdaptorKind::kNormal, AdaptorKind::kParallel, AdaptorKind::kScaledParallel})
+      for (const auto location : {EpalmConfig::Location::kMlp, EpalmConfig::Location::kAttention})
+        for (const bool norm_before : {true, false}) {
+          EpalmConfig model = small_model();
+          model.prompt = prompt;
+          model.adaptor->kind = kind;
+          model.adaptor_location = location;
+          model.text.norm_before = model.text.final_norm = norm_before;
+          model.frozen_dropout = norm_before;
+          model.shared_connector = !norm_before;
+          model.vis_row = norm_before ? EpalmConfig::VisRow::kPublished : EpalmConfig::VisRow::kCausal;
+          expect_right_with(model, epalm_freezing(model), concat("variant ", static_cast<int>(prompt), static_cast<int>(kind), static_cast<int>(location), norm_before));
+        }
+}
+
+TEST(PlanHash, ChangesWithConstantsOfTheConfiguration) {
+  const auto hashes = [](std::vector<std::string> overrides) {
+    overrides.insert(overrides.end(), {"train.final_check.loss=false", "train.final_check.exchanged_images=false"});
+    const Plan plan = plan_of(preset("photos_small", overrides), {});
+    return std::pair(plan.hash(), plan.graph_hash());
+  };
+  const auto base = hashes({});
+  EXPECT_EQ(base, hashes({}));
+  for (const char* change : {"loss.label_smoothing=0.1", "model.epalm.vision.layer_norm_eps=1e-3", "model.epalm.text.layer_norm_eps=1e-3",
+                             "quirks.vis_row=PUBLISHED", "model.epalm.text.heads=2", "quirks.frozen_dropout=true"}) {
+    const auto other = hashes({change});
+    EXPECT_NE(base.first, other.first) << change;
+    EXPECT_NE(base.second, other.second) << change;
+  }
+}
+
+}  // namespace
+}  // namespace permafrost
