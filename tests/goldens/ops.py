@@ -65,7 +65,6 @@ ATTENTION = [  # kind, B, T, S, H, Dh, lengths
     ("causal_open_first_lengths_published", 3, 12, 12, 3, 5, [12, 7, 1]),
     ("causal_open_first_lengths_clean", 3, 12, 12, 3, 5, [12, 7, 1]),
     ("explicit", 2, 9, 14, 3, 5, None),
-    ("explicit_additive", 2, 9, 14, 3, 5, None),
 ]
 
 
@@ -76,7 +75,7 @@ def attention_case(index, kind, batch, rows, keys, heads, size, lengths):
     tensors = {"q": q, "k": k, "v": v, "dout": dout}
     if lengths is not None:
         lengths = tensors["lengths"] = torch.tensor(lengths)
-    if kind.startswith("explicit"):
+    if kind == "explicit":
         seen = source.normal(batch, rows, keys) > -0.3
         seen[0, 3] = False
         seen[-1, :, 2] = False
@@ -85,8 +84,6 @@ def attention_case(index, kind, batch, rows, keys, heads, size, lengths):
     bias = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
     if kind == "explicit":
         tensors["mask"] = seen.to(torch.uint8)
-    if kind == "explicit_additive":
-        bias = tensors["mask"] = bias + source.normal(*seen.shape)
     scale = size ** -0.5
     inputs = [leaf(q), leaf(k), leaf(v)]
     out = attend(*inputs, bias.double(), scale)
