@@ -1,56 +1,79 @@
 #!/usr/bin/env bash
-# Trains the same small model on 1 to 4 ranks with 1 and 2 threads each, in f32 and in bf16, with clipping and with five micro-batches
-# per step (which no rank count but 1 divides), and compares losses (printed to round-trip) and the adapter's SHA-256.
-# A control with plain f32 sums must differ: otherwise this test could not fail.
+# Trains two small models on 1 to 4 ranks with 1 and 2 threads each, in f32 and in bf16, with clipping and with five micro-batches
+# per step (which no rank count but 1 divides), and compares losses (printed to round-trip) and the adapter's SHA-256:
+#   all     everything trains, as the configuration says
+#   frozen  only connectors train, below dropout in the frozen text model, on augmented images, with the loss summed per sample
+# Controls with plain f32 sums must differ, and gradients must be beyond the clipping threshold: otherwise this could not fail.
 #   same_bits.sh PROGRAM CONFIG
-# Prints a table; exits 0 when every row of a dtype is equal and the control is not.
+# Prints a table; exits 0 when every row of a model and dtype is equal, its controls are not, and it was clipped.
 set -euo pipefail
 program=$1 config=$2
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$program" data sample-photos --count 24 --size 32 --out "$work/photos" >/dev/null
+clip_norm=0.5
 
-# run NAME RANKS THREADS COMPUTE REDUCTION -> "<hash of losses> <adapter sha256>"
+# options MODEL: what it has beside the configuration, one argument per line
+options() {
+  if [ "$1" = frozen ]; then
+    printf '%s\n' --set 'freeze[0].pattern=connector*' --set 'freeze+={pattern: "*" trainable: false}' --set quirks.frozen_dropout=true \
+      --set quirks.vis_row=PUBLISHED --set data.transform=TRAIN --set loss.kind=SAMPLE_SUM
+  fi
+}
+
+# run NAME MODEL RANKS THREADS COMPUTE REDUCTION -> "<hash of losses> <adapter sha256> <steps that were clipped>"
 run() {
-  local dir=$work/$1
-  if ! "$here/../../launch/mpirun.sh" -n "$2" "$program" train "$config" --run-dir "$dir" \
-    --set "data.root=$work/photos" --set train.max_steps=4 --set schedule.warmup_steps=1 --set checkpoint.every_steps=0 --set train.global_batch=10 --set train.micro_batch=2 \
-    --set optimizer.clip_norm=0.5 --set "parallel.threads=$3" --set "precision.compute=$4" --set "parallel.reduction=$5" \
-    --set train.final_check.loss=false --set train.final_check.exchanged_images=false >"$work/$1.log" 2>&1; then
+  local dir=$work/$1 more
+  mapfile -t more < <(options "$2")
+  if ! "$here/../../launch/mpirun.sh" -n "$3" "$program" train "$config" --run-dir "$dir" \
+    --set "data.root=$work/photos" --set train.max_steps=4 --set schedule.warmup_steps=1 --set checkpoint.every_steps=0 \
+    --set train.global_batch=10 --set train.micro_batch=2 --set "optimizer.clip_norm=$clip_norm" --set "parallel.threads=$4" \
+    --set "precision.compute=$5" --set "parallel.reduction=$6" --set train.final_check.loss=false \
+    --set train.final_check.exchanged_images=false ${more[@]+"${more[@]}"} >"$work/$1.log" 2>&1; then
     cat "$work/$1.log" >&2
     exit 1
   fi
-  local losses adapter
-  losses=$(sed 's/.*"loss":\([^,]*\),.*"grad_norm":\([^,]*\),.*/\1 \2/' "$dir/metrics.jsonl" | sha256sum | cut -c1-12)
-  adapter=$(sha256sum "$dir"/checkpoints/step-*/adapter.safetensors | cut -c1-12)
-  echo "$losses $adapter"
+  local values losses adapter clipped
+  values=$(sed -n 's/.*"loss":\([^,]*\),.*"grad_norm":\([^,]*\),.*/\1 \2/p' "$dir/metrics.jsonl")
+  [ "$(wc -l <<<"$values")" = 4 ] || { echo "4 steps expected in $1; got '$values'" >&2; exit 1; }
+  losses=$(sha256sum <<<"$values" | cut -c1-12)
+  adapter=$(sha256sum "$dir/checkpoints/step-00000004/adapter.safetensors" | cut -c1-12)
+  clipped=$(awk -v most="$clip_norm" '$2 > most { ++n } END { print n + 0 }' <<<"$values")
+  echo "$losses $adapter $clipped"
 }
 
-computes=FP32
-if "$program" info | grep -q avx512_bf16; then computes="FP32 BF16"; else echo "this processor has no bf16 instructions: bf16 rows left out"; fi
 failed=0
-printf '%-6s %5s %7s %-10s %-14s %-14s %s\n' dtype ranks threads reduction losses adapter result
-for compute in $computes; do
-  expected=
+row() { printf '%-7s %-6s %5s %7s %-10s %-14s %-14s %7s %s\n' "$@"; }
+
+# check MODEL COMPUTE: all rows of it
+check() {
+  local expected='' controls='' ranks threads losses adapter clipped result
   for ranks in 1 2 3 4; do
     for threads in 1 2; do
-      read -r losses adapter < <(run "$compute-$ranks-$threads" "$ranks" "$threads" "$compute" ORDER_FREE)
+      read -r losses adapter clipped < <(run "$1-$2-$ranks-$threads" "$1" "$ranks" "$threads" "$2" ORDER_FREE)
       : "${expected:=$losses $adapter}"
       result=same
       if [ "$losses $adapter" != "$expected" ]; then result=DIFFERENT failed=1; fi
-      printf '%-6s %5s %7s %-10s %-14s %-14s %s\n' "$compute" "$ranks" "$threads" order-free "$losses" "$adapter" "$result"
+      if [ "$clipped" = 0 ]; then result="NEVER CLIPPED" failed=1; fi
+      row "$1" "$2" "$ranks" "$threads" order-free "$losses" "$adapter" "$clipped/4" "$result"
     done
   done
-  controls=
   for ranks in 1 2 3; do
-    read -r losses adapter < <(run "$compute-plain-$ranks" "$ranks" 1 "$compute" PLAIN)
+    read -r losses adapter clipped < <(run "$1-$2-plain-$ranks" "$1" "$ranks" 1 "$2" PLAIN)
     controls+="$adapter"$'\n'
-    printf '%-6s %5s %7s %-10s %-14s %-14s %s\n' "$compute" "$ranks" 1 plain "$losses" "$adapter" control
+    row "$1" "$2" "$ranks" 1 plain "$losses" "$adapter" "$clipped/4" control
   done
   if [ "$(printf '%s' "$controls" | sort -u | wc -l)" -lt 2 ]; then
-    echo "$compute: plain sums gave the same bits on 1, 2 and 3 ranks, so this comparison proves nothing"
+    echo "$1 $2: plain sums gave the same bits on 1, 2 and 3 ranks, so this comparison proves nothing"
     failed=1
   fi
+}
+
+computes=FP32
+if "$program" info | grep -q avx512_bf16; then computes="FP32 BF16"; else echo "SKIPPED: bf16 rows, because this processor has no avx512_bf16"; fi
+row model dtype ranks threads reduction losses adapter clipped result
+for model in all frozen; do
+  for compute in $computes; do check "$model" "$compute"; done
 done
 exit $failed
