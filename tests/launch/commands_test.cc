@@ -225,7 +225,7 @@ TEST_F(Weights, AreSplitIntoShardsOfTheWantedSize) {
 TEST_F(Weights, AreNotWrittenOverOthers) {
   ASSERT_EQ(random("w").code, 0);
   const std::string before = read_file(out("w") + "/vision/model.safetensors");
-  EXPECT_TRUE(ends(random("w", "--dtype f32"), 4, {out("w") + "/vision"}));
+  EXPECT_TRUE(ends(random("w", "--dtype f32"), 4, {"expected a folder without weights; got model.safetensors in " + out("w") + "/vision"}));
   EXPECT_EQ(read_file(out("w") + "/vision/model.safetensors"), before);
   EXPECT_TRUE(ends(random("v", "--dtype f8"), 2, {"--dtype", "f32, bf16 or f16", "f8"}));
   EXPECT_FALSE(fs::exists(out("v")));
