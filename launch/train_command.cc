@@ -12,7 +12,7 @@
 #include "configs/validate.h"
 #include "core/device/cpu_features.h"
 #include "core/weights/atomic_file.h"
-#include "launch/command.h"
+#include "launch/commands.h"
 #include "launch/machine.h"
 #include "launch/metrics/event_file.h"
 #include "launch/metrics/progress.h"
@@ -25,12 +25,6 @@ namespace permafrost {
 namespace fs = std::filesystem;
 
 namespace {
-
-struct TrainOptions {
-  ConfigOptions config;
-  std::string run_dir;
-  bool resume = false;
-};
 
 std::atomic<int> stop_signal{0};
 void note_signal(int signal) { stop_signal.store(signal); }
@@ -224,7 +218,9 @@ void train_rank(const TrainOptions& options, const config::Resolved& resolved, R
   if (!unchanged) fail(ErrorKind::kInternal, "train: frozen weights changed during the run; SHA-256 at the start ", trainer.frozen_sha256());
 }
 
-int train(const Launcher& launcher, const TrainOptions& options) {
+}  // namespace
+
+int run_train(const TrainOptions& options, const Launcher& launcher) {
   const config::Resolved resolved = config::load_config(options.config.path, options.config.overrides);
   config::require_data(resolved.config);
   watch_signals();
@@ -234,19 +230,6 @@ int train(const Launcher& launcher, const TrainOptions& options) {
   bool stopped = false;
   const int code = run_ranks(launcher, runtime_options, [&](Runtime& runtime) { train_rank(options, resolved, runtime, stopped); });
   return code == 0 && stopped ? exit_code(ErrorKind::kStopped) : code;
-}
-
-}  // namespace
-
-void add_train_command(CommandLine& program) {
-  CLI::App* command = program.app.add_subcommand("train", "Trains what is not frozen; alone or as one rank under mpirun or srun");
-  auto options = std::make_shared<TrainOptions>();
-  add_config_options(*command, options->config);
-  command->add_option("--run-dir", options->run_dir, "Folder for configuration, plan, metrics, checkpoints and summary; made if need be (no default)")
-      ->required()
-      ->type_name("FOLDER");
-  command->add_flag("--resume", options->resume, "Continue from the latest complete checkpoint in --run-dir, bit for bit");
-  command->callback([&program, options] { program.action = [&program, options] { return train(program.launcher, *options); }; });
 }
 
 }  // namespace permafrost

@@ -1,7 +1,5 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 
-#include "launch/info.h"
-
 #include <google/protobuf/stubs/common.h>
 #include <jpeglib.h>
 #include <oneapi/dnnl/dnnl.h>
@@ -9,14 +7,18 @@
 #include <pcre2.h>
 #include <png.h>
 
+#include <CLI/Version.hpp>
 #include <array>
+#include <iomanip>
+#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
 #include "core/device/cpu_features.h"
 #include "generated_version.h"
-#include "launch/command.h"
+#include "launch/commands.h"
 #include "launch/machine.h"
+#include "launch/runtime.h"
 
 namespace permafrost {
 
@@ -93,21 +95,11 @@ std::string text_of(const Json& json) {
 
 }  // namespace
 
-std::string describe_installation(const Runtime& runtime, const Launcher& launcher, bool json) {
-  const Json description_json = description(runtime, launcher);
-  return json ? description_json.dump(2) + "\n" : text_of(description_json);
-}
-
-void add_info_command(CommandLine& program) {
-  CLI::App* command = program.app.add_subcommand("info", "Version, features and libraries of this build; what this machine offers");
-  auto json = std::make_shared<bool>(false);
-  command->add_flag("--json", *json, "As JSON (default: text)");
-  command->callback([&program, json] {
-    program.action = [&program, json] {
-      return run_ranks(program.launcher, {}, [&](Runtime& runtime) {
-        if (runtime.first()) std::cout << describe_installation(runtime, program.launcher, *json) << std::flush;
-      });
-    };
+int run_info(const InfoOptions& options, const Launcher& launcher) {
+  return run_ranks(launcher, {}, [&](Runtime& runtime) {
+    if (!runtime.first()) return;
+    const Json json = description(runtime, launcher);
+    std::cout << (options.json ? json.dump(2) + "\n" : text_of(json)) << std::flush;
   });
 }
 
