@@ -11,9 +11,9 @@
 #include <array>
 #include <iomanip>
 #include <iostream>
-#include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
+#include "core/base/json.h"
 #include "core/device/cpu_features.h"
 #include "generated_version.h"
 #include "launch/commands.h"
@@ -23,8 +23,6 @@
 namespace permafrost {
 
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 std::string pcre2_version() {
   std::array<char, 64> text{};
@@ -36,7 +34,7 @@ std::string dotted(int packed, int base) {  // 3021012 with base 1000 -> 3.21.12
   return concat(packed / (base * base), ".", packed / base % base, ".", packed % base);
 }
 
-Json libraries() {
+OrderedJson libraries() {
   const dnnl_version_t* dnnl = dnnl_version();
   return {{"oneDNN", concat(dnnl->major, ".", dnnl->minor, ".", dnnl->patch)},
           {"Protobuf", dotted(GOOGLE_PROTOBUF_VERSION, 1000)},
@@ -49,11 +47,11 @@ Json libraries() {
           {"glog", PERMAFROST_GLOG_VERSION}};
 }
 
-Json description(const Runtime& runtime, const Launcher& launcher) {
+OrderedJson description(const Runtime& runtime, const Launcher& launcher) {
   const CpuFeatures& cpu = cpu_features();
-  Json json;
+  OrderedJson json;
   json["version"] = PERMAFROST_VERSION;
-  json["commit"] = std::string(kCommit).empty() ? Json() : Json(kCommit);
+  json["commit"] = std::string(kCommit).empty() ? OrderedJson() : OrderedJson(kCommit);
   json["built"] = {{"type", PERMAFROST_BUILD_TYPE}, {"compiler", "g++ " __VERSION__}, {"mpi", PERMAFROST_HAS_MPI != 0}, {"cuda", false},
                    {"sanitizers", PERMAFROST_SANITIZERS}};
   json["libraries"] = libraries();
@@ -63,21 +61,21 @@ Json description(const Runtime& runtime, const Launcher& launcher) {
   json["ranks"] = {{"world", runtime.size()},
                    {"on_this_node", runtime.ranks_on_node},
                    {"threads_per_rank", runtime.pool.threads()},
-                   {"launcher", launcher.name.empty() ? Json() : Json(launcher.name)},
-                   {"mpi", runtime.mpi.empty() ? Json() : Json(runtime.mpi)}};
+                   {"launcher", launcher.name.empty() ? OrderedJson() : OrderedJson(launcher.name)},
+                   {"mpi", runtime.mpi.empty() ? OrderedJson() : OrderedJson(runtime.mpi)}};
   return json;
 }
 
-std::string text_of(const Json& json) {
-  const auto or_none = [](const Json& value, const char* none) { return value.is_null() ? none : value.get<std::string>(); };
+std::string text_of(const OrderedJson& json) {
+  const auto or_none = [](const OrderedJson& value, const char* none) { return value.is_null() ? none : value.get<std::string>(); };
   std::string sets, libraries;
   for (const auto& [name, present] : json["instruction_sets"].items())
     if (present.get<bool>()) sets += (sets.empty() ? "" : " ") + name;
   for (const auto& [name, version] : json["libraries"].items())
     libraries += (libraries.empty() ? "" : ", ") + name + " " + version.get<std::string>();
-  const Json& built = json["built"];
+  const OrderedJson& built = json["built"];
   const std::string sanitizers = built["sanitizers"].get<std::string>();
-  const Json& ranks = json["ranks"];
+  const OrderedJson& ranks = json["ranks"];
   const double gib = json["memory_bytes"].get<double>() / (1024.0 * 1024.0 * 1024.0);
   std::ostringstream out;
   out << "permafrost " << json["version"].get<std::string>() << ", commit " << or_none(json["commit"], "unknown") << "\n"
@@ -98,8 +96,8 @@ std::string text_of(const Json& json) {
 int run_info(const InfoOptions& options, const Launcher& launcher) {
   return run_ranks(launcher, {}, [&](Runtime& runtime) {
     if (!runtime.first()) return;
-    const Json json = description(runtime, launcher);
-    std::cout << (options.json ? json.dump(2) + "\n" : text_of(json)) << std::flush;
+    const OrderedJson json = description(runtime, launcher);
+    std::cout << (options.json ? json_text(json, 2) + "\n" : text_of(json)) << std::flush;
   });
 }
 

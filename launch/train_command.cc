@@ -5,11 +5,10 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include <nlohmann/json.hpp>
-
 #include "configs/json.h"
 #include "configs/load.h"
 #include "configs/validate.h"
+#include "core/base/json.h"
 #include "core/device/cpu_features.h"
 #include "core/weights/atomic_file.h"
 #include "launch/commands.h"
@@ -86,7 +85,7 @@ class RunLog {
   void summary(const std::string& adapter_sha256, const std::string& frozen_sha256, const std::optional<FinalLoss>& final_loss,
                bool frozen_unchanged, int64_t skipped_samples) {
     progress_.end_line();
-    nlohmann::ordered_json j;
+    OrderedJson j;
     j["plan_hash"] = plan_.hash();
     j["adapter_sha256"] = adapter_sha256;
     j["frozen_sha256"] = frozen_sha256;
@@ -100,9 +99,9 @@ class RunLog {
       if (final_loss->exchanged) j["final_nats_per_token_exchanged_images"] = *final_loss->exchanged;
       j["final_samples"] = final_loss->samples;
     }
-    write_file_atomically((dir_ / "summary.json").string(), j.dump(1) + "\n");
+    write_file_atomically((dir_ / "summary.json").string(), json_text(j, 1) + "\n");
     std::cout << "\nsummary of " << dir_.string() << '\n';
-    for (const auto& [key, value] : j.items()) std::cout << "  " << key << ": " << value.dump() << '\n';
+    for (const auto& [key, value] : j.items()) std::cout << "  " << key << ": " << json_text(value) << '\n';
     std::cout << "checkpoints: " << (dir_ / "checkpoints").string() << std::endl;
   }
 
@@ -115,7 +114,7 @@ class RunLog {
     return steps;
   }
 
-  void add_steps(nlohmann::ordered_json& j) const {
+  void add_steps(OrderedJson& j) const {
     std::vector<double> rates;
     double wait = 0, time = 0, communication = 0;
     int64_t pss = 0;

@@ -5,9 +5,9 @@
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <thread>
 
+#include "core/base/json.h"
 #include "launch/metrics/pss.h"
 #include "launch/sample_photos.h"
 #include "launch/training/plan_setup.h"
@@ -193,7 +193,7 @@ TEST_F(TrainerBits, DependOnNoSettingThatOnlySaysHow) {
 
 TEST_F(TrainerTest, CountsSamplesItSkips) {
   std::ifstream captions(photos() / "captions.json");
-  const auto json = nlohmann::json::parse(captions);
+  const auto json = parse_json(captions);
   const std::string bad = json["images"][3]["file_name"];
   std::ofstream(photos() / "images" / bad) << "no photograph";
   // 12 images with two captions each are three steps of 8 samples: after an epoch the bad image came up twice.

@@ -4,9 +4,9 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <string>
 
+#include "core/base/json.h"
 #include "core/base/sha256.h"
 #include "core/weights/safetensors.h"
 #include "tests/launch/run_program.h"
@@ -45,7 +45,7 @@ class Training : public ::testing::Test {
     const std::string bytes = read_file(dir(name) / "checkpoints" / step / "adapter.safetensors");
     return bytes.empty() ? "none" : sha256(bytes.data(), bytes.size());
   }
-  std::string first_image() const { return nlohmann::json::parse(read_file(photos() / "captions.json"))["images"][0]["file_name"]; }
+  std::string first_image() const { return parse_json(read_file(photos() / "captions.json"))["images"][0]["file_name"]; }
 
   ScratchFolder folder_;
 };
@@ -57,14 +57,14 @@ TEST_F(Training, WritesWhatItSays) {
   std::ifstream metrics(dir() / "metrics.jsonl");
   int lines = 0;
   for (std::string line; std::getline(metrics, line); ++lines) {
-    const auto j = nlohmann::json::parse(line);
+    const auto j = parse_json(line);
     for (const char* key : {"step", "loss", "lr", "grad_norm", "samples_per_s", "tokens_per_s", "step_ms", "wait_ms", "exposed_comm_ms",
                             "gathered_bytes", "reduced_bytes", "arena_bytes", "pss_bytes"})
       EXPECT_TRUE(j.contains(key)) << key;
     EXPECT_EQ(j["step"], lines);
   }
   EXPECT_EQ(lines, 4);
-  const auto summary = nlohmann::json::parse(read_file(dir() / "summary.json"));
+  const auto summary = parse_json(read_file(dir() / "summary.json"));
   EXPECT_EQ(summary["adapter_sha256"], adapter_hash("run"));
 }
 
