@@ -198,7 +198,7 @@ void read_slice(const SafetensorsReader& reader, const Plan& plan, const Sharded
   }
 }
 
-/// The first parameter in which the checkpoint and the plan differ, in words.
+/// The first trainable parameter in which the checkpoint and the plan differ, in words; "" when all agree.
 std::string first_difference(const Json& stored, const Plan& plan) {
   size_t i = 0;
   for (const ParamPlan& param : plan.params) {
@@ -211,7 +211,7 @@ std::string first_difference(const Json& stored, const Plan& plan) {
     ++i;
   }
   if (i < stored.size()) return concat("the checkpoint also trains ", std::string(stored[i]["name"]));
-  return "the trainable parameters agree, but operations, frozen parameters or compute dtype differ";
+  return "";
 }
 
 }  // namespace
@@ -236,8 +236,8 @@ TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, Sh
     optimizer_sha256 = j.at("optimizer_sha256");
     position.frozen_sha256 = j.at("frozen_sha256");
     position.adapter_sha256 = j.at("adapter_sha256");
-    if (position.graph_hash != plan.graph_hash())
-      fail(ErrorKind::kWeights, "resume: ", folder, " belongs to another graph: ", first_difference(j.at("parameters"), plan));
+    if (const std::string difference = first_difference(j.at("parameters"), plan); !difference.empty())
+      fail(ErrorKind::kWeights, "resume: ", folder, " belongs to another graph: ", difference);
   } catch (const Json::exception& error) {
     fail(ErrorKind::kWeights, "resume: ", path, " is damaged: ", error.what());
   }

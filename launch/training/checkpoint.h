@@ -52,7 +52,7 @@ class CheckpointStore {
   int keep_;
 };
 
-/// Reads a checkpoint folder: checks both files against their hashes and the graph against the plan, then fills this
+/// Reads a checkpoint folder: checks both files against their hashes and the trainables against the plan, then fills this
 /// rank's masters and moments. Any rank count. Errors: kWeights naming what differs or is damaged.
 TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, ShardedAdamw& optimizer);
 

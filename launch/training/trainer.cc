@@ -112,7 +112,10 @@ void Trainer::resume(const std::string& checkpoint) {
   if (loaded.frozen_sha256 != position_.frozen_sha256)
     fail(ErrorKind::kWeights, "resume: frozen weights must be those of the checkpoint (SHA-256 ", loaded.frozen_sha256, "); got ",
          position_.frozen_sha256);
-  check_same_run(loaded.identity, position_.identity);
+  check_same_run(loaded.identity, position_.identity);  // names fields, so before the hash of what they build
+  if (loaded.graph_hash != position_.graph_hash)
+    fail(ErrorKind::kWeights, "resume: ", checkpoint, " belongs to another graph: the trainable parameters agree, but operations, ",
+         "their constants, frozen parameters or compute dtype differ");
   if (loaded.max_steps != position_.max_steps && schedule_.kind == ScheduleKind::kCosine)
     notes_.push_back(concat("resume: train.max_steps was ", loaded.max_steps, " and is ", position_.max_steps,
                             ": from here on the cosine schedule is another one"));

@@ -81,32 +81,37 @@ void place_params(Plan& plan, const Graph& graph, const std::vector<bool>& train
   plan.memory.working = byte;
 }
 
-int64_t moved(int64_t total, int64_t own) { return total - own; }
+/// Of one element of the sums.
+int64_t sum_bytes(Reduction reduction) { return reduction == Reduction::kOrderFree ? 8 : 4; }
+
+/// What `rank` exchanges: all but its own part of everything.
+TrafficPlan traffic_of(const Plan& plan, int rank, int64_t vote_bytes) {
+  const auto [begin, end] = plan.slice(rank);
+  TrafficPlan traffic;
+  traffic.reduced_gradients = (plan.trainable_space - (end - begin)) * sum_bytes(plan.reduction);
+  traffic.gathered_working = plan.memory.working - (plan.working_byte(end) - plan.working_byte(begin));
+  traffic.gathered_norms = 8 * (div_up(plan.trainable_space, kTrainableBlock) - div_up(end - begin, kTrainableBlock));
+  traffic.vote = (plan.world.ranks - 1) * vote_bytes;
+  return traffic;
+}
 
 void count_memory_and_traffic(Plan& plan, const PlanRequest& request) {
-  int64_t largest_slice = 0, smallest_slice = plan.trainable_space;
-  int64_t smallest_working = plan.memory.working;
+  const int64_t trainables = std::ranges::count_if(plan.params, [](const ParamPlan& p) { return p.trainable; });
+  const int64_t vote_bytes = Voter(plan.world.ranks, trainables, plan.micro_batches).message_bytes();
+  int64_t largest_slice = 0;
   for (int rank = 0; rank < plan.world.ranks; ++rank) {
     const auto [begin, end] = plan.slice(rank);
     largest_slice = std::max(largest_slice, end - begin);
-    smallest_slice = std::min(smallest_slice, end - begin);
-    smallest_working = std::min(smallest_working, plan.working_byte(end) - plan.working_byte(begin));
+    const TrafficPlan traffic = traffic_of(plan, rank, vote_bytes);
+    if (traffic.total() > plan.traffic.total()) plan.traffic = traffic;
   }
   plan.memory.optimizer = 12 * largest_slice;
   plan.memory.gradients = 4 * largest_slice;
-  plan.memory.sums = (plan.reduction == Reduction::kOrderFree ? 8 : 4) * plan.trainable_space;
+  plan.memory.sums = sum_bytes(plan.reduction) * plan.trainable_space;
   for (const Program& program : plan.programs) {
     plan.memory.arena = std::max(plan.memory.arena, program.arena_bytes);
     plan.memory.inputs = std::max(plan.memory.inputs, program.input_bytes * (1 + request.prefetched_inputs));
     plan.memory.state = std::max(plan.memory.state, program.state_bytes);
-  }
-  if (plan.world.ranks > 1) {
-    const int64_t blocks = div_up(plan.trainable_space, kTrainableBlock);
-    plan.traffic.reduced_gradients = moved(plan.memory.sums, plan.memory.sums / std::max<int64_t>(1, plan.trainable_space) * smallest_slice);
-    plan.traffic.gathered_working = moved(plan.memory.working, smallest_working);
-    plan.traffic.gathered_norms = 8 * moved(blocks, div_up(smallest_slice, kTrainableBlock));
-    const int64_t trainables = std::ranges::count_if(plan.params, [](const ParamPlan& p) { return p.trainable; });
-    plan.traffic.vote = (plan.world.ranks - 1) * Voter(plan.world.ranks, trainables, plan.micro_batches).message_bytes();
   }
 }
 

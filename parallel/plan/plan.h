@@ -87,7 +87,8 @@ struct MemoryPlan {
   int64_t total() const { return frozen + working + optimizer + sums + gradients + arena + inputs + state; }
 };
 
-/// Bytes one rank sends or receives per step (moved_bytes of parallel/group/group.h; the rank with most).
+/// Bytes that one rank, the one with the largest total, sends or receives per step: moved_bytes of
+/// parallel/group/group.h, all but its own part of everything. Nothing for a world of one.
 struct TrafficPlan {
   int64_t gathered_frozen = 0;
   int64_t reduced_gradients = 0;

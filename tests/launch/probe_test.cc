@@ -172,7 +172,7 @@ TEST(Probe, RunsWithEverythingFrozen) {
   const std::string frozen = "--set 'freeze+={pattern: \"*\" trainable: false}'";
   ASSERT_TRUE(ends(probe.values("logits", frozen), 0, {}));
   EXPECT_TRUE(close(SafetensorsReader(probe.out().string()), "logits", probe.golden(), "open_published/logits"));
-  EXPECT_TRUE(ends(probe.values("logits", "--grads " + frozen), 2, {"trainable"}));
+  EXPECT_TRUE(ends(probe.values("logits", "--grads " + frozen), 2, {"at least one parameter must be trainable; got "}));
 }
 
 TEST(Probe, RefusesNamesAndMissingOptions) {
@@ -208,7 +208,7 @@ TEST(Probe, RefusesBatchesThatAreNotWhatItSays) {
   for (const char* name : {"images", "input_ids", "attention_mask", "labels"}) {
     std::vector<BatchTensor> tensors = batch_of(probe.golden());
     std::erase_if(tensors, [&](const BatchTensor& t) { return t.name == name; });
-    refused(tensors, {probe.batch().string(), name});
+    refused(tensors, {probe.batch().string() + ": ", concat("'", name, "'; got")});
   }
   const Shape shape = probe.golden().shape("input_ids");
   const std::vector<double> ids = probe.golden().values("input_ids");
@@ -217,17 +217,17 @@ TEST(Probe, RefusesBatchesThatAreNotWhatItSays) {
   refused(changed(kIds, testing::make_tensor(DType::kI64, {3, 0}, {})), {"input_ids must be [B,T]", "got (3, 0)"});
   refused(changed(kMask, testing::make_tensor(DType::kF32, shape, ids)), {"attention_mask must be (3, 10) I64; got (3, 10) F32"});
   refused(changed(kLabels, testing::make_tensor(DType::kI64, {5, 6}, ids)), {"labels must be (3, 10) I64; got (5, 6) I64"});
-  refused(changed(kImages, testing::random_tensor(DType::kF32, {3, 3, 8, 8}, 1)), {"images", "(3, 3, 16, 16)", "(3, 3, 8, 8)"});
-  refused(changed(kImages, testing::random_tensor(DType::kF16, {3, 3, 16, 16}, 1)), {"images", "f32", "F16"});
+  refused(changed(kImages, testing::random_tensor(DType::kF32, {3, 3, 8, 8}, 1)), {"expected 'images' as (3, 3, 16, 16) f32; got (3, 3, 8, 8) F32"});
+  refused(changed(kImages, testing::random_tensor(DType::kF16, {3, 3, 16, 16}, 1)), {"expected 'images' as (3, 3, 16, 16) f32; got (3, 3, 16, 16) F16"});
   refused(with_value(kMask, 0, 0), {"ones followed by zeros (padding on the right)"});
   refused(with_value(kMask, 0, 2), {"ones followed by zeros", "got 2 at (0, 0)"});
   refused(with_value(kIds, 12, 67), {"input_ids must be 0 to 66; got 67 at (1, 2)"});
   refused(with_value(kIds, 0, -1), {"input_ids must be 0 to 66; got -1 at (0, 0)"});
   refused(with_value(kLabels, 11, int64_t{1} << 40), {"labels must be 0 to 66, or -100; got 1099511627776 at (1, 1)"});
   std::ofstream(probe.batch()) << "no tensors";
-  EXPECT_TRUE(ends(probe.values("loss"), 3, {probe.batch().string()}));
+  EXPECT_TRUE(ends(probe.values("loss"), 3, {probe.batch().string() + ": header length must be 2 to 100000000 bytes and within the file; got "}));
   std::filesystem::remove(probe.batch());
-  EXPECT_TRUE(ends(probe.values("loss"), 3, {probe.batch().string()}));
+  EXPECT_TRUE(ends(probe.values("loss"), 3, {probe.batch().string() + ": expected a safetensors file; cannot open: No such file or directory"}));
 }
 
 TEST(Probe, RefusesLabelsBehindTheText) {

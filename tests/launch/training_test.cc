@@ -89,6 +89,8 @@ TEST_F(Training, RefusesToContinueWithOtherSettings) {
   ASSERT_EQ(train().code, 0);
   EXPECT_TRUE(ends(train("--resume --set train.max_steps=6 --set train.global_batch=4 --set data.seed=7"), 2,
                    {"train.global_batch: expected 8; got 4", "data.seed: expected 42; got 7"}));
+  // A constant of an operation makes another graph too; the field says it better than the hash.
+  EXPECT_TRUE(ends(train("--resume --set train.max_steps=6 --set loss.label_smoothing=0.1"), 2, {"loss.label_smoothing: expected 0"}));
   EXPECT_TRUE(ends(train("--resume --set train.max_steps=6 --set parallel.threads=1 --set data.prefetch=1"), 0, {"resumed at step 4"}));
 }
 

@@ -11,6 +11,7 @@
 #include "core/graph/ops/layer_norm.h"
 #include "core/graph/ops/linear.h"
 #include "core/graph/ops/patchify.h"
+#include "core/graph/ops/reshape.h"
 #include "core/graph/ops/shape_ops.h"
 #include "parallel/plan/plan.h"
 
@@ -112,6 +113,21 @@ TEST(PlanHash, ChangesWithOperandsOfTheSameShapes) {
                       c ? add(g, a, b) : add(g, a, a);
                     }};
   EXPECT_NE(plan_of(swapped, false).graph_hash(), plan_of(swapped, true).graph_hash());
+}
+
+/// Sizes of batch and text are no constants: they change the plan, but a checkpoint belongs to any of them.
+TEST(PlanHash, ChangesWithShapesButNotThatOfTheGraph) {
+  const std::vector<Row> shaped = {
+      {"reshape", [](Graph& g, bool c) { reshape(g, tokens(g), c ? Shape{8, 12} : Shape{96}); }},
+      {"broadcast", [](Graph& g, bool c) { broadcast(g, g.input("t", {{4, 12}, DType::kF32}), c ? 2 : 3); }},
+      {"broadcast_param", [](Graph& g, bool c) { broadcast_param(g, matrix(g), c ? 2 : 3); }},
+      {"concat_tokens",
+       [](Graph& g, bool c) { concat_tokens(g, {tokens(g), g.input("y", {{2, c ? 1 : 2, 12}, DType::kF32})}); }},
+  };
+  for (const Row& row : shaped) {
+    EXPECT_NE(plan_of(row, false).hash(), plan_of(row, true).hash()) << row.constant;
+    EXPECT_EQ(plan_of(row, false).graph_hash(), plan_of(row, true).graph_hash()) << row.constant;
+  }
 }
 
 TEST(PlanHash, TellsNeighbouringFloatsApart) {

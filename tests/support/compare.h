@@ -49,7 +49,8 @@ struct Tolerance {
 /// accumulation of `reduction` terms whose magnitudes sum to about `magnitude` (absolute part).
 Tolerance tolerance_for(DType dtype, int64_t reduction, double magnitude);
 
-/// dtype and shape first, then every value; prints the first bad index, both values and the tolerance.
+/// As many elements as values, then each of them; prints the first bad index, both values and the tolerance. `want` has
+/// no shape or dtype to compare: expect those of `got` beside this where they are not given.
 ::testing::AssertionResult all_close(const Tensor& got, const std::vector<double>& want, Tolerance tolerance);
 /// Same bytes.
 ::testing::AssertionResult same_bits(const Tensor& a, const Tensor& b);
