@@ -2,25 +2,24 @@
 
 #include <google/protobuf/descriptor.h>
 
-#include <nlohmann/json.hpp>
-
 #include "core/base/check.h"
+#include "core/base/json.h"
 
 namespace permafrost::config {
 
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
-using Json = nlohmann::ordered_json;
 
 namespace {
 
-Json convert(const Message& message);
+OrderedJson convert(const Message& message);
 
 #define PERMAFROST_GET(Name) \
-  return index < 0 ? Json(reflection.Get##Name(message, field)) : Json(reflection.GetRepeated##Name(message, field, index))
+  return index < 0 ? OrderedJson(reflection.Get##Name(message, field))  \
+                   : OrderedJson(reflection.GetRepeated##Name(message, field, index))
 
 /// One value; index < 0 for a field that is not repeated.
-Json value_of(const Message& message, const FieldDescriptor* field, int index) {
+OrderedJson value_of(const Message& message, const FieldDescriptor* field, int index) {
   const auto& reflection = *message.GetReflection();
   switch (field->cpp_type()) {
     case FieldDescriptor::CPPTYPE_INT32: PERMAFROST_GET(Int32);
@@ -41,14 +40,14 @@ Json value_of(const Message& message, const FieldDescriptor* field, int index) {
 }
 #undef PERMAFROST_GET
 
-Json convert(const Message& message) {
+OrderedJson convert(const Message& message) {
   const auto& reflection = *message.GetReflection();
   const auto& descriptor = *message.GetDescriptor();
-  Json json = Json::object();
+  OrderedJson json = OrderedJson::object();
   for (int i = 0; i < descriptor.field_count(); ++i) {
     const FieldDescriptor* field = descriptor.field(i);
     if (field->is_repeated()) {
-      Json list = Json::array();
+      OrderedJson list = OrderedJson::array();
       for (int j = 0; j < reflection.FieldSize(message, field); ++j) list.push_back(value_of(message, field, j));
       json[field->name()] = list;
     } else if (reflection.HasField(message, field)) {
@@ -60,6 +59,6 @@ Json convert(const Message& message) {
 
 }  // namespace
 
-std::string to_json(const Message& message) { return convert(message).dump(2) + "\n"; }
+std::string to_json(const Message& message) { return json_text(convert(message), 2) + "\n"; }
 
 }  // namespace permafrost::config

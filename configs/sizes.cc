@@ -4,10 +4,11 @@
 
 #include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <utility>
+
+#include "core/base/json.h"
 
 namespace permafrost::config {
 
@@ -80,7 +81,7 @@ Numbers opt_numbers(Opt::Size size) {
 /// Typed access to the fields of a config.json; what does not fit is a problem of the field that named the file.
 class HfFile {
  public:
-  HfFile(const nlohmann::json& json, std::string file, std::string where, Problems& problems)
+  HfFile(const Json& json, std::string file, std::string where, Problems& problems)
       : json_(json), file_(std::move(file)), where_(std::move(where)), problems_(problems) {}
 
   /// Nothing where the field is absent and may be, or is a problem.
@@ -99,16 +100,16 @@ class HfFile {
     return value->is_boolean() ? value->get<bool>() : absent;
   }
   /// With any other value than this one, it is another model than ours.
-  void only(const char* field, const nlohmann::json& value) const {
+  void only(const char* field, const Json& value) const {
     const auto found = json_.find(field);
-    if (found != json_.end() && *found != value) problem(concat("'", field, "' = ", value.dump()), found);
+    if (found != json_.end() && *found != value) problem(concat("'", field, "' = ", json_text(value)), found);
   }
 
  private:
-  void problem(const std::string& expected, nlohmann::json::const_iterator got) const {
+  void problem(const std::string& expected, Json::const_iterator got) const {
     problems_.expected(where_, concat(expected, " in ", file_), got == json_.end() ? std::string("nothing") : got->dump());
   }
-  const nlohmann::json& json_;
+  const Json& json_;
   std::string file_, where_;
   Problems& problems_;
 };
@@ -137,7 +138,7 @@ void read_hf_config(Opt& opt, const std::string& path, Problems& problems) {
   const std::string name = opt.hf_config(), where = path + ".hf_config";
   opt.clear_hf_config();
   std::ifstream stream(name);
-  const auto json = stream ? nlohmann::json::parse(stream, nullptr, false) : nlohmann::json();
+  const auto json = stream ? try_parse_json(stream) : Json();
   if (!json.is_object()) {
     problems.expected(where, "the path of a Hugging Face config.json",
                       concat("'", name, "', which ", stream.is_open() ? "is not a JSON object" : "cannot be opened"));

@@ -1,58 +1,49 @@
-#include "launch/command.h"
+#include <iostream>
+
+#include "configs/load.h"
+#include "configs/validate.h"
+#include "core/weights/safetensors.h"
+#include "data/factory.h"
+#include "data/loader/describe.h"
+#include "launch/commands.h"
+#include "launch/machine.h"
 #include "launch/sample_photos.h"
 
 namespace permafrost {
 
-namespace {
-
-struct SampleOptions {
-  std::string folder;
-  int count = 96;
-  int size_pixels = 64;
-  uint64_t seed = 42;
-};
-
-void add_sample_photos(CommandLine& program, CLI::App& data) {
-  CLI::App* command = data.add_subcommand(
-      "sample-photos", "Generates small images of coloured shapes with captions in COCO's layout, and a byte tokenizer for them");
-  auto options = std::make_shared<SampleOptions>();
-  command->add_option("--out", options->folder, "Folder to write images/, captions.json and tokenizer/ to (no default)")
-      ->required()
-      ->type_name("FOLDER");
-  command->add_option("--count", options->count, "Images")->capture_default_str()->check(CLI::Range(1, 100000));
-  command->add_option("--size", options->size_pixels, "Width and height of an image in pixels")
-      ->capture_default_str()
-      ->check(CLI::Range(8, 4096));
-  command->add_option("--seed", options->seed, "Of what is drawn; the same seed gives the same images")->capture_default_str();
-  command->callback([&program, options] {
-    program.action = [options] {
-      write_sample_photos(options->folder, options->count, options->size_pixels, options->seed);
-      write_byte_tokenizer(std::filesystem::path(options->folder) / "tokenizer");
-      return 0;
-    };
-  });
+int run_data_inspect(const DataInspectOptions& options) {
+  const config::Resolved resolved = config::load_config(options.config.path, options.config.overrides);
+  config::require_data(resolved.config);
+  const OpenedData data(resolved.config, resolved.config.model().epalm().text().vocab(), usable_cores());
+  if (options.index < 0 || options.index >= data.texts.size())
+    fail(ErrorKind::kConfig, "data inspect: --index must be 0 to ", data.texts.size() - 1, "; got ", options.index);
+  SampleDescription sample = describe_sample(data.dataset, data.texts, data.tokenizer, loader_config(resolved.config, data.texts.size()),
+                                             options.epoch, options.index);
+  std::cout << "sample " << sample.id << "\nimage " << sample.image_file.string() << " (" << sample.image_width << " x "
+            << sample.image_height << ")\ncaption " << sample.caption << "\ntext " << sample.text << "\nids";
+  for (int32_t id : sample.ids) std::cout << ' ' << id;
+  std::cout << '\n';
+  if (options.out.empty()) return 0;
+  const int64_t size = resolved.config.model().epalm().vision().image_size();
+  std::vector<int64_t> ids(sample.ids.begin(), sample.ids.end());
+  const TensorSpec pixels{{3, size, size}, DType::kF32}, tokens{{static_cast<int64_t>(ids.size())}, DType::kI64};
+  SafetensorsWriter writer(options.out, {{"input_ids", tokens}, {"pixels", pixels}},
+                           {{"text", sample.text}, {"caption", sample.caption}, {"image", sample.image_file.string()}, {"id", std::to_string(sample.id)}});
+  writer.write_tensor("input_ids", Tensor(ids.data(), tokens));
+  writer.write_tensor("pixels", Tensor(sample.pixels.data(), pixels));
+  writer.finish();
+  return 0;
 }
 
-void add_byte_tokenizer(CommandLine& program, CLI::App& data) {
-  CLI::App* command = data.add_subcommand("byte-tokenizer", "Writes the vocabulary of a tokenizer over single bytes (260 tokens)");
-  auto folder = std::make_shared<std::string>();
-  command->add_option("--out", *folder, "Folder to write vocab.json and merges.txt to (no default)")->required()->type_name("FOLDER");
-  command->callback([&program, folder] {
-    program.action = [folder] {
-      write_byte_tokenizer(*folder);
-      return 0;
-    };
-  });
+int run_sample_photos(const SamplePhotosOptions& options) {
+  write_sample_photos(options.folder, options.count, options.size_pixels, options.seed);
+  write_byte_tokenizer(std::filesystem::path(options.folder) / "tokenizer");
+  return 0;
 }
 
-}  // namespace
-
-void add_data_command(CommandLine& program) {
-  CLI::App* data = program.app.add_subcommand("data", "Looks at datasets and makes small ones");
-  data->require_subcommand(1);
-  add_data_inspect(program, *data);
-  add_sample_photos(program, *data);
-  add_byte_tokenizer(program, *data);
+int run_byte_tokenizer(const ByteTokenizerOptions& options) {
+  write_byte_tokenizer(options.folder);
+  return 0;
 }
 
 }  // namespace permafrost

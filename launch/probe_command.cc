@@ -5,7 +5,7 @@
 #include "core/base/narrow.h"
 #include "core/kernels/shape_ops.h"
 #include "core/weights/safetensors.h"
-#include "launch/command.h"
+#include "launch/commands.h"
 #include "launch/machine.h"
 #include "launch/training/model_weights.h"
 #include "launch/training/name_patterns.h"
@@ -15,14 +15,6 @@
 namespace permafrost {
 
 namespace {
-
-struct ProbeOptions {
-  ConfigOptions config;
-  std::string batch, out;
-  std::vector<std::string> values;
-  bool grads = false;
-  bool list = false;
-};
 
 /// The batch to look at, as another implementation would be given it.
 struct ProbeBatch {
@@ -176,7 +168,10 @@ void fill_inputs(const config::Config& config, const Executor& executor, const P
     for (int64_t i = 0; i < address.elements(); ++i) address.data<int64_t>()[i] = i < 2 ? 0 : i - 2;
 }
 
-int probe(const ProbeOptions& options, int threads) {
+}  // namespace
+
+int run_probe(const ProbeOptions& options) {
+  const int threads = usable_cores();
   const config::Resolved resolved = config::load_config(options.config.path, options.config.overrides, check_name_patterns);
   const config::Config& config = resolved.config;
   const int64_t image_size = config.model().epalm().vision().image_size();
@@ -208,26 +203,6 @@ int probe(const ProbeOptions& options, int threads) {
   executor.run(0, nullptr);
   write_values(options.values, executor, options.out);
   return 0;
-}
-
-}  // namespace
-
-void add_probe_command(CommandLine& program) {
-  CLI::App* command = program.app.add_subcommand(
-      "probe", "Runs one forward pass (and backward pass) on a given batch and writes chosen values, to compare with other programs");
-  auto options = std::make_shared<ProbeOptions>();
-  add_config_options(*command, options->config);
-  command->add_option("--batch", options->batch,
-                      "safetensors file with images [B,3,H,W] F32 (normalised), input_ids, attention_mask, labels [B,T] I64 (no default)")
-      ->type_name("FILE");
-  command->add_option("--values", options->values, "Names of values, comma-separated, such as text.layers.0.out,logits,loss (no default)")
-      ->delimiter(',')
-      ->allow_extra_args(false)  // what follows may be the configuration
-      ->type_name("NAMES");
-  command->add_flag("--grads", options->grads, "Run backward too; gradients are called grad: and the name of a value or parameter");
-  command->add_option("--out", options->out, "safetensors file to write; floats become F32, the loss F64 (no default)")->type_name("FILE");
-  command->add_flag("--list", options->list, "Print all names with shapes instead");
-  command->callback([&program, options] { program.action = [options] { return probe(*options, usable_cores()); }; });
 }
 
 }  // namespace permafrost

@@ -5,14 +5,13 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include <nlohmann/json.hpp>
-
 #include "configs/json.h"
 #include "configs/load.h"
 #include "configs/validate.h"
+#include "core/base/json.h"
 #include "core/device/cpu_features.h"
 #include "core/weights/atomic_file.h"
-#include "launch/command.h"
+#include "launch/commands.h"
 #include "launch/machine.h"
 #include "launch/metrics/event_file.h"
 #include "launch/metrics/progress.h"
@@ -26,12 +25,6 @@ namespace permafrost {
 namespace fs = std::filesystem;
 
 namespace {
-
-struct TrainOptions {
-  ConfigOptions config;
-  std::string run_dir;
-  bool resume = false;
-};
 
 std::atomic<int> stop_signal{0};
 void note_signal(int signal) { stop_signal.store(signal); }
@@ -93,7 +86,7 @@ class RunLog {
   void summary(const std::string& adapter_sha256, const std::string& frozen_sha256, const std::optional<FinalLoss>& final_loss,
                bool frozen_unchanged, int64_t skipped_samples) {
     progress_.end_line();
-    nlohmann::ordered_json j;
+    OrderedJson j;
     j["plan_hash"] = plan_.hash();
     j["adapter_sha256"] = adapter_sha256;
     j["frozen_sha256"] = frozen_sha256;
@@ -107,9 +100,9 @@ class RunLog {
       if (final_loss->exchanged) j["final_nats_per_token_exchanged_images"] = *final_loss->exchanged;
       j["final_samples"] = final_loss->samples;
     }
-    write_file_atomically((dir_ / "summary.json").string(), j.dump(1) + "\n");
+    write_file_atomically((dir_ / "summary.json").string(), json_text(j, 1) + "\n");
     std::cout << "\nsummary of " << dir_.string() << '\n';
-    for (const auto& [key, value] : j.items()) std::cout << "  " << key << ": " << value.dump() << '\n';
+    for (const auto& [key, value] : j.items()) std::cout << "  " << key << ": " << json_text(value) << '\n';
     std::cout << "checkpoints: " << (dir_ / "checkpoints").string() << std::endl;
   }
 
@@ -122,7 +115,7 @@ class RunLog {
     return steps;
   }
 
-  void add_steps(nlohmann::ordered_json& j) const {
+  void add_steps(OrderedJson& j) const {
     std::vector<double> rates;
     double wait = 0, time = 0, communication = 0;
     int64_t pss = 0;
@@ -225,7 +218,9 @@ void train_rank(const TrainOptions& options, const config::Resolved& resolved, R
   if (!unchanged) fail(ErrorKind::kInternal, "train: frozen weights changed during the run; SHA-256 at the start ", trainer.frozen_sha256());
 }
 
-int train(const Launcher& launcher, const TrainOptions& options) {
+}  // namespace
+
+int run_train(const TrainOptions& options, const Launcher& launcher) {
   const config::Resolved resolved = config::load_config(options.config.path, options.config.overrides, check_name_patterns);
   config::require_data(resolved.config);
   watch_signals();
@@ -235,19 +230,6 @@ int train(const Launcher& launcher, const TrainOptions& options) {
   bool stopped = false;
   const int code = run_ranks(launcher, runtime_options, [&](Runtime& runtime) { train_rank(options, resolved, runtime, stopped); });
   return code == 0 && stopped ? exit_code(ErrorKind::kStopped) : code;
-}
-
-}  // namespace
-
-void add_train_command(CommandLine& program) {
-  CLI::App* command = program.app.add_subcommand("train", "Trains what is not frozen; alone or as one rank under mpirun or srun");
-  auto options = std::make_shared<TrainOptions>();
-  add_config_options(*command, options->config);
-  command->add_option("--run-dir", options->run_dir, "Folder for configuration, plan, metrics, checkpoints and summary; made if need be (no default)")
-      ->required()
-      ->type_name("FOLDER");
-  command->add_flag("--resume", options->resume, "Continue from the latest complete checkpoint in --run-dir, bit for bit");
-  command->callback([&program, options] { program.action = [&program, options] { return train(program.launcher, *options); }; });
 }
 
 }  // namespace permafrost

@@ -28,9 +28,6 @@ struct OptConfig {
   float dropout = 0.1f;  ///< used under a named quirk only: frozen means evaluation
 
   static OptConfig of(OptSize size);
-  /// The config.json of a model on the Hugging Face Hub. Throws kConfig with file and field for anything that is missing,
-  /// of a wrong type, or means a model that this decoder is not (another activation, no biases, untied embeddings, ...).
-  static OptConfig from_hf(const std::string& path);
 
   bool has_projections() const { return word_embed_proj_dim != hidden; }
   int64_t position_rows() const { return max_positions + kPositionOffset; }

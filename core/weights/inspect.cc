@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
+#include "core/base/json.h"
 
 namespace permafrost {
 
@@ -35,7 +35,7 @@ std::string padded(std::string text, size_t width) {
   return text;
 }
 
-nlohmann::ordered_json to_json(const Totals& totals) {
+OrderedJson to_json(const Totals& totals) {
   return {{"tensors", totals.tensors}, {"elements", totals.elements}, {"bytes", totals.bytes}};
 }
 }  // namespace
@@ -62,7 +62,7 @@ std::string inspect_text(const WeightSource& source) {
 }
 
 std::string inspect_json(const WeightSource& source) {
-  nlohmann::ordered_json files = nlohmann::ordered_json::array(), tensors = files;
+  OrderedJson files = OrderedJson::array(), tensors = files;
   for (const SafetensorsReader& file : source.files())
     files.push_back({{"path", file.path()}, {"bytes", file.file_bytes()}, {"tensors", file.tensors().size()}, {"metadata", file.metadata()}});
   for (const SourceTensor& tensor : source.tensors()) {
@@ -71,11 +71,11 @@ std::string inspect_json(const WeightSource& source) {
     tensors.push_back({{"name", stored.name}, {"dtype", stored.dtype_name}, {"shape", std::vector<int64_t>(dims.begin(), dims.end())},
                        {"elements", stored.shape.elements()}, {"bytes", stored.bytes}, {"file", source.file_of(tensor)}});
   }
-  nlohmann::ordered_json totals = to_json(totals_of(source));
-  totals["by_dtype"] = nlohmann::ordered_json::object();
+  OrderedJson totals = to_json(totals_of(source));
+  totals["by_dtype"] = OrderedJson::object();
   for (const auto& [dtype, sums] : totals_by_dtype(source)) totals["by_dtype"][dtype] = to_json(sums);
-  const nlohmann::ordered_json all{{"path", source.path()}, {"files", files}, {"tensors", tensors}, {"totals", totals}};
-  return all.dump(2);
+  const OrderedJson all{{"path", source.path()}, {"files", files}, {"tensors", tensors}, {"totals", totals}};
+  return json_text(all, 2);
 }
 
 }  // namespace permafrost

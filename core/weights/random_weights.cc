@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "core/base/check.h"
+#include "core/base/json.h"
 #include "core/weights/convert.h"
 #include "core/weights/safetensors.h"
 
@@ -47,13 +47,13 @@ std::vector<Shard> cut_into_shards(const std::vector<RandomParameter>& parameter
 
 std::string index_text(const std::vector<Shard>& shards) {
   int64_t total = 0;
-  nlohmann::json weight_map = nlohmann::json::object();
+  Json weight_map = Json::object();
   for (const Shard& shard : shards) {
     total += shard.data_bytes;
     for (const RandomParameter* parameter : shard.parameters) weight_map[parameter->name] = shard.file_name;
   }
-  const nlohmann::json index{{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}};
-  return index.dump(2) + "\n";
+  const Json index{{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}};
+  return json_text(index, 2) + "\n";
 }
 
 void prepare_folder(const std::string& directory) {

@@ -8,10 +8,10 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "core/base/check.h"
+#include "core/base/json.h"
 #include "core/base/narrow.h"
 
 namespace permafrost {
@@ -108,7 +108,7 @@ std::string read_header(const OpenedFile& opened, const std::string& path) {
 }
 
 std::string header_text(const std::vector<TensorDeclaration>& tensors, const std::map<std::string, std::string>& metadata) {
-  nlohmann::ordered_json header = nlohmann::ordered_json::object();
+  OrderedJson header = OrderedJson::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::set<std::string_view> names{"__metadata__"};
   int64_t offset = 0;
@@ -123,8 +123,8 @@ std::string header_text(const std::vector<TensorDeclaration>& tensors, const std
   }
   std::string text;
   try {
-    text = header.dump();
-  } catch (const nlohmann::json::exception& error) {
+    text = json_text(header);
+  } catch (const Json::exception& error) {
     fail(ErrorKind::kInvalidArgument, "SafetensorsWriter: names and metadata must be UTF-8; got: ", error.what());
   }
   text.resize(static_cast<size_t>(round_up(static_cast<int64_t>(text.size()), kLengthBytes)), ' ');

@@ -1,14 +1,13 @@
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "core/base/check.h"
+#include "core/base/json.h"
 #include "core/weights/safetensors.h"
 
 namespace permafrost {
 
 namespace {
-using nlohmann::json;
 
 struct KnownDType {
   std::string_view name;
@@ -37,27 +36,27 @@ struct HeaderParser {
   }
 
   /// JSON libraries keep one of two equal keys in silence; here that is an error.
-  json parse_unique(std::string_view text) const {
+  Json parse_unique(std::string_view text) const {
     std::vector<std::set<std::string>> open_objects;
-    const json::parser_callback_t check = [&](int, json::parse_event_t event, json& parsed) {
-      if (event == json::parse_event_t::object_start) {
+    const Json::parser_callback_t check = [&](int, Json::parse_event_t event, Json& parsed) {
+      if (event == Json::parse_event_t::object_start) {
         open_objects.emplace_back();
-      } else if (event == json::parse_event_t::object_end) {
+      } else if (event == Json::parse_event_t::object_end) {
         open_objects.pop_back();
-      } else if (event == json::parse_event_t::key) {
+      } else if (event == Json::parse_event_t::key) {
         if (!open_objects.back().insert(parsed.get<std::string>()).second)
           refuse("header must name every key once; got '", parsed.get<std::string>(), "' twice");
       }
       return true;
     };
     try {
-      return json::parse(text, check);
-    } catch (const json::exception& error) {
+      return parse_json(text, check);
+    } catch (const Json::exception& error) {
       refuse("header must be JSON; got: ", error.what());
     }
   }
 
-  std::map<std::string, std::string> metadata(const json& entry) const {
+  std::map<std::string, std::string> metadata(const Json& entry) const {
     if (!entry.is_object()) refuse("__metadata__ must be an object of strings; got ", entry.type_name());
     std::map<std::string, std::string> result;
     for (const auto& [key, value] : entry.items()) {
@@ -68,12 +67,12 @@ struct HeaderParser {
   }
 
   /// Integers in [0, 2^63); anything else is refused.
-  std::vector<int64_t> integers(const json& entry, const std::string& name, const char* field) const {
+  std::vector<int64_t> integers(const Json& entry, const std::string& name, const char* field) const {
     if (!entry.contains(field) || !entry[field].is_array()) refuse("tensor '", name, "': ", field, " must be a list");
     std::vector<int64_t> values;
-    for (const json& value : entry[field]) {
+    for (const Json& value : entry[field]) {
       if (!value.is_number_unsigned() || value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))
-        refuse("tensor '", name, "': ", field, " must hold integers from 0 to 2^63-1; got ", value.dump());
+        refuse("tensor '", name, "': ", field, " must hold integers from 0 to 2^63-1; got ", json_text(value));
       values.push_back(value.get<int64_t>());
     }
     return values;
@@ -87,7 +86,7 @@ struct HeaderParser {
     return bits / 8;
   }
 
-  StoredTensor tensor(const std::string& name, const json& entry) const {
+  StoredTensor tensor(const std::string& name, const Json& entry) const {
     if (!entry.is_object()) refuse("tensor '", name, "' must be described by an object; got ", entry.type_name());
     for (const auto& [key, value] : entry.items())
       if (key != "dtype" && key != "shape" && key != "data_offsets")
@@ -104,7 +103,7 @@ struct HeaderParser {
     const std::vector<int64_t> range = integers(entry, name, "data_offsets");
     if (range.size() != 2 || range[0] > range[1] || range[1] > data_bytes)
       refuse("tensor '", name, "': data_offsets must be [begin, end] within the file's ", data_bytes,
-             " bytes of data; got ", entry["data_offsets"].dump());
+             " bytes of data; got ", json_text(entry["data_offsets"]));
     const int64_t bytes = bytes_of(name, shape, *known);
     if (range[1] - range[0] != bytes)
       refuse("tensor '", name, "': ", shape, " ", word, " takes ", bytes, " bytes; got data_offsets of ",
@@ -135,7 +134,7 @@ std::string_view safetensors_name(DType dtype) {
 SafetensorsHeader parse_safetensors_header(const std::string& path, std::string_view text, int64_t data_begin,
                                            int64_t data_bytes) {
   const HeaderParser parser{path, data_begin, data_bytes};
-  const json header = parser.parse_unique(text);
+  const Json header = parser.parse_unique(text);
   if (!header.is_object()) parser.refuse("header must be a JSON object; got ", header.type_name());
   SafetensorsHeader result;
   for (const auto& [name, entry] : header.items()) {

@@ -5,9 +5,9 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
+#include "core/base/json.h"
 #include "core/weights/problems.h"
 
 namespace permafrost {
@@ -55,10 +55,10 @@ std::string read_index_text(const std::string& path) {
 
 /// tensor name -> shard file name.
 std::map<std::string, std::string> parse_index(const std::string& path) {
-  nlohmann::json index;
+  Json index;
   try {
-    index = nlohmann::json::parse(read_index_text(path));
-  } catch (const nlohmann::json::exception& error) {
+    index = parse_json(read_index_text(path));
+  } catch (const Json::exception& error) {
     fail(ErrorKind::kWeights, path, ": an index must be JSON; got: ", error.what());
   }
   if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object() || index["weight_map"].empty())
@@ -66,7 +66,7 @@ std::map<std::string, std::string> parse_index(const std::string& path) {
   std::map<std::string, std::string> shards;
   for (const auto& [name, shard] : index["weight_map"].items()) {
     if (!shard.is_string() || fs::path(shard.get<std::string>()).filename() != shard.get<std::string>())
-      fail(ErrorKind::kWeights, path, ": weight_map must give files of the same folder; got ", shard.dump(), " for '", name, "'");
+      fail(ErrorKind::kWeights, path, ": weight_map must give files of the same folder; got ", json_text(shard), " for '", name, "'");
     shards.emplace(name, shard.get<std::string>());
   }
   return shards;

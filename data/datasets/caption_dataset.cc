@@ -1,17 +1,15 @@
 #include "data/datasets/caption_dataset.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <unordered_map>
 
 #include "core/base/check.h"
+#include "core/base/json.h"
 #include "core/base/narrow.h"
 #include "data/files/json_file.h"
 
 namespace permafrost {
-
-using Json = nlohmann::json;
 
 /// Takes entries of the file while it is parsed and drops them, so that memory holds the dataset and never the tree.
 class CaptionReader {

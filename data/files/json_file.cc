@@ -3,15 +3,16 @@
 #include <algorithm>
 
 #include "core/base/check.h"
+#include "core/base/json.h"
 #include "data/files/read_file.h"
 
 namespace permafrost {
 
-nlohmann::json parse_json_file(const std::filesystem::path& path, const nlohmann::json::parser_callback_t& filter) {
+Json parse_json_file(const std::filesystem::path& path, const Json::parser_callback_t& filter) {
   const std::string text = read_text_file(path);
   try {
-    return nlohmann::json::parse(text, filter);
-  } catch (const nlohmann::json::parse_error& error) {
+    return parse_json(text, filter);
+  } catch (const Json::parse_error& error) {
     const size_t position = std::min(error.byte > 0 ? error.byte - 1 : 0, text.size());
     const auto end = text.begin() + static_cast<std::ptrdiff_t>(position);
     const auto line = std::count(text.begin(), end, '\n') + 1;
@@ -19,7 +20,7 @@ nlohmann::json parse_json_file(const std::filesystem::path& path, const nlohmann
     const size_t column = line_start == std::string::npos || line_start >= position ? position : position - line_start - 1;
     fail(ErrorKind::kData, "json: well-formed JSON is expected; got a mistake at line ", line, ", column ", column + 1,
          " (byte ", position, " of ", text.size(), "): ", error.what(), " [file=", path.string(), "]");
-  } catch (const nlohmann::json::exception& error) {  // e.g. a number out of range
+  } catch (const Json::exception& error) {  // e.g. a number out of range
     fail(ErrorKind::kData, "json: readable JSON is expected; got ", error.what(), " [file=", path.string(), "]");
   }
 }

@@ -1,10 +1,10 @@
 // Reading vocab.json + merges.txt and tokenizer.json.
 #include <array>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <unordered_map>
 
 #include "core/base/check.h"
+#include "core/base/json.h"
 #include "core/base/narrow.h"
 #include "data/files/json_file.h"
 #include "data/files/read_file.h"
@@ -13,8 +13,6 @@
 
 namespace permafrost {
 namespace {
-
-using Json = nlohmann::json;
 
 constexpr int64_t kMaxTokens = int64_t{1} << 24;  // far above any real vocabulary: a wild id must not eat memory
 
@@ -76,7 +74,7 @@ Source read_tokenizer_json(const std::filesystem::path& path) {
   if (model.value("type", Json("BPE")) != Json("BPE")) refuse("model.type must be \"BPE\"");
   if (!model.contains("vocab") || !model.contains("merges") || !model["merges"].is_array())
     refuse("model.vocab and model.merges are expected");
-  if (root.value("pre_tokenizer", Json()).dump().find("ByteLevel") == std::string::npos)
+  if (json_text(root.value("pre_tokenizer", Json())).find("ByteLevel") == std::string::npos)
     refuse("a ByteLevel pre_tokenizer is expected");
   Source source{path, path, std::move(model["vocab"]), {}, root.value("added_tokens", Json())};
   for (const Json& merge : model["merges"]) {
@@ -118,7 +116,7 @@ std::unordered_map<std::string, int32_t> add_vocabulary(const Source& source, To
   std::unordered_map<std::string, int32_t> ids;
   for (const auto& [token, value] : source.vocabulary.items()) {
     if (!value.is_number_integer() || value.get<int64_t>() < 0 || value.get<int64_t>() >= kMaxTokens)
-      fail(ErrorKind::kData, "tokenizer: ids must be integers in 0..", kMaxTokens - 1, "; got ", value.dump(), " for '",
+      fail(ErrorKind::kData, "tokenizer: ids must be integers in 0..", kMaxTokens - 1, "; got ", json_text(value), " for '",
            token, "' [file=", file, "]");
     const auto id = value.get<size_t>();
     if (id >= parts.tokens.size()) parts.tokens.resize(id + 1);
@@ -164,14 +162,14 @@ void add_listed_specials(const Source& source, const std::unordered_map<std::str
   for (const Json& entry : source.added) {
     if (!entry.is_object() || !entry.contains("content") || !entry["content"].is_string() || !entry.contains("id") ||
         !entry["id"].is_number_integer() || entry["id"].get<int64_t>() < 0 || entry["id"].get<int64_t>() >= kMaxTokens)
-      fail(ErrorKind::kData, "tokenizer: added_tokens must hold objects with 'id' and 'content'; got ", entry.dump(),
+      fail(ErrorKind::kData, "tokenizer: added_tokens must hold objects with 'id' and 'content'; got ", json_text(entry),
            " [file=", source.vocabulary_file.string(), "]");
     SpecialToken special{entry["content"].get<std::string>(), entry["id"].get<int32_t>(), entry.value("lstrip", false),
                          entry.value("rstrip", false), false};
     special.added = !ids.contains(special.text);
     const auto id = static_cast<size_t>(special.id);
     if (special.text.empty() || (!special.added && ids.at(special.text) != special.id))
-      fail(ErrorKind::kData, "tokenizer: an added token must have text and its vocabulary id; got ", entry.dump(),
+      fail(ErrorKind::kData, "tokenizer: an added token must have text and its vocabulary id; got ", json_text(entry),
            " [file=", source.vocabulary_file.string(), "]");
     if (id >= parts.tokens.size()) parts.tokens.resize(id + 1);
     parts.tokens[id] = special.text;

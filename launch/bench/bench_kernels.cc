@@ -5,10 +5,10 @@
 #include <cmath>
 #include <fstream>
 #include <iomanip>
-#include <nlohmann/json.hpp>
 #include <ostream>
 
 #include "core/base/check.h"
+#include "core/base/json.h"
 #include "core/device/cpu_features.h"
 #include "launch/bench/bench_linear.h"
 #include "launch/bench/bench_memory.h"
@@ -16,7 +16,6 @@
 namespace permafrost {
 
 namespace {
-using Json = nlohmann::ordered_json;
 using bench::LinearRow;
 using bench::MemoryRow;
 
@@ -72,7 +71,7 @@ class Report {
          << std::flush;
     write({{"kind", "linear"}, {"model", row.model}, {"layer", row.layer}, {"pass", row.pass}, {"dtype", to_string(row.dtype)},
            {"samples", row.samples}, {"m", row.m}, {"n", row.n}, {"k", row.k}, {"ours_ms", row.ours * 1e3},
-           {"onednn_plain_ms", row.plain * 1e3}, {"onednn_packed_ms", row.packed > 0 ? Json(row.packed * 1e3) : Json()},
+           {"onednn_plain_ms", row.plain * 1e3}, {"onednn_packed_ms", row.packed > 0 ? OrderedJson(row.packed * 1e3) : OrderedJson()},
            {"gflops", speed / 1e9}, {"ratio", row.ratio()}, {"peak_share", share}});
     ++rows_;
     short_ += row.ratio() < kWantedRatio;
@@ -106,8 +105,8 @@ class Report {
   }
 
  private:
-  void write(const Json& line) {
-    if (!path_.empty()) file_ << line.dump() << "\n" << std::flush;
+  void write(const OrderedJson& line) {
+    if (!path_.empty()) file_ << json_text(line) << "\n" << std::flush;
   }
 
   std::ostream& out_;

@@ -5,9 +5,9 @@
 #include <cmath>
 #include <fstream>
 #include <limits>
-#include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
+#include "core/base/json.h"
 
 namespace permafrost {
 
@@ -42,11 +42,11 @@ std::string print(double value) {
   return std::string(text.data(), result.ptr);
 }
 
-double read_double(const nlohmann::json& value) {
+double read_double(const Json& value) {
   if (value.is_number()) return value.get<double>();
   if (value == "nan") return std::numeric_limits<double>::quiet_NaN();
   if (value == "inf" || value == "-inf") return (value == "inf" ? 1 : -1) * std::numeric_limits<double>::infinity();
-  fail(ErrorKind::kData, "metrics: expected a number; got ", value.dump());
+  fail(ErrorKind::kData, "metrics: expected a number; got ", json_text(value));
 }
 
 /// Lines of steps before `first_step`, as they are.
@@ -54,7 +54,7 @@ std::string kept_lines(const std::filesystem::path& path, int64_t first_step) {
   std::ifstream stream(path, std::ios::binary);
   std::string kept, line;
   while (std::getline(stream, line) && !stream.eof()) {
-    const auto json = nlohmann::json::parse(line, nullptr, false);
+    const auto json = try_parse_json(line);
     const auto step = json.is_object() ? json.find("step") : json.end();
     if (!json.is_object() || step == json.end() || !step->is_number_integer() || step->get<int64_t>() >= first_step) continue;
     kept += line + "\n";
@@ -85,7 +85,7 @@ std::string json_line(const StepMetrics& metrics) {
 }
 
 StepMetrics parse_json_line(const std::string& line) {
-  const auto json = nlohmann::json::parse(line, nullptr, false);
+  const auto json = try_parse_json(line);
   if (!json.is_object()) fail(ErrorKind::kData, "metrics: expected one JSON object per line; got '", line, "'");
   StepMetrics metrics;
   for_each_field(metrics, [&](const char* name, auto& value) {

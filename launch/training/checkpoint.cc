@@ -5,8 +5,8 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
+#include "core/base/json.h"
 #include "core/base/sha256.h"
 #include "core/weights/safetensors.h"
 
@@ -84,7 +84,7 @@ void compare_with_memory(const SafetensorsReader& reader, const Plan& plan, cons
 }
 
 std::string position_json(const Plan& plan, const TrainingPosition& position, const std::string& optimizer_sha256) {
-  nlohmann::ordered_json j;
+  OrderedJson j;
   j["format"] = kFormat;
   j["step"] = position.step;
   j["graph_hash"] = position.graph_hash;
@@ -97,7 +97,7 @@ std::string position_json(const Plan& plan, const TrainingPosition& position, co
   j["run"] = position.identity;
   for (const ParamPlan& param : plan.params)
     if (param.trainable) j["parameters"].push_back({{"name", param.name}, {"shape", std::vector<int64_t>(param.shape.dims().begin(), param.shape.dims().end())}});
-  return j.dump(1) + "\n";
+  return json_text(j, 1) + "\n";
 }
 
 std::vector<fs::path> complete_checkpoints(const std::string& folder) {
@@ -199,7 +199,7 @@ void read_slice(const SafetensorsReader& reader, const Plan& plan, const Sharded
 }
 
 /// The first trainable parameter in which the checkpoint and the plan differ, in words; "" when all agree.
-std::string first_difference(const nlohmann::json& stored, const Plan& plan) {
+std::string first_difference(const Json& stored, const Plan& plan) {
   size_t i = 0;
   for (const ParamPlan& param : plan.params) {
     if (!param.trainable) continue;
@@ -222,11 +222,11 @@ TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, Sh
   if (!file) fail(ErrorKind::kWeights, "resume: cannot read ", path);
   TrainingPosition position;
   std::string optimizer_sha256;
-  nlohmann::json j;
+  Json j;
   try {
-    j = nlohmann::json::parse(file);
+    j = parse_json(file);
     if (j.at("format") != kFormat)
-      fail(ErrorKind::kWeights, "resume: ", path, " must have format ", kFormat, "; got ", j.at("format").dump());
+      fail(ErrorKind::kWeights, "resume: ", path, " must have format ", kFormat, "; got ", json_text(j.at("format")));
     position.step = j.at("step");
     position.exponents = j.at("exponents").get<std::vector<int32_t>>();
     position.graph_hash = j.at("graph_hash");
@@ -238,7 +238,7 @@ TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, Sh
     position.adapter_sha256 = j.at("adapter_sha256");
     if (const std::string difference = first_difference(j.at("parameters"), plan); !difference.empty())
       fail(ErrorKind::kWeights, "resume: ", folder, " belongs to another graph: ", difference);
-  } catch (const nlohmann::json::exception& error) {
+  } catch (const Json::exception& error) {
     fail(ErrorKind::kWeights, "resume: ", path, " is damaged: ", error.what());
   }
   const std::string adapter = folder + "/adapter.safetensors", moments = folder + "/optimizer.safetensors";

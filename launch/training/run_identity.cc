@@ -1,10 +1,10 @@
 #include "launch/training/run_identity.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "configs/json.h"
 #include "core/base/check.h"
+#include "core/base/json.h"
 #include "core/base/sha256.h"
 
 namespace permafrost {
@@ -39,11 +39,11 @@ std::map<std::string, std::string> run_identity(const config::Config& config, co
     data.GetReflection()->ClearField(&data, data.GetDescriptor()->FindFieldByName(path));
 
   std::map<std::string, std::string> identity;
-  const nlohmann::json flat = nlohmann::json::parse(config::to_json(kept)).flatten();
+  const Json flat = parse_json(config::to_json(kept)).flatten();
   for (const auto& [pointer, value] : flat.items()) {
     std::string path = pointer.substr(1);
     std::ranges::replace(path, '/', '.');
-    identity[path] = value.dump();
+    identity[path] = json_text(value);
   }
   identity["data.samples"] = hash_of_texts(texts);
   return identity;

@@ -1,8 +1,8 @@
 // The plan as text, JSON and hash.
 #include <iomanip>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "core/base/json.h"
 #include "core/base/narrow.h"
 #include "core/base/sha256.h"
 #include "parallel/plan/plan.h"
@@ -170,7 +170,7 @@ std::string Plan::table() const {
 }
 
 std::string Plan::json() const {
-  nlohmann::ordered_json j;
+  OrderedJson j;
   j["hash"] = hash();
   j["world"] = {{"ranks", world.ranks}, {"nodes", world.nodes}, {"threads", world.threads}};
   j["micro_batches"] = micro_batches;
@@ -217,7 +217,7 @@ std::string Plan::json() const {
                           {"reductions", u.reductions},
                           {"flops_forward", u.flops_forward},
                           {"flops_backward", u.flops_backward}});
-  return j.dump(2);
+  return json_text(j, 2);
 }
 
 }  // namespace permafrost

@@ -2,9 +2,9 @@
 
 #include <cmath>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <set>
 
+#include "core/base/json.h"
 #include "tests/support/compare.h"
 
 namespace permafrost::testing {
@@ -24,11 +24,11 @@ TEST(Philox, PublishedKnownAnswers) {
 TEST(Philox, GoldenFile) {
   std::ifstream in(golden_path("philox.json"));
   if (!in) GTEST_SKIP() << "no " << golden_path("philox.json");
-  const auto golden = nlohmann::json::parse(in);
+  const auto golden = parse_json(in);
   ASSERT_GE(golden["vectors"].size(), 10u);
   for (const auto& vector : golden["vectors"])
     EXPECT_EQ(philox4x32(vector["counter"].get<Words>(), vector["key"].get<std::array<uint32_t, 2>>()), vector["out"].get<Words>())
-        << vector.dump();
+        << json_text(vector);
 }
 
 TEST(Random, EveryPartOfTheAddressCounts) {

@@ -5,9 +5,9 @@
 #include <atomic>
 #include <cstdlib>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "core/base/json.h"
 #include "data/tokenizer/unicode.h"
 
 namespace permafrost::testing {
@@ -76,7 +76,7 @@ std::vector<double> numbers(const std::string& list) {
 }
 
 void write_small_vocabulary(const DataFolder& folder, const std::string& under) {
-  nlohmann::json vocabulary;
+  Json vocabulary;
   int id = 0;
   for (const char* token : {"<s>", "<pad>", "</s>", "<unk>"}) vocabulary[token] = id++;
   char32_t next = 256;
@@ -88,7 +88,7 @@ void write_small_vocabulary(const DataFolder& folder, const std::string& under) 
   }
   const std::string space = "\xC4\xA0";  // U+0120, how a space is written
   for (const std::string& token : {space + "t", std::string("he"), space + "the", space + "a"}) vocabulary[token] = id++;
-  folder.write(under + "vocab.json", vocabulary.dump());
+  folder.write(under + "vocab.json", json_text(vocabulary));
   folder.write(under + "merges.txt", "#version: 0.2\n" + space + " t\nh e\n" + space + "t he\n" + space + " a\n");
 }
 
@@ -100,16 +100,16 @@ Tokenizer small_tokenizer() {
 
 CaptionDatasetConfig write_small_dataset(const DataFolder& folder, const std::vector<std::string>& captions) {
   const std::vector<std::string> files{"rgb.jpg", "grey.png", "progressive.jpg", "palette_transparent.png", "rgba.png"};
-  nlohmann::json root;
+  Json root;
   std::filesystem::create_directories(folder.path() / "images");
   for (size_t i = 0; i < files.size(); ++i) {
     std::filesystem::copy_file(golden_path("jpeg_png/" + files[i]), folder.path() / "images" / files[i]);
     root["images"].push_back({{"id", 10 + i}, {"file_name", files[i]}});
   }
-  root["annotations"] = nlohmann::json::array();
+  root["annotations"] = Json::array();
   for (size_t i = 0; i < captions.size(); ++i)
     root["annotations"].push_back({{"id", 100 + i}, {"image_id", 10 + i % files.size()}, {"caption", captions[i]}});
-  return {folder.write("captions.json", root.dump(1)), folder.path() / "images", CaptionFormat::kCoco, "",
+  return {folder.write("captions.json", json_text(root, 1)), folder.path() / "images", CaptionFormat::kCoco, "",
           MissingImages::kFail};
 }
 

@@ -1,5 +1,4 @@
-#include <nlohmann/json.hpp>
-
+#include "core/base/json.h"
 #include "data/files/json_file.h"
 #include "tests/data/support.h"
 
@@ -12,10 +11,10 @@ class TokenizerErrors : public ::testing::Test {
   ::testing::AssertionResult refused(const std::vector<std::string>& parts, TokenizerRules rules = TokenizerRules::kOpt) {
     return throws_error([&] { Tokenizer::load({folder_.path(), rules, {}}); }, ErrorKind::kData, parts);
   }
-  void change_vocabulary(const std::function<void(nlohmann::json&)>& change) {
+  void change_vocabulary(const std::function<void(Json&)>& change) {
     auto vocabulary = parse_json_file(folder_.path() / "vocab.json");
     change(vocabulary);
-    folder_.write("vocab.json", vocabulary.dump());
+    folder_.write("vocab.json", json_text(vocabulary));
   }
   DataFolder folder_;
 };

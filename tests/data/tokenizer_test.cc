@@ -4,9 +4,9 @@
 #include <fstream>
 #include <iostream>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <thread>
 
+#include "core/base/json.h"
 #include "data/files/json_file.h"
 #include "data/tokenizer/unicode.h"
 #include "tests/data/support.h"
@@ -134,10 +134,10 @@ TEST(Tokenizer, SpecialTokensInsideText) {
 TEST(Tokenizer, TokenizerJsonGivesTheSameTokenizer) {
   const DataFolder folder;
   write_small_vocabulary(folder, "pair/");
-  nlohmann::json root;
+  Json root;
   root["model"]["type"] = "BPE";
   root["model"]["vocab"] = parse_json_file(folder.path() / "pair/vocab.json");
-  root["model"]["merges"] = nlohmann::json::array();
+  root["model"]["merges"] = Json::array();
   std::ifstream merges(folder.path() / "pair/merges.txt");
   std::string line;
   std::getline(merges, line);
@@ -150,9 +150,9 @@ TEST(Tokenizer, TokenizerJsonGivesTheSameTokenizer) {
     }
   }
   root["pre_tokenizer"]["type"] = "ByteLevel";
-  const auto plain = folder.write("plain/tokenizer.json", root.dump());
+  const auto plain = folder.write("plain/tokenizer.json", json_text(root));
   root["added_tokens"] = {{{"id", 264}, {"content", "</a>"}, {"lstrip", true}, {"rstrip", false}}};
-  folder.write("added/tokenizer.json", root.dump());
+  folder.write("added/tokenizer.json", json_text(root));
 
   const Tokenizer pair = Tokenizer::load({folder.path() / "pair", TokenizerRules::kOpt, {}});
   EXPECT_EQ(Tokenizer::load({plain, TokenizerRules::kOpt, {}}).hash(), pair.hash());

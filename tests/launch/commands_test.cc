@@ -2,9 +2,9 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 
+#include "core/base/json.h"
 #include "core/weights/safetensors.h"
 #include "tests/launch/run_program.h"
 #include "tests/launch/scratch_folder.h"
@@ -13,7 +13,6 @@ namespace permafrost {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::json;
 
 std::string preset(const std::string& name) { return std::string(PERMAFROST_SOURCE) + "/configs/" + name + ".textproto"; }
 
@@ -22,10 +21,10 @@ std::string read_file(const fs::path& path) {
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
-json plan_of(const std::string& arguments) {
+Json plan_of(const std::string& arguments) {
   const Outcome outcome = run("plan --json " + arguments);
   EXPECT_EQ(outcome.code, 0) << outcome.output;
-  return outcome.code == 0 ? json::parse(outcome.output) : json();
+  return outcome.code == 0 ? parse_json(outcome.output) : Json();
 }
 
 std::vector<std::string> all_presets() {
@@ -46,7 +45,7 @@ TEST(PlanCommand, PlansEveryPresetWithoutWeights) {
   const std::vector<std::string> names = all_presets();
   ASSERT_GE(names.size(), 7u);
   for (const std::string& name : names) {
-    const json plan = plan_of(preset(name));
+    const Json plan = plan_of(preset(name));
     const int64_t trainable = plan["parameters"]["trainable"], total = plan["parameters"]["total"];
     if (const auto known = published.find(name); known != published.end()) {
       EXPECT_EQ(trainable, known->second.first) << name;
@@ -68,12 +67,12 @@ TEST(PlanCommand, PlansEveryPresetWithoutWeights) {
 
 TEST(PlanCommand, IsTheSameEveryTimeAlsoForLargeWorlds) {
   for (const std::string world : {"", " --ranks 64 --nodes 8 --threads 4"}) {
-    const json first = plan_of(preset("epalm_vitb_opt125m_coco") + world), second = plan_of(preset("epalm_vitb_opt125m_coco") + world);
+    const Json first = plan_of(preset("epalm_vitb_opt125m_coco") + world), second = plan_of(preset("epalm_vitb_opt125m_coco") + world);
     EXPECT_EQ(first["hash"].get<std::string>().size(), 64u);
     EXPECT_EQ(first, second);
   }
-  const json large = plan_of(preset("epalm_vitb_opt125m_coco") + " --ranks 64 --nodes 8 --threads 4");
-  EXPECT_EQ(large["world"], (json{{"ranks", 64}, {"nodes", 8}, {"threads", 4}}));
+  const Json large = plan_of(preset("epalm_vitb_opt125m_coco") + " --ranks 64 --nodes 8 --threads 4");
+  EXPECT_EQ(large["world"], (Json{{"ranks", 64}, {"nodes", 8}, {"threads", 4}}));
   EXPECT_EQ(large["memory"]["node_bytes"], 8 * large["memory"]["total_bytes"].get<int64_t>());
   EXPECT_EQ(large["slots"], 1) << "4 micro-batches over 64 ranks";
   EXPECT_GT(large["traffic"]["reduced_gradients_bytes"], 0);
@@ -113,7 +112,7 @@ std::set<std::string> documented_keys() {
 }
 
 /// The keys that a plan has, in the same notation; of a list of objects those that each of them has.
-std::set<std::string> keys_of(const json& plan) {
+std::set<std::string> keys_of(const Json& plan) {
   std::set<std::string> keys;
   for (const auto& [key, value] : plan.items()) {
     const bool objects = value.is_array() && !value.empty() && value.front().is_object();
@@ -121,7 +120,7 @@ std::set<std::string> keys_of(const json& plan) {
     if (value.is_object())
       for (const auto& [inner, ignored] : value.items()) keys.insert(key + "." + inner);
     if (!objects) continue;
-    for (const json& element : value) {
+    for (const Json& element : value) {
       EXPECT_EQ(element.size(), value.front().size()) << key;
       for (const auto& [inner, ignored] : element.items()) keys.insert(key + "[]." + inner);
     }
@@ -176,10 +175,10 @@ class Weights : public ::testing::Test {
   Outcome random(const std::string& name, const std::string& more = "") const {
     return run("weights random " + config() + " --out " + out(name) + " " + more);
   }
-  json inspect(const std::string& path) const {
+  Json inspect(const std::string& path) const {
     const Outcome outcome = run("weights inspect --json " + path);
     EXPECT_EQ(outcome.code, 0) << outcome.output;
-    return outcome.code == 0 ? json::parse(outcome.output) : json();
+    return outcome.code == 0 ? parse_json(outcome.output) : Json();
   }
   std::string set(const std::string& name) const { return " --set weights.vision=" + out(name) + "/vision --set weights.text=" + out(name) + "/text"; }
 
@@ -188,19 +187,19 @@ class Weights : public ::testing::Test {
 
 TEST_F(Weights, RandomOnesCanBeInspected) {
   ASSERT_TRUE(ends(random("w"), 0, {"vision: ", " tensors, ", "--set weights.vision=" + out("w") + "/vision", "--set weights.text="}));
-  const json text = inspect(out("w") + "/text"), vision = inspect(out("w") + "/vision/model.safetensors");
+  const Json text = inspect(out("w") + "/text"), vision = inspect(out("w") + "/vision/model.safetensors");
   EXPECT_EQ(text["files"].size(), 1u);
   EXPECT_EQ(text["totals"]["tensors"], text["tensors"].size());
   EXPECT_EQ(text["totals"]["by_dtype"].size(), 1u);
   EXPECT_EQ(text["totals"]["by_dtype"]["F16"]["bytes"], 2 * text["totals"]["elements"].get<int64_t>());
-  const json plan = plan_of(config());
+  const Json plan = plan_of(config());
   int64_t adapter = plan["parameters"]["trainable"];
   EXPECT_EQ(text["totals"]["elements"].get<int64_t>() + vision["totals"]["elements"].get<int64_t>() + adapter, plan["parameters"]["total"].get<int64_t>());
   bool found = false;
-  for (const json& tensor : text["tensors"]) {
+  for (const Json& tensor : text["tensors"]) {
     if (tensor["name"] != "model.decoder.embed_tokens.weight") continue;
     found = true;
-    EXPECT_EQ(tensor["shape"], (json{264, 64}));
+    EXPECT_EQ(tensor["shape"], (Json{264, 64}));
     EXPECT_EQ(tensor["dtype"], "F16");
   }
   EXPECT_TRUE(found) << "published names: " << text["tensors"][0];
@@ -212,10 +211,10 @@ TEST_F(Weights, AreSplitIntoShardsOfTheWantedSize) {
   ASSERT_TRUE(ends(random("one", larger), 0, {" in 1 files"}));
   ASSERT_TRUE(ends(random("many", larger + "--shard-gb 0.001"), 0, {" files\n"}));
   EXPECT_TRUE(fs::exists(out("many") + "/text/model.safetensors.index.json"));
-  json one = inspect(out("one") + "/text"), many = inspect(out("many") + "/text");
+  Json one = inspect(out("one") + "/text"), many = inspect(out("many") + "/text");
   EXPECT_EQ(one["files"].size(), 1u);
   EXPECT_GT(many["files"].size(), 1u);
-  for (const json& file : many["files"]) EXPECT_LT(file["bytes"].get<int64_t>(), 1'000'000 + 20'000) << "header included";
+  for (const Json& file : many["files"]) EXPECT_LT(file["bytes"].get<int64_t>(), 1'000'000 + 20'000) << "header included";
   EXPECT_EQ(one["totals"], many["totals"]);
   EXPECT_EQ(inspect(out("many") + "/text/model.safetensors.index.json")["totals"], many["totals"]);
   const std::string plan = config() + " --set model.epalm.text.layers=8";
@@ -239,8 +238,8 @@ TEST_F(Weights, KeepTheirDtypeUnderFp32) {
   ASSERT_EQ(random("full", "--dtype f32").code, 0);
   int64_t matrices = 0;  // vectors are kept in f32, other ranks in the compute dtype
   for (const char* part : {"/vision", "/text"}) {
-    const json weights = inspect(out("half") + part);
-    for (const json& tensor : weights["tensors"])
+    const Json weights = inspect(out("half") + part);
+    for (const Json& tensor : weights["tensors"])
       if (tensor["shape"].size() == 2) matrices += tensor["elements"].get<int64_t>();
   }
   const int64_t half = plan_of(config() + set("half"))["memory"]["frozen_bytes"], full = plan_of(config() + set("full"))["memory"]["frozen_bytes"];

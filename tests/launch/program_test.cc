@@ -1,7 +1,7 @@
 // The program as users meet it: what it prints and how it ends.
-#include <nlohmann/json.hpp>
 #include <string>
 
+#include "core/base/json.h"
 #include "tests/launch/run_program.h"
 #include "tests/launch/scratch_folder.h"
 
@@ -12,7 +12,7 @@ TEST(Program, InfoDescribesTheInstallation) {
   EXPECT_TRUE(ends(run("info"), 0, {"permafrost 0.", "oneDNN 2.", "instruction sets", "memory", "cores", "ranks             1"}));
   const Outcome json = run("info --json");
   ASSERT_EQ(json.code, 0);
-  const auto info = nlohmann::json::parse(json.output);
+  const auto info = parse_json(json.output);
   EXPECT_TRUE(info["commit"].is_null() || info["commit"].get<std::string>().size() == 12);
   EXPECT_EQ(info["ranks"]["world"], 1);
   EXPECT_GE(info["cores"].get<int>(), 1);

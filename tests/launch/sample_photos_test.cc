@@ -1,9 +1,9 @@
 #include "launch/sample_photos.h"
 
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <set>
 
+#include "core/base/json.h"
 #include "tests/launch/scratch_folder.h"
 #include "tests/support/compare.h"
 
@@ -19,7 +19,7 @@ std::string content(const std::filesystem::path& path) {
 TEST(SamplePhotos, HaveCocosLayout) {
   const ScratchFolder folder;
   write_sample_photos(folder.path(), 6, 32, 1);
-  const auto json = nlohmann::json::parse(content(folder / "captions.json"));
+  const auto json = parse_json(content(folder / "captions.json"));
   ASSERT_EQ(json["images"].size(), 6u);
   ASSERT_EQ(json["annotations"].size(), 12u);
   for (const auto& image : json["images"]) {
@@ -50,7 +50,7 @@ TEST(SamplePhotos, AreAFunctionOfTheSeed) {
 TEST(ByteTokenizer, HasEveryByteOnceAndTheSpecialTokens) {
   const ScratchFolder folder;
   write_byte_tokenizer(folder.path());
-  const auto vocabulary = nlohmann::json::parse(content(folder / "vocab.json"));
+  const auto vocabulary = parse_json(content(folder / "vocab.json"));
   EXPECT_EQ(vocabulary.size(), 260u);
   EXPECT_EQ(vocabulary["</s>"], 2);
   EXPECT_EQ(vocabulary["<pad>"], 1);

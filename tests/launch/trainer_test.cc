@@ -1,8 +1,8 @@
 // One rank's Trainer in process: memory as forecast, nothing allocated on the step path, and settings that change no bit.
 #include <cmath>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
+#include "core/base/json.h"
 #include "launch/metrics/pss.h"
 #include "tests/launch/trainer_fixture.h"
 
@@ -115,7 +115,7 @@ TEST_F(TrainerBits, DependOnNoSettingThatOnlySaysHow) {
 
 TEST_F(TrainerTest, CountsSamplesItSkips) {
   std::ifstream captions(photos() / "captions.json");
-  const auto json = nlohmann::json::parse(captions);
+  const auto json = parse_json(captions);
   const std::string bad = json["images"][3]["file_name"];
   std::ofstream(photos() / "images" / bad) << "no photograph";
   // 12 images with two captions each are three steps of 8 samples: after an epoch the bad image came up twice.
@@ -154,14 +154,14 @@ class TrainerSkip : public TrainerTest {
 
 TEST_F(TrainerSkip, LeavesLossAndGradientAsIfSamplesWereNotThere) {
   std::ifstream file(photos() / "captions.json");
-  auto captions = nlohmann::json::parse(file);
+  auto captions = parse_json(file);
   for (int bad : {0, 3, 7, 8, 9, 10}) std::ofstream(photos() / "images" / captions["images"][bad]["file_name"]) << "no photograph";
   for (const char* loss : {"loss.kind=SAMPLE_SUM", "loss.kind=TOKEN_MEAN"}) {
     const StepMetrics skipped = step_over_all({loss, "data.image_policy=SKIP"});
     std::set<int64_t> gone;
     for (int bad : {0, 3, 7, 8, 9, 10}) gone.insert(captions["images"][bad]["id"].get<int64_t>());
     auto fewer = captions;
-    fewer["annotations"] = nlohmann::json::array();
+    fewer["annotations"] = Json::array();
     for (const auto& caption : captions["annotations"])
       if (!gone.contains(caption["image_id"])) fewer["annotations"].push_back(caption);
     ASSERT_EQ(fewer["annotations"].size(), 12u);

@@ -3,10 +3,10 @@
 
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "core/base/json.h"
 #include "core/base/sha256.h"
 #include "tests/launch/run_program.h"
 #include "tests/launch/scratch_folder.h"
@@ -56,7 +56,7 @@ class Training : public ::testing::Test {
     for (size_t at = 0; (at = text.find("\"loss\"", at)) != std::string::npos; ++at) all.push_back(text.substr(at, text.find(',', at) - at));
     return all;
   }
-  nlohmann::json captions() const { return nlohmann::json::parse(read_file(photos() / "captions.json")); }
+  Json captions() const { return parse_json(read_file(photos() / "captions.json")); }
   std::string first_image() const { return captions()["images"][0]["file_name"]; }
 
   /// Two runs, one of them interrupted after two steps, have the same adapter and losses.

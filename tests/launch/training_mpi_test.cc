@@ -19,10 +19,10 @@ TEST_F(Training, MoreRanksThanMicroBatchesIsFine) {
 }
 
 TEST_F(Training, MoreRanksThanSamplesIsFine) {
-  nlohmann::json all = captions();
+  Json all = captions();
   for (const char* list : {"images", "annotations"}) all[list].erase(all[list].begin() + 1, all[list].end());
   ASSERT_EQ(all["annotations"][0]["image_id"], all["images"][0]["id"]);
-  write_file(photos() / "captions.json", all.dump());
+  write_file(photos() / "captions.json", json_text(all));
   ASSERT_TRUE(ends(train("", "one"), 0, {"data: 1 samples, 1 images", "step 4/4"}));
   EXPECT_TRUE(ends(train("", "three", on_ranks(3)), 0, {"data: 1 samples, 1 images", "3 ranks x ", "step 4/4"}));
   EXPECT_EQ(losses("one").size(), 4u);
@@ -38,8 +38,8 @@ TEST_F(Training, MemoryOfARankIsWhatThePlanForecasts) {
             " --set data.max_text_tokens=64 --set data.length_buckets=64",
             "run", on_ranks(2));
   ASSERT_TRUE(ends(given, 0, {"2 ranks x "}));
-  const auto summary = nlohmann::json::parse(read_file(dir() / "summary.json"));
-  const auto frozen = nlohmann::json::parse(read_file(dir() / "plan.json"))["memory"]["frozen_bytes"].get<int64_t>();
+  const auto summary = parse_json(read_file(dir() / "summary.json"));
+  const auto frozen = parse_json(read_file(dir() / "plan.json"))["memory"]["frozen_bytes"].get<int64_t>();
   const auto forecast = summary["forecast_bytes"].get<int64_t>(), used = summary["largest_pss_bytes"].get<int64_t>();
   if (used == 0) GTEST_SKIP() << "this kernel has no smaps_rollup";
   EXPECT_GE(frozen, int64_t{80} << 20);

@@ -19,14 +19,14 @@ TEST_F(Training, WritesWhatItSays) {
   std::ifstream metrics(dir() / "metrics.jsonl");
   int lines = 0;
   for (std::string line; std::getline(metrics, line); ++lines) {
-    const auto j = nlohmann::json::parse(line);
+    const auto j = parse_json(line);
     for (const char* key : {"step", "loss", "lr", "grad_norm", "samples_per_s", "tokens_per_s", "step_ms", "wait_ms", "exposed_comm_ms",
                             "gathered_bytes", "reduced_bytes", "arena_bytes", "pss_bytes"})
       EXPECT_TRUE(j.contains(key)) << key;
     EXPECT_EQ(j["step"], lines);
   }
   EXPECT_EQ(lines, 4);
-  const auto summary = nlohmann::json::parse(read_file(dir() / "summary.json"));
+  const auto summary = parse_json(read_file(dir() / "summary.json"));
   EXPECT_EQ(summary["adapter_sha256"], adapter_hash("run"));
 }
 

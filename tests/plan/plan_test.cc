@@ -2,8 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
-
+#include "core/base/json.h"
 #include "tests/support/compare.h"
 #include "tests/support/toy_graph.h"
 
@@ -93,7 +92,7 @@ TEST(Plan, ClassFirstHasNoGradientTowardsItsInput) {
 }
 
 TEST(Plan, JsonHasTheDocumentedKeys) {
-  const auto j = nlohmann::json::parse(make_plan(request()).json());
+  const auto j = parse_json(make_plan(request()).json());
   EXPECT_EQ(j.at("parameters").at("trainable"), make_plan(request()).trainable_params);
   for (const char* key : {"frozen_bytes", "working_bytes", "optimizer_bytes", "sums_bytes", "gradients_bytes", "arena_bytes",
                           "inputs_bytes", "state_bytes", "total_bytes", "node_bytes"})

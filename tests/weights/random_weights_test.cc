@@ -1,7 +1,6 @@
 #include "core/weights/random_weights.h"
 
-#include <nlohmann/json.hpp>
-
+#include "core/base/json.h"
 #include "core/base/sha256.h"
 #include "core/weights/inspect.h"
 #include "core/weights/source.h"
@@ -43,7 +42,7 @@ TEST(WriteRandom, ShardsHoldTheSameTensors) {
   int64_t bytes = 0;
   for (const std::string& file : written.files) bytes += static_cast<int64_t>(std::filesystem::file_size(file));
   EXPECT_EQ(written.bytes, bytes);
-  const auto index = nlohmann::json::parse(read_text(written.files[2]));
+  const auto index = parse_json(read_text(written.files[2]));
   EXPECT_EQ(index["metadata"]["total_size"], 2 * (600000 + 1200 + 30 + 40));
   const WeightSource one = WeightSource::open(folder / "one"), many = WeightSource::open(folder / "many");
   for (const RandomParameter& parameter : kParameters)
@@ -94,7 +93,7 @@ TEST(Inspect, TellsEverything) {
   for (const char* line : {"metadata format = pt\n", "name      dtype    shape   bytes\n", "a.weight  F32      (2, 3)  24\n",
                            "ids       I64      ()      8\n", "F32: 1 tensors, 6 values, 24 bytes\n", "total: 2 tensors, 7 values, 32 bytes\n"})
     EXPECT_NE(text.find(line), std::string::npos) << line << "is not in\n" << text;
-  const auto json = nlohmann::json::parse(inspect_json(source));
+  const auto json = parse_json(inspect_json(source));
   EXPECT_EQ(json["path"], folder / "w.safetensors");
   EXPECT_EQ(json["files"][0]["metadata"]["format"], "pt");
   EXPECT_EQ(json["files"][0]["bytes"], std::filesystem::file_size(folder / "w.safetensors"));

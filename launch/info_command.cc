@@ -1,7 +1,5 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 
-#include "launch/info.h"
-
 #include <google/protobuf/stubs/common.h>
 #include <jpeglib.h>
 #include <oneapi/dnnl/dnnl.h>
@@ -9,20 +7,22 @@
 #include <pcre2.h>
 #include <png.h>
 
+#include <CLI/Version.hpp>
 #include <array>
-#include <nlohmann/json.hpp>
+#include <iomanip>
+#include <iostream>
 
 #include "core/base/check.h"
+#include "core/base/json.h"
 #include "core/device/cpu_features.h"
 #include "generated_version.h"
-#include "launch/command.h"
+#include "launch/commands.h"
 #include "launch/machine.h"
+#include "launch/runtime.h"
 
 namespace permafrost {
 
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 std::string pcre2_version() {
   std::array<char, 64> text{};
@@ -34,7 +34,7 @@ std::string dotted(int packed, int base) {  // 3021012 with base 1000 -> 3.21.12
   return concat(packed / (base * base), ".", packed / base % base, ".", packed % base);
 }
 
-Json libraries() {
+OrderedJson libraries() {
   const dnnl_version_t* dnnl = dnnl_version();
   return {{"oneDNN", concat(dnnl->major, ".", dnnl->minor, ".", dnnl->patch)},
           {"Protobuf", dotted(GOOGLE_PROTOBUF_VERSION, 1000)},
@@ -47,11 +47,11 @@ Json libraries() {
           {"glog", PERMAFROST_GLOG_VERSION}};
 }
 
-Json description(const Runtime& runtime, const Launcher& launcher) {
+OrderedJson description(const Runtime& runtime, const Launcher& launcher) {
   const CpuFeatures& cpu = cpu_features();
-  Json json;
+  OrderedJson json;
   json["version"] = PERMAFROST_VERSION;
-  json["commit"] = std::string(kCommit).empty() ? Json() : Json(kCommit);
+  json["commit"] = std::string(kCommit).empty() ? OrderedJson() : OrderedJson(kCommit);
   json["built"] = {{"type", PERMAFROST_BUILD_TYPE}, {"compiler", "g++ " __VERSION__}, {"mpi", PERMAFROST_HAS_MPI != 0}, {"cuda", false},
                    {"sanitizers", PERMAFROST_SANITIZERS}};
   json["libraries"] = libraries();
@@ -61,21 +61,21 @@ Json description(const Runtime& runtime, const Launcher& launcher) {
   json["ranks"] = {{"world", runtime.size()},
                    {"on_this_node", runtime.ranks_on_node},
                    {"threads_per_rank", runtime.pool.threads()},
-                   {"launcher", launcher.name.empty() ? Json() : Json(launcher.name)},
-                   {"mpi", runtime.mpi.empty() ? Json() : Json(runtime.mpi)}};
+                   {"launcher", launcher.name.empty() ? OrderedJson() : OrderedJson(launcher.name)},
+                   {"mpi", runtime.mpi.empty() ? OrderedJson() : OrderedJson(runtime.mpi)}};
   return json;
 }
 
-std::string text_of(const Json& json) {
-  const auto or_none = [](const Json& value, const char* none) { return value.is_null() ? none : value.get<std::string>(); };
+std::string text_of(const OrderedJson& json) {
+  const auto or_none = [](const OrderedJson& value, const char* none) { return value.is_null() ? none : value.get<std::string>(); };
   std::string sets, libraries;
   for (const auto& [name, present] : json["instruction_sets"].items())
     if (present.get<bool>()) sets += (sets.empty() ? "" : " ") + name;
   for (const auto& [name, version] : json["libraries"].items())
     libraries += (libraries.empty() ? "" : ", ") + name + " " + version.get<std::string>();
-  const Json& built = json["built"];
+  const OrderedJson& built = json["built"];
   const std::string sanitizers = built["sanitizers"].get<std::string>();
-  const Json& ranks = json["ranks"];
+  const OrderedJson& ranks = json["ranks"];
   const double gib = json["memory_bytes"].get<double>() / (1024.0 * 1024.0 * 1024.0);
   std::ostringstream out;
   out << "permafrost " << json["version"].get<std::string>() << ", commit " << or_none(json["commit"], "unknown") << "\n"
@@ -93,21 +93,11 @@ std::string text_of(const Json& json) {
 
 }  // namespace
 
-std::string describe_installation(const Runtime& runtime, const Launcher& launcher, bool json) {
-  const Json description_json = description(runtime, launcher);
-  return json ? description_json.dump(2) + "\n" : text_of(description_json);
-}
-
-void add_info_command(CommandLine& program) {
-  CLI::App* command = program.app.add_subcommand("info", "Version, features and libraries of this build; what this machine offers");
-  auto json = std::make_shared<bool>(false);
-  command->add_flag("--json", *json, "As JSON (default: text)");
-  command->callback([&program, json] {
-    program.action = [&program, json] {
-      return run_ranks(program.launcher, {}, [&](Runtime& runtime) {
-        if (runtime.first()) std::cout << describe_installation(runtime, program.launcher, *json) << std::flush;
-      });
-    };
+int run_info(const InfoOptions& options, const Launcher& launcher) {
+  return run_ranks(launcher, {}, [&](Runtime& runtime) {
+    if (!runtime.first()) return;
+    const OrderedJson json = description(runtime, launcher);
+    std::cout << (options.json ? json_text(json, 2) + "\n" : text_of(json)) << std::flush;
   });
 }
 

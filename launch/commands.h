@@ -1,0 +1,91 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "launch/bench/bench_kernels.h"
+#include "launch/env.h"
+
+namespace permafrost {
+
+// One struct of options and one function per command. command_line.cc fills the structs, and says what each option means;
+// the functions return the exit code.
+
+/// Positional CONFIG and repeated --set.
+struct ConfigOptions {
+  std::string path;
+  std::vector<std::string> overrides;
+};
+
+struct TrainOptions {
+  ConfigOptions config;
+  std::string run_dir;
+  bool resume = false;
+};
+int run_train(const TrainOptions& options, const Launcher& launcher);
+
+struct PlanOptions {
+  ConfigOptions config;
+  int ranks = 1;
+  int nodes = 1;
+  int threads = 1;
+  bool json = false;
+};
+int run_plan(const PlanOptions& options);
+
+struct ProbeOptions {
+  ConfigOptions config;
+  std::string batch, out;
+  std::vector<std::string> values;
+  bool grads = false;
+  bool list = false;
+};
+int run_probe(const ProbeOptions& options);
+
+struct WeightsInspectOptions {
+  std::string path;
+  bool json = false;
+};
+int run_weights_inspect(const WeightsInspectOptions& options);
+
+struct WeightsRandomOptions {
+  ConfigOptions config;
+  std::string out;
+  std::string dtype = "f16";
+  double shard_gb = 5;
+};
+int run_weights_random(const WeightsRandomOptions& options);
+
+struct InfoOptions {
+  bool json = false;
+};
+int run_info(const InfoOptions& options, const Launcher& launcher);
+
+struct DataInspectOptions {
+  ConfigOptions config;
+  int64_t index = 0;
+  uint32_t epoch = 0;
+  std::string out;
+};
+int run_data_inspect(const DataInspectOptions& options);
+
+struct SamplePhotosOptions {
+  std::string folder;
+  int count = 96;
+  int size_pixels = 64;
+  uint64_t seed = 42;
+};
+int run_sample_photos(const SamplePhotosOptions& options);
+
+struct ByteTokenizerOptions {
+  std::string folder;
+};
+int run_byte_tokenizer(const ByteTokenizerOptions& options);
+
+struct BenchOptions {
+  BenchKernelsOptions bench;
+  int threads = 0;
+};
+int run_bench_kernels(const BenchOptions& options);
+
+}  // namespace permafrost
