@@ -13,8 +13,6 @@ namespace permafrost {
 
 namespace {
 
-constexpr Initializer kWeight = Initializer::normal(0.02f);
-constexpr Initializer kBias = Initializer::zeros();
 const std::string kDecoder = "text.model.decoder.";
 
 OptConfig pre_norm(int64_t layers, int64_t hidden, int64_t heads) {
@@ -28,7 +26,7 @@ OptConfig pre_norm(int64_t layers, int64_t hidden, int64_t heads) {
 }
 
 Param token_table(Graph& graph, const OptConfig& c) {
-  return graph.param(kDecoder + "embed_tokens.weight", {c.vocab, c.word_embed_proj_dim}, kWeight);
+  return graph.param(kDecoder + "embed_tokens.weight", {c.vocab, c.word_embed_proj_dim}, kTransformerWeight);
 }
 
 /// Dropout uses of a decoder: 0 the embeddings, then two per layer.
@@ -39,7 +37,7 @@ Value maybe_dropout(Graph& graph, const OptConfig& c, Value x, Value address, in
 
 Value self_attention(Graph& graph, const OptConfig& c, const std::string& name, Value x, const OptLayerOptions& options) {
   const auto product = [&](const char* part) {
-    return named_linear(graph, x, concat(name, "self_attn.", part, "_proj"), c.hidden, kWeight, kBias);
+    return named_linear(graph, x, concat(name, "self_attn.", part, "_proj"), c.hidden, kTransformerWeight, kTransformerBias);
   };
   AttentionConfig config;
   config.heads = c.heads;
@@ -49,12 +47,12 @@ Value self_attention(Graph& graph, const OptConfig& c, const std::string& name, 
   config.open_lengths = options.open_lengths;
   const Value q = product("q"), k = product("k"), v = product("v");
   const Value mixed = attention(graph, q, k, v, config);
-  return named_linear(graph, mixed, name + "self_attn.out_proj", c.hidden, kWeight, kBias);
+  return named_linear(graph, mixed, name + "self_attn.out_proj", c.hidden, kTransformerWeight, kTransformerBias);
 }
 
 Value feed_forward(Graph& graph, const OptConfig& c, const std::string& name, Value x) {
-  const Value hidden = named_linear(graph, x, name + "fc1", c.ffn, kWeight, kBias, Activation::kRelu);
-  return named_linear(graph, hidden, name + "fc2", c.hidden, kWeight, kBias);
+  const Value hidden = named_linear(graph, x, name + "fc1", c.ffn, kTransformerWeight, kTransformerBias, Activation::kRelu);
+  return named_linear(graph, hidden, name + "fc2", c.hidden, kTransformerWeight, kTransformerBias);
 }
 
 }  // namespace
@@ -99,13 +97,13 @@ Value opt_embed(Graph& graph, const OptConfig& config, Value input_ids, Value po
   if (shape[1] > config.max_positions)
     fail(ErrorKind::kConfig, "opt: a text must fit ", config.max_positions, " positions; got ", shape[1], " tokens");
   const Value tokens = opt_project_in(graph, config, embedding(graph, input_ids, token_table(graph, config)));
-  const Param positions = graph.param(kDecoder + "embed_positions.weight", {config.position_rows(), config.hidden}, kWeight);
+  const Param positions = graph.param(kDecoder + "embed_positions.weight", {config.position_rows(), config.hidden}, kTransformerWeight);
   return add(graph, tokens, embedding(graph, position_ids, positions));
 }
 
 Value opt_project_in(Graph& graph, const OptConfig& config, Value x) {
   if (!config.has_projections()) return x;
-  return named_projection(graph, x, kDecoder + "project_in", config.hidden, kWeight);
+  return named_projection(graph, x, kDecoder + "project_in", config.hidden, kTransformerWeight);
 }
 
 Value opt_embedding_dropout(Graph& graph, const OptConfig& config, Value x, Value address) {
@@ -136,7 +134,7 @@ Value opt_final(Graph& graph, const OptConfig& config, Value x) {
   if (!config.final_norm && !config.has_projections()) return x;
   auto unit = graph.unit("text.final");
   if (config.final_norm) x = named_layer_norm(graph, x, kDecoder + "final_layer_norm", config.eps);
-  if (config.has_projections()) x = named_projection(graph, x, kDecoder + "project_out", config.word_embed_proj_dim, kWeight);
+  if (config.has_projections()) x = named_projection(graph, x, kDecoder + "project_out", config.word_embed_proj_dim, kTransformerWeight);
   return graph.name(x, "out");
 }
 

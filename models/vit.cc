@@ -14,9 +14,6 @@ namespace permafrost {
 
 namespace {
 
-constexpr Initializer kWeight = Initializer::normal(0.02f);
-constexpr Initializer kBias = Initializer::zeros();
-
 void check_images(const Graph& graph, const VitConfig& c, Value images) {
   const TensorSpec& spec = graph.spec(images);
   if (spec.shape.rank() != 4 || spec.dtype != DType::kF32 || spec.shape[1] != c.channels ||
@@ -41,14 +38,14 @@ Value embed_patches(Graph& graph, const VitConfig& c, Value images) {
   const Value patches = linear(graph, patchify(graph, images, c.patch), weight, bias);
   const Param class_token = graph.param("vision.cls_token", {1, 1, c.dim}, Initializer::normal(1e-6f));
   const Value tokens = concat_tokens(graph, {broadcast_param(graph, class_token, batch), patches});
-  const Param positions = graph.param("vision.pos_embed", {1, c.tokens(), c.dim}, kWeight);
+  const Param positions = graph.param("vision.pos_embed", {1, c.tokens(), c.dim}, kTransformerWeight);
   return graph.name(add_param(graph, tokens, positions), "out");
 }
 
 /// One pre-norm block. `class_token_only`: everything behind the attention for token 0 alone.
 Value block(Graph& graph, const VitConfig& c, const std::string& name, Value x, bool class_token_only) {
   const Value read = named_layer_norm(graph, x, name + ".norm1", c.eps);
-  const Value qkv = named_linear(graph, read, name + ".attn.qkv", 3 * c.dim, kWeight, kBias);
+  const Value qkv = named_linear(graph, read, name + ".attn.qkv", 3 * c.dim, kTransformerWeight, kTransformerBias);
   AttentionConfig attention;
   attention.heads = c.heads;
   attention.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.dim / c.heads)));
@@ -57,10 +54,10 @@ Value block(Graph& graph, const VitConfig& c, const std::string& name, Value x, 
     mixed = slice_tokens(graph, mixed, 0, 1);
     x = slice_tokens(graph, x, 0, 1);
   }
-  x = add(graph, x, named_linear(graph, mixed, name + ".attn.proj", c.dim, kWeight, kBias));
+  x = add(graph, x, named_linear(graph, mixed, name + ".attn.proj", c.dim, kTransformerWeight, kTransformerBias));
   const Value normed = named_layer_norm(graph, x, name + ".norm2", c.eps);
-  const Value hidden = named_linear(graph, normed, name + ".mlp.fc1", c.mlp_dim, kWeight, kBias, Activation::kGelu);
-  x = add(graph, x, named_linear(graph, hidden, name + ".mlp.fc2", c.dim, kWeight, kBias));
+  const Value hidden = named_linear(graph, normed, name + ".mlp.fc1", c.mlp_dim, kTransformerWeight, kTransformerBias, Activation::kGelu);
+  x = add(graph, x, named_linear(graph, hidden, name + ".mlp.fc2", c.dim, kTransformerWeight, kTransformerBias));
   return graph.name(x, class_token_only ? "class_token" : "out");
 }
 

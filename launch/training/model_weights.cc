@@ -12,9 +12,9 @@ namespace {
 
 std::span<std::byte> bytes_of(const Tensor& t) { return {static_cast<std::byte*>(t.raw()), static_cast<size_t>(t.bytes())}; }
 
-class Loader {
+class WeightLoader {
  public:
-  Loader(const config::Config& config, const Plan& plan, const StepMemory& memory, ShardedAdamw& optimizer)
+  WeightLoader(const config::Config& config, const Plan& plan, const StepMemory& memory, ShardedAdamw& optimizer)
       : config_(config), plan_(plan), memory_(memory), optimizer_(optimizer) {}
 
   void load_part(const std::string& what, const std::string& path, const PartWeights& part) {
@@ -84,7 +84,7 @@ LoadedWeights load_model_weights(const config::Config& config, const Plan& plan,
   const Graph& graph = plan.graphs.front();
   std::vector<bool> trainable;
   for (const ParamPlan& param : plan.params) trainable.push_back(param.trainable);
-  Loader loader(config, plan, memory, optimizer);
+  WeightLoader loader(config, plan, memory, optimizer);
   loader.load_part("vision", config.weights().vision(), vision_weights(graph));
   loader.load_part("text", config.weights().text(), text_weights(graph));
   PartWeights adapter = adapter_weights(graph, trainable);

@@ -17,6 +17,9 @@ Value named_projection(Graph& graph, Value x, const std::string& name, int64_t w
 /// Layer norm over the last axis; the gain starts as 1, the bias as 0.
 Value named_layer_norm(Graph& graph, Value x, const std::string& name, float eps);
 
+/// How ViT (timm) and OPT (Hugging Face) start the weights and biases of their layers.
+inline constexpr Initializer kTransformerWeight = Initializer::normal(0.02f), kTransformerBias = Initializer::zeros();
+
 /// How PyTorch starts weight and bias of a linear layer or convolution: uniform in +-1/sqrt(fan_in).
 /// Source: torch.nn.Linear.reset_parameters (kaiming_uniform with a = sqrt 5).
 Initializer torch_default(int64_t fan_in);

@@ -10,7 +10,6 @@
 namespace permafrost::testing {
 namespace {
 
-const StreamView kHere = StreamView::caller();
 
 struct Case {
   std::string name;

@@ -3,6 +3,8 @@
 
 namespace permafrost::testing {
 
+inline const StreamView kHere = StreamView::caller();
+
 /// What the other ranks of a group under test contribute.
 enum class Others {
   kTakePart,  ///< every rank runs the same body

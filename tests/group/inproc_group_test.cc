@@ -9,9 +9,9 @@
 namespace permafrost {
 namespace {
 
+using testing::kHere;
 using testing::Others;
 using testing::throws_error;
-const StreamView kHere = StreamView::caller();
 
 class InprocGroupTest : public ::testing::TestWithParam<int> {};
 

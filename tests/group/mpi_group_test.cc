@@ -11,8 +11,8 @@
 namespace permafrost {
 namespace {
 
+using testing::kHere;
 using testing::Others;
-const StreamView kHere = StreamView::caller();
 MpiEnvironment* environment = nullptr;
 
 TEST(MpiGroup, Collectives) { testing::check_collectives(environment->world(), Others::kTakePart); }

@@ -6,9 +6,9 @@
 namespace permafrost {
 namespace {
 
+using testing::kHere;
 using testing::Others;
 using testing::throws_error;
-const StreamView kHere = StreamView::caller();
 
 class RecordingGroupTest : public ::testing::TestWithParam<std::pair<int, int>> {};
 

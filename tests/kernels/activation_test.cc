@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/kernels/activation_cpu.h"
+#include "tests/kernels/dtypes.h"
 #include "tests/reference/activation_ref.h"
 #include "tests/support/compare.h"
 #include "tests/support/golden.h"
@@ -17,7 +18,6 @@ using namespace permafrost::testing;
 
 constexpr Activation kAll[] = {Activation::kNone, Activation::kGelu,        Activation::kQuickGelu,
                                Activation::kRelu, Activation::kSquaredRelu, Activation::kTanh};
-constexpr DType kDtypes[] = {DType::kF32, DType::kBF16};
 
 class ActivationTest : public ::testing::TestWithParam<SimdLevel> {
  protected:

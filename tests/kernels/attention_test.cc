@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/kernels/attention_cpu.h"
+#include "tests/kernels/dtypes.h"
 #include "tests/reference/attention_ref.h"
 #include "tests/support/compare.h"
 #include "tests/support/golden.h"
@@ -17,7 +18,6 @@ namespace {
 using namespace permafrost::testing;
 using reference::AttentionSizes;
 
-constexpr DType kDtypes[] = {DType::kF32, DType::kBF16};
 
 class AttentionTest : public ::testing::TestWithParam<SimdLevel> {
  protected:

@@ -5,6 +5,7 @@
 
 #include "core/device/cpu_features.h"
 #include "core/kernels/cross_entropy_cpu.h"
+#include "tests/kernels/dtypes.h"
 #include "tests/reference/cross_entropy_ref.h"
 #include "tests/support/compare.h"
 #include "tests/support/golden.h"
@@ -15,7 +16,6 @@ namespace {
 
 using namespace permafrost::testing;
 
-constexpr DType kF32 = DType::kF32, kBF16 = DType::kBF16;
 constexpr double kUnit = 0x1p-24;
 
 struct Problem {

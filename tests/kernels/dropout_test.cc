@@ -4,6 +4,7 @@
 
 #include "core/device/cpu_features.h"
 #include "core/kernels/dropout_cpu.h"
+#include "tests/kernels/dtypes.h"
 #include "tests/reference/dropout_ref.h"
 #include "tests/support/compare.h"
 #include "tests/support/gradient_check.h"
@@ -13,7 +14,6 @@ namespace {
 
 using namespace permafrost::testing;
 
-constexpr DType kF32 = DType::kF32, kBF16 = DType::kBF16;
 
 OwnedTensor address_of(uint64_t seed, uint32_t epoch, const std::vector<int64_t>& samples) {
   OwnedTensor address(DType::kI64, {2 + static_cast<int64_t>(samples.size())});

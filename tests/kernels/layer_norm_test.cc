@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/kernels/layer_norm_cpu.h"
+#include "tests/kernels/dtypes.h"
 #include "tests/reference/layer_norm_ref.h"
 #include "tests/support/compare.h"
 #include "tests/support/golden.h"
@@ -15,7 +16,6 @@ namespace {
 
 using namespace permafrost::testing;
 
-constexpr DType kDtypes[] = {DType::kF32, DType::kBF16};
 
 class LayerNormTest : public ::testing::TestWithParam<SimdLevel> {
  protected:

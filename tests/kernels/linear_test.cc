@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/kernels/linear_cpu.h"
+#include "tests/kernels/dtypes.h"
 #include "tests/reference/linear_ref.h"
 #include "tests/support/compare.h"
 #include "tests/support/gradient_check.h"
@@ -16,7 +17,6 @@ namespace {
 using namespace permafrost::testing;
 using reference::LinearSizes;
 
-constexpr DType kF32 = DType::kF32, kBF16 = DType::kBF16, kF16 = DType::kF16, kU8 = DType::kU8;
 constexpr LinearPass kForward = LinearPass::kForward, kInput = LinearPass::kBackwardInput,
                      kWeight = LinearPass::kBackwardWeight;
 

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "tests/kernels/dtypes.h"
 #include "tests/reference/shape_ops_ref.h"
 #include "tests/support/compare.h"
 #include "tests/support/gradient_check.h"
@@ -11,7 +12,6 @@ namespace {
 
 using namespace permafrost::testing;
 
-constexpr DType kF32 = DType::kF32, kBF16 = DType::kBF16;
 
 /// Room for what scale_backward asks for, filled with 0xff bytes.
 OwnedTensor workspace_for(int64_t elements) {
