@@ -21,6 +21,10 @@ PERMAFROST_LANES void load_64(const uint16_t* logits, __m512 (&x)[4]) {
     x[2 * j + 1] = avx512::odd_bf16(pairs);
   }
 }
+template <typename T>
+PERMAFROST_LANES void fetch_64(const T* values) {
+  for (size_t line = 0; line < sizeof(T); ++line) _mm_prefetch(reinterpret_cast<const char*>(values) + 64 * line, _MM_HINT_T1);
+}
 template <typename Lanes>
 PERMAFROST_LANES __m512 exp_of(__m512 x) {
   return sizeof(typename Lanes::Stored) == 2 ? avx512::exp_of_bf16(x) : avx512::exp_not_positive(x);
@@ -52,6 +56,8 @@ RowStatistics statistics_run(const typename Lanes::Stored* logits, int64_t n) {
     const int64_t end = chunk + 4096 < whole ? chunk + 4096 : whole;
     __m512 exp_sum[4] = {}, centered_sum[4] = {};
     for (int64_t i = chunk; i < end; i += 64) {
+      // This pass reads what the first left in the cache; meanwhile the next row, which lies behind, comes from memory.
+      fetch_64(logits + n + i);
       load_64(logits + i, x);
       for (int j = 0; j < 4; ++j) {
         const __m512 centered = _mm512_sub_ps(x[j], shift);
@@ -94,7 +100,11 @@ void gradient_run(const void* logits, float lse, float weight, float target, voi
     return _mm512_mul_ps(scale, _mm512_sub_ps(exp_of<To>(_mm512_sub_ps(x, shift)), offset));
   };
   int64_t i = 0;
-  for (; i + 16 <= n; i += 16) To::store(to + i, gradient(From::load(from + i)));
+  for (; i + 16 <= n; i += 16) {
+    _mm_prefetch(reinterpret_cast<const char*>(from + i) + 1024, _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(to + i) + 1024, _MM_HINT_T0);
+    To::store(to + i, gradient(From::load(from + i)));
+  }
   if (i < n) {
     const __mmask16 tail = avx512::first_lanes(n - i);
     To::store(to + i, gradient(From::load(from + i, tail)), tail);
