@@ -36,7 +36,9 @@ Place place_of(Group& world) {
 void run_body(Group& world, const std::string& mpi, const RuntimeOptions& options,
               const std::function<void(Runtime&)>& body) {
   const Place place = place_of(world);
-  ThreadPool pool(threads_per_rank(options.threads, usable_cores(), place.ranks_on_node));
+  const int threads = threads_per_rank(options.threads, usable_cores(), place.ranks_on_node);
+  const bool core_per_thread = threads * place.ranks_on_node <= usable_cores();
+  ThreadPool pool(threads, core_per_thread ? ThreadPool::kLongSpin : ThreadPool::kShortSpin);
   LOG(INFO) << "rank " << world.rank() << "/" << world.size() << ", " << place.rank_on_node << "/" << place.ranks_on_node
             << " of its node, " << pool.threads() << " threads" << (mpi.empty() ? "" : ", ") << mpi;
   Runtime runtime{world, pool, place.ranks_on_node, place.rank_on_node, mpi};

@@ -14,13 +14,12 @@
 namespace permafrost {
 
 namespace {
-// Kernels follow each other within microseconds: a short spin saves the wake-up, a longer one would take the core
-// from another rank when there are more ranks than cores.
-constexpr auto kSpin = std::chrono::microseconds(20);
+/// Marks a job that takes no more threads.
+constexpr int kClosed = 1 << 30;
 
 template <typename Ready>
-bool spin_until(Ready ready) {
-  const auto end = std::chrono::steady_clock::now() + kSpin;
+bool spin_until(std::chrono::microseconds spin, Ready ready) {
+  const auto end = std::chrono::steady_clock::now() + spin;
   while (!ready()) {
     for (int i = 0; i < 32; ++i) _mm_pause();
     if (std::chrono::steady_clock::now() > end) return ready();
@@ -35,14 +34,16 @@ struct ThreadPool::Shared {
   int64_t blocks = 0;
   alignas(64) std::atomic<int64_t> next{0};
   alignas(64) std::atomic<int64_t> generation{0};
-  alignas(64) std::atomic<int> busy{0};
+  /// Workers on the job, plus kClosed. A worker joins only while the job is open, so nobody waits for one that wakes up
+  /// when all is done.
+  alignas(64) std::atomic<int> joined{kClosed};
   std::atomic<bool> stopping{false};
   std::mutex mutex;
   std::condition_variable started, finished;
   std::exception_ptr error;  // guarded by mutex
 };
 
-ThreadPool::ThreadPool(int threads) : shared_(std::make_unique<Shared>()) {
+ThreadPool::ThreadPool(int threads, std::chrono::microseconds spin) : spin_(spin), shared_(std::make_unique<Shared>()) {
   PERMAFROST_CHECK(threads >= 1, "ThreadPool: threads must be at least 1; got ", threads);
   try {
     for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { work(thread); });
@@ -59,14 +60,19 @@ void ThreadPool::work(int thread) {
   int64_t seen = 0;
   while (true) {
     const auto changed = [&] { return s.generation.load(std::memory_order_acquire) != seen; };
-    if (!spin_until(changed)) {
+    if (!spin_until(spin_, changed)) {
       std::unique_lock lock(s.mutex);
       s.started.wait(lock, changed);
     }
     seen = s.generation.load(std::memory_order_acquire);
     if (s.stopping.load(std::memory_order_relaxed)) return;
+    int joined = s.joined.load(std::memory_order_relaxed);
+    do {
+      if ((joined & kClosed) != 0) break;
+    } while (!s.joined.compare_exchange_weak(joined, joined + 1, std::memory_order_acq_rel));
+    if ((joined & kClosed) != 0) continue;
     take_blocks(thread);
-    if (s.busy.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+    if (s.joined.fetch_sub(1, std::memory_order_acq_rel) == kClosed + 1) {
       const std::lock_guard lock(s.mutex);
       s.finished.notify_one();
     }
@@ -113,13 +119,14 @@ void ThreadPool::run_erased(int64_t blocks, Function function, const void* conte
     s.blocks = blocks;
     s.error = nullptr;
     s.next.store(0, std::memory_order_relaxed);
-    s.busy.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+    s.joined.store(0, std::memory_order_release);
     s.generation.fetch_add(1, std::memory_order_release);
   }
   s.started.notify_all();
   take_blocks(0);
-  const auto idle = [&] { return s.busy.load(std::memory_order_acquire) == 0; };
-  if (!spin_until(idle)) {
+  s.joined.fetch_or(kClosed, std::memory_order_acq_rel);
+  const auto idle = [&] { return s.joined.load(std::memory_order_acquire) == kClosed; };
+  if (!spin_until(spin_, idle)) {
     std::unique_lock lock(s.mutex);
     s.finished.wait(lock, idle);
   }

@@ -1,5 +1,6 @@
 #pragma once
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -12,9 +13,14 @@ namespace permafrost {
 /// never depend on the number of threads; only who computes a block does.
 class ThreadPool {
  public:
+  /// How long a thread without work looks for some before it sleeps. Kernels follow each other within microseconds, and to
+  /// wake a thread takes as long as a small product. The long spin is for pools that have a core per thread; the short
+  /// one leaves the cores to others.
+  static constexpr std::chrono::microseconds kShortSpin{20}, kLongSpin{200};
+
   /// threads >= 1, the caller included: ThreadPool(1) starts no thread and runs everything inline.
   /// Errors: kInvalidArgument below 1; kInternal with the system's reason when a thread cannot be started.
-  explicit ThreadPool(int threads);
+  explicit ThreadPool(int threads, std::chrono::microseconds spin = kShortSpin);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -39,6 +45,7 @@ class ThreadPool {
   void take_blocks(int thread);
   void stop() noexcept;
 
+  std::chrono::microseconds spin_;
   std::unique_ptr<Shared> shared_;
   std::vector<std::thread> workers_;
 };
