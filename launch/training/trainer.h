@@ -50,7 +50,7 @@ class Trainer final : private GradientSink {
 
   /// Continues from a checkpoint folder. Errors: kWeights.
   void resume(const std::string& checkpoint);
-  /// Collective. Returns the SHA-256 of the adapter file.
+  /// Collective. Returns the SHA-256 of the adapter file on rank 0, "" on the others.
   std::string save(const CheckpointStore& store);
 
   /// One optimizer step, with what there is to say about it on this rank. `stop` is voted: any rank's true makes
