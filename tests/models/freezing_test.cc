@@ -12,24 +12,6 @@ namespace {
 
 using namespace permafrost::testing;
 
-EpalmConfig small_config() {
-  EpalmConfig c;
-  c.vision = {8, 3, 4, 12, 3, 3, 20, 1e-6f};
-  c.text.vocab = 23;
-  c.text.layers = 5;
-  c.text.hidden = 12;
-  c.text.word_embed_proj_dim = 8;
-  c.text.heads = 3;
-  c.text.ffn = 18;
-  c.text.max_positions = 16;
-  c.features = 2;
-  c.start = 2;
-  c.end = 4;
-  c.prompt_length = 2;
-  c.adaptor = AdaptorConfig{AdaptorKind::kScaledParallel, 3, true};
-  return c;
-}
-
 const TextBatch kBatch = TextBatch::of({{2, 5, 9, 14, 2}, {2, 7, 2}}, 2, 1);
 
 /// A runner with seeded parameters and inputs; its graph must outlive it.
@@ -54,7 +36,7 @@ Graph small_graph(const EpalmConfig& config) { return build_epalm(config, DType:
 class ModelFreezing : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(ModelFreezing, GradientsAreThoseOfTheUnfrozenRun) {
-  const EpalmConfig config = small_config();
+  const EpalmConfig config = small_epalm();
   const Graph graph = small_graph(config);
   GraphRunner everything = seeded(graph, config, std::vector<bool>(graph.params().size(), true));
   const std::vector<bool> trainable = trainable_by(graph, {GetParam()});
@@ -77,7 +59,7 @@ TEST_P(ModelFreezing, GradientsAreThoseOfTheUnfrozenRun) {
 }
 
 TEST_P(ModelFreezing, WhatIsBehindTheFrontierSavesNothing) {
-  const EpalmConfig config = small_config();
+  const EpalmConfig config = small_epalm();
   const Graph graph = small_graph(config);
   const GraphRunner runner = seeded(graph, config, trainable_by(graph, {GetParam()}));
   const Program& program = runner.program();
@@ -109,7 +91,7 @@ INSTANTIATE_TEST_SUITE_P(
                       "text.model.decoder.layers.0.fc?.bias", "text.model.decoder.layers.3.self_attn.v_proj.*", "*layer_norm*", "*.bias"));
 
 TEST(ModelFreezing, FrontierOfThePublishedVariants) {
-  EpalmConfig config = small_config();
+  EpalmConfig config = small_epalm();
   config.adaptor.reset();
   const auto class_of = [](const Graph& graph, const NeedAnalysis& needs, const std::string& unit) {
     for (size_t u = 0; u < graph.units().size(); ++u)

@@ -9,6 +9,7 @@
 #include "configs/load.h"
 #include "models/factory.h"
 #include "parallel/plan/check.h"
+#include "tests/models/support.h"
 #include "tests/support/compare.h"
 
 namespace permafrost {
@@ -103,25 +104,6 @@ INSTANTIATE_TEST_SUITE_P(All, PresetPrograms, ::testing::ValuesIn(all_presets())
 
 TEST(PresetList, IsTheWholeFolder) { EXPECT_GE(all_presets().size(), 7u); }
 
-/// All parts of a model in small: projections, soft prompts, adapters, two features in a window of layers.
-EpalmConfig small_model() {
-  EpalmConfig c;
-  c.vision = {8, 3, 4, 12, 3, 3, 20, 1e-6f};
-  c.text.vocab = 23;
-  c.text.layers = 5;
-  c.text.hidden = 12;
-  c.text.word_embed_proj_dim = 8;
-  c.text.heads = 3;
-  c.text.ffn = 18;
-  c.text.max_positions = 16;
-  c.features = 2;
-  c.start = 2;
-  c.end = 4;
-  c.prompt_length = 2;
-  c.adaptor = AdaptorConfig{AdaptorKind::kScaledParallel, 3, true};
-  return c;
-}
-
 void expect_right_with(const EpalmConfig& model, const std::vector<FreezeRule>& freezing, const std::string& about) {
   for (Choices choices : all_choices())
     for (const bool keep : {false, true}) {
@@ -139,7 +121,7 @@ TEST(FreezingPrograms, AreRightWhateverIsTrained) {
         "text.model.decoder.embed_tokens.weight", "text.model.decoder.embed_positions.weight", "text.model.decoder.project_in.weight",
         "text.model.decoder.project_out.weight", "text.model.decoder.layers.0.fc?.bias", "text.model.decoder.layers.3.self_attn.v_proj.*",
         "*layer_norm*", "*.bias"})
-    expect_right_with(small_model(), {{pattern, true}}, pattern);
+    expect_right_with(testing::small_epalm(), {{pattern, true}}, pattern);
 }
 
 TEST(FreezingPrograms, AreRightForEveryVariantOfTheModel) {
@@ -147,7 +129,7 @@ TEST(FreezingPrograms, AreRightForEveryVariantOfTheModel) {
     for (const auto kind : {AdaptorKind::kNormal, AdaptorKind::kParallel, AdaptorKind::kScaledParallel})
       for (const auto location : {EpalmConfig::Location::kMlp, EpalmConfig::Location::kAttention})
         for (const bool norm_before : {true, false}) {
-          EpalmConfig model = small_model();
+          EpalmConfig model = testing::small_epalm();
           model.prompt = prompt;
           model.adaptor->kind = kind;
           model.adaptor_location = location;

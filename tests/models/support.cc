@@ -7,6 +7,24 @@
 
 namespace permafrost::testing {
 
+EpalmConfig small_epalm() {
+  EpalmConfig c;
+  c.vision = {8, 3, 4, 12, 3, 3, 20, 1e-6f};
+  c.text.vocab = 23;
+  c.text.layers = 5;
+  c.text.hidden = 12;
+  c.text.word_embed_proj_dim = 8;
+  c.text.heads = 3;
+  c.text.ffn = 18;
+  c.text.max_positions = 16;
+  c.features = 2;
+  c.start = 2;
+  c.end = 4;
+  c.prompt_length = 2;
+  c.adaptor = AdaptorConfig{AdaptorKind::kScaledParallel, 3, true};
+  return c;
+}
+
 PathLength operator+(PathLength a, PathLength b) { return {a.terms + b.terms, a.roundings + b.roundings}; }
 PathLength operator*(int64_t times, PathLength a) { return {times * a.terms, times * a.roundings}; }
 

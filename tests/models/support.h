@@ -10,6 +10,9 @@
 
 namespace permafrost::testing {
 
+/// All parts of a model in small: projections, soft prompts, adapters, two features in a window of layers.
+EpalmConfig small_epalm();
+
 /// Lengths of the sums on the longest path through a model: what its rounding errors grow with.
 struct PathLength {
   int64_t terms = 0;      ///< added numbers, one product or norm after the other
