@@ -33,16 +33,35 @@ size_t edits(const std::string& a, const std::string& b) {
 
 void set_default(const Reflection& reflection, Message& message, const FieldDescriptor* field) {
   switch (field->cpp_type()) {
-    case FieldDescriptor::CPPTYPE_INT32: reflection.SetInt32(&message, field, field->default_value_int32()); return;
-    case FieldDescriptor::CPPTYPE_INT64: reflection.SetInt64(&message, field, field->default_value_int64()); return;
-    case FieldDescriptor::CPPTYPE_UINT32: reflection.SetUInt32(&message, field, field->default_value_uint32()); return;
-    case FieldDescriptor::CPPTYPE_UINT64: reflection.SetUInt64(&message, field, field->default_value_uint64()); return;
-    case FieldDescriptor::CPPTYPE_DOUBLE: reflection.SetDouble(&message, field, field->default_value_double()); return;
-    case FieldDescriptor::CPPTYPE_FLOAT: reflection.SetFloat(&message, field, field->default_value_float()); return;
-    case FieldDescriptor::CPPTYPE_BOOL: reflection.SetBool(&message, field, field->default_value_bool()); return;
-    case FieldDescriptor::CPPTYPE_ENUM: reflection.SetEnum(&message, field, field->default_value_enum()); return;
-    case FieldDescriptor::CPPTYPE_STRING: reflection.SetString(&message, field, field->default_value_string()); return;
-    case FieldDescriptor::CPPTYPE_MESSAGE: break;
+    case FieldDescriptor::CPPTYPE_INT32:
+      reflection.SetInt32(&message, field, field->default_value_int32());
+      return;
+    case FieldDescriptor::CPPTYPE_INT64:
+      reflection.SetInt64(&message, field, field->default_value_int64());
+      return;
+    case FieldDescriptor::CPPTYPE_UINT32:
+      reflection.SetUInt32(&message, field, field->default_value_uint32());
+      return;
+    case FieldDescriptor::CPPTYPE_UINT64:
+      reflection.SetUInt64(&message, field, field->default_value_uint64());
+      return;
+    case FieldDescriptor::CPPTYPE_DOUBLE:
+      reflection.SetDouble(&message, field, field->default_value_double());
+      return;
+    case FieldDescriptor::CPPTYPE_FLOAT:
+      reflection.SetFloat(&message, field, field->default_value_float());
+      return;
+    case FieldDescriptor::CPPTYPE_BOOL:
+      reflection.SetBool(&message, field, field->default_value_bool());
+      return;
+    case FieldDescriptor::CPPTYPE_ENUM:
+      reflection.SetEnum(&message, field, field->default_value_enum());
+      return;
+    case FieldDescriptor::CPPTYPE_STRING:
+      reflection.SetString(&message, field, field->default_value_string());
+      return;
+    case FieldDescriptor::CPPTYPE_MESSAGE:
+      break;
   }
   fail(ErrorKind::kInternal, "fill_defaults: field ", field->full_name(), " is no scalar");
 }

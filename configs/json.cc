@@ -14,24 +14,33 @@ namespace {
 
 OrderedJson convert(const Message& message);
 
-#define PERMAFROST_GET(Name) \
-  return index < 0 ? OrderedJson(reflection.Get##Name(message, field))  \
+#define PERMAFROST_GET(Name)                                           \
+  return index < 0 ? OrderedJson(reflection.Get##Name(message, field)) \
                    : OrderedJson(reflection.GetRepeated##Name(message, field, index))
 
 /// One value; index < 0 for a field that is not repeated.
 OrderedJson value_of(const Message& message, const FieldDescriptor* field, int index) {
   const auto& reflection = *message.GetReflection();
   switch (field->cpp_type()) {
-    case FieldDescriptor::CPPTYPE_INT32: PERMAFROST_GET(Int32);
-    case FieldDescriptor::CPPTYPE_INT64: PERMAFROST_GET(Int64);
-    case FieldDescriptor::CPPTYPE_UINT32: PERMAFROST_GET(UInt32);
-    case FieldDescriptor::CPPTYPE_UINT64: PERMAFROST_GET(UInt64);
-    case FieldDescriptor::CPPTYPE_DOUBLE: PERMAFROST_GET(Double);
-    case FieldDescriptor::CPPTYPE_FLOAT: PERMAFROST_GET(Float);
-    case FieldDescriptor::CPPTYPE_BOOL: PERMAFROST_GET(Bool);
-    case FieldDescriptor::CPPTYPE_STRING: PERMAFROST_GET(String);
+    case FieldDescriptor::CPPTYPE_INT32:
+      PERMAFROST_GET(Int32);
+    case FieldDescriptor::CPPTYPE_INT64:
+      PERMAFROST_GET(Int64);
+    case FieldDescriptor::CPPTYPE_UINT32:
+      PERMAFROST_GET(UInt32);
+    case FieldDescriptor::CPPTYPE_UINT64:
+      PERMAFROST_GET(UInt64);
+    case FieldDescriptor::CPPTYPE_DOUBLE:
+      PERMAFROST_GET(Double);
+    case FieldDescriptor::CPPTYPE_FLOAT:
+      PERMAFROST_GET(Float);
+    case FieldDescriptor::CPPTYPE_BOOL:
+      PERMAFROST_GET(Bool);
+    case FieldDescriptor::CPPTYPE_STRING:
+      PERMAFROST_GET(String);
     case FieldDescriptor::CPPTYPE_ENUM:
-      return (index < 0 ? reflection.GetEnum(message, field) : reflection.GetRepeatedEnum(message, field, index))->name();
+      return (index < 0 ? reflection.GetEnum(message, field) : reflection.GetRepeatedEnum(message, field, index))
+          ->name();
     case FieldDescriptor::CPPTYPE_MESSAGE:
       return convert(index < 0 ? reflection.GetMessage(message, field)
                                : reflection.GetRepeatedMessage(message, field, index));

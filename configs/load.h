@@ -15,13 +15,13 @@ struct Resolved {
   std::string sha256;  ///< of `text`
 };
 
-/// Looks for problems that a configuration alone does not show: names of parameters, say. Called when the model section has
-/// no problem, so that a model can be built from it.
+/// Looks for problems that a configuration alone does not show: names of parameters, say. Called when the model section
+/// has no problem, so that a model can be built from it.
 using Check = std::function<void(const Config& config, Problems& problems)>;
 
 /// Reads a file of protobuf text and applies `--set` assignments in their order (see overrides.h).
-/// Errors: kConfig with all problems at once: file and line or field path, what was expected, what came. kStorage never:
-/// a file that cannot be read is a kConfig problem too, since it was named by the user.
+/// Errors: kConfig with all problems at once: file and line or field path, what was expected, what came. kStorage
+/// never: a file that cannot be read is a kConfig problem too, since it was named by the user.
 Resolved load_config(const std::string& path, const std::vector<std::string>& overrides = {}, const Check& check = {});
 
 /// The same from text; `source` stands in messages for the file name.

@@ -55,7 +55,8 @@ std::optional<Step> parse_step(const std::string& text) {
   const size_t bracket = text.find('[');
   if (bracket == std::string::npos) return Step{text, std::nullopt};
   int index = 0;
-  if (text.back() != ']' || !parse_number(text.substr(bracket + 1, text.size() - bracket - 2), index)) return std::nullopt;
+  if (text.back() != ']' || !parse_number(text.substr(bracket + 1, text.size() - bracket - 2), index))
+    return std::nullopt;
   return Step{text.substr(0, bracket), index};
 }
 
@@ -68,8 +69,8 @@ std::optional<std::string> put_number(const std::string& text, bool repeated, co
   return std::nullopt;
 }
 
-#define PERMAFROST_PUT(Type, Name, expected)                                                              \
-  return put_number<Type>(                                                                                \
+#define PERMAFROST_PUT(Type, Name, expected)                                                                   \
+  return put_number<Type>(                                                                                     \
       text, field->is_repeated(), expected, [&](Type value) { reflection.Set##Name(&message, field, value); }, \
       [&](Type value) { reflection.Add##Name(&message, field, value); })
 
@@ -92,18 +93,27 @@ std::optional<std::string> put_enum(const std::string& text, Message& message, c
 std::optional<std::string> put_scalar(const std::string& text, Message& message, const FieldDescriptor* field) {
   const Reflection& reflection = *message.GetReflection();
   switch (field->cpp_type()) {
-    case FieldDescriptor::CPPTYPE_INT32: PERMAFROST_PUT(int32_t, Int32, "a whole number of 32 bits");
-    case FieldDescriptor::CPPTYPE_INT64: PERMAFROST_PUT(int64_t, Int64, "a whole number of 64 bits");
-    case FieldDescriptor::CPPTYPE_UINT32: PERMAFROST_PUT(uint32_t, UInt32, "a whole number of 32 bits, 0 and up");
-    case FieldDescriptor::CPPTYPE_UINT64: PERMAFROST_PUT(uint64_t, UInt64, "a whole number of 64 bits, 0 and up");
-    case FieldDescriptor::CPPTYPE_DOUBLE: PERMAFROST_PUT(double, Double, "a number");
-    case FieldDescriptor::CPPTYPE_FLOAT: PERMAFROST_PUT(float, Float, "a number");
-    case FieldDescriptor::CPPTYPE_BOOL: return put_bool(text, message, field);
-    case FieldDescriptor::CPPTYPE_ENUM: return put_enum(text, message, field);
+    case FieldDescriptor::CPPTYPE_INT32:
+      PERMAFROST_PUT(int32_t, Int32, "a whole number of 32 bits");
+    case FieldDescriptor::CPPTYPE_INT64:
+      PERMAFROST_PUT(int64_t, Int64, "a whole number of 64 bits");
+    case FieldDescriptor::CPPTYPE_UINT32:
+      PERMAFROST_PUT(uint32_t, UInt32, "a whole number of 32 bits, 0 and up");
+    case FieldDescriptor::CPPTYPE_UINT64:
+      PERMAFROST_PUT(uint64_t, UInt64, "a whole number of 64 bits, 0 and up");
+    case FieldDescriptor::CPPTYPE_DOUBLE:
+      PERMAFROST_PUT(double, Double, "a number");
+    case FieldDescriptor::CPPTYPE_FLOAT:
+      PERMAFROST_PUT(float, Float, "a number");
+    case FieldDescriptor::CPPTYPE_BOOL:
+      return put_bool(text, message, field);
+    case FieldDescriptor::CPPTYPE_ENUM:
+      return put_enum(text, message, field);
     case FieldDescriptor::CPPTYPE_STRING:
       field->is_repeated() ? reflection.AddString(&message, field, text) : reflection.SetString(&message, field, text);
       return std::nullopt;
-    case FieldDescriptor::CPPTYPE_MESSAGE: break;
+    case FieldDescriptor::CPPTYPE_MESSAGE:
+      break;
   }
   fail(ErrorKind::kInternal, "override: field ", field->full_name(), " is no scalar");
 }
@@ -124,10 +134,10 @@ void assign(const std::string& where, const Assignment& assignment, Message& mes
   if (!assignment.append) reflection.ClearField(&message, field);
   if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
     if (field->is_repeated() && assignment.value.empty()) return;
-    assign_message(where, assignment.value,
-                   field->is_repeated() ? *reflection.AddMessage(&message, field)
-                                        : *reflection.MutableMessage(&message, field),
-                   problems);
+    assign_message(
+        where, assignment.value,
+        field->is_repeated() ? *reflection.AddMessage(&message, field) : *reflection.MutableMessage(&message, field),
+        problems);
     return;
   }
   std::vector<std::string> values{assignment.value};
@@ -158,7 +168,8 @@ Message* descend(const std::string& where, const Step& step, Message& message, c
   }
   const int size = reflection.FieldSize(message, field);
   if (!step.index || *step.index < 0 || *step.index >= size) {
-    problems.expected(where, concat("an index into the ", size, " elements of '", step.name, "', as ", step.name, "[0]"),
+    problems.expected(where,
+                      concat("an index into the ", size, " elements of '", step.name, "', as ", step.name, "[0]"),
                       step.index ? std::to_string(*step.index) : std::string("none"));
     return nullptr;
   }
@@ -197,8 +208,10 @@ void apply_override(const std::string& text, Message& root, Problems& problems) 
     message = descend(where, *step, *message, field, problems);
     if (!message) return;
     if (last) {
-      if (assignment->append) problems.add(where, "+= appends to lists, not to elements of lists");
-      else assign_message(where, assignment->value, *message, problems);
+      if (assignment->append)
+        problems.add(where, "+= appends to lists, not to elements of lists");
+      else
+        assign_message(where, assignment->value, *message, problems);
     }
   }
 }

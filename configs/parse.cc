@@ -103,8 +103,8 @@ size_t offset_of(const std::string& text, int line, int column) {
 
 /// The parser stops at an unknown enumeration value. To find the problems behind it too, the value is overwritten with
 /// an allowed one and the text is read again. False when that cannot be done.
-bool mend_enum_value(std::string& text, const Remark& error, const BadValue& bad, const Message& root, Problems& problems,
-                     const std::string& source) {
+bool mend_enum_value(std::string& text, const Remark& error, const BadValue& bad, const Message& root,
+                     Problems& problems, const std::string& source) {
   // The remark stands at the token after the value.
   const size_t at = text.rfind(bad.value, offset_of(text, error.line, error.column));
   if (at == std::string::npos) return false;

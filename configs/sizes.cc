@@ -33,7 +33,8 @@ void set_number(Message& message, const FieldDescriptor* field, int value) {
     reflection.SetInt32(&message, field, value);
 }
 
-void fill(Message& message, const std::string& path, const std::string& source, const Numbers& numbers, Problems& problems) {
+void fill(Message& message, const std::string& path, const std::string& source, const Numbers& numbers,
+          Problems& problems) {
   for (const auto& [name, value] : numbers) {
     const FieldDescriptor* field = message.GetDescriptor()->FindFieldByName(name);
     const bool given = message.GetReflection()->HasField(message, field);
@@ -46,9 +47,12 @@ void fill(Message& message, const std::string& path, const std::string& source, 
 
 Numbers vit_numbers(Vit::Size size) {
   switch (size) {
-    case Vit::FREE: return {};
-    case Vit::VIT_B16: return {{"patch", 16}, {"dim", 768}, {"depth", 12}, {"heads", 12}, {"mlp_dim", 3072}};
-    case Vit::VIT_L16: return {{"patch", 16}, {"dim", 1024}, {"depth", 24}, {"heads", 16}, {"mlp_dim", 4096}};
+    case Vit::FREE:
+      return {};
+    case Vit::VIT_B16:
+      return {{"patch", 16}, {"dim", 768}, {"depth", 12}, {"heads", 12}, {"mlp_dim", 3072}};
+    case Vit::VIT_L16:
+      return {{"patch", 16}, {"dim", 1024}, {"depth", 24}, {"heads", 16}, {"mlp_dim", 4096}};
   }
   return {};
 }
@@ -62,8 +66,10 @@ Numbers opt_layers(int layers, int hidden, int heads) {
 
 Numbers opt_numbers(Opt::Size size) {
   switch (size) {
-    case Opt::FREE: return {};
-    case Opt::OPT_125M: return opt_layers(12, 768, 12);
+    case Opt::FREE:
+      return {};
+    case Opt::OPT_125M:
+      return opt_layers(12, 768, 12);
     case Opt::OPT_350M: {
       Numbers numbers = opt_layers(24, 1024, 16);
       numbers["word_embed_proj_dim"] = 512;
@@ -71,9 +77,12 @@ Numbers opt_numbers(Opt::Size size) {
       numbers["do_layer_norm_before"] = false;
       return numbers;
     }
-    case Opt::OPT_1_3B: return opt_layers(24, 2048, 32);
-    case Opt::OPT_2_7B: return opt_layers(32, 2560, 32);
-    case Opt::OPT_6_7B: return opt_layers(32, 4096, 32);
+    case Opt::OPT_1_3B:
+      return opt_layers(24, 2048, 32);
+    case Opt::OPT_2_7B:
+      return opt_layers(32, 2560, 32);
+    case Opt::OPT_6_7B:
+      return opt_layers(32, 4096, 32);
   }
   return {};
 }
@@ -107,7 +116,8 @@ class HfFile {
 
  private:
   void problem(const std::string& expected, Json::const_iterator got) const {
-    problems_.expected(where_, concat(expected, " in ", file_), got == json_.end() ? std::string("nothing") : got->dump());
+    problems_.expected(where_, concat(expected, " in ", file_),
+                       got == json_.end() ? std::string("nothing") : got->dump());
   }
   const Json& json_;
   std::string file_, where_;

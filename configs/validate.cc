@@ -27,7 +27,8 @@ class Section {
   /// The same for a field without default.
   bool given(bool has, const std::string& field, int64_t value, int64_t low, int64_t high) const {
     if (has) return whole(field, value, low, high);
-    problems_.expected(at(field), high == kMost ? concat("a value, ", low, " and up") : concat("a value, ", low, " to ", high),
+    problems_.expected(at(field),
+                       high == kMost ? concat("a value, ", low, " and up") : concat("a value, ", low, " to ", high),
                        "none");
     return false;
   }
@@ -98,18 +99,22 @@ void check_epalm(const Config& config, const Section& s) {
     const bool start = s.given(epalm.has_start_layer(), "start_layer", epalm.start_layer(), 0, layers - 1);
     const bool end = s.given(epalm.has_end_layer(), "end_layer", epalm.end_layer(), 1, layers);
     if (start && end && epalm.start_layer() >= epalm.end_layer())
-      s.problems().expected(s.at("end_layer"), concat("more than start_layer = ", epalm.start_layer()), epalm.end_layer());
+      s.problems().expected(s.at("end_layer"), concat("more than start_layer = ", epalm.start_layer()),
+                            epalm.end_layer());
     if (config.data().max_text_tokens() > epalm.text().max_positions())
       s.problems().expected("data.max_text_tokens",
                             concat("at most ", s.at("text.max_positions"), " = ", epalm.text().max_positions()),
                             config.data().max_text_tokens());
   }
   if (epalm.prompt().kind() != Prompt::NONE) s.whole("prompt.length", epalm.prompt().length(), 1, 4096);
-  if (epalm.adapter().kind() != Adapter::NONE && opt) s.whole("adapter.factor", epalm.adapter().factor(), 1, epalm.text().hidden());
+  if (epalm.adapter().kind() != Adapter::NONE && opt)
+    s.whole("adapter.factor", epalm.adapter().factor(), 1, epalm.text().hidden());
   if (config.quirks().frozen_dropout() && config.train().final_check().loss())
-    s.problems().expected("train.final_check.loss", "false with quirks.frozen_dropout (it would be measured under dropout)", "true");
+    s.problems().expected("train.final_check.loss",
+                          "false with quirks.frozen_dropout (it would be measured under dropout)", "true");
   if (config.loss().label_smoothing() > 0 && config.train().final_check().loss())
-    s.problems().expected("train.final_check.loss", "false with loss.label_smoothing (it would be part of what is measured)", "true");
+    s.problems().expected("train.final_check.loss",
+                          "false with loss.label_smoothing (it would be part of what is measured)", "true");
   if (config.quirks().frozen_dropout() && epalm.text().dropout() == 0)
     s.problems().expected("quirks.frozen_dropout", "false where " + s.at("text.dropout") + " is 0", "true");
 }
@@ -119,7 +124,8 @@ void check_buckets(const Data& data, const Section& s) {
     const int bucket = data.length_buckets(i);
     const int before = i == 0 ? 1 : data.length_buckets(i - 1);
     if (bucket <= before)
-      s.problems().expected(s.at(concat("length_buckets[", i, "]")), concat("more than ", before, " (ascending)"), bucket);
+      s.problems().expected(s.at(concat("length_buckets[", i, "]")), concat("more than ", before, " (ascending)"),
+                            bucket);
   }
   const int count = data.length_buckets_size();
   if (count > 0 && data.length_buckets(count - 1) != data.max_text_tokens())
@@ -187,7 +193,8 @@ void check_schedule(const Config& config, const Section& s) {
     s.whole("epochs", schedule.epochs(), 1, 1 << 20);
     s.whole("plateau_steps", schedule.plateau_steps(), 1, 1 << 30);
     if (schedule.warmup_steps() != 0)
-      s.problems().expected(s.at("warmup_steps"), "0 where kind is PUBLISHED, whose warm-up is plateau_steps long four times",
+      s.problems().expected(s.at("warmup_steps"),
+                            "0 where kind is PUBLISHED, whose warm-up is plateau_steps long four times",
                             schedule.warmup_steps());
   } else if (config.train().has_max_steps()) {
     s.whole("warmup_steps", schedule.warmup_steps(), 0, config.train().max_steps());
@@ -204,7 +211,8 @@ void check_parallel(const Parallel& parallel, const Section& s) {
 void check_rest(const Config& config, Problems& problems) {
   for (int i = 0; i < config.freeze_size(); ++i) {
     const std::string path = concat("freeze[", i, "]");
-    if (config.freeze(i).pattern().empty()) problems.expected(path + ".pattern", "a pattern of parameter names", "none");
+    if (config.freeze(i).pattern().empty())
+      problems.expected(path + ".pattern", "a pattern of parameter names", "none");
     if (!config.freeze(i).has_trainable()) problems.expected(path + ".trainable", "true or false", "none");
   }
   const Precision& precision = config.precision();

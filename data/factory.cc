@@ -20,9 +20,15 @@ TokenizerConfig tokenizer_config(const config::Data& data) {
   to.vocabulary_name = from.vocab();
   to.merges_name = from.merges();
   switch (from.rules()) {
-    case config::Tokenizer::OPT: to.rules = TokenizerRules::kOpt; break;
-    case config::Tokenizer::GPT2: to.rules = TokenizerRules::kGpt2; break;
-    case config::Tokenizer::ROBERTA: to.rules = TokenizerRules::kRoberta; break;
+    case config::Tokenizer::OPT:
+      to.rules = TokenizerRules::kOpt;
+      break;
+    case config::Tokenizer::GPT2:
+      to.rules = TokenizerRules::kGpt2;
+      break;
+    case config::Tokenizer::ROBERTA:
+      to.rules = TokenizerRules::kRoberta;
+      break;
   }
   return to;
 }
@@ -44,9 +50,15 @@ TextConfig text_config(const config::Data& data, int threads) {
   to.max_tokens = data.max_text_tokens();
   to.threads = threads;
   switch (data.long_text()) {
-    case config::LongText::FAIL: to.long_text = LongTextPolicy::kFail; break;
-    case config::LongText::SKIP: to.long_text = LongTextPolicy::kSkip; break;
-    case config::LongText::TRUNCATE: to.long_text = LongTextPolicy::kTruncate; break;
+    case config::LongText::FAIL:
+      to.long_text = LongTextPolicy::kFail;
+      break;
+    case config::LongText::SKIP:
+      to.long_text = LongTextPolicy::kSkip;
+      break;
+    case config::LongText::TRUNCATE:
+      to.long_text = LongTextPolicy::kTruncate;
+      break;
   }
   return to;
 }

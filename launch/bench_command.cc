@@ -9,7 +9,8 @@ namespace permafrost {
 int run_bench_kernels(const BenchOptions& options) {
   RuntimeOptions runtime_options;
   runtime_options.threads = options.threads;
-  return run_ranks({}, runtime_options, [&](Runtime& runtime) { bench_kernels(options.bench, runtime.pool, std::cout); });
+  return run_ranks({}, runtime_options,
+                   [&](Runtime& runtime) { bench_kernels(options.bench, runtime.pool, std::cout); });
 }
 
 }  // namespace permafrost

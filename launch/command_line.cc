@@ -1,5 +1,5 @@
-// Every command with its options. Each option's description says its unit; capture_default_str() shows its default. This
-// file alone includes CLI11, which takes seconds to compile.
+// Every command with its options. Each option's description says its unit; capture_default_str() shows its default.
+// This file alone includes CLI11, which takes seconds to compile.
 #include "launch/command_line.h"
 
 #include <glog/logging.h>
@@ -26,58 +26,80 @@ void add_config_options(CLI::App& command, ConfigOptions& options) {
       ->required()
       ->type_name("CONFIG");
   command
-      .add_option("--set", options.overrides,
-                  "Overrides one field: path.to.field=value, or += to append to a list; may be repeated (default: none)")
+      .add_option(
+          "--set", options.overrides,
+          "Overrides one field: path.to.field=value, or += to append to a list; may be repeated (default: none)")
       ->type_name("PATH=VALUE")
       ->expected(1)
       ->take_all();
 }
 
 void add_train(CommandLine& line, const Launcher& launcher) {
-  CLI::App* command = line.app.add_subcommand("train", "Trains what is not frozen; alone or as one rank under mpirun or srun");
+  CLI::App* command =
+      line.app.add_subcommand("train", "Trains what is not frozen; alone or as one rank under mpirun or srun");
   auto options = std::make_shared<TrainOptions>();
   add_config_options(*command, options->config);
-  command->add_option("--run-dir", options->run_dir, "Folder for configuration, plan, metrics, checkpoints and summary; made if need be (no default)")
+  command
+      ->add_option("--run-dir", options->run_dir,
+                   "Folder for configuration, plan, metrics, checkpoints and summary; made if need be (no default)")
       ->required()
       ->type_name("FOLDER");
-  command->add_flag("--resume", options->resume, "Continue from the latest complete checkpoint in --run-dir, bit for bit");
+  command->add_flag("--resume", options->resume,
+                    "Continue from the latest complete checkpoint in --run-dir, bit for bit");
   command->callback([=, &line] { line.action = [=] { return run_train(*options, launcher); }; });
 }
 
 void add_plan(CommandLine& line) {
-  CLI::App* command = line.app.add_subcommand(
-      "plan", "Prints what a step would do, per unit: classes, bytes, traffic, work. Needs no weights and no machine of that size");
+  CLI::App* command = line.app.add_subcommand("plan",
+                                              "Prints what a step would do, per unit: classes, bytes, traffic, work. "
+                                              "Needs no weights and no machine of that size");
   auto options = std::make_shared<PlanOptions>();
   add_config_options(*command, options->config);
-  command->add_option("--ranks", options->ranks, "Ranks of the planned world")->capture_default_str()->check(CLI::Range(1, 1 << 20));
-  command->add_option("--nodes", options->nodes, "Nodes they stand on, at most --ranks")->capture_default_str()->check(CLI::Range(1, 1 << 20));
-  command->add_option("--threads", options->threads, "Compute threads per rank")->capture_default_str()->check(CLI::Range(1, 1024));
+  command->add_option("--ranks", options->ranks, "Ranks of the planned world")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20));
+  command->add_option("--nodes", options->nodes, "Nodes they stand on, at most --ranks")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20));
+  command->add_option("--threads", options->threads, "Compute threads per rank")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1024));
   command->add_flag("--json", options->json, "JSON instead of a table (keys: docs/plan.md)");
   command->callback([=, &line] { line.action = [=] { return run_plan(*options); }; });
 }
 
 void add_probe(CommandLine& line) {
-  CLI::App* command = line.app.add_subcommand(
-      "probe", "Runs one forward pass (and backward pass) on a given batch and writes chosen values, to compare with other programs");
+  CLI::App* command = line.app.add_subcommand("probe",
+                                              "Runs one forward pass (and backward pass) on a given batch and writes "
+                                              "chosen values, to compare with other programs");
   auto options = std::make_shared<ProbeOptions>();
   add_config_options(*command, options->config);
-  command->add_option("--batch", options->batch,
-                      "safetensors file with images [B,3,H,W] F32 (normalised), input_ids, attention_mask, labels [B,T] I64 (no default)")
+  command
+      ->add_option("--batch", options->batch,
+                   "safetensors file with images [B,3,H,W] F32 (normalised), input_ids, attention_mask, labels [B,T] "
+                   "I64 (no default)")
       ->type_name("FILE");
-  command->add_option("--values", options->values, "Names of values, comma-separated, such as text.layers.0.out,logits,loss (no default)")
+  command
+      ->add_option("--values", options->values,
+                   "Names of values, comma-separated, such as text.layers.0.out,logits,loss (no default)")
       ->delimiter(',')
       ->allow_extra_args(false)  // what follows may be the configuration
       ->type_name("NAMES");
-  command->add_flag("--grads", options->grads, "Run backward too; gradients are called grad: and the name of a value or parameter");
-  command->add_option("--out", options->out, "safetensors file to write; floats become F32, the loss F64 (no default)")->type_name("FILE");
+  command->add_flag("--grads", options->grads,
+                    "Run backward too; gradients are called grad: and the name of a value or parameter");
+  command->add_option("--out", options->out, "safetensors file to write; floats become F32, the loss F64 (no default)")
+      ->type_name("FILE");
   command->add_flag("--list", options->list, "Print all names with shapes instead");
   command->callback([=, &line] { line.action = [=] { return run_probe(*options); }; });
 }
 
 void add_weights_inspect(CommandLine& line, CLI::App& weights) {
-  CLI::App* command = weights.add_subcommand("inspect", "Lists what weight files hold: names, dtypes, shapes, bytes, metadata");
+  CLI::App* command =
+      weights.add_subcommand("inspect", "Lists what weight files hold: names, dtypes, shapes, bytes, metadata");
   auto options = std::make_shared<WeightsInspectOptions>();
-  command->add_option("file", options->path, "A .safetensors file, an index of several, or a folder with either")->required()->type_name("PATH");
+  command->add_option("file", options->path, "A .safetensors file, an index of several, or a folder with either")
+      ->required()
+      ->type_name("PATH");
   command->add_flag("--json", options->json, "JSON instead of a table");
   command->callback([=, &line] { line.action = [=] { return run_weights_inspect(*options); }; });
 }
@@ -87,7 +109,9 @@ void add_weights_random(CommandLine& line, CLI::App& weights) {
       "random", "Writes seeded random weights for the backbones of a configuration, under their published names");
   auto options = std::make_shared<WeightsRandomOptions>();
   add_config_options(*command, options->config);
-  command->add_option("--out", options->out, "Folder; gets vision/ and text/ (no default)")->required()->type_name("FOLDER");
+  command->add_option("--out", options->out, "Folder; gets vision/ and text/ (no default)")
+      ->required()
+      ->type_name("FOLDER");
   command->add_option("--dtype", options->dtype, "f32, bf16 or f16")->capture_default_str();
   command->add_option("--shard-gb", options->shard_gb, "Largest file in GB (10^9 bytes) of tensor data")
       ->capture_default_str()
@@ -96,27 +120,33 @@ void add_weights_random(CommandLine& line, CLI::App& weights) {
 }
 
 void add_info(CommandLine& line, const Launcher& launcher) {
-  CLI::App* command = line.app.add_subcommand("info", "Version, features and libraries of this build; what this machine offers");
+  CLI::App* command =
+      line.app.add_subcommand("info", "Version, features and libraries of this build; what this machine offers");
   auto options = std::make_shared<InfoOptions>();
   command->add_flag("--json", options->json, "As JSON (default: text)");
   command->callback([=, &line] { line.action = [=] { return run_info(*options, launcher); }; });
 }
 
 void add_data_inspect(CommandLine& line, CLI::App& data) {
-  CLI::App* command = data.add_subcommand("inspect", "Shows one sample as the model gets it: pixels, token ids, decoded text");
+  CLI::App* command =
+      data.add_subcommand("inspect", "Shows one sample as the model gets it: pixels, token ids, decoded text");
   auto options = std::make_shared<DataInspectOptions>();
   add_config_options(*command, options->config);
   command->add_option("--index", options->index, "Place of the sample in the dataset, from 0")->capture_default_str();
-  command->add_option("--epoch", options->epoch, "Epoch whose random augmentation is shown, from 0")->capture_default_str();
-  command->add_option("--out", options->out,
-                      "safetensors file to write: pixels [3,H,W] F32 (normalised), input_ids [T] I64, text in the metadata (default: none)")
+  command->add_option("--epoch", options->epoch, "Epoch whose random augmentation is shown, from 0")
+      ->capture_default_str();
+  command
+      ->add_option("--out", options->out,
+                   "safetensors file to write: pixels [3,H,W] F32 (normalised), input_ids [T] I64, text in the "
+                   "metadata (default: none)")
       ->type_name("FILE");
   command->callback([=, &line] { line.action = [=] { return run_data_inspect(*options); }; });
 }
 
 void add_sample_photos(CommandLine& line, CLI::App& data) {
   CLI::App* command = data.add_subcommand(
-      "sample-photos", "Generates small images of coloured shapes with captions in COCO's layout, and a byte tokenizer for them");
+      "sample-photos",
+      "Generates small images of coloured shapes with captions in COCO's layout, and a byte tokenizer for them");
   auto options = std::make_shared<SamplePhotosOptions>();
   command->add_option("--out", options->folder, "Folder to write images/, captions.json and tokenizer/ to (no default)")
       ->required()
@@ -125,23 +155,36 @@ void add_sample_photos(CommandLine& line, CLI::App& data) {
   command->add_option("--size", options->size_pixels, "Width and height of an image in pixels")
       ->capture_default_str()
       ->check(CLI::Range(8, 4096));
-  command->add_option("--seed", options->seed, "Of what is drawn; the same seed gives the same images")->capture_default_str();
+  command->add_option("--seed", options->seed, "Of what is drawn; the same seed gives the same images")
+      ->capture_default_str();
   command->callback([=, &line] { line.action = [=] { return run_sample_photos(*options); }; });
 }
 
 void add_byte_tokenizer(CommandLine& line, CLI::App& data) {
-  CLI::App* command = data.add_subcommand("byte-tokenizer", "Writes the vocabulary of a tokenizer over single bytes (260 tokens)");
+  CLI::App* command =
+      data.add_subcommand("byte-tokenizer", "Writes the vocabulary of a tokenizer over single bytes (260 tokens)");
   auto options = std::make_shared<ByteTokenizerOptions>();
-  command->add_option("--out", options->folder, "Folder to write vocab.json and merges.txt to (no default)")->required()->type_name("FOLDER");
+  command->add_option("--out", options->folder, "Folder to write vocab.json and merges.txt to (no default)")
+      ->required()
+      ->type_name("FOLDER");
   command->callback([=, &line] { line.action = [=] { return run_byte_tokenizer(*options); }; });
 }
 
 void add_bench_kernels(CommandLine& line, CLI::App& bench) {
-  CLI::App* command = bench.add_subcommand("kernels", "Every linear layer of ViT-B/16 and OPT-125M against oneDNN, memory-bound kernels against a copy");
+  CLI::App* command = bench.add_subcommand(
+      "kernels", "Every linear layer of ViT-B/16 and OPT-125M against oneDNN, memory-bound kernels against a copy");
   auto options = std::make_shared<BenchOptions>();
-  command->add_option("--json", options->bench.json_path, "Also write the results to this file, one JSON object per line (default: none)")->type_name("FILE");
-  command->add_option("--only", options->bench.only, "Only rows whose name contains this, such as 'bf16 vit_b16 fc1' (default: all)")->type_name("TEXT");
-  command->add_option("--threads", options->threads, "Threads of both sides; 0: all usable cores")->capture_default_str()->check(CLI::Range(0, 1024));
+  command
+      ->add_option("--json", options->bench.json_path,
+                   "Also write the results to this file, one JSON object per line (default: none)")
+      ->type_name("FILE");
+  command
+      ->add_option("--only", options->bench.only,
+                   "Only rows whose name contains this, such as 'bf16 vit_b16 fc1' (default: all)")
+      ->type_name("TEXT");
+  command->add_option("--threads", options->threads, "Threads of both sides; 0: all usable cores")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1024));
   command->add_flag("--quick", options->bench.quick, "5 samples a row instead of 20 or more");
   command->callback([=, &line] { line.action = [=] { return run_bench_kernels(*options); }; });
 }
@@ -174,7 +217,8 @@ struct LogLevel {
   const char* name;
   int least;  // glog's severity
 };
-constexpr LogLevel kLogLevels[] = {{"info", google::GLOG_INFO}, {"warning", google::GLOG_WARNING}, {"error", google::GLOG_ERROR}};
+constexpr LogLevel kLogLevels[] = {
+    {"info", google::GLOG_INFO}, {"warning", google::GLOG_WARNING}, {"error", google::GLOG_ERROR}};
 
 void add_log_option(CLI::App& app, std::string& level) {
   app.add_option("--log", level, "Least important messages to write to standard error: info, warning or error")
@@ -189,7 +233,8 @@ int usage(const CLI::App& app, const CLI::ParseError& error) {
   const CLI::App* where = &app;
   while (!where->get_subcommands().empty()) where = where->get_subcommands().front();
   std::string command;
-  for (const CLI::App* at = where; at; at = at->get_parent()) command = at->get_name() + (command.empty() ? "" : " ") + command;
+  for (const CLI::App* at = where; at; at = at->get_parent())
+    command = at->get_name() + (command.empty() ? "" : " ") + command;
   std::string what = error.what();
   if (where == &app && dynamic_cast<const CLI::RequiredError*>(&error)) {  // whose own words name no command
     what = "expected a command:";

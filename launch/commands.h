@@ -8,8 +8,8 @@
 
 namespace permafrost {
 
-// One struct of options and one function per command. command_line.cc fills the structs, and says what each option means;
-// the functions return the exit code.
+// One struct of options and one function per command. command_line.cc fills the structs, and says what each option
+// means; the functions return the exit code.
 
 /// Positional CONFIG and repeated --set.
 struct ConfigOptions {

@@ -17,8 +17,9 @@ int run_data_inspect(const DataInspectOptions& options) {
   const OpenedData data(resolved.config, resolved.config.model().epalm().text().vocab(), usable_cores());
   if (options.index < 0 || options.index >= data.texts.size())
     fail(ErrorKind::kConfig, "data inspect: --index must be 0 to ", data.texts.size() - 1, "; got ", options.index);
-  SampleDescription sample = describe_sample(data.dataset, data.texts, data.tokenizer, loader_config(resolved.config, data.texts.size()),
-                                             options.epoch, options.index);
+  SampleDescription sample =
+      describe_sample(data.dataset, data.texts, data.tokenizer, loader_config(resolved.config, data.texts.size()),
+                      options.epoch, options.index);
   std::cout << "sample " << sample.id << "\nimage " << sample.image_file.string() << " (" << sample.image_width << " x "
             << sample.image_height << ")\ncaption " << sample.caption << "\ntext " << sample.text << "\nids";
   for (int32_t id : sample.ids) std::cout << ' ' << id;
@@ -28,7 +29,10 @@ int run_data_inspect(const DataInspectOptions& options) {
   std::vector<int64_t> ids(sample.ids.begin(), sample.ids.end());
   const TensorSpec pixels{{3, size, size}, DType::kF32}, tokens{{static_cast<int64_t>(ids.size())}, DType::kI64};
   SafetensorsWriter writer(options.out, {{"input_ids", tokens}, {"pixels", pixels}},
-                           {{"text", sample.text}, {"caption", sample.caption}, {"image", sample.image_file.string()}, {"id", std::to_string(sample.id)}});
+                           {{"text", sample.text},
+                            {"caption", sample.caption},
+                            {"image", sample.image_file.string()},
+                            {"id", std::to_string(sample.id)}});
   writer.write_tensor("input_ids", Tensor(ids.data(), tokens));
   writer.write_tensor("pixels", Tensor(sample.pixels.data(), pixels));
   writer.finish();

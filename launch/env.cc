@@ -44,9 +44,9 @@ Launcher Environment::launcher() const {
     const char* rank;
   };
   Launcher launcher;
-  for (const Pair& pair : {Pair{"Open MPI", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"},
-                           Pair{"PMI", "PMI_SIZE", "PMI_RANK"}, Pair{"PMIx", nullptr, "PMIX_RANK"},
-                           Pair{"Slurm", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"}}) {
+  for (const Pair& pair :
+       {Pair{"Open MPI", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"}, Pair{"PMI", "PMI_SIZE", "PMI_RANK"},
+        Pair{"PMIx", nullptr, "PMIX_RANK"}, Pair{"Slurm", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"}}) {
     if (!has(pair.size ? pair.size : pair.rank)) continue;
     launcher.name = pair.name;
     launcher.size = pair.size ? number(pair.size, launcher) : 0;

@@ -42,7 +42,8 @@ OrderedJson libraries() {
           {"libjpeg-turbo", dotted(LIBJPEG_TURBO_VERSION_NUMBER, 1000)},
           {"libpng", png_get_libpng_ver(nullptr)},
           {"PCRE2", pcre2_version()},
-          {"nlohmann-json", concat(NLOHMANN_JSON_VERSION_MAJOR, ".", NLOHMANN_JSON_VERSION_MINOR, ".", NLOHMANN_JSON_VERSION_PATCH)},
+          {"nlohmann-json",
+           concat(NLOHMANN_JSON_VERSION_MAJOR, ".", NLOHMANN_JSON_VERSION_MINOR, ".", NLOHMANN_JSON_VERSION_PATCH)},
           {"CLI11", CLI11_VERSION},
           {"glog", PERMAFROST_GLOG_VERSION}};
 }
@@ -52,10 +53,14 @@ OrderedJson description(const Runtime& runtime, const Launcher& launcher) {
   OrderedJson json;
   json["version"] = PERMAFROST_VERSION;
   json["commit"] = std::string(kCommit).empty() ? OrderedJson() : OrderedJson(kCommit);
-  json["built"] = {{"type", PERMAFROST_BUILD_TYPE}, {"compiler", "g++ " __VERSION__}, {"mpi", PERMAFROST_HAS_MPI != 0}, {"cuda", false},
+  json["built"] = {{"type", PERMAFROST_BUILD_TYPE},
+                   {"compiler", "g++ " __VERSION__},
+                   {"mpi", PERMAFROST_HAS_MPI != 0},
+                   {"cuda", false},
                    {"sanitizers", PERMAFROST_SANITIZERS}};
   json["libraries"] = libraries();
-  json["instruction_sets"] = {{"avx2", cpu.avx2}, {"avx512", cpu.avx512}, {"avx512_bf16", cpu.avx512_bf16}, {"amx_bf16", cpu.amx_bf16}};
+  json["instruction_sets"] = {
+      {"avx2", cpu.avx2}, {"avx512", cpu.avx512}, {"avx512_bf16", cpu.avx512_bf16}, {"amx_bf16", cpu.amx_bf16}};
   json["memory_bytes"] = usable_memory_bytes();
   json["cores"] = usable_cores();
   json["ranks"] = {{"world", runtime.size()},
@@ -67,7 +72,9 @@ OrderedJson description(const Runtime& runtime, const Launcher& launcher) {
 }
 
 std::string text_of(const OrderedJson& json) {
-  const auto or_none = [](const OrderedJson& value, const char* none) { return value.is_null() ? none : value.get<std::string>(); };
+  const auto or_none = [](const OrderedJson& value, const char* none) {
+    return value.is_null() ? none : value.get<std::string>();
+  };
   std::string sets, libraries;
   for (const auto& [name, present] : json["instruction_sets"].items())
     if (present.get<bool>()) sets += (sets.empty() ? "" : " ") + name;
@@ -78,9 +85,11 @@ std::string text_of(const OrderedJson& json) {
   const OrderedJson& ranks = json["ranks"];
   const double gib = json["memory_bytes"].get<double>() / (1024.0 * 1024.0 * 1024.0);
   std::ostringstream out;
-  out << "permafrost " << json["version"].get<std::string>() << ", commit " << or_none(json["commit"], "unknown") << "\n"
-      << "built             " << built["type"].get<std::string>() << ", " << built["compiler"].get<std::string>() << ", MPI "
-      << (built["mpi"].get<bool>() ? "yes" : "no") << ", CUDA no" << (sanitizers.empty() ? "" : ", sanitizers " + sanitizers) << "\n"
+  out << "permafrost " << json["version"].get<std::string>() << ", commit " << or_none(json["commit"], "unknown")
+      << "\n"
+      << "built             " << built["type"].get<std::string>() << ", " << built["compiler"].get<std::string>()
+      << ", MPI " << (built["mpi"].get<bool>() ? "yes" : "no") << ", CUDA no"
+      << (sanitizers.empty() ? "" : ", sanitizers " + sanitizers) << "\n"
       << "libraries         " << libraries << "\n"
       << "instruction sets  " << (sets.empty() ? "none beyond the baseline" : sets) << "\n"
       << "memory            " << std::fixed << std::setprecision(1) << gib << " GiB\n"

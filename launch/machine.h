@@ -4,7 +4,8 @@
 
 namespace permafrost {
 
-/// Cores this process may use: its affinity mask, less where a control group (a container) grants less time. At least 1.
+/// Cores this process may use: its affinity mask, less where a control group (a container) grants less time. At
+/// least 1.
 int usable_cores();
 
 /// Bytes of memory this process may use: the machine's, or the limit of its control group where that is lower.

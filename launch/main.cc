@@ -25,7 +25,8 @@ int report(const Error& error) {
     launcher = Environment::of_process().launcher();
   } catch (const Error&) {  // that may be the very error to report
   }
-  const std::string line = concat("permafrost: ", launcher.several() ? concat("rank ", launcher.rank, ": ") : "", error.what());
+  const std::string line =
+      concat("permafrost: ", launcher.several() ? concat("rank ", launcher.rank, ": ") : "", error.what());
   std::cerr << line + "\n" << std::flush;  // in one piece, so that lines of several ranks do not mix
   return exit_code(error.kind());
 }

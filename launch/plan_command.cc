@@ -10,7 +10,8 @@
 namespace permafrost {
 
 int run_plan(const PlanOptions& options) {
-  const config::Resolved resolved = config::load_config(options.config.path, options.config.overrides, check_name_patterns);
+  const config::Resolved resolved =
+      config::load_config(options.config.path, options.config.overrides, check_name_patterns);
   PlanChoices choices;
   choices.world = {options.ranks, options.nodes, options.threads};
   choices.read_files = !resolved.config.weights().vision().empty() || !resolved.config.weights().text().empty();

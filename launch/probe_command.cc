@@ -26,17 +26,19 @@ struct ProbeBatch {
 std::vector<int64_t> read_i64(const SafetensorsReader& file, const std::string& name, const Shape& shape) {
   const StoredTensor& stored = file.at(name);
   if (stored.dtype != DType::kI64 || !(stored.shape == shape))
-    fail(ErrorKind::kData, "probe: ", file.path(), ": ", name, " must be ", shape, " I64; got ", stored.shape, " ", stored.dtype_name);
+    fail(ErrorKind::kData, "probe: ", file.path(), ": ", name, " must be ", shape, " I64; got ", stored.shape, " ",
+         stored.dtype_name);
   std::vector<int64_t> values(static_cast<size_t>(shape.elements()));
   file.read(name, 0, std::as_writable_bytes(std::span(values)));
   return values;
 }
 
 /// Ids and labels as the model takes them: within the vocabulary, and nothing to predict behind a text.
-void check_tokens(const std::string& path, const TextBatch& text, const std::vector<int64_t>& ids, const std::vector<int64_t>& labels,
-                  int64_t vocab) {
+void check_tokens(const std::string& path, const TextBatch& text, const std::vector<int64_t>& ids,
+                  const std::vector<int64_t>& labels, int64_t vocab) {
   const auto refuse = [&](const char* name, const std::string& expected, int64_t value, int64_t row, int64_t column) {
-    fail(ErrorKind::kData, "probe: ", path, ": ", name, " must be ", expected, "; got ", value, " at (", row, ", ", column, ")");
+    fail(ErrorKind::kData, "probe: ", path, ": ", name, " must be ", expected, "; got ", value, " at (", row, ", ",
+         column, ")");
   };
   for (int64_t row = 0; row < text.batch; ++row) {
     for (int64_t t = 0; t < text.tokens; ++t) {
@@ -45,7 +47,8 @@ void check_tokens(const std::string& path, const TextBatch& text, const std::vec
       if (ids[i] < 0 || ids[i] >= vocab) refuse("input_ids", concat("0 to ", vocab - 1), ids[i], row, t);
       if (labels[i] == kIgnoredLabel) continue;
       if (behind) refuse("labels", concat(kIgnoredLabel, " where attention_mask is 0"), labels[i], row, t);
-      if (labels[i] < 0 || labels[i] >= vocab) refuse("labels", concat("0 to ", vocab - 1, ", or ", kIgnoredLabel), labels[i], row, t);
+      if (labels[i] < 0 || labels[i] >= vocab)
+        refuse("labels", concat("0 to ", vocab - 1, ", or ", kIgnoredLabel), labels[i], row, t);
     }
   }
 }
@@ -108,7 +111,8 @@ void print_list(const Plan& plan) {
     const ValueInfo& info = graph.values()[v];
     if (program.values[v].region == Region::kNone || !is_public(graph, static_cast<int>(v))) continue;
     std::cout << info.name << ' ' << info.spec << '\n';
-    if (program.value_gradients[v].region != Region::kNone) std::cout << "grad:" << info.name << ' ' << program.value_gradients[v].spec << '\n';
+    if (program.value_gradients[v].region != Region::kNone)
+      std::cout << "grad:" << info.name << ' ' << program.value_gradients[v].spec << '\n';
   }
   for (const ParamPlan& param : plan.params)
     if (planned(plan, "grad:" + param.name)) std::cout << "grad:" << param.name << ' ' << param.shape << " f32\n";
@@ -118,13 +122,16 @@ void print_list(const Plan& plan) {
 void check_names(const std::vector<std::string>& names, const Plan& plan) {
   std::string missing;
   for (size_t i = 0; i < names.size(); ++i) {
-    if (std::find(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(i), names[i]) != names.begin() + static_cast<std::ptrdiff_t>(i))
+    if (std::find(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(i), names[i]) !=
+        names.begin() + static_cast<std::ptrdiff_t>(i))
       fail(ErrorKind::kConfig, "probe: --values must name each value once; got ", names[i], " twice");
     if (!planned(plan, names[i])) missing += (missing.empty() ? "" : ", ") + names[i];
   }
   if (!missing.empty())
-    fail(ErrorKind::kConfig, "probe: --values must name values of this model (see --list; gradients need --grads and something "
-         "trainable upstream); got ", missing);
+    fail(ErrorKind::kConfig,
+         "probe: --values must name values of this model (see --list; gradients need --grads and something "
+         "trainable upstream); got ",
+         missing);
 }
 
 Tensor find(const Executor& executor, const std::string& name) {
@@ -160,8 +167,9 @@ void write_values(const std::vector<std::string>& names, const Executor& executo
 void fill_inputs(const config::Config& config, const Executor& executor, const ProbeBatch& batch) {
   const auto input = [&](const char* name) { return executor.value(0, name); };
   accumulate(executor.context(), Tensor(batch.images.data(), batch.image_spec), input("images"), GradMode::kOverwrite);
-  const EpalmTextInputs inputs{input("input_ids"), input("position_ids"), input("lengths_before"), input("lengths_after"),
-                               input("open_lengths"), input("labels"), input("row_weight")};
+  const EpalmTextInputs inputs{input("input_ids"),     input("position_ids"), input("lengths_before"),
+                               input("lengths_after"), input("open_lengths"), input("labels"),
+                               input("row_weight")};
   const float row_weight = loss_weighting(config.loss()).row_weight(count_loss(batch.text));
   fill_epalm_inputs(epalm_config(config), batch.text, kOptPadId, row_weight, inputs);
   if (const Tensor address = input("random_address"); address.defined())
@@ -172,11 +180,13 @@ void fill_inputs(const config::Config& config, const Executor& executor, const P
 
 int run_probe(const ProbeOptions& options) {
   const int threads = usable_cores();
-  const config::Resolved resolved = config::load_config(options.config.path, options.config.overrides, check_name_patterns);
+  const config::Resolved resolved =
+      config::load_config(options.config.path, options.config.overrides, check_name_patterns);
   const config::Config& config = resolved.config;
   const int64_t image_size = config.model().epalm().vision().image_size();
   if (options.list && options.batch.empty()) {
-    print_list(probe_plan(config, config.train().micro_batch(), config.data().max_text_tokens(), options.grads, threads));
+    print_list(
+        probe_plan(config, config.train().micro_batch(), config.data().max_text_tokens(), options.grads, threads));
     return 0;
   }
   if (options.batch.empty()) fail(ErrorKind::kConfig, "probe: --batch FILE is required (or --list)");

@@ -27,7 +27,8 @@ Place place_of(Group& world) {
   const std::string digest = sha256(identity.data(), identity.size());
   int64_t mine = static_cast<int64_t>(std::stoull(digest.substr(0, 15), nullptr, 16));
   std::vector<int64_t> all(static_cast<size_t>(world.size()));
-  world.all_gather(flat(std::span(&mine, 1)), flat(std::span(all)), {}, StreamView::caller(), "machine identity").wait();
+  world.all_gather(flat(std::span(&mine, 1)), flat(std::span(all)), {}, StreamView::caller(), "machine identity")
+      .wait();
   const auto rank = static_cast<std::ptrdiff_t>(world.rank());
   return {static_cast<int>(std::count(all.begin(), all.end(), mine)),
           static_cast<int>(std::count(all.begin(), all.begin() + rank, mine))};
@@ -39,8 +40,9 @@ void run_body(Group& world, const std::string& mpi, const RuntimeOptions& option
   const int threads = threads_per_rank(options.threads, usable_cores(), place.ranks_on_node);
   const bool core_per_thread = threads * place.ranks_on_node <= usable_cores();
   ThreadPool pool(threads, core_per_thread ? ThreadPool::kLongSpin : ThreadPool::kShortSpin);
-  LOG(INFO) << "rank " << world.rank() << "/" << world.size() << ", " << place.rank_on_node << "/" << place.ranks_on_node
-            << " of its node, " << pool.threads() << " threads" << (mpi.empty() ? "" : ", ") << mpi;
+  LOG(INFO) << "rank " << world.rank() << "/" << world.size() << ", " << place.rank_on_node << "/"
+            << place.ranks_on_node << " of its node, " << pool.threads() << " threads" << (mpi.empty() ? "" : ", ")
+            << mpi;
   Runtime runtime{world, pool, place.ranks_on_node, place.rank_on_node, mpi};
   body(runtime);
 }

@@ -28,10 +28,10 @@ struct Runtime {
   Context context() const { return Context{Device::cpu(), &pool, StreamView::caller()}; }
 };
 
-/// Runs body(runtime) as this process's rank and returns the exit code: without MPI when the launcher started one rank or
-/// there is none, else through the MPI backend. A rank that throws takes the others down with its exit code.
-/// Errors before there are ranks: kNotBuilt (no MPI backend), kPeer (MPI refuses, or counts other ranks than the
-/// launcher, as happens when the two do not belong together).
+/// Runs body(runtime) as this process's rank and returns the exit code: without MPI when the launcher started one rank
+/// or there is none, else through the MPI backend. A rank that throws takes the others down with its exit code. Errors
+/// before there are ranks: kNotBuilt (no MPI backend), kPeer (MPI refuses, or counts other ranks than the launcher, as
+/// happens when the two do not belong together).
 int run_ranks(const Launcher& launcher, const RuntimeOptions& options, const std::function<void(Runtime&)>& body);
 
 /// threads of options, or the share of this rank: cores / ranks, at least 1.

@@ -1,9 +1,10 @@
+#include <sys/ioctl.h>
+#include <unistd.h>
+
 #include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include "configs/json.h"
 #include "configs/load.h"
@@ -45,7 +46,8 @@ void watch_signals() {
 /// Makes the run directory, or accepts one to resume in. A directory with another run in it is left alone.
 void prepare_run_dir(const fs::path& dir, bool resume) {
   std::error_code error;
-  if (!resume && (fs::exists(dir / "metrics.jsonl") || (fs::exists(dir / "checkpoints") && !fs::is_empty(dir / "checkpoints"))))
+  if (!resume &&
+      (fs::exists(dir / "metrics.jsonl") || (fs::exists(dir / "checkpoints") && !fs::is_empty(dir / "checkpoints"))))
     fail(ErrorKind::kStorage, "train: --run-dir must be new or empty; got ", dir.string(),
          ", which holds a run. Continue it with --resume, or name another folder");
   fs::create_directories(dir / "checkpoints", error);
@@ -66,8 +68,8 @@ class RunLog {
         plan_(plan),
         metrics_(dir / "metrics.jsonl", trainer.step()),
         steps_(steps_before(dir / "metrics.jsonl")),
-        progress_(std::cout, {trainer.step(), resolved.config.train().max_steps(), resolved.config.logging().every_steps(),
-                              terminal, terminal_columns()}) {
+        progress_(std::cout, {trainer.step(), resolved.config.train().max_steps(),
+                              resolved.config.logging().every_steps(), terminal, terminal_columns()}) {
     if (resolved.config.logging().tensorboard()) events_.emplace(dir, wall_time_s());
     write_file_atomically((dir / "config.textproto").string(), resolved.text);
     write_file_atomically((dir / "config.json").string(), config::to_json(resolved.config));
@@ -83,8 +85,8 @@ class RunLog {
     steps_.push_back(metrics);
   }
 
-  void summary(const std::string& adapter_sha256, const std::string& frozen_sha256, const std::optional<FinalLoss>& final_loss,
-               bool frozen_unchanged, int64_t skipped_samples) {
+  void summary(const std::string& adapter_sha256, const std::string& frozen_sha256,
+               const std::optional<FinalLoss>& final_loss, bool frozen_unchanged, int64_t skipped_samples) {
     progress_.end_line();
     OrderedJson j;
     j["plan_hash"] = plan_.hash();
@@ -147,13 +149,15 @@ class RunLog {
 
 void say_start(const config::Resolved& resolved, const Plan& plan, const Trainer& trainer) {
   if (resolved.config.precision().compute() == config::Compute::AUTO && plan.compute == DType::kF32)
-    std::cout << "precision: this processor has no bf16 instructions (" << to_string(cpu_features()) << "); computing in f32\n";
+    std::cout << "precision: this processor has no bf16 instructions (" << to_string(cpu_features())
+              << "); computing in f32\n";
   for (const std::string& line : trainer.notes()) std::cout << line << '\n';
   std::cout << "data: " << trainer.data().texts.size() << " samples, " << trainer.data().dataset.images() << " images";
-  if (trainer.data().texts.skipped() > 0) std::cout << ", " << trainer.data().texts.skipped() << " texts too long left out";
+  if (trainer.data().texts.skipped() > 0)
+    std::cout << ", " << trainer.data().texts.skipped() << " texts too long left out";
   if (trainer.data().texts.truncated() > 0) std::cout << ", " << trainer.data().texts.truncated() << " texts cut";
-  std::cout << "\nplan: " << plan.trainable_params << " of " << plan.total_params << " parameters train, " << plan.world.ranks
-            << " ranks x " << plan.world.threads << " threads, " << to_string(plan.compute) << ", "
+  std::cout << "\nplan: " << plan.trainable_params << " of " << plan.total_params << " parameters train, "
+            << plan.world.ranks << " ranks x " << plan.world.threads << " threads, " << to_string(plan.compute) << ", "
             << static_cast<double>(plan.memory.total() >> 10) / 1024.0 << " MiB per rank forecast\n";
   if (trainer.step() > 0) std::cout << "resumed at step " << trainer.step() << '\n';
   std::cout << std::flush;
@@ -162,20 +166,26 @@ void say_start(const config::Resolved& resolved, const Plan& plan, const Trainer
 /// Nodes such that ranks / nodes, rounded up, is the number of ranks on the fullest one; the same on all ranks.
 int nodes_of(const Runtime& runtime) {
   int64_t mine = runtime.ranks_on_node, most = 0;
-  runtime.world.all_reduce(flat(std::span(&mine, 1)), flat(std::span(&most, 1)), ReduceOp::kMax, StreamView::caller(), "ranks per node").wait();
+  runtime.world
+      .all_reduce(flat(std::span(&mine, 1)), flat(std::span(&most, 1)), ReduceOp::kMax, StreamView::caller(),
+                  "ranks per node")
+      .wait();
   return static_cast<int>((runtime.size() + most - 1) / most);
 }
 
 /// The checkpoint that rank 0 sees as the latest; every rank must have it.
 std::optional<std::string> agreed_checkpoint(const CheckpointStore& store, const fs::path& dir, Runtime& runtime) {
   const std::optional<std::string> latest = store.latest();
-  int64_t mine = runtime.first() && latest ? std::stoll(fs::path(*latest).filename().string().substr(5)) : -1, step = -1;
-  runtime.world.all_reduce(flat(std::span(&mine, 1)), flat(std::span(&step, 1)), ReduceOp::kMax, StreamView::caller(), "resume").wait();
+  int64_t mine = runtime.first() && latest ? std::stoll(fs::path(*latest).filename().string().substr(5)) : -1,
+          step = -1;
+  runtime.world
+      .all_reduce(flat(std::span(&mine, 1)), flat(std::span(&step, 1)), ReduceOp::kMax, StreamView::caller(), "resume")
+      .wait();
   if (step < 0) return std::nullopt;
   const std::string path = store.path_of(step);
   if (!fs::exists(fs::path(path) / "position.json"))
-    fail(ErrorKind::kStorage, "resume: rank 0 resumes from ", path, ", which rank ", runtime.rank(), " cannot see; is ", dir.string(),
-         " on a file system that all ranks share?");
+    fail(ErrorKind::kStorage, "resume: rank 0 resumes from ", path, ", which rank ", runtime.rank(), " cannot see; is ",
+         dir.string(), " on a file system that all ranks share?");
   return path;
 }
 
@@ -185,19 +195,23 @@ void train_rank(const TrainOptions& options, const config::Resolved& resolved, R
   PlanChoices choices;
   choices.world = {runtime.size(), nodes_of(runtime), runtime.pool.threads()};
   const Plan plan = make_plan(plan_request(config, choices));
-  check_memory(plan, config.parallel().memory_limit_bytes() > 0 ? config.parallel().memory_limit_bytes() : usable_memory_bytes());
+  check_memory(plan, config.parallel().memory_limit_bytes() > 0 ? config.parallel().memory_limit_bytes()
+                                                                : usable_memory_bytes());
   if (runtime.first()) prepare_run_dir(dir, options.resume);
   Trainer trainer(config, runtime, plan);
   const CheckpointStore store((dir / "checkpoints").string(), config.checkpoint().keep());
   runtime.world.barrier(StreamView::caller(), "run directory").wait();
   if (options.resume) {
-    if (const auto latest = agreed_checkpoint(store, dir, runtime)) trainer.resume(*latest);
-    else if (runtime.first()) std::cout << "resume: no complete checkpoint in " << dir.string() << ", starting from the beginning\n";
+    if (const auto latest = agreed_checkpoint(store, dir, runtime))
+      trainer.resume(*latest);
+    else if (runtime.first())
+      std::cout << "resume: no complete checkpoint in " << dir.string() << ", starting from the beginning\n";
   }
   std::optional<RunLog> log;
   if (runtime.first()) {
     say_start(resolved, plan, trainer);
-    // Launchers give ranks a terminal of their own whatever becomes of their output, so several ranks write plain lines.
+    // Launchers give ranks a terminal of their own whatever becomes of their output, so several ranks write plain
+    // lines.
     log.emplace(dir, resolved, plan, trainer, runtime.size() == 1 && isatty(STDOUT_FILENO) != 0);
   }
   const auto begin = std::chrono::steady_clock::now();
@@ -211,24 +225,29 @@ void train_rank(const TrainOptions& options, const config::Resolved& resolved, R
   stopped = trainer.stop_voted() && trainer.step() < config.train().max_steps();
   std::optional<FinalLoss> final_loss;
   if (!stopped && config.train().final_check().loss())
-    final_loss = trainer.measure_loss(config.train().final_check().exchanged_images(), config.train().final_check().samples());
+    final_loss =
+        trainer.measure_loss(config.train().final_check().exchanged_images(), config.train().final_check().samples());
   const bool unchanged = trainer.hash_frozen_now() == trainer.frozen_sha256();
   const int64_t skipped = trainer.skipped_samples();
   if (log) log->summary(trainer.adapter_sha256(), trainer.frozen_sha256(), final_loss, unchanged, skipped);
-  if (!unchanged) fail(ErrorKind::kInternal, "train: frozen weights changed during the run; SHA-256 at the start ", trainer.frozen_sha256());
+  if (!unchanged)
+    fail(ErrorKind::kInternal, "train: frozen weights changed during the run; SHA-256 at the start ",
+         trainer.frozen_sha256());
 }
 
 }  // namespace
 
 int run_train(const TrainOptions& options, const Launcher& launcher) {
-  const config::Resolved resolved = config::load_config(options.config.path, options.config.overrides, check_name_patterns);
+  const config::Resolved resolved =
+      config::load_config(options.config.path, options.config.overrides, check_name_patterns);
   config::require_data(resolved.config);
   watch_signals();
   RuntimeOptions runtime_options;
   runtime_options.threads = resolved.config.parallel().threads();
   runtime_options.timeout = std::chrono::seconds(resolved.config.parallel().timeout_s());
   bool stopped = false;
-  const int code = run_ranks(launcher, runtime_options, [&](Runtime& runtime) { train_rank(options, resolved, runtime, stopped); });
+  const int code =
+      run_ranks(launcher, runtime_options, [&](Runtime& runtime) { train_rank(options, resolved, runtime, stopped); });
   return code == 0 && stopped ? exit_code(ErrorKind::kStopped) : code;
 }
 

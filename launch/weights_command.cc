@@ -19,7 +19,8 @@ DType dtype_of(const std::string& name) {
   fail(ErrorKind::kConfig, "weights random: --dtype must be f32, bf16 or f16; got ", name);
 }
 
-void write_part(const char* part, const PartWeights& weights, const Graph& graph, const config::Config& config, const WeightsRandomOptions& options) {
+void write_part(const char* part, const PartWeights& weights, const Graph& graph, const config::Config& config,
+                const WeightsRandomOptions& options) {
   std::vector<RandomParameter> parameters;
   for (size_t i = 0; i < weights.params.size(); ++i) {
     const ParamInfo& info = graph.params()[static_cast<size_t>(weights.params[i])];
@@ -32,14 +33,16 @@ void write_part(const char* part, const PartWeights& weights, const Graph& graph
   to.max_shard_bytes = static_cast<int64_t>(options.shard_gb * 1e9);
   const std::string folder = (std::filesystem::path(options.out) / part).string();
   const WrittenWeights written = write_random(parameters, folder, to);
-  std::cout << part << ": " << parameters.size() << " tensors, " << written.bytes << " bytes in " << written.files.size() << " files\n"
+  std::cout << part << ": " << parameters.size() << " tensors, " << written.bytes << " bytes in "
+            << written.files.size() << " files\n"
             << "  --set weights." << part << '=' << folder << '\n';
 }
 
 }  // namespace
 
 int run_weights_random(const WeightsRandomOptions& options) {
-  const config::Resolved resolved = config::load_config(options.config.path, options.config.overrides, check_name_patterns);
+  const config::Resolved resolved =
+      config::load_config(options.config.path, options.config.overrides, check_name_patterns);
   const Graph graph = build_epalm(epalm_config(resolved.config), DType::kF32, {1, 2, false});
   write_part("vision", vision_weights(graph), graph, resolved.config, options);
   write_part("text", text_weights(graph), graph, resolved.config, options);

@@ -6,9 +6,12 @@ namespace {
 
 EpalmConfig::Prompt prompt_kind(config::Prompt::Kind kind) {
   switch (kind) {
-    case config::Prompt::NONE: return EpalmConfig::Prompt::kNone;
-    case config::Prompt::TABLE: return EpalmConfig::Prompt::kTable;
-    case config::Prompt::MLP: return EpalmConfig::Prompt::kMlp;
+    case config::Prompt::NONE:
+      return EpalmConfig::Prompt::kNone;
+    case config::Prompt::TABLE:
+      return EpalmConfig::Prompt::kTable;
+    case config::Prompt::MLP:
+      return EpalmConfig::Prompt::kMlp;
   }
   fail(ErrorKind::kInternal, "model.epalm.prompt.kind: unknown value ", static_cast<int>(kind));
 }
@@ -18,10 +21,17 @@ std::optional<AdaptorConfig> adaptor_config(const config::Adapter& adapter) {
   result.factor = adapter.factor();
   result.layer_norm = adapter.layer_norm();
   switch (adapter.kind()) {
-    case config::Adapter::NONE: return std::nullopt;
-    case config::Adapter::NORMAL: result.kind = AdaptorKind::kNormal; return result;
-    case config::Adapter::PARALLEL: result.kind = AdaptorKind::kParallel; return result;
-    case config::Adapter::SCALED_PARALLEL: result.kind = AdaptorKind::kScaledParallel; return result;
+    case config::Adapter::NONE:
+      return std::nullopt;
+    case config::Adapter::NORMAL:
+      result.kind = AdaptorKind::kNormal;
+      return result;
+    case config::Adapter::PARALLEL:
+      result.kind = AdaptorKind::kParallel;
+      return result;
+    case config::Adapter::SCALED_PARALLEL:
+      result.kind = AdaptorKind::kScaledParallel;
+      return result;
   }
   fail(ErrorKind::kInternal, "model.epalm.adapter.kind: unknown value ", static_cast<int>(adapter.kind()));
 }
@@ -73,7 +83,8 @@ EpalmConfig epalm_config(const config::Config& config) {
                                                                           : EpalmConfig::Location::kAttention;
   c.vis_row = config.quirks().vis_row() == config::Quirks::PUBLISHED ? EpalmConfig::VisRow::kPublished
                                                                      : EpalmConfig::VisRow::kCausal;
-  c.padding = epalm.padding() == config::Epalm::PUBLISHED ? EpalmConfig::Padding::kPublished : EpalmConfig::Padding::kClean;
+  c.padding =
+      epalm.padding() == config::Epalm::PUBLISHED ? EpalmConfig::Padding::kPublished : EpalmConfig::Padding::kClean;
   c.frozen_dropout = config.quirks().frozen_dropout();
   c.label_smoothing = static_cast<float>(config.loss().label_smoothing());
   c.check();
@@ -82,7 +93,8 @@ EpalmConfig epalm_config(const config::Config& config) {
 
 LossWeighting loss_weighting(const config::Loss& loss) {
   LossWeighting weighting;
-  weighting.kind = loss.kind() == config::Loss::SAMPLE_SUM ? LossWeighting::Kind::kSampleSum : LossWeighting::Kind::kTokenMean;
+  weighting.kind =
+      loss.kind() == config::Loss::SAMPLE_SUM ? LossWeighting::Kind::kSampleSum : LossWeighting::Kind::kTokenMean;
   weighting.scale = loss.scale();
   return weighting;
 }

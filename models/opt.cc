@@ -35,9 +35,11 @@ Value maybe_dropout(Graph& graph, const OptConfig& c, Value x, Value address, in
   return dropout(graph, x, address, narrow<uint32_t>(use), c.dropout);
 }
 
-Value self_attention(Graph& graph, const OptConfig& c, const std::string& name, Value x, const OptLayerOptions& options) {
+Value self_attention(Graph& graph, const OptConfig& c, const std::string& name, Value x,
+                     const OptLayerOptions& options) {
   const auto product = [&](const char* part) {
-    return named_linear(graph, x, concat(name, "self_attn.", part, "_proj"), c.hidden, kTransformerWeight, kTransformerBias);
+    return named_linear(graph, x, concat(name, "self_attn.", part, "_proj"), c.hidden, kTransformerWeight,
+                        kTransformerBias);
   };
   AttentionConfig config;
   config.heads = c.heads;
@@ -51,7 +53,8 @@ Value self_attention(Graph& graph, const OptConfig& c, const std::string& name, 
 }
 
 Value feed_forward(Graph& graph, const OptConfig& c, const std::string& name, Value x) {
-  const Value hidden = named_linear(graph, x, name + "fc1", c.ffn, kTransformerWeight, kTransformerBias, Activation::kRelu);
+  const Value hidden =
+      named_linear(graph, x, name + "fc1", c.ffn, kTransformerWeight, kTransformerBias, Activation::kRelu);
   return named_linear(graph, hidden, name + "fc2", c.hidden, kTransformerWeight, kTransformerBias);
 }
 
@@ -59,16 +62,20 @@ Value feed_forward(Graph& graph, const OptConfig& c, const std::string& name, Va
 
 OptConfig OptConfig::of(OptSize size) {
   switch (size) {
-    case OptSize::k125M: return pre_norm(12, 768, 12);
+    case OptSize::k125M:
+      return pre_norm(12, 768, 12);
     case OptSize::k350M: {
       OptConfig c = pre_norm(24, 1024, 16);
       c.word_embed_proj_dim = 512;
       c.norm_before = c.final_norm = false;
       return c;
     }
-    case OptSize::k1_3B: return pre_norm(24, 2048, 32);
-    case OptSize::k2_7B: return pre_norm(32, 2560, 32);
-    case OptSize::k6_7B: return pre_norm(32, 4096, 32);
+    case OptSize::k1_3B:
+      return pre_norm(24, 2048, 32);
+    case OptSize::k2_7B:
+      return pre_norm(32, 2560, 32);
+    case OptSize::k6_7B:
+      return pre_norm(32, 4096, 32);
   }
   fail(ErrorKind::kInternal, "OptConfig::of: unknown size ", static_cast<int>(size));
 }
@@ -84,8 +91,10 @@ void OptConfig::check() const {
   positive("ffn", ffn);
   positive("word_embed_proj_dim", word_embed_proj_dim);
   positive("max_positions", max_positions);
-  if (hidden % heads != 0) fail(ErrorKind::kConfig, "opt: hidden must be a multiple of heads = ", heads, "; got ", hidden);
-  if (!(dropout >= 0.0f && dropout < 1.0f)) fail(ErrorKind::kConfig, "opt: dropout must be 0 to below 1; got ", dropout);
+  if (hidden % heads != 0)
+    fail(ErrorKind::kConfig, "opt: hidden must be a multiple of heads = ", heads, "; got ", hidden);
+  if (!(dropout >= 0.0f && dropout < 1.0f))
+    fail(ErrorKind::kConfig, "opt: dropout must be 0 to below 1; got ", dropout);
 }
 
 Value opt_embed(Graph& graph, const OptConfig& config, Value input_ids, Value position_ids) {
@@ -97,7 +106,8 @@ Value opt_embed(Graph& graph, const OptConfig& config, Value input_ids, Value po
   if (shape[1] > config.max_positions)
     fail(ErrorKind::kConfig, "opt: a text must fit ", config.max_positions, " positions; got ", shape[1], " tokens");
   const Value tokens = opt_project_in(graph, config, embedding(graph, input_ids, token_table(graph, config)));
-  const Param positions = graph.param(kDecoder + "embed_positions.weight", {config.position_rows(), config.hidden}, kTransformerWeight);
+  const Param positions =
+      graph.param(kDecoder + "embed_positions.weight", {config.position_rows(), config.hidden}, kTransformerWeight);
   return add(graph, tokens, embedding(graph, position_ids, positions));
 }
 
@@ -134,7 +144,8 @@ Value opt_final(Graph& graph, const OptConfig& config, Value x) {
   if (!config.final_norm && !config.has_projections()) return x;
   auto unit = graph.unit("text.final");
   if (config.final_norm) x = named_layer_norm(graph, x, kDecoder + "final_layer_norm", config.eps);
-  if (config.has_projections()) x = named_projection(graph, x, kDecoder + "project_out", config.word_embed_proj_dim, kTransformerWeight);
+  if (config.has_projections())
+    x = named_projection(graph, x, kDecoder + "project_out", config.word_embed_proj_dim, kTransformerWeight);
   return graph.name(x, "out");
 }
 

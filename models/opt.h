@@ -41,9 +41,9 @@ struct OptConfig {
 /// What is done to the text layers from outside, and what they need for it.
 struct OptLayerOptions {
   MaskKind mask = MaskKind::kCausal;
-  Value lengths;                      ///< (B) i32 valid keys; not there = all
-  Value open_lengths;                 ///< (B) i32 keys that row 0 sees; with kCausalOpenFirst
-  Value dropout_address;              ///< (2 + B) i64; there = published dropout at config.dropout
+  Value lengths;          ///< (B) i32 valid keys; not there = all
+  Value open_lengths;     ///< (B) i32 keys that row 0 sees; with kCausalOpenFirst
+  Value dropout_address;  ///< (2 + B) i64; there = published dropout at config.dropout
   /// Called inside the layer's unit with what comes in; the result is what the layer reads. Empty = nothing.
   std::function<Value(Value x)> before;
   /// Called inside the layer's unit with a part's input and output; the result takes the output's place before dropout

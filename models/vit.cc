@@ -32,8 +32,8 @@ void check_features(const VitConfig& c, const std::vector<int64_t>& features) {
 Value embed_patches(Graph& graph, const VitConfig& c, Value images) {
   auto unit = graph.unit("vision.embed");
   const int64_t batch = graph.spec(images).shape[0], patch_values = c.channels * c.patch * c.patch;
-  const Param weight = graph.param("vision.patch_embed.proj.weight", {c.dim, c.channels, c.patch, c.patch},
-                                   torch_default(patch_values));
+  const Param weight =
+      graph.param("vision.patch_embed.proj.weight", {c.dim, c.channels, c.patch, c.patch}, torch_default(patch_values));
   const Param bias = graph.param("vision.patch_embed.proj.bias", {c.dim}, torch_default(patch_values));
   const Value patches = linear(graph, patchify(graph, images, c.patch), weight, bias);
   const Param class_token = graph.param("vision.cls_token", {1, 1, c.dim}, Initializer::normal(1e-6f));
@@ -56,7 +56,8 @@ Value block(Graph& graph, const VitConfig& c, const std::string& name, Value x, 
   }
   x = add(graph, x, named_linear(graph, mixed, name + ".attn.proj", c.dim, kTransformerWeight, kTransformerBias));
   const Value normed = named_layer_norm(graph, x, name + ".norm2", c.eps);
-  const Value hidden = named_linear(graph, normed, name + ".mlp.fc1", c.mlp_dim, kTransformerWeight, kTransformerBias, Activation::kGelu);
+  const Value hidden = named_linear(graph, normed, name + ".mlp.fc1", c.mlp_dim, kTransformerWeight, kTransformerBias,
+                                    Activation::kGelu);
   x = add(graph, x, named_linear(graph, hidden, name + ".mlp.fc2", c.dim, kTransformerWeight, kTransformerBias));
   return graph.name(x, class_token_only ? "class_token" : "out");
 }
@@ -112,7 +113,8 @@ VitValues build_vit(Graph& graph, const VitConfig& config, Value images, const V
   }
   {
     auto unit = graph.unit("vision.norm");
-    for (Value token : class_tokens) values.features.push_back(named_layer_norm(graph, token, "vision.norm", config.eps));
+    for (Value token : class_tokens)
+      values.features.push_back(named_layer_norm(graph, token, "vision.norm", config.eps));
     if (options.all_tokens) values.norm = graph.name(named_layer_norm(graph, x, "vision.norm", config.eps), "out");
   }
   for (size_t j = 0; j < values.features.size(); ++j) graph.name(values.features[j], concat("features.", j));

@@ -47,9 +47,15 @@ ScheduleConfig make_schedule_config(const config::Config& config) {
   const config::Schedule& from = config.schedule();
   ScheduleConfig to;
   switch (from.kind()) {
-    case config::Schedule::PUBLISHED: to.kind = ScheduleKind::kPublished; break;
-    case config::Schedule::COSINE: to.kind = ScheduleKind::kCosine; break;
-    case config::Schedule::CONSTANT: to.kind = ScheduleKind::kConstant; break;
+    case config::Schedule::PUBLISHED:
+      to.kind = ScheduleKind::kPublished;
+      break;
+    case config::Schedule::COSINE:
+      to.kind = ScheduleKind::kCosine;
+      break;
+    case config::Schedule::CONSTANT:
+      to.kind = ScheduleKind::kConstant;
+      break;
   }
   to.peak_lr = config.optimizer().lr();
   to.warmup_lr = from.warmup_lr();

@@ -31,7 +31,8 @@ double schedule_factor(const ScheduleConfig& c, int64_t step, int64_t epoch, int
   }
   if (c.kind == ScheduleKind::kConstant) return 1.0;
   const int64_t length = std::max<int64_t>(1, c.max_steps - c.warmup_steps);
-  return cosine(c.peak_lr, c.min_lr, static_cast<double>(step - c.warmup_steps) / static_cast<double>(length)) / c.peak_lr;
+  return cosine(c.peak_lr, c.min_lr, static_cast<double>(step - c.warmup_steps) / static_cast<double>(length)) /
+         c.peak_lr;
 }
 
 }  // namespace permafrost

@@ -12,7 +12,7 @@ struct ParameterGroupRule {
   enum class Rank { kAny, kVectors, kMatrices };
   std::string pattern;  ///< glob over full names
   Rank rank = Rank::kAny;
-  std::optional<double> lr;            ///< not given: the optimizer's
+  std::optional<double> lr;  ///< not given: the optimizer's
   double lr_scale = 1;
   std::optional<double> weight_decay;  ///< not given: the optimizer's
   bool follows_schedule = true;

@@ -17,7 +17,8 @@ ShardedAdamw::ShardedAdamw(const Plan& plan, int rank, const AdamwConfig& config
     : config_(config), settings_(resolve_groups(plan, config)) {
   if (rank == 0)
     for (const ParameterGroupRule& lost : config.lost_groups)
-      LOG(WARNING) << "optimizer.groups: the group of '" << lost.pattern << "' is ignored, as quirks.prompt_lr_ignored asks";
+      LOG(WARNING) << "optimizer.groups: the group of '" << lost.pattern
+                   << "' is ignored, as quirks.prompt_lr_ignored asks";
   std::tie(begin_, end_) = plan.slice(rank);
   master_ = Buffer("master weights", 4 * (end_ - begin_));
   m_ = Buffer("first moments", 4 * (end_ - begin_));

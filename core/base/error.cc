@@ -4,36 +4,56 @@ namespace permafrost {
 
 std::string_view to_string(ErrorKind kind) {
   switch (kind) {
-    case ErrorKind::kInvalidArgument: return "invalid argument";
-    case ErrorKind::kShapeMismatch: return "shape mismatch";
-    case ErrorKind::kConfig: return "config";
-    case ErrorKind::kWeights: return "weights";
-    case ErrorKind::kData: return "data";
-    case ErrorKind::kStorage: return "storage";
-    case ErrorKind::kNonFinite: return "non-finite";
-    case ErrorKind::kPeer: return "peer";
-    case ErrorKind::kTimeout: return "timeout";
-    case ErrorKind::kNotBuilt: return "not built";
-    case ErrorKind::kStopped: return "stopped";
-    case ErrorKind::kInternal: return "internal";
+    case ErrorKind::kInvalidArgument:
+      return "invalid argument";
+    case ErrorKind::kShapeMismatch:
+      return "shape mismatch";
+    case ErrorKind::kConfig:
+      return "config";
+    case ErrorKind::kWeights:
+      return "weights";
+    case ErrorKind::kData:
+      return "data";
+    case ErrorKind::kStorage:
+      return "storage";
+    case ErrorKind::kNonFinite:
+      return "non-finite";
+    case ErrorKind::kPeer:
+      return "peer";
+    case ErrorKind::kTimeout:
+      return "timeout";
+    case ErrorKind::kNotBuilt:
+      return "not built";
+    case ErrorKind::kStopped:
+      return "stopped";
+    case ErrorKind::kInternal:
+      return "internal";
   }
   return "unknown";
 }
 
 int exit_code(ErrorKind kind) {
   switch (kind) {
-    case ErrorKind::kConfig: return 2;
+    case ErrorKind::kConfig:
+      return 2;
     case ErrorKind::kWeights:
-    case ErrorKind::kData: return 3;
-    case ErrorKind::kStorage: return 4;
-    case ErrorKind::kNonFinite: return 5;
+    case ErrorKind::kData:
+      return 3;
+    case ErrorKind::kStorage:
+      return 4;
+    case ErrorKind::kNonFinite:
+      return 5;
     case ErrorKind::kPeer:
-    case ErrorKind::kTimeout: return 6;
-    case ErrorKind::kNotBuilt: return 7;
-    case ErrorKind::kStopped: return 8;
+    case ErrorKind::kTimeout:
+      return 6;
+    case ErrorKind::kNotBuilt:
+      return 7;
+    case ErrorKind::kStopped:
+      return 8;
     case ErrorKind::kInvalidArgument:
     case ErrorKind::kShapeMismatch:
-    case ErrorKind::kInternal: return 70;
+    case ErrorKind::kInternal:
+      return 70;
   }
   return 70;
 }

@@ -9,8 +9,8 @@ namespace permafrost {
 using Json = nlohmann::json;                 ///< for reading: finds keys fast
 using OrderedJson = nlohmann::ordered_json;  ///< for writing: keys stay in the order in which they were given
 
-// The library's parser and printer are large templates; here they are compiled once, and not in every file that reads or
-// writes JSON.
+// The library's parser and printer are large templates; here they are compiled once, and not in every file that reads
+// or writes JSON.
 
 /// Throws Json::parse_error.
 Json parse_json(std::string_view text, const Json::parser_callback_t& filter = nullptr);

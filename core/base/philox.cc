@@ -82,8 +82,8 @@ uint64_t permute_index(uint64_t position, uint64_t size, uint64_t seed, uint32_t
   do {  // cycle walking: the network permutes a power-of-four range that covers [0, size)
     uint64_t left = x >> half, right = x & mask;
     for (uint32_t round_key : round_keys) {
-      const auto f = philox4x32({static_cast<uint32_t>(right), static_cast<uint32_t>(right >> 32), 0, 0},
-                                {round_key, epoch});
+      const auto f =
+          philox4x32({static_cast<uint32_t>(right), static_cast<uint32_t>(right >> 32), 0, 0}, {round_key, epoch});
       const uint64_t mixed = ((static_cast<uint64_t>(f[1]) << 32) | f[0]) & mask;
       const uint64_t next = left ^ mixed;
       left = right;

@@ -17,7 +17,8 @@ Buffer::Buffer(std::string name, int64_t bytes, Device device) : name_(std::move
     fail(ErrorKind::kNotBuilt, "Buffer ", name_, ": only CPU memory is built; configure with a CUDA preset");
   if (bytes == 0) return;
   constexpr int64_t kHuge = int64_t{2} << 20;
-  PERMAFROST_CHECK(bytes <= INT64_MAX - 2 * kHuge, "Buffer ", name_, ": bytes must leave room for alignment; got ", bytes);
+  PERMAFROST_CHECK(bytes <= INT64_MAX - 2 * kHuge, "Buffer ", name_, ": bytes must leave room for alignment; got ",
+                   bytes);
   const bool huge = bytes >= kHuge;
   mapping_bytes_ = narrow<size_t>(huge ? round_up(bytes, kHuge) + kHuge : round_up(bytes, 4096));
   mapping_ = mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

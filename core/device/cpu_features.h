@@ -5,10 +5,10 @@ namespace permafrost {
 
 /// Instruction sets of this processor that the operating system lets us use.
 struct CpuFeatures {
-  bool avx2 = false;         ///< with FMA and F16C
-  bool avx512 = false;       ///< F, BW, VL, DQ
+  bool avx2 = false;    ///< with FMA and F16C
+  bool avx512 = false;  ///< F, BW, VL, DQ
   bool avx512_bf16 = false;
-  bool amx_bf16 = false;     ///< tiles permitted by the kernel for this process
+  bool amx_bf16 = false;  ///< tiles permitted by the kernel for this process
 };
 
 /// Detected once (asks the kernel for tile permission on first use).

@@ -13,9 +13,9 @@ namespace permafrost {
 /// never depend on the number of threads; only who computes a block does.
 class ThreadPool {
  public:
-  /// How long a thread without work looks for some before it sleeps. Kernels follow each other within microseconds, and to
-  /// wake a thread takes as long as a small product. The long spin is for pools that have a core per thread; the short
-  /// one leaves the cores to others.
+  /// How long a thread without work looks for some before it sleeps. Kernels follow each other within microseconds, and
+  /// to wake a thread takes as long as a small product. The long spin is for pools that have a core per thread; the
+  /// short one leaves the cores to others.
   static constexpr std::chrono::microseconds kShortSpin{20}, kLongSpin{200};
 
   /// threads >= 1, the caller included: ThreadPool(1) starts no thread and runs everything inline.
@@ -32,9 +32,12 @@ class ThreadPool {
   /// Not reentrant: a body must not call run on the same pool.
   template <typename Body>
   void run(int64_t blocks, Body&& body) {
-    run_erased(blocks, [](void* context, int64_t block, int thread) {
-      (*static_cast<std::remove_reference_t<Body>*>(context))(block, thread);
-    }, &body);
+    run_erased(
+        blocks,
+        [](void* context, int64_t block, int thread) {
+          (*static_cast<std::remove_reference_t<Body>*>(context))(block, thread);
+        },
+        &body);
   }
 
  private:

@@ -35,8 +35,8 @@ std::vector<bool> resolve_freezing(const Graph& graph, const std::vector<FreezeR
   for (size_t r = 0; r < rules.size(); ++r)
     if (!rule_used[r]) unused += (unused.empty() ? "'" : ", '") + rules[r].pattern + "'";
   if (!unused.empty())
-    fail(ErrorKind::kConfig, "freeze: every pattern must match a parameter; got ", unused,
-         ", which match none of the ", trainable.size(), " parameters (names look like: ", some_names(graph), ")");
+    fail(ErrorKind::kConfig, "freeze: every pattern must match a parameter; got ", unused, ", which match none of the ",
+         trainable.size(), " parameters (names look like: ", some_names(graph), ")");
   if (!allow_all_frozen && std::ranges::none_of(trainable, [](bool t) { return t; }))
     fail(ErrorKind::kConfig, "freeze: at least one parameter must be trainable; got ", rules.size(),
          " rules that leave all ", trainable.size(), " parameters frozen");

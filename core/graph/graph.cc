@@ -93,7 +93,8 @@ Value Graph::output(Value value, size_t i) const {
 
 void Graph::write_state(Value state, Value value) {
   PERMAFROST_CHECK(values_.at(static_cast<size_t>(state.index)).role == ValueRole::kState,
-                   "Graph::write_state: the target must be a state; got ", values_[static_cast<size_t>(state.index)].name);
+                   "Graph::write_state: the target must be a state; got ",
+                   values_[static_cast<size_t>(state.index)].name);
   PERMAFROST_CHECK(spec(state) == spec(value), "Graph::write_state: ", values_[static_cast<size_t>(state.index)].name,
                    " takes ", spec(state), "; got ", spec(value));
   apply(std::make_unique<WriteStateOp>(), {value});

@@ -27,8 +27,8 @@ struct ValueInfo {
   std::string name;  ///< scope path, e.g. "text.layers.3.out"
   TensorSpec spec;
   ValueRole role = ValueRole::kComputed;
-  int producer = -1;            ///< operation, for kComputed
-  bool checkpointed = false;    ///< kState only
+  int producer = -1;          ///< operation, for kComputed
+  bool checkpointed = false;  ///< kState only
 };
 
 struct ParamInfo {

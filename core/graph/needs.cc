@@ -6,10 +6,14 @@ namespace permafrost {
 
 std::string_view to_string(FreezeClass freeze_class) {
   switch (freeze_class) {
-    case FreezeClass::kPrefix: return "prefix";
-    case FreezeClass::kPassThrough: return "pass-through";
-    case FreezeClass::kFirst: return "first";
-    case FreezeClass::kInner: return "inner";
+    case FreezeClass::kPrefix:
+      return "prefix";
+    case FreezeClass::kPassThrough:
+      return "pass-through";
+    case FreezeClass::kFirst:
+      return "first";
+    case FreezeClass::kInner:
+      return "inner";
   }
   return "?";
 }
@@ -77,7 +81,8 @@ std::string frontier_reason(const Graph& graph, const OpInfo& op, const Cause& c
   if (cause.param >= 0) {
     const ParamInfo& param = graph.params()[static_cast<size_t>(cause.param)];
     if (param.unit == op.unit) return concat("trains ", param.name);
-    return concat("depends on trainable ", param.name, " (unit ", graph.units()[static_cast<size_t>(param.unit)].name, ")");
+    return concat("depends on trainable ", param.name, " (unit ", graph.units()[static_cast<size_t>(param.unit)].name,
+                  ")");
   }
   if (op.state >= 0) return concat("writes state ", graph.values()[static_cast<size_t>(op.state)].name);
   if (cause.state >= 0) return concat("depends on state ", graph.values()[static_cast<size_t>(cause.state)].name);

@@ -28,9 +28,9 @@ struct Needs {
 
 /// What backward reads besides the gradients of the outputs; the rest may be released after forward.
 struct BackwardUse {
-  BitMask inputs = 0;   ///< values of inputs
-  BitMask outputs = 0;  ///< values of outputs
-  BitMask params = 0;   ///< weights read again (a sharded unit is gathered again for them)
+  BitMask inputs = 0;          ///< values of inputs
+  BitMask outputs = 0;         ///< values of outputs
+  BitMask params = 0;          ///< weights read again (a sharded unit is gathered again for them)
   bool clobbers_dout = false;  ///< backward may overwrite the gradients of its outputs
 };
 

@@ -23,7 +23,8 @@ PERMAFROST_LANES void load_64(const uint16_t* logits, __m512 (&x)[4]) {
 }
 template <typename T>
 PERMAFROST_LANES void fetch_64(const T* values) {
-  for (size_t line = 0; line < sizeof(T); ++line) _mm_prefetch(reinterpret_cast<const char*>(values) + 64 * line, _MM_HINT_T1);
+  for (size_t line = 0; line < sizeof(T); ++line)
+    _mm_prefetch(reinterpret_cast<const char*>(values) + 64 * line, _MM_HINT_T1);
 }
 template <typename Lanes>
 PERMAFROST_LANES __m512 exp_of(__m512 x) {

@@ -83,7 +83,8 @@ void cross_entropy_forward(const Context& context, Tensor logits, Tensor labels,
     for (int64_t row = begin; row < end; ++row) {
       float loss = 0, log_sum_exp = 0;
       if (label[row] != kIgnored) {
-        const RowStatistics s = loops().statistics(logits.dtype(), at(logits, row * vocabulary), vocabulary, smoothing > 0);
+        const RowStatistics s =
+            loops().statistics(logits.dtype(), at(logits, row * vocabulary), vocabulary, smoothing > 0);
         const std::byte* chosen = at(logits, row * vocabulary + label[row]);
         const float x = logits.dtype() == DType::kF32 ? load(reinterpret_cast<const float*>(chosen))
                                                       : load(reinterpret_cast<const bfloat16*>(chosen));

@@ -11,8 +11,8 @@ void cross_entropy_backward(const Context& context, Tensor logits, Tensor labels
 void weighted_sum(const Context& context, Tensor row_loss, Tensor row_weight, Tensor loss);
 
 struct RowStatistics {
-  float max, exp_sum;   ///< max x, sum exp(x - max)
-  float centered_sum;   ///< sum (x - max); 0 unless asked for
+  float max, exp_sum;  ///< max x, sum exp(x - max)
+  float centered_sum;  ///< sum (x - max); 0 unless asked for
 };
 
 /// The two loops over a row. Dtypes f32 and bf16.

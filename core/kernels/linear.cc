@@ -9,7 +9,8 @@
 namespace permafrost {
 
 namespace {
-void check_weight(std::string_view op, const Tensor& weight, const Context& context, const Shape& shape, DType compute) {
+void check_weight(std::string_view op, const Tensor& weight, const Context& context, const Shape& shape,
+                  DType compute) {
   if (compute == DType::kF32)
     check_tensor(op, "weight", weight, context, shape, {DType::kF32, DType::kBF16, DType::kF16});
   else
@@ -29,9 +30,12 @@ Tensor shaped(DType dtype, int64_t rows, int64_t columns) { return {nullptr, dty
 Product product_of(LinearPass pass, int64_t m, int64_t n, int64_t k, DType compute, DType weight) {
   const Tensor x = shaped(compute, m, k), w = shaped(weight, n, k), y = shaped(compute, m, n);
   switch (pass) {
-    case LinearPass::kForward: return forward_product({.x = x, .weight = w, .bias = {}, .y = y, .pre = {}});
-    case LinearPass::kBackwardInput: return input_gradient_product({.dy = y, .weight = w, .dx = x});
-    case LinearPass::kBackwardWeight: break;
+    case LinearPass::kForward:
+      return forward_product({.x = x, .weight = w, .bias = {}, .y = y, .pre = {}});
+    case LinearPass::kBackwardInput:
+      return input_gradient_product({.dy = y, .weight = w, .dx = x});
+    case LinearPass::kBackwardWeight:
+      break;
   }
   return weight_gradient_product({.x = x, .dy = y, .dweight = shaped(DType::kF32, n, k), .dbias = {}});
 }
@@ -56,7 +60,8 @@ void linear_forward(const Context& context, const LinearForward& args, Tensor wo
   else
     check_tensor(kOp, "y", args.y, context, {m, n}, {DType::kF32});
   if (args.pre) check_tensor(kOp, "pre", args.pre, context, {m, n}, {args.y.dtype()});
-  check_workspace(kOp, workspace, context, workspace_bytes(context, LinearPass::kForward, m, n, k, compute, args.weight.dtype()));
+  check_workspace(kOp, workspace, context,
+                  workspace_bytes(context, LinearPass::kForward, m, n, k, compute, args.weight.dtype()));
   linear_forward_cpu(context, args, workspace, simd_level());
 }
 
@@ -91,7 +96,8 @@ void linear_backward_weight(const Context& context, const LinearBackwardWeight& 
   linear_backward_weight_cpu(context, args, workspace, simd_level());
 }
 
-int64_t linear_workspace_bytes(LinearPass pass, int64_t m, int64_t n, int64_t k, DType compute, DType weight, int threads) {
+int64_t linear_workspace_bytes(LinearPass pass, int64_t m, int64_t n, int64_t k, DType compute, DType weight,
+                               int threads) {
   PERMAFROST_CHECK(m >= 0 && n >= 0 && k >= 0 && threads >= 1,
                    "linear_workspace_bytes: extents must not be negative and threads at least 1; got m=", m, " n=", n,
                    " k=", k, " threads=", threads);

@@ -13,11 +13,10 @@ namespace permafrost {
 /// y:      (M, N)  dtype of x, or f32 when x is bf16 (logits)
 /// pre:    (M, N)  dtype of y: x W^T + bias before the activation, kept for backward; undefined = not kept
 /// Accumulates over K in f32, first to last, in one order that depends on K alone: the same bits for any thread count,
-/// any number of rows beside it and any place in memory. The activation is applied to the f32 sum, not to the stored `pre`.
-/// bf16 products on AMX treat denormal inputs and partial sums as zero, as the instruction does.
-/// y and pre must not overlap each other or an input.
-/// Workspace: linear_workspace_bytes, any content, any alignment.
-/// Errors: ShapeMismatch (shape, dtype, device), InvalidArgument (workspace too small), NotBuilt (not on CPU).
+/// any number of rows beside it and any place in memory. The activation is applied to the f32 sum, not to the stored
+/// `pre`. bf16 products on AMX treat denormal inputs and partial sums as zero, as the instruction does. y and pre must
+/// not overlap each other or an input. Workspace: linear_workspace_bytes, any content, any alignment. Errors:
+/// ShapeMismatch (shape, dtype, device), InvalidArgument (workspace too small), NotBuilt (not on CPU).
 struct LinearForward {
   Tensor x, weight, bias, y, pre;
   Activation activation = Activation::kNone;
@@ -46,6 +45,7 @@ void linear_backward_weight(const Context& context, const LinearBackwardWeight& 
 enum class LinearPass { kForward, kBackwardInput, kBackwardWeight };
 /// Upper bound of the workspace of a pass, for `threads` threads at most. A pure function of its arguments: the same on
 /// every processor.
-int64_t linear_workspace_bytes(LinearPass pass, int64_t m, int64_t n, int64_t k, DType compute, DType weight, int threads);
+int64_t linear_workspace_bytes(LinearPass pass, int64_t m, int64_t n, int64_t k, DType compute, DType weight,
+                               int threads);
 
 }  // namespace permafrost

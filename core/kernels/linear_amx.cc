@@ -3,8 +3,8 @@
 #include "core/kernels/linear_tile_avx512.h"
 #include "core/kernels/vector_math_avx512.h"
 
-// bf16 products on AMX. A tile of A: 16 rows of 32 terms, as they lie in a row-major matrix. A tile of B: 16 columns of 32
-// terms, two terms of a column side by side. Packed panels are 32 wide: for every 32 terms two tiles of 1024 bytes.
+// bf16 products on AMX. A tile of A: 16 rows of 32 terms, as they lie in a row-major matrix. A tile of B: 16 columns of
+// 32 terms, two terms of a column side by side. Packed panels are 32 wide: for every 32 terms two tiles of 1024 bytes.
 namespace permafrost {
 
 namespace {
@@ -40,15 +40,16 @@ __mmask32 first_words(int64_t n) {
 
 /// Two rows of 32 side by side: low and high hold their first and last 16 columns, two terms of a column in a dword.
 [[gnu::always_inline]] inline void interleave(__m512i even, __m512i odd, uint8_t* low, uint8_t* high) {
-  const __m512i order = _mm512_set_epi64(7, 3, 6, 2, 5, 1, 4, 0);  // so that the interleaving keeps the columns in order
+  const __m512i order =
+      _mm512_set_epi64(7, 3, 6, 2, 5, 1, 4, 0);  // so that the interleaving keeps the columns in order
   even = _mm512_permutexvar_epi64(order, even);
   odd = _mm512_permutexvar_epi64(order, odd);
   _mm512_store_si512(low, _mm512_unpacklo_epi16(even, odd));
   _mm512_store_si512(high, _mm512_unpackhi_epi16(even, odd));
 }
 
-/// Terms r ... r + 31 of 32 outer indices of a matrix whose outer index is contiguous: two tiles, for the first and last
-/// 16 outer indices, whose row q holds terms r + 2 q and r + 2 q + 1 side by side. Zeros outside.
+/// Terms r ... r + 31 of 32 outer indices of a matrix whose outer index is contiguous: two tiles, for the first and
+/// last 16 outer indices, whose row q holds terms r + 2 q and r + 2 q + 1 side by side. Zeros outside.
 [[gnu::always_inline]] inline void interleave_rows(const ProductOperand& m, int64_t outer, int64_t outer_end, int64_t r,
                                                    int64_t r_end, uint8_t* tiles) {
   const uint16_t* p = element(m, outer, r);
@@ -100,7 +101,8 @@ void pack_a(const Product& p, int64_t panel, int64_t count, void* packed) {
   const int64_t panel_bytes = steps_of(p.r) * kStepBytes;
   if (p.a.r_contiguous) {
     for (int64_t t = 0; t < count; ++t)
-      for (int64_t r = 0; r < p.r; r += kTerms) pack_a_step(p, (panel + t) * kPanel, r, out + t * panel_bytes + r / kTerms * kStepBytes);
+      for (int64_t r = 0; r < p.r; r += kTerms)
+        pack_a_step(p, (panel + t) * kPanel, r, out + t * panel_bytes + r / kTerms * kStepBytes);
     return;
   }
   for (int64_t r = 0; r < p.r; r += kTerms, out += kStepBytes)
@@ -209,11 +211,11 @@ struct TileSums {
   }
 };
 
-/// c (16 kRows x 16 kColumns) += A B over `steps` steps of packed B. The sums stay in their tiles all along: writing them
-/// out now and then, so that A and B come from the first-level cache, costs more.
+/// c (16 kRows x 16 kColumns) += A B over `steps` steps of packed B. The sums stay in their tiles all along: writing
+/// them out now and then, so that A and B come from the first-level cache, costs more.
 template <int kRows, int kColumns>
-[[gnu::noinline]] void multiply_packed(TileSource a, const uint8_t* b, int64_t steps, TileSums<kRows, kColumns> sums, bool first,
-                     ProductAhead ahead) {
+[[gnu::noinline]] void multiply_packed(TileSource a, const uint8_t* b, int64_t steps, TileSums<kRows, kColumns> sums,
+                                       bool first, ProductAhead ahead) {
   using Tiles = StepTiles<kRows, kColumns>;
   sums.load(first);
   if (steps > 0) {
@@ -246,13 +248,14 @@ struct InPlace {
   int64_t j, j_end, r0, r1;
   uint8_t* tiles;  ///< interleaved steps, `slots` of them in turn
   int64_t slots;
-  bool ask;        ///< whether to ask for the lines of this and the next panel ahead
+  bool ask;  ///< whether to ask for the lines of this and the next panel ahead
 };
 
 /// As multiply_packed, from B in place: every step of B is packed two steps before its use, by vector instructions that
 /// run beside the tile products.
 template <int kRows, int kColumns>
-[[gnu::noinline]] void multiply_in_place(const Product& p, TileSource a, const InPlace& b, TileSums<kRows, kColumns> sums, bool first) {
+[[gnu::noinline]] void multiply_in_place(const Product& p, TileSource a, const InPlace& b,
+                                         TileSums<kRows, kColumns> sums, bool first) {
   constexpr int64_t kEarly = 2, kAhead = 6 * kTerms;
   const int64_t steps = steps_of(b.r1 - b.r0);
   const auto pack = [&](int64_t step) {
@@ -325,8 +328,8 @@ void multiply(const Product& p, const ProductBlock& block) {
       with_tiles(block.rows - i, block.columns - j, [&]<int kRows, int kColumns>() {
         const TileSums<kRows, kColumns> sums{block.c + i * block.ldc + j, block.ldc};
         if (block.pack_b && i == 0)
-          multiply_in_place(p, panel, {block.j0 + j, block.j0 + block.columns, block.r0, block.r1, b, steps, false}, sums,
-                            block.first);
+          multiply_in_place(p, panel, {block.j0 + j, block.j0 + block.columns, block.r0, block.r1, b, steps, false},
+                            sums, block.first);
         else
           multiply_packed(panel, b, steps, sums, block.first, ahead);
       });
@@ -350,12 +353,25 @@ void end() { _tile_release(); }
 }  // namespace
 
 const ProductEngine& amx_engine() {
-  static constexpr ProductEngine kEngine = {
-      .panel_i = kPanel, .panel_j = kPanel, .r_step = kTerms, .row_step = kTile, .block_i = kBlock, .block_j = kBlock,
-      .group_j = kBlock, .element_bytes = 2, .ahead_terms = kTerms, .b_bytes = 1280 * 1024, .must_pack_a = must_pack_a,
-      .packs_meanwhile = packs_meanwhile,
-      .reads_b_in_place = reads_b_in_place, .pack_a = pack_a,
-      .pack_b = pack_b, .multiply = multiply, .store = store, .begin = begin, .end = end};
+  static constexpr ProductEngine kEngine = {.panel_i = kPanel,
+                                            .panel_j = kPanel,
+                                            .r_step = kTerms,
+                                            .row_step = kTile,
+                                            .block_i = kBlock,
+                                            .block_j = kBlock,
+                                            .group_j = kBlock,
+                                            .element_bytes = 2,
+                                            .ahead_terms = kTerms,
+                                            .b_bytes = 1280 * 1024,
+                                            .must_pack_a = must_pack_a,
+                                            .packs_meanwhile = packs_meanwhile,
+                                            .reads_b_in_place = reads_b_in_place,
+                                            .pack_a = pack_a,
+                                            .pack_b = pack_b,
+                                            .multiply = multiply,
+                                            .store = store,
+                                            .begin = begin,
+                                            .end = end};
   return kEngine;
 }
 

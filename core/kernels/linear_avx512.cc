@@ -59,7 +59,9 @@ template <typename Source>
 
 bool must_pack_a(const Product& p) { return !p.a.r_contiguous || p.a.dtype != DType::kF32; }
 /// B's rows can be loaded as they are.
-bool packs_meanwhile(const Product& p, bool) { return !p.b.r_contiguous && p.b.dtype == DType::kF32 && p.j % kLanes == 0; }
+bool packs_meanwhile(const Product& p, bool) {
+  return !p.b.r_contiguous && p.b.dtype == DType::kF32 && p.j % kLanes == 0;
+}
 bool reads_b_in_place(const Product& p) { return p.i <= kFewRows && packs_meanwhile(p, false); }
 
 /// Two panels at a time: a register holds 16 rows.
@@ -73,7 +75,8 @@ void pack_a_from(const Product& p, int64_t i0, int64_t count, float* out) {
   };
   if (!p.a.r_contiguous) {
     for (int64_t r = 0; r < p.r; ++r)
-      for (int64_t i = i0; i < i_end; i += kLanes) put(Source::load(address(p.a, i, r), avx512::first_lanes(i_end - i)), i, r);
+      for (int64_t i = i0; i < i_end; i += kLanes)
+        put(Source::load(address(p.a, i, r), avx512::first_lanes(i_end - i)), i, r);
     return;
   }
   for (int64_t i = i0; i < i_end; i += kLanes)
@@ -90,9 +93,7 @@ void pack_a(const Product& p, int64_t panel, int64_t count, void* packed) {
   });
 }
 
-int64_t panel_width(int64_t columns) {
-  return columns >= kPanel ? kPanel : (columns + kLanes - 1) / kLanes * kLanes;
-}
+int64_t panel_width(int64_t columns) { return columns >= kPanel ? kPanel : (columns + kLanes - 1) / kLanes * kLanes; }
 
 template <typename Source>
 void pack_b_from(const Product& p, int64_t j0, int64_t columns, int64_t r0, int64_t r1, float* out) {
@@ -190,10 +191,10 @@ void multiply_panel(const Product& p, const ProductBlock& block, int64_t i, int6
   const bool first = block.first && r == block.r0;
   const auto with = [&]<int kVectors>() {
     if (block.packed_a)
-      return multiply_panel<kVectors, true, kB>({static_cast<const float*>(block.packed_a) + i * p.r + r * kRows, 0}, b, terms,
-                                                c, block.ldc, first);
-    multiply_panel<kVectors, false, kB>({static_cast<const float*>(p.a.data) + (block.i0 + i) * p.a.ld + r, p.a.ld}, b, terms,
-                                        c, block.ldc, first);
+      return multiply_panel<kVectors, true, kB>({static_cast<const float*>(block.packed_a) + i * p.r + r * kRows, 0}, b,
+                                                terms, c, block.ldc, first);
+    multiply_panel<kVectors, false, kB>({static_cast<const float*>(p.a.data) + (block.i0 + i) * p.a.ld + r, p.a.ld}, b,
+                                        terms, c, block.ldc, first);
   };
   if (width == 48) with.template operator()<3>();
   if (width == 32) with.template operator()<2>();
@@ -231,7 +232,8 @@ void multiply(const Product& p, const ProductBlock& block) {
       const int64_t width = panel_width(block.columns - j);
       float* c = block.c + i * block.ldc + j;
       if (block.pack_b && i == 0)
-        multiply_panel<BSource::kPacking>(p, block, i, block.r0, terms, width, {in_place(p, block.j0 + j, block.r0), p.b.ld, b}, c);
+        multiply_panel<BSource::kPacking>(p, block, i, block.r0, terms, width,
+                                          {in_place(p, block.j0 + j, block.r0), p.b.ld, b}, c);
       else
         multiply_panel<BSource::kPacked>(p, block, i, block.r0, terms, width, {b, 0, nullptr}, c);
       b += terms * width;
@@ -274,8 +276,11 @@ struct FlushedBf16Lanes : avx512::Bf16Lanes {
 /// The whole of the epilogue for the lanes of one register. `bias` and `pre` may be null.
 template <typename Lanes, bool kMasked>
 [[gnu::always_inline]] inline void finish_lanes(const ProductOutput& out, __m512 value, const float* bias,
-                                                typename Lanes::Stored* pre, typename Lanes::Stored* y, __mmask16 mask) {
-  const auto put = [&](typename Lanes::Stored* to, __m512 v) { kMasked ? Lanes::store(to, v, mask) : Lanes::store(to, v); };
+                                                typename Lanes::Stored* pre, typename Lanes::Stored* y,
+                                                __mmask16 mask) {
+  const auto put = [&](typename Lanes::Stored* to, __m512 v) {
+    kMasked ? Lanes::store(to, v, mask) : Lanes::store(to, v);
+  };
   if (bias) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, bias));
   if (pre) put(pre, value);
   if (out.add) value = _mm512_add_ps(Lanes::load(y, mask), value);
@@ -293,7 +298,8 @@ void finish_rows(const ProductOutput& out, const Finished& f, const float* bias,
     Stored* y = static_cast<Stored*>(out.y) + at;
     Stored* pre = keep ? static_cast<Stored*>(out.pre) + at : nullptr;
     for (int64_t j = 0; j < full; j += kLanes)
-      finish_lanes<Lanes, false>(out, _mm512_load_ps(c + j), bias ? bias + j : nullptr, pre ? pre + j : nullptr, y + j, all);
+      finish_lanes<Lanes, false>(out, _mm512_load_ps(c + j), bias ? bias + j : nullptr, pre ? pre + j : nullptr, y + j,
+                                 all);
     if (tail)
       finish_lanes<Lanes, true>(out, _mm512_load_ps(c + full), bias ? bias + full : nullptr, pre ? pre + full : nullptr,
                                 y + full, tail);
@@ -320,7 +326,9 @@ void finish(const ProductOutput& out, const Finished& f) {
   finish_rows<Lanes>(out, f, nullptr, false);
 }
 
-void store(const Product& p, const ProductBlock& block, float* scratch) { store_block_avx512(p, block, scratch, false); }
+void store(const Product& p, const ProductBlock& block, float* scratch) {
+  store_block_avx512(p, block, scratch, false);
+}
 void nothing() {}
 }  // namespace
 
@@ -331,12 +339,25 @@ void store_block_avx512(const Product& product, const ProductBlock& block, float
 }
 
 const ProductEngine& avx512_engine() {
-  static constexpr ProductEngine kEngine = {
-      .panel_i = kRows, .panel_j = kPanel, .r_step = 1, .row_step = kRows, .block_i = kBlockRows,
-      .block_j = kBlockColumns, .group_j = kPanel, .element_bytes = 4, .ahead_terms = 0, .b_bytes = 1280 * 1024,
-      .must_pack_a = must_pack_a, .packs_meanwhile = packs_meanwhile,
-      .reads_b_in_place = reads_b_in_place, .pack_a = pack_a, .pack_b = pack_b, .multiply = multiply, .store = store,
-      .begin = nothing, .end = nothing};
+  static constexpr ProductEngine kEngine = {.panel_i = kRows,
+                                            .panel_j = kPanel,
+                                            .r_step = 1,
+                                            .row_step = kRows,
+                                            .block_i = kBlockRows,
+                                            .block_j = kBlockColumns,
+                                            .group_j = kPanel,
+                                            .element_bytes = 4,
+                                            .ahead_terms = 0,
+                                            .b_bytes = 1280 * 1024,
+                                            .must_pack_a = must_pack_a,
+                                            .packs_meanwhile = packs_meanwhile,
+                                            .reads_b_in_place = reads_b_in_place,
+                                            .pack_a = pack_a,
+                                            .pack_b = pack_b,
+                                            .multiply = multiply,
+                                            .store = store,
+                                            .begin = nothing,
+                                            .end = nothing};
   return kEngine;
 }
 

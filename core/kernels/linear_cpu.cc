@@ -23,10 +23,17 @@ const ProductEngine& product_engine(SimdLevel level, DType compute) {
 }
 
 Product forward_product(const LinearForward& args) {
-  Product p{.i = args.x.dim(0), .j = args.weight.dim(0), .r = args.x.dim(1), .a = operand(args.x, true),
+  Product p{.i = args.x.dim(0),
+            .j = args.weight.dim(0),
+            .r = args.x.dim(1),
+            .a = operand(args.x, true),
             .b = operand(args.weight, true),
-            .out = {.y = args.y.raw(), .pre = args.pre.raw(), .bias = static_cast<const float*>(args.bias.raw()),
-                    .dtype = args.y.dtype(), .activation = args.activation, .ld = args.weight.dim(0)}};
+            .out = {.y = args.y.raw(),
+                    .pre = args.pre.raw(),
+                    .bias = static_cast<const float*>(args.bias.raw()),
+                    .dtype = args.y.dtype(),
+                    .activation = args.activation,
+                    .ld = args.weight.dim(0)}};
   if (p.i <= kFewRows && p.i < p.j) {
     std::swap(p.i, p.j);
     std::swap(p.a, p.b);
@@ -36,14 +43,21 @@ Product forward_product(const LinearForward& args) {
 }
 
 Product input_gradient_product(const LinearBackwardInput& args) {
-  return {.i = args.dy.dim(0), .j = args.weight.dim(1), .r = args.weight.dim(0), .a = operand(args.dy, true),
-          .b = operand(args.weight, false),
-          .out = {.y = args.dx.raw(), .dtype = args.dx.dtype(), .add = args.mode == GradMode::kAdd,
-                  .ld = args.weight.dim(1)}};
+  return {
+      .i = args.dy.dim(0),
+      .j = args.weight.dim(1),
+      .r = args.weight.dim(0),
+      .a = operand(args.dy, true),
+      .b = operand(args.weight, false),
+      .out = {
+          .y = args.dx.raw(), .dtype = args.dx.dtype(), .add = args.mode == GradMode::kAdd, .ld = args.weight.dim(1)}};
 }
 
 Product weight_gradient_product(const LinearBackwardWeight& args) {
-  return {.i = args.dy.dim(1), .j = args.x.dim(1), .r = args.dy.dim(0), .a = operand(args.dy, false),
+  return {.i = args.dy.dim(1),
+          .j = args.x.dim(1),
+          .r = args.dy.dim(0),
+          .a = operand(args.dy, false),
           .b = operand(args.x, false),
           .out = {.y = args.dweight.raw(), .add = args.dweight_mode == GradMode::kAdd, .ld = args.x.dim(1)}};
 }
@@ -66,8 +80,13 @@ void linear_backward_weight_cpu(const Context& context, const LinearBackwardWeig
   const int64_t n = args.dy.dim(1);
   context.pool->run(div_up(n, kSumColumns), [&](int64_t block, int) {
     const int64_t j0 = block * kSumColumns;
-    const ColumnSums sums{.dy = args.dy.raw(), .dtype = args.dy.dtype(), .rows = args.dy.dim(0), .ld = n, .j0 = j0,
-                          .columns = std::min(kSumColumns, n - j0), .sums = args.dbias.data<float>(),
+    const ColumnSums sums{.dy = args.dy.raw(),
+                          .dtype = args.dy.dtype(),
+                          .rows = args.dy.dim(0),
+                          .ld = n,
+                          .j0 = j0,
+                          .columns = std::min(kSumColumns, n - j0),
+                          .sums = args.dbias.data<float>(),
                           .add = args.dbias_mode == GradMode::kAdd};
     level >= SimdLevel::kAvx512 ? column_sums_avx512(sums) : column_sums_portable(sums);
   });

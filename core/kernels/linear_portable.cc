@@ -86,12 +86,25 @@ void nothing() {}
 }  // namespace
 
 const ProductEngine& portable_engine() {
-  static constexpr ProductEngine kEngine = {
-      .panel_i = kRows, .panel_j = kColumns, .r_step = 1, .row_step = kRows, .block_i = kBlock, .block_j = kBlock,
-      .group_j = kBlock, .element_bytes = 4, .ahead_terms = 0, .b_bytes = 512 * 1024, .must_pack_a = must_pack_a,
-      .packs_meanwhile = packs_meanwhile,
-      .reads_b_in_place = reads_b_in_place, .pack_a = pack_a,
-      .pack_b = pack_b, .multiply = multiply, .store = store, .begin = nothing, .end = nothing};
+  static constexpr ProductEngine kEngine = {.panel_i = kRows,
+                                            .panel_j = kColumns,
+                                            .r_step = 1,
+                                            .row_step = kRows,
+                                            .block_i = kBlock,
+                                            .block_j = kBlock,
+                                            .group_j = kBlock,
+                                            .element_bytes = 4,
+                                            .ahead_terms = 0,
+                                            .b_bytes = 512 * 1024,
+                                            .must_pack_a = must_pack_a,
+                                            .packs_meanwhile = packs_meanwhile,
+                                            .reads_b_in_place = reads_b_in_place,
+                                            .pack_a = pack_a,
+                                            .pack_b = pack_b,
+                                            .multiply = multiply,
+                                            .store = store,
+                                            .begin = nothing,
+                                            .end = nothing};
   return kEngine;
 }
 

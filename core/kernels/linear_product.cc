@@ -16,7 +16,7 @@ constexpr int64_t kSumBytes = int64_t{512} << 10;    // unfinished C of one thre
 constexpr int64_t kChunkRows = 64;                   // C is cut in multiples of this many rows
 constexpr int64_t kPieces = 32;                      // wanted pieces of C: enough to share evenly
 constexpr int64_t kFewColumns = 128;                 // B is cut along R only where not even this many columns fit
-constexpr int64_t kPanelsAtATime = 8;                // of A, packed together: whole cache lines where its rows lie across
+constexpr int64_t kPanelsAtATime = 8;  // of A, packed together: whole cache lines where its rows lie across
 constexpr int64_t kNarrowBytes = int64_t{96} << 10;  // of B in a narrow group
 constexpr int64_t kNearBytes = int64_t{900} << 10;   // of A: it stays in the second-level cache beside a narrow group
 
@@ -28,8 +28,8 @@ struct ProductPlan {
   int64_t slab = 0;         ///< rows of A packed at a time
   int64_t panel_bytes = 0;  ///< of one packed panel of A
   int64_t block_width = 0;
-  bool in_place = false;    ///< B is not packed
-  bool near = false;        ///< A stays in cache; groups are narrow, and it is the next group's B that is asked for ahead
+  bool in_place = false;  ///< B is not packed
+  bool near = false;      ///< A stays in cache; groups are narrow, and it is the next group's B that is asked for ahead
   int64_t counter_bytes = 0, shared_bytes = 0, b_bytes = 0, c_bytes = 0, block_bytes = 0;
   int64_t thread_bytes() const { return b_bytes + c_bytes + 2 * block_bytes; }
 };
@@ -77,8 +77,11 @@ ProductPlan make_plan(const Product& p, const ProductEngine& e) {
     plan.chunk = std::clamp(fitting, kChunkRows, plan.slab);
   }
   plan.block_bytes = round_up(e.block_i * plan.block_width * 4, kAlign);
-  plan.c_bytes = plan.parts == 1 ? 0 : (div_up(plan.chunk, e.block_i) + 1) * div_up(plan.group, plan.block_width) * plan.block_bytes;
-  if (!plan.in_place) plan.b_bytes = round_up(round_up(plan.part, e.r_step) * round_up(plan.group, e.panel_j) * e.element_bytes, kAlign);
+  plan.c_bytes = plan.parts == 1
+                     ? 0
+                     : (div_up(plan.chunk, e.block_i) + 1) * div_up(plan.group, plan.block_width) * plan.block_bytes;
+  if (!plan.in_place)
+    plan.b_bytes = round_up(round_up(plan.part, e.r_step) * round_up(plan.group, e.panel_j) * e.element_bytes, kAlign);
   plan.counter_bytes = plan.groups * kAlign;
   const int64_t packed_rows = plan.packed_from == 0 ? plan.slab : p.i - plan.packed_from;
   plan.shared_bytes = round_up(div_up(packed_rows, e.panel_i) * plan.panel_bytes, kAlign);
@@ -153,9 +156,15 @@ class ProductRun {
       for (int64_t i = i0; i < i1;) {
         const int64_t end = std::min(i + e_.block_i, i < plan_.packed_from ? std::min(i1, plan_.packed_from) : i1);
         for (int64_t j = 0; j < columns; j += plan_.block_width, ++count)
-          compute_block({.i0 = i, .rows = end - i, .j0 = j0 + j, .columns = std::min(plan_.block_width, columns - j),
-                         .r0 = r0, .r1 = r1, .packed_b = packed_b(scratch, j, r1 - r0),
-                         .pack_b = meanwhile && i == i0, .first = part == 0,
+          compute_block({.i0 = i,
+                         .rows = end - i,
+                         .j0 = j0 + j,
+                         .columns = std::min(plan_.block_width, columns - j),
+                         .r0 = r0,
+                         .r1 = r1,
+                         .packed_b = packed_b(scratch, j, r1 - r0),
+                         .pack_b = meanwhile && i == i0,
+                         .first = part == 0,
                          .ahead = plan_.near ? next_columns(next_group, i) : next_rows(i, i1, j, columns, r0)},
                         count, part + 1 == plan_.parts, scratch);
         i = end;
@@ -168,7 +177,8 @@ class ProductRun {
   }
 
   static const std::byte* element(const ProductOperand& m, int64_t outer, int64_t r) {
-    return static_cast<const std::byte*>(m.data) + (m.r_contiguous ? outer * m.ld + r : r * m.ld + outer) * size_of(m.dtype);
+    return static_cast<const std::byte*>(m.data) +
+           (m.r_contiguous ? outer * m.ld + r : r * m.ld + outer) * size_of(m.dtype);
   }
 
   /// The rows of A behind this block, in shares for each block beside it.
@@ -182,7 +192,8 @@ class ProductRun {
   /// The next group's B, in shares for each block of rows.
   ProductAhead next_columns(int64_t group, int64_t i) const {
     if (e_.ahead_terms == 0 || plan_.in_place || group < 0) return {};
-    const int64_t j = group * plan_.group, columns = std::min(plan_.group, p_.j - j), row = p_.b.ld * size_of(p_.b.dtype);
+    const int64_t j = group * plan_.group, columns = std::min(plan_.group, p_.j - j),
+                  row = p_.b.ld * size_of(p_.b.dtype);
     const std::byte* data = element(p_.b, j, 0);
     const int64_t size = size_of(p_.b.dtype), block = i / e_.block_i, blocks = div_up(p_.i, e_.block_i);
     if (p_.b.r_contiguous) return share({data, row, e_.ahead_terms * size, columns}, block, blocks);

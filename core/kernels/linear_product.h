@@ -35,8 +35,8 @@ struct Product {
   ProductOutput out;
 };
 
-/// Memory that will be read soon: for every step of terms, `rows` rows of `lines` cache lines, asked for while a block is
-/// multiplied. rows = 0: nothing.
+/// Memory that will be read soon: for every step of terms, `rows` rows of `lines` cache lines, asked for while a block
+/// is multiplied. rows = 0: nothing.
 struct ProductAhead {
   const std::byte* data = nullptr;
   int64_t row_bytes = 0, step_bytes = 0;
@@ -51,7 +51,7 @@ struct ProductBlock {
   bool pack_b = false;             ///< packed_b is still to be filled, meanwhile
   float* c = nullptr;              ///< block of C, `ldc` floats per row
   int64_t ldc = 0;
-  bool first = true;               ///< start from zero; else from what c holds
+  bool first = true;  ///< start from zero; else from what c holds
   ProductAhead ahead;
 };
 
@@ -64,7 +64,7 @@ struct ProductEngine {
   int64_t group_j;           ///< columns of B are packed together in multiples of this
   int64_t element_bytes;     ///< of packed panels
   int64_t ahead_terms;       ///< terms of a step of ProductAhead; 0 = `multiply` does not ask for memory ahead
-  int64_t b_bytes;        ///< what the packed part of B may take, so that it stays in the second-level cache
+  int64_t b_bytes;           ///< what the packed part of B may take, so that it stays in the second-level cache
   /// True when A of this form must be packed whole; else `multiply` reads full panels of it in place.
   bool (*must_pack_a)(const Product&);
   /// True when `multiply` should pack B while it reads it for the first time; `near`: B has been asked for ahead.

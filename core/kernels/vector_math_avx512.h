@@ -104,7 +104,8 @@ PERMAFROST_LANES __m512 exp2_for_bf16(__m512 x) {
   const __m512 p = horner(f, {0.6932829618f, 0.2422109693f, 0.05500890315f});  // minimax fit, error 1.0e-4 of 2^f
   return _mm512_scalef_ps(fma(p, f, set1(1.0f)), n);
 }
-/// As normal_tail; minimax fit on [0, 8], error 2.5e-4 of Q. Beyond (Q < 1e-15), Q falls to 0 more slowly than it should.
+/// As normal_tail; minimax fit on [0, 8], error 2.5e-4 of Q. Beyond (Q < 1e-15), Q falls to 0 more slowly than it
+/// should.
 PERMAFROST_LANES __m512 normal_tail_for_bf16(__m512 u) {
   const __m512 p = horner(at_most(8.0f, u), {-1.148250342f, -0.4660353065f, -0.04756700620f, 0.006018821616f,
                                              -0.0004390793911f, 1.36866827e-5f});

@@ -66,7 +66,8 @@ void AtomicFile::commit() {
   PERMAFROST_CHECK(file_, "AtomicFile::commit: ", path_, " is already committed");
   sync_file(file_.get(), path_);
   if (::close(file_.release()) != 0) fail_storage("cannot close", path_, errno);
-  if (std::rename(temporary_.c_str(), path_.c_str()) != 0) fail_storage("cannot rename the finished file to", path_, errno);
+  if (std::rename(temporary_.c_str(), path_.c_str()) != 0)
+    fail_storage("cannot rename the finished file to", path_, errno);
   temporary_.clear();
   sync_directory(directory_of(path_));
 }
@@ -89,7 +90,7 @@ std::string directory_of(const std::string& path) {
 }
 
 void require_free_space(const std::string& directory, int64_t bytes) {
-  struct statvfs info{};
+  struct statvfs info {};
   if (statvfs(directory.c_str(), &info) != 0) fail_storage("cannot ask for the free space of", directory, errno);
   const uint64_t free_bytes = static_cast<uint64_t>(info.f_bavail) * info.f_frsize;
   if (std::cmp_less(free_bytes, bytes))

@@ -118,9 +118,10 @@ void ConvertStatistics::add(const ConvertStatistics& other) {
 
 bool can_convert(DType from, DType to) { return from == to || (is_float(from) && is_narrow_float(to)); }
 
-ConvertStatistics convert_block(DType from, const void* source, DType to, void* target, int64_t elements, bool with_change) {
-  PERMAFROST_CHECK(can_convert(from, to), "convert_block: floats become f32, f16 or bf16; got ", to_string(from), " to ",
-                   to_string(to));
+ConvertStatistics convert_block(DType from, const void* source, DType to, void* target, int64_t elements,
+                                bool with_change) {
+  PERMAFROST_CHECK(can_convert(from, to), "convert_block: floats become f32, f16 or bf16; got ", to_string(from),
+                   " to ", to_string(to));
   const auto* in = static_cast<const std::byte*>(source);
   auto* out = static_cast<std::byte*>(target);
   if (from == to) {
@@ -138,7 +139,8 @@ ConvertStatistics count_block(DType dtype, const void* values, int64_t elements)
     statistics.non_finite = count_narrow(dtype, static_cast<const std::byte*>(values), elements);
   } else if (dtype == DType::kF64) {
     const auto* doubles = static_cast<const double*>(values);
-    statistics.non_finite = std::count_if(doubles, doubles + elements, [](double value) { return !std::isfinite(value); });
+    statistics.non_finite =
+        std::count_if(doubles, doubles + elements, [](double value) { return !std::isfinite(value); });
   }
   return statistics;
 }

@@ -8,8 +8,8 @@ namespace permafrost {
 /// What happened to the values of a tensor on the way from one dtype to another.
 struct ConvertStatistics {
   int64_t elements = 0;
-  int64_t non_finite = 0;            ///< NaN and infinity in the source
-  int64_t overflowed = 0;            ///< finite in the source, infinite in the target
+  int64_t non_finite = 0;              ///< NaN and infinity in the source
+  int64_t overflowed = 0;              ///< finite in the source, infinite in the target
   double largest_relative_change = 0;  ///< max |new - old| / |old| over the other elements; only where asked for
 
   void add(const ConvertStatistics& other);

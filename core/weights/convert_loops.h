@@ -95,7 +95,8 @@ inline void change(const float* before, const float* after, int n, ConvertCounts
     const auto usable = static_cast<int32_t>(bits >= kInfinity ? 0u : bits);
     largest = usable > largest ? usable : largest;
   }
-  counts.change_bits = static_cast<uint32_t>(largest) > counts.change_bits ? static_cast<uint32_t>(largest) : counts.change_bits;
+  counts.change_bits =
+      static_cast<uint32_t>(largest) > counts.change_bits ? static_cast<uint32_t>(largest) : counts.change_bits;
 }
 
 constexpr ConvertLoops kConvertLoops{f16_to_f32, bf16_to_f32, f32_to_f16, f32_to_bf16, count, change};

@@ -36,7 +36,9 @@ void make_tile(const Initializer& initializer, const PhiloxAddress& address, int
     for (int i = 0; i < kTileValues; ++i) values[i] = std::clamp(values[i], -initializer.clamp, initializer.clamp);
 }
 
-bool is_random(Initializer::Kind kind) { return kind == Initializer::Kind::kNormal || kind == Initializer::Kind::kUniform; }
+bool is_random(Initializer::Kind kind) {
+  return kind == Initializer::Kind::kNormal || kind == Initializer::Kind::kUniform;
+}
 
 float constant_of(const Initializer& initializer) {
   if (initializer.kind == Initializer::Kind::kZeros) return 0;
@@ -46,11 +48,16 @@ float constant_of(const Initializer& initializer) {
 
 std::string to_string(const Initializer& initializer) {
   switch (initializer.kind) {
-    case Initializer::Kind::kZeros: return "zeros";
-    case Initializer::Kind::kOnes: return "ones";
-    case Initializer::Kind::kConstant: return concat("constant(", initializer.scale, ")");
-    case Initializer::Kind::kUniform: return concat("uniform(", initializer.scale, ")");
-    case Initializer::Kind::kNormal: break;
+    case Initializer::Kind::kZeros:
+      return "zeros";
+    case Initializer::Kind::kOnes:
+      return "ones";
+    case Initializer::Kind::kConstant:
+      return concat("constant(", initializer.scale, ")");
+    case Initializer::Kind::kUniform:
+      return concat("uniform(", initializer.scale, ")");
+    case Initializer::Kind::kNormal:
+      break;
   }
   if (initializer.clamp > 0) return concat("normal(", initializer.scale, ", clamp ", initializer.clamp, ")");
   return concat("normal(", initializer.scale, ")");
@@ -62,14 +69,14 @@ void fill(const Initializer& initializer, uint64_t seed, std::string_view name, 
   const int64_t elements = static_cast<int64_t>(out.size()) / item;
   PERMAFROST_CHECK(can_convert(DType::kF32, dtype), "fill: parameters are f32, bf16 or f16; got ", to_string(dtype),
                    " [param=", name, "]");
-  PERMAFROST_CHECK(static_cast<int64_t>(out.size()) == elements * item, "fill: expected whole elements; got ", out.size(),
-                   " bytes of ", to_string(dtype), " [param=", name, "]");
+  PERMAFROST_CHECK(static_cast<int64_t>(out.size()) == elements * item, "fill: expected whole elements; got ",
+                   out.size(), " bytes of ", to_string(dtype), " [param=", name, "]");
   const bool random = is_random(initializer.kind);
   PERMAFROST_CHECK(std::isfinite(initializer.scale) && initializer.clamp >= 0 && !(random && initializer.scale < 0),
                    "fill: scale must be finite and not negative; got ", to_string(initializer), " [param=", name, "]");
   constexpr int64_t kReach = (int64_t{1} << 32) / kTileBlocks * kTileValues;
-  PERMAFROST_CHECK(first_element >= 0 && elements <= kReach - first_element, "fill: elements must lie in 0..", kReach, "; got ",
-                   elements, " from ", first_element, " [param=", name, "]");
+  PERMAFROST_CHECK(first_element >= 0 && elements <= kReach - first_element, "fill: elements must lie in 0..", kReach,
+                   "; got ", elements, " from ", first_element, " [param=", name, "]");
 
   alignas(64) float tile_values[kTileValues];
   PhiloxAddress address{};

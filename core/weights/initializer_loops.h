@@ -87,7 +87,8 @@ inline void normal_pairs(const uint32_t* __restrict radius_words, const uint32_t
     const float x = static_cast<float>(fraction - quarter * (1 << 22)) * 3.7450703e-7f;  // 2 pi / 2^24
     const float z = x * x;
     const float sine = ((-1.9515295891e-4f * z + 8.3321608736e-3f) * z - 1.6666654611e-1f) * z * x + x;
-    const float cosine = ((2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * z * z - 0.5f * z + 1.0f;
+    const float cosine =
+        ((2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * z * z - 0.5f * z + 1.0f;
     const bool swap = (quarter & 1) != 0;
     const float c = swap ? sine : cosine, s = swap ? cosine : sine;
     const float signed_c = ((quarter + 1) & 2) != 0 ? -c : c;

@@ -64,12 +64,19 @@ std::string inspect_text(const WeightSource& source) {
 std::string inspect_json(const WeightSource& source) {
   OrderedJson files = OrderedJson::array(), tensors = files;
   for (const SafetensorsReader& file : source.files())
-    files.push_back({{"path", file.path()}, {"bytes", file.file_bytes()}, {"tensors", file.tensors().size()}, {"metadata", file.metadata()}});
+    files.push_back({{"path", file.path()},
+                     {"bytes", file.file_bytes()},
+                     {"tensors", file.tensors().size()},
+                     {"metadata", file.metadata()}});
   for (const SourceTensor& tensor : source.tensors()) {
     const StoredTensor& stored = tensor.stored;
     const auto dims = stored.shape.dims();
-    tensors.push_back({{"name", stored.name}, {"dtype", stored.dtype_name}, {"shape", std::vector<int64_t>(dims.begin(), dims.end())},
-                       {"elements", stored.shape.elements()}, {"bytes", stored.bytes}, {"file", source.file_of(tensor)}});
+    tensors.push_back({{"name", stored.name},
+                       {"dtype", stored.dtype_name},
+                       {"shape", std::vector<int64_t>(dims.begin(), dims.end())},
+                       {"elements", stored.shape.elements()},
+                       {"bytes", stored.bytes},
+                       {"file", source.file_of(tensor)}});
   }
   OrderedJson totals = to_json(totals_of(source));
   totals["by_dtype"] = OrderedJson::object();

@@ -14,13 +14,14 @@ struct Hashes {
   Sha256 file, stored;
 };
 
-void require_finite(const WeightSource& source, const SourceTensor& tensor, DType to, const ConvertStatistics& statistics) {
+void require_finite(const WeightSource& source, const SourceTensor& tensor, DType to,
+                    const ConvertStatistics& statistics) {
   if (statistics.non_finite > 0)
     fail(ErrorKind::kWeights, source.file_of(tensor), ": values must be finite; got ", statistics.non_finite,
          " NaN or infinite of ", statistics.elements, " [param=", tensor.stored.name, "]");
   if (statistics.overflowed > 0)
-    fail(ErrorKind::kWeights, source.file_of(tensor), ": values must fit ", to_string(to), "; got ", statistics.overflowed,
-         " too large of ", statistics.elements, " [param=", tensor.stored.name, "]");
+    fail(ErrorKind::kWeights, source.file_of(tensor), ": values must fit ", to_string(to), "; got ",
+         statistics.overflowed, " too large of ", statistics.elements, " [param=", tensor.stored.name, "]");
 }
 }  // namespace
 
@@ -34,12 +35,13 @@ LoadedSlice load_slice(const WeightSource& source, const SourceTensor& tensor, i
   const int64_t total = stored.shape.elements(), elements = static_cast<int64_t>(out.size()) / size_of(to);
   PERMAFROST_CHECK(elements * size_of(to) == static_cast<int64_t>(out.size()) && first_element >= 0 &&
                        first_element <= total && elements <= total - first_element,
-                   "load_slice: range must lie within the ", total, " elements; got ", out.size(), " bytes of ", to_string(to),
-                   " from element ", first_element, " [param=", stored.name, "]");
+                   "load_slice: range must lie within the ", total, " elements; got ", out.size(), " bytes of ",
+                   to_string(to), " from element ", first_element, " [param=", stored.name, "]");
 
   const int64_t chunk = kLoadChunkBytes / size_of(from);
   std::unique_ptr<std::byte[]> buffer;  // none when the bytes can go where they belong at once
-  if (from != to) buffer = std::make_unique_for_overwrite<std::byte[]>(narrow<size_t>(std::min(chunk, elements) * size_of(from)));
+  if (from != to)
+    buffer = std::make_unique_for_overwrite<std::byte[]>(narrow<size_t>(std::min(chunk, elements) * size_of(from)));
   std::optional<Hashes> hashes;
   if (options.with_hashes) hashes.emplace();
   LoadedSlice result;
@@ -64,11 +66,13 @@ LoadedSlice load_slice(const WeightSource& source, const SourceTensor& tensor, i
   return result;
 }
 
-LoadedSlice load_tensor(const WeightSource& source, const SourceTensor& tensor, const Tensor& out, const LoadOptions& options) {
+LoadedSlice load_tensor(const WeightSource& source, const SourceTensor& tensor, const Tensor& out,
+                        const LoadOptions& options) {
   if (tensor.stored.shape != out.shape())
     fail(ErrorKind::kWeights, source.file_of(tensor), ": expected shape ", out.shape(), "; got ", tensor.stored.shape,
          " [param=", tensor.stored.name, "]");
-  return load_slice(source, tensor, 0, out.dtype(), {static_cast<std::byte*>(out.raw()), narrow<size_t>(out.bytes())}, options);
+  return load_slice(source, tensor, 0, out.dtype(), {static_cast<std::byte*>(out.raw()), narrow<size_t>(out.bytes())},
+                    options);
 }
 
 void CombinedHash::add(std::string_view name, const TensorSpec& spec, std::string_view sha256_of_bytes) {

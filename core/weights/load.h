@@ -37,7 +37,8 @@ LoadedSlice load_slice(const WeightSource& source, const SourceTensor& tensor, i
 LoadedSlice load_tensor(const WeightSource& source, const SourceTensor& tensor, const Tensor& out,
                         const LoadOptions& options = {});
 
-/// One hash over many tensors: SHA-256 of the lines "<name> <dtype> <shape> <sha256 of its bytes>\n" in the order added.
+/// One hash over many tensors: SHA-256 of the lines "<name> <dtype> <shape> <sha256 of its bytes>\n" in the order
+/// added.
 class CombinedHash {
  public:
   void add(std::string_view name, const TensorSpec& spec, std::string_view sha256_of_bytes);

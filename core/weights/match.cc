@@ -37,7 +37,8 @@ std::optional<int64_t> first_different_row(const WeightSource& source, const Sou
     load_slice(source, a, begin, compared, std::span(left).first(bytes));
     load_slice(source, b, begin, compared, std::span(right).first(bytes));
     if (std::memcmp(left.data(), right.data(), bytes) == 0) continue;
-    const auto difference = std::mismatch(left.begin(), left.begin() + static_cast<std::ptrdiff_t>(bytes), right.begin());
+    const auto difference =
+        std::mismatch(left.begin(), left.begin() + static_cast<std::ptrdiff_t>(bytes), right.begin());
     const int64_t element = begin + (difference.first - left.begin()) / item;
     return element / (elements / rows);
   }
@@ -60,15 +61,18 @@ class Matcher {
       if (!found || found == tensor) continue;
       const auto [user, fresh] = used_.emplace(name, required.name);
       if (!fresh) problems_.add("ambiguous: '", name, "' is both '", user->second, "' and '", required.name, "'");
-      if (tensor) problems_.add("ambiguous: '", required.name, "' is both '", tensor->stored.name, "' and '", name, "'");
+      if (tensor)
+        problems_.add("ambiguous: '", required.name, "' is both '", tensor->stored.name, "' and '", name, "'");
       if (!tensor) tensor = found;
     }
     if (!tensor) {
       problems_.add("missing: '", required.name, "' ", required.shape);
     } else if (tensor->stored.shape != required.shape) {
-      problems_.add("misshapen: '", required.name, "' must be ", required.shape, "; got ", tensor->stored.shape, place(*tensor));
+      problems_.add("misshapen: '", required.name, "' must be ", required.shape, "; got ", tensor->stored.shape,
+                    place(*tensor));
     } else if (!is_parameter_dtype(tensor->stored)) {
-      problems_.add("wrong dtype: '", required.name, "' must be F32, F16, BF16 or F64; got ", tensor->stored.dtype_name, place(*tensor));
+      problems_.add("wrong dtype: '", required.name, "' must be F32, F16, BF16 or F64; got ", tensor->stored.dtype_name,
+                    place(*tensor));
     } else {
       report_.matches.push_back({required.name, tensor});
       report_.elements += tensor->stored.shape.elements();
@@ -84,10 +88,11 @@ class Matcher {
       if (matched == report_.matches.end()) continue;  // the parameter itself is the problem, already named
       const SourceTensor& parameter = *matched->tensor;
       if (alias->stored.shape != parameter.stored.shape || !is_parameter_dtype(alias->stored)) {
-        problems_.add("untied: '", name, "' must equal '", tied.name, "' ", parameter.stored.shape, "; got ", alias->stored.shape,
-                      " ", alias->stored.dtype_name, place(*alias));
+        problems_.add("untied: '", name, "' must equal '", tied.name, "' ", parameter.stored.shape, "; got ",
+                      alias->stored.shape, " ", alias->stored.dtype_name, place(*alias));
       } else if (const auto row = first_different_row(source_, *alias, parameter)) {
-        problems_.add("untied: '", name, "' must equal '", tied.name, "'; they differ first in row ", *row, place(*alias));
+        problems_.add("untied: '", name, "' must equal '", tied.name, "'; they differ first in row ", *row,
+                      place(*alias));
       } else {
         report_.tied.push_back(name);
       }
@@ -160,7 +165,8 @@ std::string LoadReport::str() const {
   return text;
 }
 
-LoadReport match_parameters(const std::vector<RequiredTensor>& required, const WeightSource& source, const MatchRules& rules) {
+LoadReport match_parameters(const std::vector<RequiredTensor>& required, const WeightSource& source,
+                            const MatchRules& rules) {
   Matcher matcher(source, rules);
   for (const RequiredTensor& tensor : required) matcher.match(tensor);
   for (const TiedTensor& tied : rules.tied) matcher.check_tied(tied);

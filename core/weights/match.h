@@ -35,11 +35,11 @@ struct LoadReport {
     std::string name;
     const SourceTensor* tensor = nullptr;
   };
-  std::vector<Match> matches;        ///< in the order of the required tensors
-  std::vector<std::string> unused;   ///< known unused tensors that the file has, under its names
-  std::vector<std::string> tied;     ///< stored aliases found equal to their parameter
-  int64_t elements = 0;              ///< of all matches
-  int64_t file_bytes = 0;            ///< of all matches, as stored
+  std::vector<Match> matches;       ///< in the order of the required tensors
+  std::vector<std::string> unused;  ///< known unused tensors that the file has, under its names
+  std::vector<std::string> tied;    ///< stored aliases found equal to their parameter
+  int64_t elements = 0;             ///< of all matches
+  int64_t file_bytes = 0;           ///< of all matches, as stored
 
   /// A line or two for the log.
   std::string str() const;

@@ -24,11 +24,13 @@ struct Shard {
 };
 
 /// In the order given; a shard is closed when the next tensor would exceed the limit.
-std::vector<Shard> cut_into_shards(const std::vector<RandomParameter>& parameters, const RandomWeightsOptions& options) {
+std::vector<Shard> cut_into_shards(const std::vector<RandomParameter>& parameters,
+                                   const RandomWeightsOptions& options) {
   std::vector<Shard> shards(1);
   for (const RandomParameter& parameter : parameters) {
     const TensorSpec spec{parameter.shape, options.dtype};
-    if (!shards.back().parameters.empty() && shards.back().data_bytes + spec.bytes() > options.max_shard_bytes) shards.emplace_back();
+    if (!shards.back().parameters.empty() && shards.back().data_bytes + spec.bytes() > options.max_shard_bytes)
+      shards.emplace_back();
     Shard& shard = shards.back();
     shard.parameters.push_back(&parameter);
     shard.declarations.push_back({parameter.name, spec});
@@ -38,7 +40,8 @@ std::vector<Shard> cut_into_shards(const std::vector<RandomParameter>& parameter
     shards[0].file_name = "model.safetensors";
     return shards;
   }
-  PERMAFROST_CHECK(shards.size() <= 99999, "write_random: at most 99999 shards; got ", shards.size(), " (raise max_shard_bytes)");
+  PERMAFROST_CHECK(shards.size() <= 99999, "write_random: at most 99999 shards; got ", shards.size(),
+                   " (raise max_shard_bytes)");
   const auto five_digits = [](size_t n) { return std::to_string(100000 + n).substr(1); };
   for (size_t i = 0; i < shards.size(); ++i)
     shards[i].file_name = concat("model-", five_digits(i + 1), "-of-", five_digits(shards.size()), ".safetensors");
@@ -85,11 +88,14 @@ void write_shard(const std::string& path, const Shard& shard, const RandomWeight
 }
 
 void check_arguments(const std::vector<RandomParameter>& parameters, const RandomWeightsOptions& options) {
-  PERMAFROST_CHECK(can_convert(DType::kF32, options.dtype), "write_random: dtype must be f32, bf16 or f16; got ", to_string(options.dtype));
-  PERMAFROST_CHECK(options.max_shard_bytes > 0, "write_random: max_shard_bytes must be positive; got ", options.max_shard_bytes);
+  PERMAFROST_CHECK(can_convert(DType::kF32, options.dtype), "write_random: dtype must be f32, bf16 or f16; got ",
+                   to_string(options.dtype));
+  PERMAFROST_CHECK(options.max_shard_bytes > 0, "write_random: max_shard_bytes must be positive; got ",
+                   options.max_shard_bytes);
   std::set<std::string_view> names;  // the writer sees one shard only
   for (const RandomParameter& parameter : parameters)
-    PERMAFROST_CHECK(names.insert(parameter.name).second, "write_random: names must differ; got '", parameter.name, "' twice");
+    PERMAFROST_CHECK(names.insert(parameter.name).second, "write_random: names must differ; got '", parameter.name,
+                     "' twice");
 }
 }  // namespace
 

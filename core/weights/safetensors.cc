@@ -74,10 +74,11 @@ OpenedFile open_regular(const std::string& path) {
     fail(error == ENOENT || error == ENOTDIR ? ErrorKind::kWeights : ErrorKind::kStorage, path,
          ": expected a safetensors file; cannot open: ", std::strerror(error));
   }
-  struct stat info{};
+  struct stat info {};
   if (fstat(opened.file.get(), &info) != 0)
     fail(ErrorKind::kStorage, "cannot ask for the size of ", path, ": ", std::strerror(errno));
-  if (!S_ISREG(info.st_mode)) fail(ErrorKind::kWeights, path, ": expected a safetensors file; got something else (a folder?)");
+  if (!S_ISREG(info.st_mode))
+    fail(ErrorKind::kWeights, path, ": expected a safetensors file; got something else (a folder?)");
   opened.bytes = info.st_size;
   return opened;
 }
@@ -100,14 +101,17 @@ std::string read_header(const OpenedFile& opened, const std::string& path) {
     fail(ErrorKind::kWeights, path, ": expected a safetensors file of at least 10 bytes; got ", opened.bytes, " bytes");
   if (!sane)
     fail(ErrorKind::kWeights, path, ": header length must be 2 to ", SafetensorsReader::kMaxHeaderBytes,
-         " bytes and within the file; got ", length, " in a file of ", opened.bytes, " bytes (truncated, or not safetensors)");
-  if (start[kLengthBytes] != '{') fail(ErrorKind::kWeights, path, ": header must begin with '{'; got another byte (not safetensors?)");
+         " bytes and within the file; got ", length, " in a file of ", opened.bytes,
+         " bytes (truncated, or not safetensors)");
+  if (start[kLengthBytes] != '{')
+    fail(ErrorKind::kWeights, path, ": header must begin with '{'; got another byte (not safetensors?)");
   std::string text(length, '\0');
   read_exactly(opened.file.get(), path, kLengthBytes, std::as_writable_bytes(std::span(text)));
   return text;
 }
 
-std::string header_text(const std::vector<TensorDeclaration>& tensors, const std::map<std::string, std::string>& metadata) {
+std::string header_text(const std::vector<TensorDeclaration>& tensors,
+                        const std::map<std::string, std::string>& metadata) {
   OrderedJson header = OrderedJson::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::set<std::string_view> names{"__metadata__"};
@@ -162,10 +166,10 @@ const StoredTensor& SafetensorsReader::at(std::string_view name) const {
 }
 
 void SafetensorsReader::read(const StoredTensor& tensor, int64_t byte_offset, std::span<std::byte> out) const {
-  PERMAFROST_CHECK(byte_offset >= 0 && byte_offset <= tensor.bytes &&
-                       std::cmp_less_equal(out.size(), tensor.bytes - byte_offset),
-                   "SafetensorsReader::read: range must lie within the ", tensor.bytes, " bytes of '", tensor.name,
-                   "'; got ", out.size(), " bytes from ", byte_offset);
+  PERMAFROST_CHECK(
+      byte_offset >= 0 && byte_offset <= tensor.bytes && std::cmp_less_equal(out.size(), tensor.bytes - byte_offset),
+      "SafetensorsReader::read: range must lie within the ", tensor.bytes, " bytes of '", tensor.name, "'; got ",
+      out.size(), " bytes from ", byte_offset);
   read_exactly(file_.get(), path_, tensor.file_offset + byte_offset, out);
 }
 
@@ -183,7 +187,8 @@ std::vector<std::byte> SafetensorsReader::read_all(std::string_view name) const 
 void SafetensorsReader::read_tensor(std::string_view name, const Tensor& out) const {
   const StoredTensor& tensor = at(name);
   if (!tensor.dtype || *tensor.dtype != out.dtype() || tensor.shape != out.shape())
-    fail(ErrorKind::kWeights, path_, ": expected '", name, "' as ", out.spec(), "; got ", tensor.shape, " ", tensor.dtype_name);
+    fail(ErrorKind::kWeights, path_, ": expected '", name, "' as ", out.spec(), "; got ", tensor.shape, " ",
+         tensor.dtype_name);
   read(tensor, 0, {static_cast<std::byte*>(out.raw()), narrow<size_t>(out.bytes())});
 }
 
@@ -197,8 +202,8 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<Tensor
 }
 
 void SafetensorsWriter::write(std::span<const std::byte> data) {
-  PERMAFROST_CHECK(std::cmp_less_equal(data.size(), data_bytes_ - written_bytes_), "SafetensorsWriter: ", path_, " takes ",
-                   data_bytes_, " bytes of data; got ", data.size(), " more after ", written_bytes_);
+  PERMAFROST_CHECK(std::cmp_less_equal(data.size(), data_bytes_ - written_bytes_), "SafetensorsWriter: ", path_,
+                   " takes ", data_bytes_, " bytes of data; got ", data.size(), " more after ", written_bytes_);
   file_.write(data.data(), data.size());
   written_bytes_ += static_cast<int64_t>(data.size());
 }
@@ -207,8 +212,8 @@ void SafetensorsWriter::write_tensor(std::string_view name, const Tensor& tensor
   PERMAFROST_CHECK(next_tensor_ < tensors_.size() && next_tensor_begin_ == written_bytes_, "SafetensorsWriter: ", path_,
                    ": no tensor is due; got '", name, "'");
   const TensorDeclaration& due = tensors_[next_tensor_];
-  PERMAFROST_CHECK(due.name == name && due.spec == tensor.spec(), "SafetensorsWriter: ", path_, ": expected '", due.name,
-                   "' ", due.spec, "; got '", name, "' ", tensor.spec());
+  PERMAFROST_CHECK(due.name == name && due.spec == tensor.spec(), "SafetensorsWriter: ", path_, ": expected '",
+                   due.name, "' ", due.spec, "; got '", name, "' ", tensor.spec());
   write({static_cast<const std::byte*>(tensor.raw()), narrow<size_t>(tensor.bytes())});
   next_tensor_begin_ += due.spec.bytes();
   ++next_tensor_;

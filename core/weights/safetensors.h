@@ -108,7 +108,7 @@ class SafetensorsWriter {
   AtomicFile file_;
   int64_t data_bytes_ = 0;
   int64_t written_bytes_ = 0;
-  size_t next_tensor_ = 0;       // of write_tensor
+  size_t next_tensor_ = 0;  // of write_tensor
   int64_t next_tensor_begin_ = 0;
 };
 

@@ -17,11 +17,11 @@ struct KnownDType {
 
 constexpr std::optional<DType> kListedOnly = std::nullopt;
 constexpr KnownDType kKnownDTypes[] = {
-    {"F32", 32, DType::kF32},    {"F16", 16, DType::kF16},       {"BF16", 16, DType::kBF16},   {"F64", 64, DType::kF64},
-    {"I64", 64, DType::kI64},    {"I32", 32, DType::kI32},       {"U8", 8, DType::kU8},        {"BOOL", 8, kListedOnly},
-    {"I8", 8, kListedOnly},      {"I16", 16, kListedOnly},       {"U16", 16, kListedOnly},     {"U32", 32, kListedOnly},
-    {"U64", 64, kListedOnly},    {"C64", 64, kListedOnly},       {"F8_E4M3", 8, kListedOnly},  {"F8_E5M2", 8, kListedOnly},
-    {"F8_E8M0", 8, kListedOnly}, {"F6_E2M3", 6, kListedOnly},    {"F6_E3M2", 6, kListedOnly},  {"F4", 4, kListedOnly},
+    {"F32", 32, DType::kF32},    {"F16", 16, DType::kF16},    {"BF16", 16, DType::kBF16},  {"F64", 64, DType::kF64},
+    {"I64", 64, DType::kI64},    {"I32", 32, DType::kI32},    {"U8", 8, DType::kU8},       {"BOOL", 8, kListedOnly},
+    {"I8", 8, kListedOnly},      {"I16", 16, kListedOnly},    {"U16", 16, kListedOnly},    {"U32", 32, kListedOnly},
+    {"U64", 64, kListedOnly},    {"C64", 64, kListedOnly},    {"F8_E4M3", 8, kListedOnly}, {"F8_E5M2", 8, kListedOnly},
+    {"F8_E8M0", 8, kListedOnly}, {"F6_E2M3", 6, kListedOnly}, {"F6_E3M2", 6, kListedOnly}, {"F4", 4, kListedOnly},
 };
 
 /// One header being read; every complaint begins with the file's name.
@@ -81,8 +81,10 @@ struct HeaderParser {
   int64_t bytes_of(const std::string& name, const Shape& shape, const KnownDType& dtype) const {
     int64_t bits = dtype.bits;
     for (const int64_t extent : shape.dims())
-      if (__builtin_mul_overflow(bits, extent, &bits)) refuse("tensor '", name, "': size of shape ", shape, " overflows");
-    if (bits % 8 != 0) refuse("tensor '", name, "': ", shape, " ", dtype.name, " must fill whole bytes; got ", bits, " bits");
+      if (__builtin_mul_overflow(bits, extent, &bits))
+        refuse("tensor '", name, "': size of shape ", shape, " overflows");
+    if (bits % 8 != 0)
+      refuse("tensor '", name, "': ", shape, " ", dtype.name, " must fill whole bytes; got ", bits, " bits");
     return bits / 8;
   }
 
@@ -94,7 +96,8 @@ struct HeaderParser {
     if (!entry.contains("dtype") || !entry["dtype"].is_string()) refuse("tensor '", name, "': dtype must be a string");
     const auto word = entry["dtype"].get<std::string>();
     const auto* known = std::ranges::find(kKnownDTypes, word, &KnownDType::name);
-    if (known == std::end(kKnownDTypes)) refuse("tensor '", name, "': dtype must be one of safetensors'; got '", word, "'");
+    if (known == std::end(kKnownDTypes))
+      refuse("tensor '", name, "': dtype must be one of safetensors'; got '", word, "'");
 
     const std::vector<int64_t> extents = integers(entry, name, "shape");
     if (extents.size() > Shape::kMaxRank)
@@ -115,8 +118,9 @@ struct HeaderParser {
     int64_t end = data_begin;
     for (const StoredTensor& tensor : tensors) {
       if (tensor.file_offset != end)
-        refuse("tensor '", tensor.name, "': data must begin at byte ", end, " of the file, right behind the tensor before; got ",
-               tensor.file_offset, tensor.file_offset < end ? " (overlap)" : " (gap)");
+        refuse("tensor '", tensor.name, "': data must begin at byte ", end,
+               " of the file, right behind the tensor before; got ", tensor.file_offset,
+               tensor.file_offset < end ? " (overlap)" : " (gap)");
       end += tensor.bytes;
     }
     if (end != data_begin + data_bytes)

@@ -30,13 +30,15 @@ std::string find_in_folder(const std::string& folder) {
   const fs::path base(folder);
   const bool single = is_there(base / kSingleFile), index = is_there(base / kIndexFile);
   if (single && index)
-    fail(ErrorKind::kWeights, folder, ": expected either ", kSingleFile, " or ", kIndexFile, "; got both (name one of them)");
+    fail(ErrorKind::kWeights, folder, ": expected either ", kSingleFile, " or ", kIndexFile,
+         "; got both (name one of them)");
   if (single) return (base / kSingleFile).string();
   if (index) return (base / kIndexFile).string();
   for (const char* pickle : {"pytorch_model.bin", "pytorch_model.bin.index.json"})
     if (is_there(base / pickle))
       fail(ErrorKind::kWeights, folder, ": expected ", kSingleFile, " or ", kIndexFile, "; got ", pickle,
-           " only, a PyTorch pickle; `permafrost weights import`, which will convert it, is not in this build: save the model as safetensors");
+           " only, a PyTorch pickle; `permafrost weights import`, which will convert it, is not in this build: save "
+           "the model as safetensors");
   fail(ErrorKind::kWeights, folder, ": expected ", kSingleFile, " or ", kIndexFile, " in the folder; got neither");
 }
 
@@ -61,12 +63,14 @@ std::map<std::string, std::string> parse_index(const std::string& path) {
   } catch (const Json::exception& error) {
     fail(ErrorKind::kWeights, path, ": an index must be JSON; got: ", error.what());
   }
-  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object() || index["weight_map"].empty())
+  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object() ||
+      index["weight_map"].empty())
     fail(ErrorKind::kWeights, path, ": an index must have an object weight_map with at least one tensor; got none");
   std::map<std::string, std::string> shards;
   for (const auto& [name, shard] : index["weight_map"].items()) {
     if (!shard.is_string() || fs::path(shard.get<std::string>()).filename() != shard.get<std::string>())
-      fail(ErrorKind::kWeights, path, ": weight_map must give files of the same folder; got ", json_text(shard), " for '", name, "'");
+      fail(ErrorKind::kWeights, path, ": weight_map must give files of the same folder; got ", json_text(shard),
+           " for '", name, "'");
     shards.emplace(name, shard.get<std::string>());
   }
   return shards;
@@ -116,7 +120,8 @@ void WeightSource::open_index(const std::string& index_path) {
     problems.add("'", name, "' must be in ", shard, "; got it in ", tensor ? file_of(*tensor) : "no shard");
   }
   for (const SourceTensor& tensor : tensors_)
-    if (!shard_of.contains(tensor.stored.name)) problems.add("'", tensor.stored.name, "' of ", file_of(tensor), " is not in the index");
+    if (!shard_of.contains(tensor.stored.name))
+      problems.add("'", tensor.stored.name, "' of ", file_of(tensor), " is not in the index");
   problems.throw_if_any(index_path + ": index and shards must agree");
 }
 

@@ -14,10 +14,12 @@ void BatchOrder::check() const {
 
 int64_t BatchOrder::sample_at(uint32_t epoch, int64_t position) const {
   PERMAFROST_CHECK(position >= 0 && position < steps_per_epoch() * global_batch,
-                   "batch_order: position must lie in an epoch of ", steps_per_epoch() * global_batch, "; got ", position);
+                   "batch_order: position must lie in an epoch of ", steps_per_epoch() * global_batch, "; got ",
+                   position);
   if (position >= samples) return kPadding;
   if (!shuffle) return position;
-  return static_cast<int64_t>(permute_index(static_cast<uint64_t>(position), static_cast<uint64_t>(samples), seed, epoch));
+  return static_cast<int64_t>(
+      permute_index(static_cast<uint64_t>(position), static_cast<uint64_t>(samples), seed, epoch));
 }
 
 }  // namespace permafrost

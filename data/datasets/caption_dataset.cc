@@ -22,10 +22,11 @@ class CaptionReader {
     });
     const bool has_lists = config_.format == CaptionFormat::kKarpathy ? has_images_ : has_images_ && has_annotations_;
     if (!root.is_object() || !has_lists)
-      fail(ErrorKind::kData, "dataset: ", config_.format == CaptionFormat::kKarpathy
+      fail(ErrorKind::kData, "dataset: ",
+           config_.format == CaptionFormat::kKarpathy
                ? "an object with the list 'images' is expected"
-               : "an object with the lists 'images' and 'annotations' is expected", "; got ",
-           root.is_object() ? "other keys" : root.type_name(), place());
+               : "an object with the lists 'images' and 'annotations' is expected",
+           "; got ", root.is_object() ? "other keys" : root.type_name(), place());
     join_images();
     check_samples();
     check_files();
@@ -82,7 +83,8 @@ class CaptionReader {
   }
 
   void add_record(uint64_t id, size_t image, const std::string& caption) {
-    dataset_.records_.push_back({id, dataset_.texts_.size(), narrow<uint32_t>(caption.size()), narrow<uint32_t>(image)});
+    dataset_.records_.push_back(
+        {id, dataset_.texts_.size(), narrow<uint32_t>(caption.size()), narrow<uint32_t>(image)});
     dataset_.texts_ += caption;
   }
 
@@ -120,8 +122,8 @@ class CaptionReader {
   void check_files() {
     if (config_.missing_images == MissingImages::kKeep) return;
     if (!std::filesystem::is_directory(config_.images))
-      fail(ErrorKind::kData, "dataset: a folder of images is expected; got no such folder [file=",
-           config_.images.string(), "]");
+      fail(ErrorKind::kData,
+           "dataset: a folder of images is expected; got no such folder [file=", config_.images.string(), "]");
     int64_t missing = 0;
     std::filesystem::path first;
     for (int64_t i = 0; i < dataset_.images(); ++i) {
@@ -136,8 +138,10 @@ class CaptionReader {
 
   uint64_t number(const Json& entry, const char* key, const char* what) const {
     const auto found = entry.is_object() ? entry.find(key) : entry.end();
-    if (found == entry.end() || !found->is_number_integer() || (!found->is_number_unsigned() && found->get<int64_t>() < 0))
-      fail(ErrorKind::kData, "dataset: each ", what, " must have a whole number '", key, "'; got ", shortened(entry), place());
+    if (found == entry.end() || !found->is_number_integer() ||
+        (!found->is_number_unsigned() && found->get<int64_t>() < 0))
+      fail(ErrorKind::kData, "dataset: each ", what, " must have a whole number '", key, "'; got ", shortened(entry),
+           place());
     return found->get<uint64_t>();
   }
 

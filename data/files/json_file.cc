@@ -17,7 +17,8 @@ Json parse_json_file(const std::filesystem::path& path, const Json::parser_callb
     const auto end = text.begin() + static_cast<std::ptrdiff_t>(position);
     const auto line = std::count(text.begin(), end, '\n') + 1;
     const size_t line_start = text.rfind('\n', position == 0 ? 0 : position - 1);
-    const size_t column = line_start == std::string::npos || line_start >= position ? position : position - line_start - 1;
+    const size_t column =
+        line_start == std::string::npos || line_start >= position ? position : position - line_start - 1;
     fail(ErrorKind::kData, "json: well-formed JSON is expected; got a mistake at line ", line, ", column ", column + 1,
          " (byte ", position, " of ", text.size(), "): ", error.what(), " [file=", path.string(), "]");
   } catch (const Json::exception& error) {  // e.g. a number out of range

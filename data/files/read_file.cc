@@ -24,8 +24,8 @@ void read_into(const std::filesystem::path& path, Container& bytes) {
          code ? code.message() : std::string("something else"), " [file=", path.string(), "]");
   const Handle<FileTraits> file(std::fopen(path.c_str(), "rb"));
   if (!file)
-    fail(ErrorKind::kData, "read_file: a readable file is expected; got '", std::strerror(errno), "' [file=",
-         path.string(), "]");
+    fail(ErrorKind::kData, "read_file: a readable file is expected; got '", std::strerror(errno),
+         "' [file=", path.string(), "]");
   constexpr size_t kChunkBytes = size_t{1} << 16;
   const auto size = std::filesystem::file_size(path, code);
   bytes.resize(code ? 0 : static_cast<size_t>(size));

@@ -74,7 +74,8 @@ void sharpness(Image& image, float factor, AugmentArithmetic arithmetic, Image& 
                       under[i] + under[i + 3];
       const auto blurred = static_cast<float>((2 * sum + 13) / 26);  // to nearest; 13 is odd, so there are no ties
       const float value = blurred + factor * (static_cast<float>(here[i]) - blurred);
-      to[i] = arithmetic == AugmentArithmetic::kPublished ? static_cast<uint8_t>(static_cast<int32_t>(value)) : clipped(value);
+      to[i] = arithmetic == AugmentArithmetic::kPublished ? static_cast<uint8_t>(static_cast<int32_t>(value))
+                                                          : clipped(value);
     }
   }
 }
@@ -82,19 +83,25 @@ void sharpness(Image& image, float factor, AugmentArithmetic arithmetic, Image& 
 AffineMatrix matrix_of(AugmentOperation operation, double value, const Image& image) {
   const double rounded = static_cast<float>(value);  // the published matrices are fp32, except the rotation's
   switch (operation) {
-    case AugmentOperation::kShearX: return {1, rounded, 0, 0, 1, 0};
-    case AugmentOperation::kShearY: return {1, 0, 0, rounded, 1, 0};
-    case AugmentOperation::kTranslateX: return {1, 0, -rounded, 0, 1, 0};
-    case AugmentOperation::kTranslateY: return {1, 0, 0, 0, 1, -rounded};
-    default: return rotation_matrix(static_cast<double>(image.width) / 2, static_cast<double>(image.height) / 2, value);
+    case AugmentOperation::kShearX:
+      return {1, rounded, 0, 0, 1, 0};
+    case AugmentOperation::kShearY:
+      return {1, 0, 0, rounded, 1, 0};
+    case AugmentOperation::kTranslateX:
+      return {1, 0, -rounded, 0, 1, 0};
+    case AugmentOperation::kTranslateY:
+      return {1, 0, 0, 0, 1, -rounded};
+    default:
+      return rotation_matrix(static_cast<double>(image.width) / 2, static_cast<double>(image.height) / 2, value);
   }
 }
 
 }  // namespace
 
 std::string_view to_string(AugmentOperation operation) {
-  static constexpr std::array<std::string_view, 10> kNames{"Identity",  "AutoContrast", "Equalize", "Brightness", "Sharpness",
-                                                           "ShearX",    "ShearY",       "TranslateX", "TranslateY", "Rotate"};
+  static constexpr std::array<std::string_view, 10> kNames{"Identity",   "AutoContrast", "Equalize", "Brightness",
+                                                           "Sharpness",  "ShearX",       "ShearY",   "TranslateX",
+                                                           "TranslateY", "Rotate"};
   return kNames[static_cast<size_t>(operation)];
 }
 
@@ -105,14 +112,19 @@ double augment_value(AugmentOperation operation, int level) {
   switch (operation) {
     case AugmentOperation::kIdentity:
     case AugmentOperation::kAutoContrast:
-    case AugmentOperation::kEqualize: return 0;
+    case AugmentOperation::kEqualize:
+      return 0;
     case AugmentOperation::kBrightness:
-    case AugmentOperation::kSharpness: return share * 1.8 + 0.1;
+    case AugmentOperation::kSharpness:
+      return share * 1.8 + 0.1;
     case AugmentOperation::kShearX:
-    case AugmentOperation::kShearY: return share * 0.3;
+    case AugmentOperation::kShearY:
+      return share * 0.3;
     case AugmentOperation::kTranslateX:
-    case AugmentOperation::kTranslateY: return share * 10;
-    case AugmentOperation::kRotate: return share * 30;
+    case AugmentOperation::kTranslateY:
+      return share * 10;
+    case AugmentOperation::kRotate:
+      return share * 30;
   }
   return 0;
 }
@@ -120,11 +132,20 @@ double augment_value(AugmentOperation operation, int level) {
 void augment(AugmentOperation operation, double value, AugmentArithmetic arithmetic, Image& image, Image& scratch) {
   PERMAFROST_CHECK(image.channels == 3, "augment: 3 channels are expected; got ", image.channels);
   switch (operation) {
-    case AugmentOperation::kIdentity: break;
-    case AugmentOperation::kAutoContrast: auto_contrast(image, arithmetic); break;
-    case AugmentOperation::kEqualize: equalize(image); break;
-    case AugmentOperation::kBrightness: brightness(image, static_cast<float>(value)); break;
-    case AugmentOperation::kSharpness: sharpness(image, static_cast<float>(value), arithmetic, scratch); break;
+    case AugmentOperation::kIdentity:
+      break;
+    case AugmentOperation::kAutoContrast:
+      auto_contrast(image, arithmetic);
+      break;
+    case AugmentOperation::kEqualize:
+      equalize(image);
+      break;
+    case AugmentOperation::kBrightness:
+      brightness(image, static_cast<float>(value));
+      break;
+    case AugmentOperation::kSharpness:
+      sharpness(image, static_cast<float>(value), arithmetic, scratch);
+      break;
     default:
       warp_affine(image.view(), matrix_of(operation, value, image), kFill, scratch);
       std::swap(image, scratch);

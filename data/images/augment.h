@@ -8,7 +8,16 @@ namespace permafrost {
 
 /// The ten operations that eP-ALM's RandAugment draws from, as ALBEF defines them.
 enum class AugmentOperation {
-  kIdentity, kAutoContrast, kEqualize, kBrightness, kSharpness, kShearX, kShearY, kTranslateX, kTranslateY, kRotate,
+  kIdentity,
+  kAutoContrast,
+  kEqualize,
+  kBrightness,
+  kSharpness,
+  kShearX,
+  kShearY,
+  kTranslateX,
+  kTranslateY,
+  kRotate,
 };
 inline constexpr std::array<AugmentOperation, 10> kAugmentOperations{
     AugmentOperation::kIdentity,   AugmentOperation::kAutoContrast, AugmentOperation::kEqualize,

@@ -34,8 +34,8 @@ std::string first_bytes(std::span<const uint8_t> bytes) {
 
 void check_image_size(int64_t width, int64_t height, const DecodeOptions& options, std::string_view name) {
   if (width < 1 || height < 1 || width > options.max_pixels / height)
-    fail(ErrorKind::kData, "decode_image: between 1 and ", options.max_pixels, " pixels are expected; got ", width, " x ",
-         height, " [file=", name, "]");
+    fail(ErrorKind::kData, "decode_image: between 1 and ", options.max_pixels, " pixels are expected; got ", width,
+         " x ", height, " [file=", name, "]");
 }
 
 void orient(const ImageView& in, int orientation, Image& out) {
@@ -47,14 +47,29 @@ void orient(const ImageView& in, int orientation, Image& out) {
     for (int64_t x = 0; x < out.width; ++x, to += in.channels) {
       int64_t from_x = x, from_y = y;
       switch (orientation) {
-        case 2: from_x = right - x; break;                        // mirrored left to right
-        case 3: from_x = right - x, from_y = bottom - y; break;   // upside down
-        case 4: from_y = bottom - y; break;                       // mirrored top to bottom
-        case 5: from_x = y, from_y = x; break;                    // transposed
-        case 6: from_x = y, from_y = bottom - x; break;           // needs a quarter turn clockwise
-        case 7: from_x = right - y, from_y = bottom - x; break;   // transposed over the other diagonal
-        case 8: from_x = right - y, from_y = x; break;            // needs a quarter turn counter-clockwise
-        default: break;
+        case 2:
+          from_x = right - x;
+          break;  // mirrored left to right
+        case 3:
+          from_x = right - x, from_y = bottom - y;
+          break;  // upside down
+        case 4:
+          from_y = bottom - y;
+          break;  // mirrored top to bottom
+        case 5:
+          from_x = y, from_y = x;
+          break;  // transposed
+        case 6:
+          from_x = y, from_y = bottom - x;
+          break;  // needs a quarter turn clockwise
+        case 7:
+          from_x = right - y, from_y = bottom - x;
+          break;  // transposed over the other diagonal
+        case 8:
+          from_x = right - y, from_y = x;
+          break;  // needs a quarter turn counter-clockwise
+        default:
+          break;
       }
       std::memcpy(to, in.row(from_y) + from_x * in.channels, static_cast<size_t>(in.channels));
     }
@@ -62,15 +77,16 @@ void orient(const ImageView& in, int orientation, Image& out) {
 }
 
 void decode_image(std::span<const uint8_t> bytes, const DecodeOptions& options, std::string_view name, Image& rgb) {
-  if (bytes.empty()) fail(ErrorKind::kData, "decode_image: a JPEG or PNG file is expected; got an empty one [file=", name, "]");
+  if (bytes.empty())
+    fail(ErrorKind::kData, "decode_image: a JPEG or PNG file is expected; got an empty one [file=", name, "]");
   int orientation = 1;
   if (starts_with(bytes, kJpegStart)) {
     orientation = decode_jpeg(bytes, options, name, rgb);
   } else if (starts_with(bytes, kPngStart)) {
     orientation = decode_png(bytes, options, name, rgb);
   } else {
-    fail(ErrorKind::kData, "decode_image: a JPEG or PNG file is expected; got ", bytes.size(), " bytes that begin with ",
-         first_bytes(bytes), "[file=", name, "]");
+    fail(ErrorKind::kData, "decode_image: a JPEG or PNG file is expected; got ", bytes.size(),
+         " bytes that begin with ", first_bytes(bytes), "[file=", name, "]");
   }
   if (orientation != 1) {
     Image upright;

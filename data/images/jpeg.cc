@@ -1,11 +1,10 @@
+#include <jerror.h>
+#include <jpeglib.h>  // after <cstdio>, which it needs
+
 #include <csetjmp>
 #include <cstdio>
 #include <cstring>
 #include <string>
-
-#include <jpeglib.h>  // after <cstdio>, which it needs
-
-#include <jerror.h>
 
 #include "core/base/check.h"
 #include "core/base/narrow.h"
@@ -27,7 +26,8 @@ class JpegReader {
       std::longjmp(reader->jump_, 1);
     };
     errors_.emit_message = [](j_common_ptr info, int level) {
-      if (level < 0 && info->err->msg_code == JWRN_JPEG_EOF) static_cast<JpegReader*>(info->client_data)->truncated_ = true;
+      if (level < 0 && info->err->msg_code == JWRN_JPEG_EOF)
+        static_cast<JpegReader*>(info->client_data)->truncated_ = true;
     };
     errors_.output_message = [](j_common_ptr) {};
     progress_.progress_monitor = [](j_common_ptr info) {
@@ -119,8 +119,8 @@ void cmyk_to_rgb(const uint8_t* cmyk, int64_t width, uint8_t* rgb) {
 int decode_jpeg(std::span<const uint8_t> bytes, const DecodeOptions& options, std::string_view name, Image& rgb) {
   JpegReader reader(bytes);
   const auto refuse = [&] {
-    fail(ErrorKind::kData, "decode_image: a sound JPEG file is expected; got '", reader.message(), "' in ", bytes.size(),
-         " bytes [file=", name, "]");
+    fail(ErrorKind::kData, "decode_image: a sound JPEG file is expected; got '", reader.message(), "' in ",
+         bytes.size(), " bytes [file=", name, "]");
   };
   const auto refuse_truncated = [&] {
     fail(ErrorKind::kData, "decode_image: a whole JPEG file is expected; got one truncated at ", bytes.size(),
@@ -131,7 +131,8 @@ int decode_jpeg(std::span<const uint8_t> bytes, const DecodeOptions& options, st
   check_image_size(reader.width(), reader.height(), options, name);
   const int components = reader.components();
   if (components != 1 && components != 3 && components != 4)
-    fail(ErrorKind::kData, "decode_image: a JPEG file must have 1, 3 or 4 components; got ", components, " [file=", name, "]");
+    fail(ErrorKind::kData, "decode_image: a JPEG file must have 1, 3 or 4 components; got ", components,
+         " [file=", name, "]");
   const int orientation = with_exif ? exif_orientation(reader.exif()) : 1;
   if (!reader.start()) refuse();
   rgb.set_up(reader.width(), reader.height());

@@ -1,10 +1,9 @@
-#include <csetjmp>
-#include <cstdio>
-#include <cstring>
-
 #include <png.h>
 
 #include <algorithm>
+#include <csetjmp>
+#include <cstdio>
+#include <cstring>
 
 #include "core/base/check.h"
 #include "data/images/codecs.h"

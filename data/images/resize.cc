@@ -80,9 +80,15 @@ void horizontal_rows(const ImageView& in, int64_t first_row, int64_t rows, const
   for (int64_t y = 0; y < rows; ++y, out += width * in.channels) {
     const uint8_t* row = in.row(first_row + y);
     switch (in.channels) {
-      case 1: horizontal_row<1>(row, axis, width, out); break;
-      case 3: horizontal_row<3>(row, axis, width, out); break;
-      default: horizontal_row<4>(row, axis, width, out); break;
+      case 1:
+        horizontal_row<1>(row, axis, width, out);
+        break;
+      case 3:
+        horizontal_row<3>(row, axis, width, out);
+        break;
+      default:
+        horizontal_row<4>(row, axis, width, out);
+        break;
     }
   }
 }
@@ -111,7 +117,8 @@ void vertical_rows(const ImageView& in, int64_t first_row, const ResizeScratch::
 void resize_image(const ImageView& source, ResizeFilter filter, int64_t width, int64_t height, ResizeScratch& scratch,
                   Image& out, const std::optional<ResizeBox>& given_box) {
   PERMAFROST_CHECK(source.width > 0 && source.height > 0 && width > 0 && height > 0,
-                   "resize_image: sizes must be positive; got ", source.width, " x ", source.height, " to ", width, " x ", height);
+                   "resize_image: sizes must be positive; got ", source.width, " x ", source.height, " to ", width,
+                   " x ", height);
   PERMAFROST_CHECK(source.channels == 1 || source.channels == 3 || source.channels == 4,
                    "resize_image: 1, 3 or 4 channels are expected; got ", source.channels);
   const auto in_width = static_cast<float>(source.width), in_height = static_cast<float>(source.height);

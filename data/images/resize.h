@@ -18,7 +18,7 @@ struct ResizeBox {
 /// Working memory, reused between calls.
 struct ResizeScratch {
   struct Axis {
-    std::vector<int32_t> weights;             // taps per output pixel, fixed point
+    std::vector<int32_t> weights;              // taps per output pixel, fixed point
     std::vector<std::array<int64_t, 2>> taps;  // first source pixel and number of taps
     int64_t stride = 0;
   };

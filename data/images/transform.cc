@@ -83,8 +83,8 @@ void transform_image(const ImageView& rgb, const TransformConfig& config, const 
   if (config.training) {
     PERMAFROST_CHECK(draws.left >= 0 && draws.top >= 0 && draws.width > 0 && draws.height > 0 &&
                          draws.left + draws.width <= rgb.width && draws.top + draws.height <= rgb.height,
-                     "transform_image: the crop must lie in ", rgb.width, " x ", rgb.height, "; got ", draws.width, " x ",
-                     draws.height, " at ", draws.left, ',', draws.top);
+                     "transform_image: the crop must lie in ", rgb.width, " x ", rgb.height, "; got ", draws.width,
+                     " x ", draws.height, " at ", draws.left, ',', draws.top);
     part = rgb.crop(draws.left, draws.top, draws.width, draws.height);
   }
   resize_image(part, ResizeFilter::kBicubic, config.size, config.size, scratch.resize, scratch.square);

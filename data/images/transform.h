@@ -11,9 +11,9 @@ namespace permafrost {
 
 /// From an RGB photograph to the floats a vision model reads. Defaults: the published evaluation transform.
 struct TransformConfig {
-  int64_t size = 224;     ///< pixels of the square that comes out
-  bool training = false;  ///< random crop, flip and RandAugment before normalising
-  double crop_area_low = 0.5, crop_area_high = 1.0;              ///< share of the area that is kept
+  int64_t size = 224;                                ///< pixels of the square that comes out
+  bool training = false;                             ///< random crop, flip and RandAugment before normalising
+  double crop_area_low = 0.5, crop_area_high = 1.0;  ///< share of the area that is kept
   double crop_ratio_low = 3.0 / 4.0, crop_ratio_high = 4.0 / 3.0;  ///< width over height
   double flip_probability = 0.5;
   int augment_count = 2, augment_level = 7;  ///< RandAugment's N and M (of 10)

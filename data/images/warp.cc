@@ -25,8 +25,8 @@ int64_t fixed(double value) { return std::llrint(value * (kFractions << kExtraBi
 AffineMatrix rotation_matrix(double center_x, double center_y, double degrees) {
   const double angle = degrees * (std::numbers::pi / 180);
   const double cosine = std::cos(angle), sine = std::sin(angle);
-  return {cosine, sine, (1 - cosine) * center_x - sine * center_y,
-          -sine, cosine, sine * center_x + (1 - cosine) * center_y};
+  return {cosine, sine,   (1 - cosine) * center_x - sine * center_y,
+          -sine,  cosine, sine * center_x + (1 - cosine) * center_y};
 }
 
 void warp_affine(const ImageView& in, const AffineMatrix& matrix, uint8_t fill, Image& out) {
@@ -48,7 +48,8 @@ void warp_affine(const ImageView& in, const AffineMatrix& matrix, uint8_t fill, 
       const int64_t at_y = (row_y + fixed(m[3] * column)) >> kExtraBits;
       const int64_t left = at_x >> kFractionBits, top = at_y >> kFractionBits;
       const auto a = static_cast<int>(at_x & (kFractions - 1)), b = static_cast<int>(at_y & (kFractions - 1));
-      const int w00 = (kFractions - a) * (kFractions - b), w10 = a * (kFractions - b), w01 = (kFractions - a) * b, w11 = a * b;
+      const int w00 = (kFractions - a) * (kFractions - b), w10 = a * (kFractions - b), w01 = (kFractions - a) * b,
+                w11 = a * b;
       const uint8_t *p00 = pixel(left, top), *p10 = pixel(left + 1, top);
       const uint8_t *p01 = pixel(left, top + 1), *p11 = pixel(left + 1, top + 1);
       for (int c = 0; c < 3; ++c) {  // weights sum to 1024

@@ -15,8 +15,8 @@ BatchIndex::BatchIndex(const TextTable& texts, const BatchOrder& order, std::vec
                    order_.samples, " and ", texts.size());
   for (size_t i = 0; i < buckets_.size(); ++i)
     if (buckets_[i] < 1 || (i > 0 && buckets_[i] <= buckets_[i - 1]))
-      fail(ErrorKind::kConfig, "batch_index: lengths must be positive and ascending; got ", buckets_[i], " in place ", i,
-           " [param=length_buckets]");
+      fail(ErrorKind::kConfig, "batch_index: lengths must be positive and ascending; got ", buckets_[i], " in place ",
+           i, " [param=length_buckets]");
   if (!buckets_.empty() && buckets_.back() < texts.longest())
     fail(ErrorKind::kConfig, "batch_index: the last length must hold the longest text of ", texts.longest(),
          " tokens; got ", buckets_.back(), " [param=length_buckets]");
@@ -49,7 +49,8 @@ int64_t BatchIndex::padded_tokens(const std::vector<int64_t>& rows) const {
 }
 
 std::vector<int64_t> length_buckets(int64_t step, int64_t max_tokens) {
-  PERMAFROST_CHECK(step >= 1 && max_tokens >= 1, "length_buckets: positive numbers are expected; got ", step, " and ", max_tokens);
+  PERMAFROST_CHECK(step >= 1 && max_tokens >= 1, "length_buckets: positive numbers are expected; got ", step, " and ",
+                   max_tokens);
   std::vector<int64_t> buckets;
   for (int64_t length = step; length < max_tokens + step; length += step) buckets.push_back(length);
   return buckets;

@@ -13,11 +13,11 @@ namespace permafrost {
 struct SampleDescription {
   uint64_t id = 0;
   std::filesystem::path image_file;
-  std::string caption;               ///< as in the file
+  std::string caption;                        ///< as in the file
   int64_t image_width = 0, image_height = 0;  ///< of the photograph, before the transform
-  std::vector<float> pixels;         ///< [3, size, size], normalised
-  std::vector<int32_t> ids;          ///< [T] without padding
-  std::string text;                  ///< decoded ids
+  std::vector<float> pixels;                  ///< [3, size, size], normalised
+  std::vector<int32_t> ids;                   ///< [T] without padding
+  std::string text;                           ///< decoded ids
 };
 
 /// The index-th sample of `texts` in dataset order, its random draws those of `epoch`; the same pixels and ids that the

@@ -56,9 +56,9 @@ struct LoaderConfig {
   TransformConfig transform;
   DecodeOptions decode;
   ImagePolicy image_policy = ImagePolicy::kFail;
-  uint64_t seed = 0;  ///< of the augmentations
-  int threads = 1;    ///< that decode, besides the consumer's
-  int prefetch = 2;   ///< micro-batches ready or in the making ahead of the consumer
+  uint64_t seed = 0;          ///< of the augmentations
+  int threads = 1;            ///< that decode, besides the consumer's
+  int prefetch = 2;           ///< micro-batches ready or in the making ahead of the consumer
   int64_t slots = INT64_MAX;  ///< how many micro-batches `next` will give
   /// Micro-batch that the consumer runs as its slot-th one (a pure function; kIdleMicroBatch for none). Called on
   /// decode threads. Default: all of them in order.

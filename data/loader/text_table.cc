@@ -24,9 +24,11 @@ std::vector<int32_t> caption_ids(const Tokenizer& tokenizer, std::string_view ca
 }
 
 TextTable::TextTable(const CaptionDataset& dataset, const Tokenizer& tokenizer, const TextConfig& config)
-    : pad_id_(tokenizer.pad_id()), first_id_(tokenizer.prefix().empty() ? tokenizer.end_id() : tokenizer.prefix().front()) {
+    : pad_id_(tokenizer.pad_id()),
+      first_id_(tokenizer.prefix().empty() ? tokenizer.end_id() : tokenizer.prefix().front()) {
   PERMAFROST_CHECK(config.max_tokens >= 2 && config.threads >= 1,
-                   "text_table: max_tokens >= 2 and threads >= 1 are expected; got ", config.max_tokens, " and ", config.threads);
+                   "text_table: max_tokens >= 2 and threads >= 1 are expected; got ", config.max_tokens, " and ",
+                   config.threads);
   constexpr int64_t kBlock = 1024;
   const int64_t blocks = div_up(dataset.size(), kBlock);
   struct Block {
@@ -70,8 +72,8 @@ TextTable::TextTable(const CaptionDataset& dataset, const Tokenizer& tokenizer, 
   }
   (config.long_text == LongTextPolicy::kSkip ? skipped_ : truncated_) = too_long;
   if (dataset_index_.empty())
-    fail(ErrorKind::kData, "text: at least one text of at most ", config.max_tokens, " tokens is expected; got none among ",
-         dataset.size(), " [param=max_text_tokens]");
+    fail(ErrorKind::kData, "text: at least one text of at most ", config.max_tokens,
+         " tokens is expected; got none among ", dataset.size(), " [param=max_text_tokens]");
 }
 
 }  // namespace permafrost

@@ -69,7 +69,8 @@ Source read_tokenizer_json(const std::filesystem::path& path) {
   const auto refuse = [&](std::string_view expected) {
     fail(ErrorKind::kData, "tokenizer: ", expected, "; got another structure [file=", path.string(), "]");
   };
-  if (!root.is_object() || !root.contains("model") || !root["model"].is_object()) refuse("an object with 'model' is expected");
+  if (!root.is_object() || !root.contains("model") || !root["model"].is_object())
+    refuse("an object with 'model' is expected");
   Json& model = root["model"];
   if (model.value("type", Json("BPE")) != Json("BPE")) refuse("model.type must be \"BPE\"");
   if (!model.contains("vocab") || !model.contains("merges") || !model["merges"].is_array())
@@ -94,7 +95,8 @@ Source read_source(const TokenizerConfig& config) {
   const fs::path& path = config.path;
   const fs::path vocabulary = path / config.vocabulary_name, merges = path / config.merges_name;
   if (!fs::exists(path))
-    fail(ErrorKind::kData, "tokenizer: a folder or tokenizer.json is expected; got no such path [file=", path.string(), "]");
+    fail(ErrorKind::kData, "tokenizer: a folder or tokenizer.json is expected; got no such path [file=", path.string(),
+         "]");
   if (!fs::is_directory(path)) return read_tokenizer_json(path);
   if (fs::exists(vocabulary)) {
     if (!fs::exists(merges))
@@ -116,8 +118,8 @@ std::unordered_map<std::string, int32_t> add_vocabulary(const Source& source, To
   std::unordered_map<std::string, int32_t> ids;
   for (const auto& [token, value] : source.vocabulary.items()) {
     if (!value.is_number_integer() || value.get<int64_t>() < 0 || value.get<int64_t>() >= kMaxTokens)
-      fail(ErrorKind::kData, "tokenizer: ids must be integers in 0..", kMaxTokens - 1, "; got ", json_text(value), " for '",
-           token, "' [file=", file, "]");
+      fail(ErrorKind::kData, "tokenizer: ids must be integers in 0..", kMaxTokens - 1, "; got ", json_text(value),
+           " for '", token, "' [file=", file, "]");
     const auto id = value.get<size_t>();
     if (id >= parts.tokens.size()) parts.tokens.resize(id + 1);
     if (token.empty() || !parts.tokens[id].empty())
@@ -136,7 +138,8 @@ void add_merges(const Source& source, const std::unordered_map<std::string, int3
       fail(ErrorKind::kData, "tokenizer: each merge must be two tokens of the vocabulary that join to a third; got '",
            line, "' ", got, " [file=", source.merges_file.string(), "]");
     };
-    if (space == std::string::npos || line.find(' ', space + 1) != std::string::npos) refuse("without exactly one space");
+    if (space == std::string::npos || line.find(' ', space + 1) != std::string::npos)
+      refuse("without exactly one space");
     const auto id_of = [&](const std::string& token) {
       const auto found = ids.find(token);
       if (found == ids.end()) refuse("but no token '" + token + "'");
@@ -158,12 +161,13 @@ void add_special(TokenizerParts& parts, SpecialToken special) {
 }
 
 /// tokenizer.json's own list: ids are given, white space rules too.
-void add_listed_specials(const Source& source, const std::unordered_map<std::string, int32_t>& ids, TokenizerParts& parts) {
+void add_listed_specials(const Source& source, const std::unordered_map<std::string, int32_t>& ids,
+                         TokenizerParts& parts) {
   for (const Json& entry : source.added) {
     if (!entry.is_object() || !entry.contains("content") || !entry["content"].is_string() || !entry.contains("id") ||
         !entry["id"].is_number_integer() || entry["id"].get<int64_t>() < 0 || entry["id"].get<int64_t>() >= kMaxTokens)
-      fail(ErrorKind::kData, "tokenizer: added_tokens must hold objects with 'id' and 'content'; got ", json_text(entry),
-           " [file=", source.vocabulary_file.string(), "]");
+      fail(ErrorKind::kData, "tokenizer: added_tokens must hold objects with 'id' and 'content'; got ",
+           json_text(entry), " [file=", source.vocabulary_file.string(), "]");
     SpecialToken special{entry["content"].get<std::string>(), entry["id"].get<int32_t>(), entry.value("lstrip", false),
                          entry.value("rstrip", false), false};
     special.added = !ids.contains(special.text);
@@ -182,7 +186,8 @@ int32_t required(const TokenizerParts& parts, const Source& source, std::string_
   for (size_t id = 0; id < parts.tokens.size(); ++id)
     if (parts.tokens[id] == token) return static_cast<int32_t>(id);
   fail(ErrorKind::kData, "tokenizer: rules ", to_string(parts.rules), " need the token '", token,
-       "'; got a vocabulary of ", parts.tokens.size(), " tokens without it [file=", source.vocabulary_file.string(), "]");
+       "'; got a vocabulary of ", parts.tokens.size(), " tokens without it [file=", source.vocabulary_file.string(),
+       "]");
 }
 
 void apply_rules(const Source& source, TokenizerParts& parts) {

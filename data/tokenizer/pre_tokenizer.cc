@@ -66,8 +66,8 @@ PreTokenizer::PreTokenizer() : code_(std::make_unique<Code>()) {
   const std::string text = pattern();
   int error = 0;
   PCRE2_SIZE offset = 0;
-  code_->regex = Handle<PcreCodeTraits>(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), PCRE2_UTF,
-                                                      &error, &offset, nullptr));
+  code_->regex = Handle<PcreCodeTraits>(
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), PCRE2_UTF, &error, &offset, nullptr));
   if (!code_->regex)
     fail(ErrorKind::kInternal, "pre_tokenizer: PCRE2 must compile the expression; got '", message_of(error),
          "' at offset ", offset);

@@ -67,9 +67,16 @@ void replace_all(std::string& text, std::string_view from, std::string_view to) 
 
 /// transformers' clean_up_tokenization, in its order.
 void clean_up(std::string& text) {
-  static constexpr std::array<std::pair<std::string_view, std::string_view>, 10> kReplacements{{
-      {" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"},
-      {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}}};
+  static constexpr std::array<std::pair<std::string_view, std::string_view>, 10> kReplacements{{{" .", "."},
+                                                                                                {" ?", "?"},
+                                                                                                {" !", "!"},
+                                                                                                {" ,", ","},
+                                                                                                {" ' ", "'"},
+                                                                                                {" n't", "n't"},
+                                                                                                {" 'm", "'m"},
+                                                                                                {" 's", "'s"},
+                                                                                                {" 've", "'ve"},
+                                                                                                {" 're", "'re"}}};
   for (const auto& [from, to] : kReplacements) replace_all(text, from, to);
 }
 
@@ -94,9 +101,12 @@ Found find_special(std::string_view text, size_t from, const std::vector<Special
 
 std::string_view to_string(TokenizerRules rules) {
   switch (rules) {
-    case TokenizerRules::kGpt2: return "gpt2";
-    case TokenizerRules::kOpt: return "opt";
-    case TokenizerRules::kRoberta: return "roberta";
+    case TokenizerRules::kGpt2:
+      return "gpt2";
+    case TokenizerRules::kOpt:
+      return "opt";
+    case TokenizerRules::kRoberta:
+      return "roberta";
   }
   return "unknown";
 }
@@ -118,8 +128,7 @@ int32_t Tokenizer::id_of(std::string_view token) const {
 }
 
 void Tokenizer::check_id(int32_t id) const {
-  if (!contains(id))
-    fail(ErrorKind::kData, "tokenizer: ids to decode must be tokens in 0..", size() - 1, "; got ", id);
+  if (!contains(id)) fail(ErrorKind::kData, "tokenizer: ids to decode must be tokens in 0..", size() - 1, "; got ", id);
 }
 
 const SpecialToken* Tokenizer::special_with(int32_t id) const {

@@ -39,40 +39,64 @@ class Report {
   Report(const BenchKernelsOptions& options, std::ostream& out) : out_(out), path_(options.json_path) {
     if (path_.empty()) return;
     file_.open(path_, std::ios::trunc);
-    if (!file_) fail(ErrorKind::kStorage, "bench kernels: a file that can be written was expected; got ", path_, " [param=--json]");
+    if (!file_)
+      fail(ErrorKind::kStorage, "bench kernels: a file that can be written was expected; got ", path_,
+           " [param=--json]");
   }
 
   void machine(ThreadPool& pool, const BenchKernelsOptions& options) {
     peak_bf16_ = bench::peak_bf16(pool);
     peak_f32_ = bench::peak_f32(pool);
-    out_ << processor_name() << ", " << pool.threads() << " threads, " << to_string(cpu_features()) << ", oneDNN " << onednn_version()
-         << (options.quick ? ", quick (5 samples)" : "") << "\n"
-         << std::fixed << std::setprecision(0) << "peak of registers alone: bf16 tiles " << peak_bf16_ / 1e9 << " GFLOP/s, f32 FMA "
-         << peak_f32_ / 1e9 << " GFLOP/s\n";
-    write({{"kind", "machine"}, {"processor", processor_name()}, {"threads", pool.threads()}, {"instruction_sets", to_string(cpu_features())},
-           {"onednn", onednn_version()}, {"compiler", "g++ " __VERSION__}, {"quick", options.quick},
-           {"peak_bf16_gflops", peak_bf16_ / 1e9}, {"peak_f32_gflops", peak_f32_ / 1e9}});
+    out_ << processor_name() << ", " << pool.threads() << " threads, " << to_string(cpu_features()) << ", oneDNN "
+         << onednn_version() << (options.quick ? ", quick (5 samples)" : "") << "\n"
+         << std::fixed << std::setprecision(0) << "peak of registers alone: bf16 tiles " << peak_bf16_ / 1e9
+         << " GFLOP/s, f32 FMA " << peak_f32_ / 1e9 << " GFLOP/s\n";
+    write({{"kind", "machine"},
+           {"processor", processor_name()},
+           {"threads", pool.threads()},
+           {"instruction_sets", to_string(cpu_features())},
+           {"onednn", onednn_version()},
+           {"compiler", "g++ " __VERSION__},
+           {"quick", options.quick},
+           {"peak_bf16_gflops", peak_bf16_ / 1e9},
+           {"peak_f32_gflops", peak_f32_ / 1e9}});
   }
 
   void linear_head() {
-    out_ << "\nGFLOP/s of one linear layer (median); ratio: ours / the better of oneDNN's; peak: our share of the registers' peak\n"
-         << std::left << std::setw(42) << "layer" << std::setw(20) << "m x n x k" << std::right << std::setw(8) << "ours" << std::setw(8)
-         << "plain" << std::setw(8) << "packed" << std::setw(8) << "ratio" << std::setw(8) << "peak" << "\n";
+    out_ << "\nGFLOP/s of one linear layer (median); ratio: ours / the better of oneDNN's; peak: our share of the "
+            "registers' peak\n"
+         << std::left << std::setw(42) << "layer" << std::setw(20) << "m x n x k" << std::right << std::setw(8)
+         << "ours" << std::setw(8) << "plain" << std::setw(8) << "packed" << std::setw(8) << "ratio" << std::setw(8)
+         << "peak"
+         << "\n";
   }
 
   void linear(const LinearRow& row) {
-    const double peak = row.dtype == DType::kBF16 && peak_bf16_ > 0 ? peak_bf16_ : peak_f32_, speed = row.flops / row.ours;
+    const double peak = row.dtype == DType::kBF16 && peak_bf16_ > 0 ? peak_bf16_ : peak_f32_,
+                 speed = row.flops / row.ours;
     const double share = peak > 0 ? speed / peak : 0;
-    out_ << std::left << std::setw(42) << row.name() << std::setw(20) << concat(row.m, " x ", row.n, " x ", row.k) << std::right
-         << std::setprecision(0) << std::setw(8) << speed / 1e9 << std::setw(8) << row.flops / row.plain / 1e9 << std::setw(8);
+    out_ << std::left << std::setw(42) << row.name() << std::setw(20) << concat(row.m, " x ", row.n, " x ", row.k)
+         << std::right << std::setprecision(0) << std::setw(8) << speed / 1e9 << std::setw(8)
+         << row.flops / row.plain / 1e9 << std::setw(8);
     row.packed > 0 ? out_ << row.flops / row.packed / 1e9 : out_ << "-";
-    out_ << std::setprecision(2) << std::setw(8) << row.ratio() << std::setw(7) << std::setprecision(0) << 100 * share << "%"
-         << (row.ratio() < kWantedRatio ? "  below 0.9" : "") << "\n"
+    out_ << std::setprecision(2) << std::setw(8) << row.ratio() << std::setw(7) << std::setprecision(0) << 100 * share
+         << "%" << (row.ratio() < kWantedRatio ? "  below 0.9" : "") << "\n"
          << std::flush;
-    write({{"kind", "linear"}, {"model", row.model}, {"layer", row.layer}, {"pass", row.pass}, {"dtype", to_string(row.dtype)},
-           {"samples", row.samples}, {"m", row.m}, {"n", row.n}, {"k", row.k}, {"ours_ms", row.ours * 1e3},
-           {"onednn_plain_ms", row.plain * 1e3}, {"onednn_packed_ms", row.packed > 0 ? OrderedJson(row.packed * 1e3) : OrderedJson()},
-           {"gflops", speed / 1e9}, {"ratio", row.ratio()}, {"peak_share", share}});
+    write({{"kind", "linear"},
+           {"model", row.model},
+           {"layer", row.layer},
+           {"pass", row.pass},
+           {"dtype", to_string(row.dtype)},
+           {"samples", row.samples},
+           {"m", row.m},
+           {"n", row.n},
+           {"k", row.k},
+           {"ours_ms", row.ours * 1e3},
+           {"onednn_plain_ms", row.plain * 1e3},
+           {"onednn_packed_ms", row.packed > 0 ? OrderedJson(row.packed * 1e3) : OrderedJson()},
+           {"gflops", speed / 1e9},
+           {"ratio", row.ratio()},
+           {"peak_share", share}});
     ++rows_;
     short_ += row.ratio() < kWantedRatio;
     log_sum_ += std::log(row.ratio());
@@ -80,28 +104,39 @@ class Report {
 
   void memory_head() {
     if (rows_ > 0)
-      out_ << rows_ << " rows, geometric mean of the ratios " << std::setprecision(2) << std::exp(log_sum_ / rows_) << ", " << short_
-           << " below " << kWantedRatio << "\n";
-    out_ << "\nGB/s of kernels that should be as fast as memory (median); share: of a copy through main memory (1 GiB);\n"
+      out_ << rows_ << " rows, geometric mean of the ratios " << std::setprecision(2) << std::exp(log_sum_ / rows_)
+           << ", " << short_ << " below " << kWantedRatio << "\n";
+    out_ << "\nGB/s of kernels that should be as fast as memory (median); share: of a copy through main memory (1 "
+            "GiB);\n"
          << "cached: a copy of as many bytes as the kernel's, which the caches may hold\n"
-         << std::left << std::setw(42) << "kernel" << std::right << std::setw(10) << "MB" << std::setw(10) << "GB/s" << std::setw(10)
-         << "copy" << std::setw(10) << "share" << std::setw(10) << "cached" << "\n";
+         << std::left << std::setw(42) << "kernel" << std::right << std::setw(10) << "MB" << std::setw(10) << "GB/s"
+         << std::setw(10) << "copy" << std::setw(10) << "share" << std::setw(10) << "cached"
+         << "\n";
   }
 
   void memory(const MemoryRow& row) {
-    out_ << std::left << std::setw(42) << row.dtype + " " + row.kernel << std::right << std::setprecision(1) << std::setw(10)
-         << row.bytes / 1e6 << std::setw(10) << row.bandwidth() / 1e9 << std::setw(10) << row.memory_copy / 1e9 << std::setw(10)
-         << std::setprecision(2) << row.share() << std::setprecision(1) << std::setw(10) << row.cached_copy / 1e9 << (row.share() < kWantedShare ? "  below 0.7" : "") << "\n"
+    out_ << std::left << std::setw(42) << row.dtype + " " + row.kernel << std::right << std::setprecision(1)
+         << std::setw(10) << row.bytes / 1e6 << std::setw(10) << row.bandwidth() / 1e9 << std::setw(10)
+         << row.memory_copy / 1e9 << std::setw(10) << std::setprecision(2) << row.share() << std::setprecision(1)
+         << std::setw(10) << row.cached_copy / 1e9 << (row.share() < kWantedShare ? "  below 0.7" : "") << "\n"
          << std::flush;
-    write({{"kind", "memory"}, {"kernel", row.kernel}, {"dtype", row.dtype}, {"bytes", row.bytes}, {"ms", row.seconds * 1e3},
-           {"gb_per_s", row.bandwidth() / 1e9}, {"copy_gb_per_s", row.memory_copy / 1e9}, {"cached_copy_gb_per_s", row.cached_copy / 1e9},
+    write({{"kind", "memory"},
+           {"kernel", row.kernel},
+           {"dtype", row.dtype},
+           {"bytes", row.bytes},
+           {"ms", row.seconds * 1e3},
+           {"gb_per_s", row.bandwidth() / 1e9},
+           {"copy_gb_per_s", row.memory_copy / 1e9},
+           {"cached_copy_gb_per_s", row.cached_copy / 1e9},
            {"share", row.share()}});
   }
 
   void close() {
     if (path_.empty()) return;
     file_.close();
-    if (!file_) fail(ErrorKind::kStorage, "bench kernels: the results were to be written; writing failed on ", path_, " [param=--json]");
+    if (!file_)
+      fail(ErrorKind::kStorage, "bench kernels: the results were to be written; writing failed on ", path_,
+           " [param=--json]");
   }
 
  private:

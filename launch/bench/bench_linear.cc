@@ -1,9 +1,8 @@
 #include "launch/bench/bench_linear.h"
 
-#include <oneapi/dnnl/dnnl.hpp>
-
 #include <algorithm>
 #include <memory>
+#include <oneapi/dnnl/dnnl.hpp>
 #include <unordered_map>
 
 #include "core/base/check.h"
@@ -36,18 +35,24 @@ constexpr LinearPass kPasses[] = {LinearPass::kForward, LinearPass::kBackwardInp
 
 std::string_view name_of(LinearPass pass) {
   switch (pass) {
-    case LinearPass::kForward: return "forward";
-    case LinearPass::kBackwardInput: return "dx";
-    case LinearPass::kBackwardWeight: return "dw";
+    case LinearPass::kForward:
+      return "forward";
+    case LinearPass::kBackwardInput:
+      return "dx";
+    case LinearPass::kBackwardWeight:
+      return "dw";
   }
   return "?";
 }
 
-memory::data_type type_of(DType dtype) { return dtype == DType::kBF16 ? memory::data_type::bf16 : memory::data_type::f32; }
+memory::data_type type_of(DType dtype) {
+  return dtype == DType::kBF16 ? memory::data_type::bf16 : memory::data_type::f32;
+}
 
 /// Owns a tensor of uniform random values in [-1, 1): zeros would let the processor clock higher.
 struct Matrix {
-  Matrix(const char* name, DType dtype, const Shape& shape) : buffer(name, TensorSpec{shape, dtype}.bytes()), tensor(buffer.data(), dtype, shape) {
+  Matrix(const char* name, DType dtype, const Shape& shape)
+      : buffer(name, TensorSpec{shape, dtype}.bytes()), tensor(buffer.data(), dtype, shape) {
     fill_uniform(tensor);
   }
   Buffer buffer;
@@ -56,19 +61,29 @@ struct Matrix {
 
 struct Problem {
   Problem(int64_t m, int64_t n, int64_t k, DType dtype, LinearPass pass, int threads)
-      : m(m), n(n), k(k), dtype(dtype), pass(pass), x("x", dtype, {m, k}), weight("weight", dtype, {n, k}), y("y", dtype, {m, n}),
-        bias("bias", DType::kF32, {n}), dweight("dweight", DType::kF32, {pass == LinearPass::kBackwardWeight ? n : 0, k}),
+      : m(m),
+        n(n),
+        k(k),
+        dtype(dtype),
+        pass(pass),
+        x("x", dtype, {m, k}),
+        weight("weight", dtype, {n, k}),
+        y("y", dtype, {m, n}),
+        bias("bias", DType::kF32, {n}),
+        dweight("dweight", DType::kF32, {pass == LinearPass::kBackwardWeight ? n : 0, k}),
         workspace("workspace", linear_workspace_bytes(pass, m, n, k, dtype, dtype, threads)) {}
 
   void run_ours(const Context& context) const {
     const Tensor scratch(workspace.data(), DType::kU8, {workspace.bytes()});
     switch (pass) {
       case LinearPass::kForward:
-        return linear_forward(context, {.x = x.tensor, .weight = weight.tensor, .bias = bias.tensor, .y = y.tensor, .pre = {}}, scratch);
+        return linear_forward(
+            context, {.x = x.tensor, .weight = weight.tensor, .bias = bias.tensor, .y = y.tensor, .pre = {}}, scratch);
       case LinearPass::kBackwardInput:
         return linear_backward_input(context, {.dy = y.tensor, .weight = weight.tensor, .dx = x.tensor}, scratch);
       case LinearPass::kBackwardWeight:
-        return linear_backward_weight(context, {.x = x.tensor, .dy = y.tensor, .dweight = dweight.tensor, .dbias = {}}, scratch);
+        return linear_backward_weight(context, {.x = x.tensor, .dy = y.tensor, .dweight = dweight.tensor, .dbias = {}},
+                                      scratch);
     }
   }
 
@@ -89,8 +104,10 @@ class OneDnn {
     const bool forward = p.pass == LinearPass::kForward, dw = p.pass == LinearPass::kBackwardWeight;
     const memory::data_type type = type_of(p.dtype), f32 = memory::data_type::f32;
     const int64_t rows = dw ? p.n : p.m, columns = forward ? p.n : p.k, terms = forward ? p.k : dw ? p.m : p.n;
-    const memory::desc a({rows, terms}, type, dw ? Tag::ba : Tag::ab), b({terms, columns}, type, forward ? Tag::ba : Tag::ab);
-    const memory::desc any({terms, columns}, type, Tag::any), c({rows, columns}, dw ? f32 : type, Tag::ab), bias({1, p.n}, f32, Tag::ab);
+    const memory::desc a({rows, terms}, type, dw ? Tag::ba : Tag::ab),
+        b({terms, columns}, type, forward ? Tag::ba : Tag::ab);
+    const memory::desc any({terms, columns}, type, Tag::any), c({rows, columns}, dw ? f32 : type, Tag::ab),
+        bias({1, p.n}, f32, Tag::ab);
     const memory::desc& wanted = packed ? any : b;
     const dnnl::matmul::desc desc = forward ? dnnl::matmul::desc(a, wanted, bias, c) : dnnl::matmul::desc(a, wanted, c);
     const dnnl::matmul::primitive_desc primitive(desc, engine_);
@@ -104,7 +121,8 @@ class OneDnn {
     }
     const Matrix& left = forward ? p.x : p.y;
     const Matrix& result = forward ? p.y : dw ? p.dweight : p.x;
-    args_ = {{DNNL_ARG_SRC, memory(a, engine_, left.tensor.raw())}, {DNNL_ARG_WEIGHTS, weights},
+    args_ = {{DNNL_ARG_SRC, memory(a, engine_, left.tensor.raw())},
+             {DNNL_ARG_WEIGHTS, weights},
              {DNNL_ARG_DST, memory(c, engine_, result.tensor.raw())}};
     if (forward) args_[DNNL_ARG_BIAS] = memory(bias, engine_, p.bias.tensor.raw());
   }
@@ -147,7 +165,8 @@ std::string LinearRow::name() const {
   return concat(dtype == DType::kBF16 ? "bf16 " : "f32 ", model, " ", layer, " ", pass, " x", samples);
 }
 
-void bench_linear(ThreadPool& pool, Stopwatch& watch, const std::string& only, const std::function<void(const LinearRow&)>& report) {
+void bench_linear(ThreadPool& pool, Stopwatch& watch, const std::string& only,
+                  const std::function<void(const LinearRow&)>& report) {
   for (const DType dtype : {DType::kBF16, DType::kF32})
     for (const int samples : {16, 1})
       for (const Layer& layer : kLayers)

@@ -21,6 +21,7 @@ struct LinearRow {
 };
 
 /// Every linear of ViT-B/16 and OPT-125M whose name contains `only`.
-void bench_linear(ThreadPool& pool, Stopwatch& watch, const std::string& only, const std::function<void(const LinearRow&)>& report);
+void bench_linear(ThreadPool& pool, Stopwatch& watch, const std::string& only,
+                  const std::function<void(const LinearRow&)>& report);
 
 }  // namespace permafrost::bench

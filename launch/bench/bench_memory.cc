@@ -29,7 +29,8 @@ class Tensors {
 
 class MemoryBench {
  public:
-  MemoryBench(ThreadPool& pool, Stopwatch& watch, const std::string& only, const std::function<void(const MemoryRow&)>& report)
+  MemoryBench(ThreadPool& pool, Stopwatch& watch, const std::string& only,
+              const std::function<void(const MemoryRow&)>& report)
       : pool_(pool), watch_(watch), only_(only), report_(report) {
     context_.pool = &pool;
   }
@@ -46,7 +47,8 @@ class MemoryBench {
 
  private:
   /// Counts the tensors' bytes, each as often as it stands in the list.
-  void time(const std::string& kernel, DType dtype, std::initializer_list<Tensor> touched, const std::function<void()>& call) {
+  void time(const std::string& kernel, DType dtype, std::initializer_list<Tensor> touched,
+            const std::function<void()>& call) {
     MemoryRow row;
     row.kernel = kernel;
     row.dtype = to_string(dtype);
@@ -65,10 +67,12 @@ class MemoryBench {
     const int64_t rows = 16 * 197, width = 768;
     Tensors t;
     const Tensor x = t.make(dtype, {rows, width}), y = t.make(dtype, {rows, width}), dy = t.make(dtype, {rows, width}),
-                 gain = t.make(DType::kF32, {width}), bias = t.make(DType::kF32, {width}), mean = t.make(DType::kF32, {rows}),
-                 rstd = t.make(DType::kF32, {rows});
+                 gain = t.make(DType::kF32, {width}), bias = t.make(DType::kF32, {width}),
+                 mean = t.make(DType::kF32, {rows}), rstd = t.make(DType::kF32, {rows});
     time("layer_norm forward", dtype, {x, y}, [&] { layer_norm_forward(context_, {x, gain, bias, y, mean, rstd}); });
-    time("layer_norm dx", dtype, {dy, x, y}, [&] { layer_norm_backward(context_, {dy, x, gain, mean, rstd, y, {}, {}}, {}); });
+    time("layer_norm dx", dtype, {dy, x, y}, [&] {
+      layer_norm_backward(context_, {dy, x, gain, mean, rstd, y, {}, {}}, {});
+    });
     const Tensor workspace = t.make(DType::kU8, {layer_norm_workspace_bytes(rows, width, true)});
     time("layer_norm dx and parameters", dtype, {dy, x, y}, [&] {
       layer_norm_backward(context_, {dy, x, gain, mean, rstd, y, gain, bias}, workspace);
@@ -81,9 +85,11 @@ class MemoryBench {
     const Tensor x = t.make(dtype, vit), y = t.make(dtype, vit), dy = t.make(dtype, vit);
     const Tensor x2 = t.make(dtype, opt), y2 = t.make(dtype, opt), dy2 = t.make(dtype, opt);
     time("gelu forward", dtype, {x, y}, [&] { activation_forward(context_, Activation::kGelu, x, y); });
-    time("gelu backward", dtype, {x, dy, y}, [&] { activation_backward(context_, Activation::kGelu, x, dy, y, GradMode::kOverwrite); });
+    time("gelu backward", dtype, {x, dy, y},
+         [&] { activation_backward(context_, Activation::kGelu, x, dy, y, GradMode::kOverwrite); });
     time("relu forward", dtype, {x2, y2}, [&] { activation_forward(context_, Activation::kRelu, x2, y2); });
-    time("relu backward", dtype, {x2, dy2, y2}, [&] { activation_backward(context_, Activation::kRelu, x2, dy2, y2, GradMode::kOverwrite); });
+    time("relu backward", dtype, {x2, dy2, y2},
+         [&] { activation_backward(context_, Activation::kRelu, x2, dy2, y2, GradMode::kOverwrite); });
     time("tanh forward", dtype, {x2, y2}, [&] { activation_forward(context_, Activation::kTanh, x2, y2); });
   }
 
@@ -97,12 +103,13 @@ class MemoryBench {
   void cross_entropy(DType dtype) {
     Tensors t;
     const int64_t rows = 16 * 32, vocabulary = 50272;
-    const Tensor logits = t.make(dtype, {rows, vocabulary}), labels = t.make(DType::kI32, {rows}), loss = t.make(DType::kF32, {rows}),
-                 lse = t.make(DType::kF32, {rows}), weight = t.make(DType::kF32, {rows}), dlogits = t.make(dtype, {rows, vocabulary});
-    time("cross_entropy forward (softmax)", dtype, {logits}, [&] { cross_entropy_forward(context_, logits, labels, 0.1f, loss, lse); });
-    time("cross_entropy backward (softmax)", dtype, {logits, dlogits}, [&] {
-      cross_entropy_backward(context_, logits, labels, lse, weight, 0.1f, dlogits);
-    });
+    const Tensor logits = t.make(dtype, {rows, vocabulary}), labels = t.make(DType::kI32, {rows}),
+                 loss = t.make(DType::kF32, {rows}), lse = t.make(DType::kF32, {rows}),
+                 weight = t.make(DType::kF32, {rows}), dlogits = t.make(dtype, {rows, vocabulary});
+    time("cross_entropy forward (softmax)", dtype, {logits},
+         [&] { cross_entropy_forward(context_, logits, labels, 0.1f, loss, lse); });
+    time("cross_entropy backward (softmax)", dtype, {logits, dlogits},
+         [&] { cross_entropy_backward(context_, logits, labels, lse, weight, 0.1f, dlogits); });
   }
 
   void adam(DType working_dtype) {
@@ -115,7 +122,8 @@ class MemoryBench {
     AdamwStep step;
     step.lr = 1e-4;
     step.weight_decay = 0.01;
-    time("adamw", working_dtype, {master, master, m, m, v, v, grad, working}, [&] { adamw(context_, step, master, m, v, grad, working); });
+    time("adamw", working_dtype, {master, master, m, m, v, v, grad, working},
+         [&] { adamw(context_, step, master, m, v, grad, working); });
   }
 
   ThreadPool& pool_;
@@ -127,7 +135,8 @@ class MemoryBench {
 };
 }  // namespace
 
-void bench_memory(ThreadPool& pool, Stopwatch& watch, const std::string& only, const std::function<void(const MemoryRow&)>& report) {
+void bench_memory(ThreadPool& pool, Stopwatch& watch, const std::string& only,
+                  const std::function<void(const MemoryRow&)>& report) {
   MemoryBench(pool, watch, only, report).run();
 }
 

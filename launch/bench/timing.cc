@@ -71,10 +71,12 @@ void Stopwatch::wake(bool openmp) {
 std::vector<double> Stopwatch::medians(const std::vector<Side>& sides) {
   std::vector<std::vector<double>> times(sides.size());
   double total = 0;
-  for (int taken = 0; taken < samples_ || (taken < kMostSamples && samples_ >= 20 && total < kEnough * static_cast<double>(sides.size()));
+  for (int taken = 0; taken < samples_ ||
+                      (taken < kMostSamples && samples_ >= 20 && total < kEnough * static_cast<double>(sides.size()));
        taken += kRound) {
     for (size_t s = 0; s < sides.size(); ++s) {
-      if (pool_.threads() > 1 && s > 0 && sides[s - 1].openmp && !sides[s].openmp) std::this_thread::sleep_for(kOpenmpSpin);
+      if (pool_.threads() > 1 && s > 0 && sides[s - 1].openmp && !sides[s].openmp)
+        std::this_thread::sleep_for(kOpenmpSpin);
       for (int i = 0; i < kRound; ++i) {
         sweep();
         wake(sides[s].openmp);

@@ -16,8 +16,8 @@ struct Side {
 };
 
 /// Times sides against each other: in rounds of five calls each, every call after both cores' second-level caches have
-/// been swept, so that weights and activations come from where they come from in a training step. After a round it waits
-/// until OpenMP's idle threads have stopped spinning, which would take a core from the next side.
+/// been swept, so that weights and activations come from where they come from in a training step. After a round it
+/// waits until OpenMP's idle threads have stopped spinning, which would take a core from the next side.
 class Stopwatch {
  public:
   /// samples: at least so many calls per side; more for short calls.

@@ -56,7 +56,8 @@ std::string kept_lines(const std::filesystem::path& path, int64_t first_step) {
   while (std::getline(stream, line) && !stream.eof()) {
     const auto json = try_parse_json(line);
     const auto step = json.is_object() ? json.find("step") : json.end();
-    if (!json.is_object() || step == json.end() || !step->is_number_integer() || step->get<int64_t>() >= first_step) continue;
+    if (!json.is_object() || step == json.end() || !step->is_number_integer() || step->get<int64_t>() >= first_step)
+      continue;
     kept += line + "\n";
   }
   return kept;
@@ -94,7 +95,8 @@ StepMetrics parse_json_line(const std::string& line) {
     if constexpr (std::is_same_v<std::remove_reference_t<decltype(value)>, double>) {
       value = read_double(*found);
     } else {
-      if (!found->is_number_integer()) fail(ErrorKind::kData, "metrics: expected a whole number in '", name, "'; got ", found->dump());
+      if (!found->is_number_integer())
+        fail(ErrorKind::kData, "metrics: expected a whole number in '", name, "'; got ", found->dump());
       value = found->template get<int64_t>();
     }
   });

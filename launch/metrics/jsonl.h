@@ -9,8 +9,8 @@
 
 namespace permafrost {
 
-/// What is written about every step. Units are in the names. Rates are of all ranks together; times and bytes are those of
-/// the rank that writes, rank 0.
+/// What is written about every step. Units are in the names. Rates are of all ranks together; times and bytes are those
+/// of the rank that writes, rank 0.
 struct StepMetrics {
   int64_t step = 0;
   double loss = 0;

@@ -12,8 +12,8 @@ struct DescriptorTraits {
   static void close(Type descriptor) noexcept;
 };
 
-/// A file that only grows. What was appended is with the operating system when `append` returns, in one piece unless the
-/// disk is full, so a reader or a crash sees whole lines.
+/// A file that only grows. What was appended is with the operating system when `append` returns, in one piece unless
+/// the disk is full, so a reader or a crash sees whole lines.
 class OutputFile {
  public:
   /// Opens for appending, makes it if need be. Errors: kStorage with path and reason.

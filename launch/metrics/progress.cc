@@ -24,8 +24,8 @@ std::string duration_text(double seconds) {
 
 std::string Progress::line(const StepMetrics& metrics) const {
   std::ostringstream out;
-  out << "step " << metrics.step + 1 << "/" << options_.steps << "  loss " << std::setprecision(5) << metrics.loss << "  lr "
-      << std::setprecision(3) << metrics.lr << "  norm " << std::setprecision(3) << metrics.grad_norm << "  "
+  out << "step " << metrics.step + 1 << "/" << options_.steps << "  loss " << std::setprecision(5) << metrics.loss
+      << "  lr " << std::setprecision(3) << metrics.lr << "  norm " << std::setprecision(3) << metrics.grad_norm << "  "
       << std::setprecision(3) << metrics.samples_per_s << " samples/s";
   const int64_t left = options_.steps - metrics.step - 1;
   if (left > 0) out << "  ETA " << (step_s_ > 0 ? duration_text(step_s_ * static_cast<double>(left)) : "?");

@@ -10,16 +10,16 @@ namespace permafrost {
 /// "1:05", "12:00:07", "3 d 04:00".
 std::string duration_text(double seconds);
 
-/// Says how far a run is: on a terminal one line that is written over, in a log one plain line every so many steps. Both
-/// have the last step.
+/// Says how far a run is: on a terminal one line that is written over, in a log one plain line every so many steps.
+/// Both have the last step.
 class Progress {
  public:
   struct Options {
-    int64_t first_step = 0;    ///< where this run begins (resumed runs begin later)
-    int64_t steps = 0;         ///< where it ends
-    int64_t every_steps = 1;   ///< between plain lines
+    int64_t first_step = 0;   ///< where this run begins (resumed runs begin later)
+    int64_t steps = 0;        ///< where it ends
+    int64_t every_steps = 1;  ///< between plain lines
     bool terminal = false;
-    int columns = 80;          ///< of the terminal; longer lines are cut there
+    int columns = 80;  ///< of the terminal; longer lines are cut there
   };
   Progress(std::ostream& out, const Options& options) : out_(out), options_(options) {}
 

@@ -69,7 +69,8 @@ void write_params(SafetensorsWriter& writer, const Plan& plan, const Tensor& fla
 }
 
 /// What stands in the file must be what is in memory, to the bit.
-void compare_with_memory(const SafetensorsReader& reader, const Plan& plan, const Tensor& flat, const std::string& prefix) {
+void compare_with_memory(const SafetensorsReader& reader, const Plan& plan, const Tensor& flat,
+                         const std::string& prefix) {
   std::vector<std::byte> stored(static_cast<size_t>(kChunk));
   for (const ParamPlan& param : plan.params) {
     if (!param.trainable) continue;
@@ -96,7 +97,10 @@ std::string position_json(const Plan& plan, const TrainingPosition& position, co
   j["exponents"] = position.exponents;
   j["run"] = position.identity;
   for (const ParamPlan& param : plan.params)
-    if (param.trainable) j["parameters"].push_back({{"name", param.name}, {"shape", std::vector<int64_t>(param.shape.dims().begin(), param.shape.dims().end())}});
+    if (param.trainable)
+      j["parameters"].push_back(
+          {{"name", param.name},
+           {"shape", std::vector<int64_t>(param.shape.dims().begin(), param.shape.dims().end())}});
   return json_text(j, 1) + "\n";
 }
 
@@ -121,7 +125,8 @@ void CheckpointStore::write_folder(const std::string& temporary, const Plan& pla
   const std::string adapter = temporary + "/adapter.safetensors", moments = temporary + "/optimizer.safetensors";
   gather(plan, group, optimizer.master(), scratch);
   if (writes) {
-    SafetensorsWriter writer(adapter, declarations(plan, {""}), {{"format", "permafrost.adapter.1"}, {"step", std::to_string(position.step)}});
+    SafetensorsWriter writer(adapter, declarations(plan, {""}),
+                             {{"format", "permafrost.adapter.1"}, {"step", std::to_string(position.step)}});
     write_params(writer, plan, scratch, "");
     writer.finish();
     compare_with_memory(SafetensorsReader(adapter), plan, scratch, "");
@@ -149,7 +154,8 @@ void CheckpointStore::save(const Plan& plan, const ShardedAdamw& optimizer, Grou
   std::error_code error;
   if (group.rank() == 0) {
     fs::remove_all(temporary, error);  // of a run that was stopped while it wrote
-    if (!fs::create_directories(temporary, error) && error) storage_error("cannot make folder", temporary, error.message());
+    if (!fs::create_directories(temporary, error) && error)
+      storage_error("cannot make folder", temporary, error.message());
     // Before anything is written: a full disk must not cost the time of a checkpoint.
     require_free_space(temporary, safetensors_file_bytes(declarations(plan, {"", "m.", "v."})));
   }
@@ -186,7 +192,8 @@ std::optional<std::string> CheckpointStore::latest() const {
 namespace {
 
 /// Fills this rank's part of `flat` (a slice of the trainable space) from tensors named prefix + parameter.
-void read_slice(const SafetensorsReader& reader, const Plan& plan, const ShardedAdamw& optimizer, const Tensor& flat, const std::string& prefix) {
+void read_slice(const SafetensorsReader& reader, const Plan& plan, const ShardedAdamw& optimizer, const Tensor& flat,
+                const std::string& prefix) {
   for (const ParamPlan& param : plan.params) {
     if (!param.trainable) continue;
     const int64_t from = std::max(optimizer.slice_begin(), param.trainable_offset);
@@ -207,7 +214,8 @@ std::string first_difference(const Json& stored, const Plan& plan) {
     const std::string name = stored[i]["name"];
     const std::vector<int64_t> dims = stored[i]["shape"];
     if (name != param.name || !(Shape(dims) == param.shape))
-      return concat("trainable ", i, " is ", param.name, " ", param.shape, " in the plan and ", name, " ", Shape(dims), " in the checkpoint");
+      return concat("trainable ", i, " is ", param.name, " ", param.shape, " in the plan and ", name, " ", Shape(dims),
+                    " in the checkpoint");
     ++i;
   }
   if (i < stored.size()) return concat("the checkpoint also trains ", std::string(stored[i]["name"]));
@@ -242,7 +250,8 @@ TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, Sh
     fail(ErrorKind::kWeights, "resume: ", path, " is damaged: ", error.what());
   }
   const std::string adapter = folder + "/adapter.safetensors", moments = folder + "/optimizer.safetensors";
-  for (const auto& [name, expected] : {std::pair{adapter, position.adapter_sha256}, std::pair{moments, optimizer_sha256}})
+  for (const auto& [name, expected] :
+       {std::pair{adapter, position.adapter_sha256}, std::pair{moments, optimizer_sha256}})
     if (const std::string got = file_sha256(name); got != expected)
       fail(ErrorKind::kWeights, "resume: ", name, " is damaged: expected SHA-256 ", expected, "; got ", got);
   read_slice(SafetensorsReader(adapter), plan, optimizer, optimizer.master(), "");

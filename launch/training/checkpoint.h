@@ -19,8 +19,8 @@ struct TrainingPosition {
   int64_t skipped_samples = 0;     ///< left out so far because their image could not be used, every time they came up
   int64_t max_steps = 0;           ///< what the run was to have; may change, and a cosine schedule with it
   std::map<std::string, std::string> identity;  ///< run_identity: what must stay the same
-  std::string frozen_sha256;       ///< of the frozen parameters as stored
-  std::string adapter_sha256;      ///< of adapter.safetensors; filled by save
+  std::string frozen_sha256;                    ///< of the frozen parameters as stored
+  std::string adapter_sha256;                   ///< of adapter.safetensors; filled by save
 };
 
 /// Checkpoints of one run: folders `step-00000040` with
@@ -52,8 +52,8 @@ class CheckpointStore {
   int keep_;
 };
 
-/// Reads a checkpoint folder: checks both files against their hashes and the trainables against the plan, then fills this
-/// rank's masters and moments. Any rank count. Errors: kWeights naming what differs or is damaged.
+/// Reads a checkpoint folder: checks both files against their hashes and the trainables against the plan, then fills
+/// this rank's masters and moments. Any rank count. Errors: kWeights naming what differs or is damaged.
 TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, ShardedAdamw& optimizer);
 
 }  // namespace permafrost

@@ -5,7 +5,8 @@
 
 namespace permafrost {
 
-InputFiller::InputFiller(const EpalmConfig& model, uint64_t seed, int32_t pad_id, int64_t micro_batch, int64_t max_tokens)
+InputFiller::InputFiller(const EpalmConfig& model, uint64_t seed, int32_t pad_id, int64_t micro_batch,
+                         int64_t max_tokens)
     : model_(model), seed_(seed), pad_id_(pad_id) {
   text_.lengths.reserve(static_cast<size_t>(micro_batch));
   text_.ids.reserve(static_cast<size_t>(micro_batch * max_tokens));
@@ -29,15 +30,17 @@ void InputFiller::fill(const MicroBatch& batch, const float* images, float row_w
     std::copy_n(batch.input_ids.begin() + row * batch.tokens, text_.tokens, text_.ids.begin() + row * text_.tokens);
     std::copy_n(batch.labels.begin() + row * batch.tokens, text_.tokens, text_.labels.begin() + row * text_.tokens);
   }
-  const EpalmTextInputs inputs{input("input_ids"), input("position_ids"), input("lengths_before"), input("lengths_after"),
-                               input("open_lengths"), input("labels"), input("row_weight")};
+  const EpalmTextInputs inputs{input("input_ids"),     input("position_ids"), input("lengths_before"),
+                               input("lengths_after"), input("open_lengths"), input("labels"),
+                               input("row_weight")};
   fill_epalm_inputs(model_, text_, pad_id_, row_weight, inputs);
 
   if (const Tensor address = input("random_address"); address.defined()) {
     auto* words = address.data<int64_t>();
     words[0] = static_cast<int64_t>(seed_);
     words[1] = batch.epoch;
-    for (int64_t row = 0; row < batch.batch; ++row) words[2 + row] = static_cast<int64_t>(batch.sample_ids[static_cast<size_t>(row)]);
+    for (int64_t row = 0; row < batch.batch; ++row)
+      words[2 + row] = static_cast<int64_t>(batch.sample_ids[static_cast<size_t>(row)]);
   }
 }
 

@@ -10,7 +10,9 @@ namespace permafrost {
 
 namespace {
 
-std::span<std::byte> bytes_of(const Tensor& t) { return {static_cast<std::byte*>(t.raw()), static_cast<size_t>(t.bytes())}; }
+std::span<std::byte> bytes_of(const Tensor& t) {
+  return {static_cast<std::byte*>(t.raw()), static_cast<size_t>(t.bytes())};
+}
 
 class WeightLoader {
  public:
@@ -65,7 +67,8 @@ class WeightLoader {
   double load(const WeightSource& source, const SourceTensor& tensor, const ParamPlan& param) const {
     LoadOptions options;
     options.with_change = true;
-    if (!param.trainable) return load_tensor(source, tensor, memory_.param(param), options).statistics.largest_relative_change;
+    if (!param.trainable)
+      return load_tensor(source, tensor, memory_.param(param), options).statistics.largest_relative_change;
     int64_t first = 0;
     const Tensor target = own_part(param, first);
     if (target.defined()) load_slice(source, tensor, first, DType::kF32, bytes_of(target));
@@ -80,7 +83,8 @@ class WeightLoader {
 
 }  // namespace
 
-LoadedWeights load_model_weights(const config::Config& config, const Plan& plan, const StepMemory& memory, ShardedAdamw& optimizer) {
+LoadedWeights load_model_weights(const config::Config& config, const Plan& plan, const StepMemory& memory,
+                                 ShardedAdamw& optimizer) {
   const Graph& graph = plan.graphs.front();
   std::vector<bool> trainable;
   for (const ParamPlan& param : plan.params) trainable.push_back(param.trainable);

@@ -18,7 +18,8 @@ struct LoadedWeights {
 /// Fills frozen parameters (converted to their storage dtype) and this rank's masters from weights.vision, weights.text
 /// and weights.adapter, in that order; a part without a file gets seeded random values and says so. Working copies are
 /// not touched. Errors: kWeights, kStorage.
-LoadedWeights load_model_weights(const config::Config& config, const Plan& plan, const StepMemory& memory, ShardedAdamw& optimizer);
+LoadedWeights load_model_weights(const config::Config& config, const Plan& plan, const StepMemory& memory,
+                                 ShardedAdamw& optimizer);
 
 /// SHA-256 over all frozen parameters as stored, in plan order.
 std::string hash_frozen(const Plan& plan, const StepMemory& memory, ThreadPool& pool);

@@ -21,10 +21,12 @@ void check_name_patterns(const config::Config& config, config::Problems& problem
   if (graph.params().empty()) return;
   const auto check = [&](const std::string& path, const std::string& pattern) {
     if (pattern.empty()) return;  // a problem of its own
-    if (std::ranges::any_of(graph.params(), [&](const ParamInfo& param) { return name_matches(pattern, param.name); })) return;
+    if (std::ranges::any_of(graph.params(), [&](const ParamInfo& param) { return name_matches(pattern, param.name); }))
+      return;
     const std::vector<ParamInfo>& params = graph.params();
-    problems.expected(path, concat("a pattern that matches a parameter (there are ", params.size(), ", such as ", params.front().name, " and ",
-                                   params.back().name, ")"),
+    problems.expected(path,
+                      concat("a pattern that matches a parameter (there are ", params.size(), ", such as ",
+                             params.front().name, " and ", params.back().name, ")"),
                       concat("'", pattern, "', which matches none of them"));
   };
   for (int i = 0; i < config.freeze_size(); ++i) check(concat("freeze[", i, "].pattern"), config.freeze(i).pattern());

@@ -12,13 +12,16 @@ namespace permafrost {
 DType compute_dtype(const config::Config& config) {
   const bool capable = cpu_features().avx512_bf16;
   switch (config.precision().compute()) {
-    case config::Compute::AUTO: return capable ? DType::kBF16 : DType::kF32;
-    case config::Compute::FP32: return DType::kF32;
-    case config::Compute::BF16: break;
+    case config::Compute::AUTO:
+      return capable ? DType::kBF16 : DType::kF32;
+    case config::Compute::FP32:
+      return DType::kF32;
+    case config::Compute::BF16:
+      break;
   }
   if (!capable)
-    fail(ErrorKind::kConfig, "precision.compute: BF16 needs a processor with avx512_bf16; got ", to_string(cpu_features()),
-         "; use FP32, or AUTO to choose by processor");
+    fail(ErrorKind::kConfig, "precision.compute: BF16 needs a processor with avx512_bf16; got ",
+         to_string(cpu_features()), "; use FP32, or AUTO to choose by processor");
   return DType::kBF16;
 }
 
@@ -33,8 +36,8 @@ bool keeps_file_dtypes(const config::Config& config, DType compute) {
 /// Published files: OPT in f16, ViT in f32.
 DType published_dtype(const std::string& name) { return name.starts_with("text.") ? DType::kF16 : DType::kF32; }
 
-DType stored_as(const config::Config& config, DType compute, const std::map<std::string, DType>& files, const std::string& name,
-                bool random) {
+DType stored_as(const config::Config& config, DType compute, const std::map<std::string, DType>& files,
+                const std::string& name, bool random) {
   if (keeps_file_dtypes(config, compute)) {
     const auto found = files.find(name);
     if (found != files.end()) return found->second == DType::kF64 ? DType::kF32 : found->second;
@@ -44,7 +47,8 @@ DType stored_as(const config::Config& config, DType compute, const std::map<std:
   return compute;
 }
 
-void add_dtypes(const std::string& path, const PartWeights& part, std::map<std::string, DType>& dtypes, const Graph& graph) {
+void add_dtypes(const std::string& path, const PartWeights& part, std::map<std::string, DType>& dtypes,
+                const Graph& graph) {
   if (path.empty()) return;
   const WeightSource source = WeightSource::open(path);
   const LoadReport report = match_parameters(part.required, source, part.rules);
@@ -78,10 +82,12 @@ PlanRequest plan_request(const config::Config& config, const PlanChoices& choice
   request.world = choices.world;
   request.micro_batches = div_exact(config.train().global_batch(), micro_batch);
   request.prefetched_inputs = config.data().prefetch() + 1;  // and the one the trainer reads from
-  request.reduction = config.parallel().reduction() == config::Parallel::PLAIN ? Reduction::kPlain : Reduction::kOrderFree;
+  request.reduction =
+      config.parallel().reduction() == config::Parallel::PLAIN ? Reduction::kPlain : Reduction::kOrderFree;
   request.options = choices.program;
   request.options.reuse_memory = config.parallel().reuse_buffers();
-  const auto files = choices.read_files ? file_dtypes(config, request.build_graph(request.buckets.front())) : std::map<std::string, DType>();
+  const auto files = choices.read_files ? file_dtypes(config, request.build_graph(request.buckets.front()))
+                                        : std::map<std::string, DType>();
   request.frozen_dtype = [config, compute, files, read = choices.read_files](const ParamInfo& param) {
     return stored_as(config, compute, files, param.name, read);
   };
@@ -101,10 +107,12 @@ void check_memory(const Plan& plan, int64_t available_bytes) {
   const int64_t needed = ranks * (plan.memory.total() + kProcessConstantBytes);
   if (needed <= available_bytes) return;
   const MemoryPlan& m = plan.memory;
-  fail(ErrorKind::kConfig, "memory: ", ranks, " ranks per node need ", gib(needed), "; got ", gib(available_bytes), ", short by ",
-       gib(needed - available_bytes), ". Per rank: frozen ", gib(m.frozen), ", arena ", gib(m.arena), ", optimizer ",
-       gib(m.optimizer), ", sums ", gib(m.sums), ", inputs ", gib(m.inputs), ", working ", gib(m.working),
-       ". Ways out: a smaller train.micro_batch shrinks arena and inputs, fewer ranks per node hold fewer copies of the frozen weights, ",
+  fail(ErrorKind::kConfig, "memory: ", ranks, " ranks per node need ", gib(needed), "; got ", gib(available_bytes),
+       ", short by ", gib(needed - available_bytes), ". Per rank: frozen ", gib(m.frozen), ", arena ", gib(m.arena),
+       ", optimizer ", gib(m.optimizer), ", sums ", gib(m.sums), ", inputs ", gib(m.inputs), ", working ",
+       gib(m.working),
+       ". Ways out: a smaller train.micro_batch shrinks arena and inputs, fewer ranks per node hold fewer copies of "
+       "the frozen weights, ",
        "bf16 compute halves frozen weights, fewer trainable parameters shrink optimizer and sums");
 }
 

@@ -19,14 +19,14 @@ std::map<std::string, DType> file_dtypes(const config::Config& config, const Gra
 struct PlanChoices {
   World world;
   ProgramOptions program;
-  bool read_files = true;    ///< false: plan without looking at weight files (published OPT files are f16, others f32)
+  bool read_files = true;  ///< false: plan without looking at weight files (published OPT files are f16, others f32)
 };
 
 /// What `plan`, `train` and `weights random` build from a resolved configuration.
 PlanRequest plan_request(const config::Config& config, const PlanChoices& choices);
 
-/// Errors: kConfig, before anything is allocated, when the ranks of a node need more than `available_bytes`; the message
-/// has the numbers and the largest items.
+/// Errors: kConfig, before anything is allocated, when the ranks of a node need more than `available_bytes`; the
+/// message has the numbers and the largest items.
 void check_memory(const Plan& plan, int64_t available_bytes);
 
 /// What a rank needs beside the plan: code, libraries, stacks, decoders. Stated once, the same for all configurations.

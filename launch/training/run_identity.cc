@@ -61,8 +61,10 @@ void check_same_run(const std::map<std::string, std::string>& stored, const std:
     if (value(stored, path) != value(now, path))
       differences += concat("\n  ", path, ": expected ", value(stored, path), "; got ", value(now, path));
   if (!differences.empty())
-    fail(ErrorKind::kConfig, "resume: a run continues with the settings it began with (start another from its adapter with "
-         "weights.adapter):", differences);
+    fail(ErrorKind::kConfig,
+         "resume: a run continues with the settings it began with (start another from its adapter with "
+         "weights.adapter):",
+         differences);
 }
 
 }  // namespace permafrost

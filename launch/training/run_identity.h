@@ -8,8 +8,8 @@
 namespace permafrost {
 
 /// What must stay the same for a run to continue bit for bit, by field path: the resolved configuration without what
-/// changes no bit (ranks, threads, prefetch, paths, logging, checkpoints) and without train.max_steps, and a hash of the
-/// samples and their tokens under "data.samples".
+/// changes no bit (ranks, threads, prefetch, paths, logging, checkpoints) and without train.max_steps, and a hash of
+/// the samples and their tokens under "data.samples".
 std::map<std::string, std::string> run_identity(const config::Config& config, const TextTable& texts);
 
 /// Throws kConfig naming every field in which the two differ, with both values.

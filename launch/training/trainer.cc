@@ -23,7 +23,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double ms_since(Clock::time_point begin) { return std::chrono::duration<double, std::milli>(Clock::now() - begin).count(); }
+double ms_since(Clock::time_point begin) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
+}
 
 TrainableLayout trainable_layout(const Plan& plan) {
   TrainableLayout layout;
@@ -38,7 +40,8 @@ std::vector<int> layout_indices(const Plan& plan, const TrainableLayout& layout)
   std::vector<int> index(plan.params.size(), -1);
   for (size_t i = 0; i < layout.params.size(); ++i)
     for (size_t p = 0; p < plan.params.size(); ++p)
-      if (plan.params[p].trainable && plan.params[p].trainable_offset == layout.params[i].offset) index[p] = static_cast<int>(i);
+      if (plan.params[p].trainable && plan.params[p].trainable_offset == layout.params[i].offset)
+        index[p] = static_cast<int>(i);
   return index;
 }
 
@@ -67,7 +70,8 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
       norm_memory_("norm blocks", 8 * shards_.blocks()),
       exponents_(trainable_count(plan), config.parallel().headroom_bits()),
       voter_(runtime.size(), trainable_count(plan), plan.micro_batches),
-      filler_(model_, config.train().seed(), data_.tokenizer.pad_id(), config.train().micro_batch(), plan.buckets.back()) {
+      filler_(model_, config.train().seed(), data_.tokenizer.pad_id(), config.train().micro_batch(),
+              plan.buckets.back()) {
   const TrainableLayout layout = trainable_layout(plan);
   layout_index_ = layout_indices(plan, layout);
   const bool order_free = plan.reduction == Reduction::kOrderFree;
@@ -85,7 +89,8 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
   position_.frozen_sha256 = hash_frozen(plan, memory_, runtime.pool);
   position_.identity = run_identity(config, data_.texts);
   position_.max_steps = config.train().max_steps();
-  // What ranks must agree on: what is computed and on which data; not threads or addresses, which may differ by machine.
+  // What ranks must agree on: what is computed and on which data; not threads or addresses, which may differ by
+  // machine.
   std::string agreed = position_.graph_hash + position_.frozen_sha256 + std::to_string(position_.max_steps);
   for (const auto& [path, value] : position_.identity) agreed += path + value;
   schedule_hash_ = hash_word(sha256(agreed.data(), agreed.size()));
@@ -97,7 +102,8 @@ Trainer::~Trainer() = default;
 
 std::unique_ptr<Loader> Trainer::make_loader(int64_t first_step) const {
   LoaderConfig loader = loader_config(config_, data_.texts.size());
-  const int64_t slots = plan_.slots, micro_batches = plan_.micro_batches, ranks = runtime_.size(), rank = runtime_.rank();
+  const int64_t slots = plan_.slots, micro_batches = plan_.micro_batches, ranks = runtime_.size(),
+                rank = runtime_.rank();
   const int64_t steps = config_.train().max_steps() - first_step;
   loader.slots = std::max<int64_t>(0, steps) * slots;
   loader.micro_batch_of_slot = [=](int64_t slot) {
@@ -110,11 +116,12 @@ std::unique_ptr<Loader> Trainer::make_loader(int64_t first_step) const {
 void Trainer::resume(const std::string& checkpoint) {
   const TrainingPosition loaded = load_checkpoint(checkpoint, plan_, optimizer_);
   if (loaded.frozen_sha256 != position_.frozen_sha256)
-    fail(ErrorKind::kWeights, "resume: frozen weights must be those of the checkpoint (SHA-256 ", loaded.frozen_sha256, "); got ",
-         position_.frozen_sha256);
+    fail(ErrorKind::kWeights, "resume: frozen weights must be those of the checkpoint (SHA-256 ", loaded.frozen_sha256,
+         "); got ", position_.frozen_sha256);
   check_same_run(loaded.identity, position_.identity);  // names fields, so before the hash of what they build
   if (loaded.graph_hash != position_.graph_hash)
-    fail(ErrorKind::kWeights, "resume: ", checkpoint, " belongs to another graph: the trainable parameters agree, but operations, ",
+    fail(ErrorKind::kWeights, "resume: ", checkpoint,
+         " belongs to another graph: the trainable parameters agree, but operations, ",
          "their constants, frozen parameters or compute dtype differ");
   if (loaded.max_steps != position_.max_steps && schedule_.kind == ScheduleKind::kCosine)
     notes_.push_back(concat("resume: train.max_steps was ", loaded.max_steps, " and is ", position_.max_steps,
@@ -164,8 +171,8 @@ void Trainer::note_left_out(const MicroBatch& batch) {
   }
   if (left_out_.samples == 0 || said_skipped_) return;
   said_skipped_ = true;
-  LOG(WARNING) << "data.image_policy SKIP: samples are left out; the first [rank " << runtime_.rank() << "/" << runtime_.size()
-               << "]: " << loader_->skip_message();
+  LOG(WARNING) << "data.image_policy SKIP: samples are left out; the first [rank " << runtime_.rank() << "/"
+               << runtime_.size() << "]: " << loader_->skip_message();
 }
 
 /// Micro-batches were weighted before anyone knew which images cannot be used. Loss and gradients are linear in that
@@ -175,8 +182,9 @@ void Trainer::leave_out_of_loss(const Vote& vote) {
   kept_ = {counts_.samples - vote.left_out_samples, counts_.tokens - vote.left_out_tokens};
   if (vote.left_out_samples == 0) return;
   if (kept_.samples == 0)
-    fail(ErrorKind::kData, "train: step ", position_.step, ": data.image_policy SKIP needs an image that can be used in every step; got none for its ",
-         counts_.samples, " samples", loader_->skipped_images() > 0 ? ", one of them: " + loader_->skip_message() : "");
+    fail(ErrorKind::kData, "train: step ", position_.step,
+         ": data.image_policy SKIP needs an image that can be used in every step; got none for its ", counts_.samples,
+         " samples", loader_->skipped_images() > 0 ? ", one of them: " + loader_->skip_message() : "");
   kept_scale_ = row_weight_ > 0 ? weighting_.row_weight(kept_) / row_weight_ : 1;
 }
 
@@ -242,7 +250,8 @@ void Trainer::report_non_finite(const Vote& vote) {
   if (vote.bad_rank != runtime_.rank()) {
     // The rank that knows more speaks; its error ends this wait.
     runtime_.world.barrier(StreamView::caller(), "waiting for the report of a non-finite step").wait();
-    fail(ErrorKind::kNonFinite, "train: step ", position_.step, ": loss or gradient is not finite on rank ", vote.bad_rank);
+    fail(ErrorKind::kNonFinite, "train: step ", position_.step, ": loss or gradient is not finite on rank ",
+         vote.bad_rank);
   }
   LoaderConfig again = loader_config(config_, data_.texts.size());
   const int64_t number = position_.step * plan_.micro_batches + vote.bad_micro_batch;
@@ -254,12 +263,14 @@ void Trainer::report_non_finite(const Vote& vote) {
   filler_.fill(batch, batch.images.data(), row_weight_, executor_, bucket);
   std::string where = "found no bad value when run again";
   if (const auto report = executor_.find_non_finite(bucket))
-    where = concat("first in ", report->value, "[", report->index, "] = ", report->number, " (unit ", report->unit, ")");
+    where =
+        concat("first in ", report->value, "[", report->index, "] = ", report->number, " (unit ", report->unit, ")");
   std::string samples;
   for (uint64_t id : batch.sample_ids)
     if (id != kPaddingSample) samples += concat(samples.empty() ? "" : ", ", id);
   fail(ErrorKind::kNonFinite, "train: step ", position_.step, ": loss and gradients must be finite; ", where,
-       ", micro-batch ", vote.bad_micro_batch, " with samples ", samples, " [rank ", runtime_.rank(), "/", runtime_.size(), "]");
+       ", micro-batch ", vote.bad_micro_batch, " with samples ", samples, " [rank ", runtime_.rank(), "/",
+       runtime_.size(), "]");
 }
 
 StepMetrics Trainer::train_step(bool stop) {
@@ -273,7 +284,8 @@ StepMetrics Trainer::train_step(bool stop) {
 
   constexpr int kMaxAttempts = 8;  // one measures, one sums; more only if gradients explode from one run to the next
   for (int tries = 1; !attempt(stop, metrics); ++tries) {
-    if (tries == kMaxAttempts) fail(ErrorKind::kInternal, "train: step ", position_.step, " was repeated ", tries, " times");
+    if (tries == kMaxAttempts)
+      fail(ErrorKind::kInternal, "train: step ", position_.step, " was repeated ", tries, " times");
     loader_.reset();
     loader_ = make_loader(position_.step);
   }
@@ -299,7 +311,8 @@ void Trainer::optimizer_phases(StepMetrics& metrics) {
     const auto begin = Clock::now();
     switch (phase) {
       case PhaseKind::kMicroBatches:
-      case PhaseKind::kVote: continue;  // done by attempt()
+      case PhaseKind::kVote:
+        continue;  // done by attempt()
       case PhaseKind::kReduceGradients:
         sums_->reduce(runtime_.context(), runtime_.world, slice);
         if (kept_scale_ != 1) scale_forward(runtime_.context(), slice, flat(std::span(&kept_scale_, 1)), slice);
@@ -310,16 +323,19 @@ void Trainer::optimizer_phases(StepMetrics& metrics) {
         metrics.grad_norm = global_norm(runtime_.context(), runtime_.world, shards_, slice, blocks);
         // Micro-batches were finite, but their sum may not be; the norm is the same on all ranks.
         if (!std::isfinite(metrics.grad_norm))
-          fail(ErrorKind::kNonFinite, "train: step ", position_.step, ": the norm of the summed gradients must be finite; got ",
-               metrics.grad_norm);
+          fail(ErrorKind::kNonFinite, "train: step ", position_.step,
+               ": the norm of the summed gradients must be finite; got ", metrics.grad_norm);
         break;
       case PhaseKind::kOptimizer: {
         const double factor = schedule_factor(schedule_, position_.step, position_.step / order.steps_per_epoch(),
                                               position_.step % order.steps_per_epoch());
-        optimizer_.update(runtime_.context(), slice, optimizer_.clip_scale(metrics.grad_norm), factor, position_.step + 1, memory_);
+        optimizer_.update(runtime_.context(), slice, optimizer_.clip_scale(metrics.grad_norm), factor,
+                          position_.step + 1, memory_);
         continue;
       }
-      case PhaseKind::kGatherWorking: gather_working(metrics); break;
+      case PhaseKind::kGatherWorking:
+        gather_working(metrics);
+        break;
     }
     if (several) metrics.exposed_comm_ms += ms_since(begin);
   }
@@ -327,14 +343,17 @@ void Trainer::optimizer_phases(StepMetrics& metrics) {
 
 void Trainer::gather_working(StepMetrics& metrics) {
   gather_working_bytes();
-  metrics.gathered_bytes += moved_bytes(runtime_.rank(), runtime_.size(), memory_.working.bytes(), working_bytes_per_rank_, DType::kU8);
+  metrics.gathered_bytes +=
+      moved_bytes(runtime_.rank(), runtime_.size(), memory_.working.bytes(), working_bytes_per_rank_, DType::kU8);
 }
 
 void Trainer::gather_working_bytes() {
   const int64_t begin = plan_.working_byte(shards_.begin(runtime_.rank()));
   const int64_t bytes = working_bytes_per_rank_[static_cast<size_t>(runtime_.rank())];
   const Tensor all(memory_.working.data(), DType::kU8, Shape{memory_.working.bytes()});
-  runtime_.world.all_gather(all.rows(begin, begin + bytes), all, working_bytes_per_rank_, StreamView::caller(), "working copies").wait();
+  runtime_.world
+      .all_gather(all.rows(begin, begin + bytes), all, working_bytes_per_rank_, StreamView::caller(), "working copies")
+      .wait();
 }
 
 std::string Trainer::hash_frozen_now() { return hash_frozen(plan_, memory_, runtime_.pool); }
@@ -402,7 +421,8 @@ double Trainer::measure_loss_pass(bool exchange, int64_t samples, int64_t& count
     std::vector<int64_t>& photographs = slot % 2 == 0 ? donor_images : images;
     photographs.clear();
     for (int64_t row : rows)
-      photographs.push_back(row == BatchOrder::kPadding ? -1 : data_.dataset.sample(data_.texts.dataset_index(row)).image);
+      photographs.push_back(row == BatchOrder::kPadding ? -1
+                                                        : data_.dataset.sample(data_.texts.dataset_index(row)).image);
     const int64_t number = (slot / 2) * ranks + rank;
     if (slot % 2 == 0 || number >= micro_batches) continue;
     for (int64_t row = 0; row < size; ++row)
@@ -416,7 +436,9 @@ double Trainer::measure_loss_pass(bool exchange, int64_t samples, int64_t& count
     counts[1] += std::ranges::count_if(batch.weights, [](float weight) { return weight > 0; });
   }
   const auto reduce = [&](auto& in, auto& out) {
-    runtime_.world.all_reduce(flat(std::span(in)), flat(std::span(out)), ReduceOp::kSum, StreamView::caller(), "final loss").wait();
+    runtime_.world
+        .all_reduce(flat(std::span(in)), flat(std::span(out)), ReduceOp::kSum, StreamView::caller(), "final loss")
+        .wait();
   };
   reduce(nats, all_nats);
   reduce(counts, sum);

@@ -110,9 +110,9 @@ class Trainer final : private GradientSink {
   bool said_skipped_ = false;
 
   // Of the step in progress.
-  LossCounts counts_;     // with all samples; what the micro-batches are weighted by
-  LossCounts left_out_;   // this rank's samples whose image could not be used
-  LossCounts kept_;       // of all ranks' samples, those that counted
+  LossCounts counts_;    // with all samples; what the micro-batches are weighted by
+  LossCounts left_out_;  // this rank's samples whose image could not be used
+  LossCounts kept_;      // of all ranks' samples, those that counted
   float row_weight_ = 0;
   float kept_scale_ = 1;  // what loss and gradients are multiplied with since samples were left out
   int64_t micro_in_step_ = 0;
@@ -120,7 +120,7 @@ class Trainer final : private GradientSink {
   std::vector<int64_t> members_;
   int64_t bad_micro_batch_ = -1;  // with a loss that is not finite
   int64_t bad_sample_ = -1;
-  int64_t first_sample_ = -1;     // of the first micro-batch with a bad gradient
+  int64_t first_sample_ = -1;  // of the first micro-batch with a bad gradient
   uint64_t schedule_hash_ = 0;
   bool stop_voted_ = false;
 };

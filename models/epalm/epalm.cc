@@ -35,7 +35,8 @@ class EpalmBuilder {
     position_ids_ = graph_.input("position_ids", {{b, t}, DType::kI32});
     lengths_before_ = graph_.input("lengths_before", {{b}, DType::kI32});
     lengths_after_ = graph_.input("lengths_after", {{b}, DType::kI32});
-    if (config_.vis_row == EpalmConfig::VisRow::kPublished) open_lengths_ = graph_.input("open_lengths", {{b}, DType::kI32});
+    if (config_.vis_row == EpalmConfig::VisRow::kPublished)
+      open_lengths_ = graph_.input("open_lengths", {{b}, DType::kI32});
     labels_ = graph_.input("labels", {{b, rows}, DType::kI32});
     row_weight_ = graph_.input("row_weight", {{b, rows}, DType::kF32});
     if (config_.frozen_dropout) address_ = graph_.input("random_address", {{2 + b}, DType::kI64});
@@ -43,7 +44,8 @@ class EpalmBuilder {
 
   void see() {
     VitOptions options;
-    for (int64_t j = 0; j < config_.features; ++j) options.features.push_back(config_.vision.depth - config_.features + j);
+    for (int64_t j = 0; j < config_.features; ++j)
+      options.features.push_back(config_.vision.depth - config_.features + j);
     options.all_tokens = shape_.all_values;
     features_ = build_vit(graph_, config_.vision, images_, options).features;
   }
@@ -106,7 +108,8 @@ class EpalmBuilder {
     if (!config_.adaptor) return options;
     const bool on_mlp = config_.adaptor_location == EpalmConfig::Location::kMlp;
     const bool in_sequence = on_mlp && config_.adaptor->kind == AdaptorKind::kNormal;  // Sequential(fc2, adapter)
-    const std::string name = concat("model_text.model.decoder.layers.", layer, on_mlp ? ".fc2" : ".self_attn", in_sequence ? ".1" : "");
+    const std::string name =
+        concat("model_text.model.decoder.layers.", layer, on_mlp ? ".fc2" : ".self_attn", in_sequence ? ".1" : "");
     auto hook = [this, name](Value input, Value output) {
       auto unit = graph_.unit("adapter");  // a unit is all frozen or all trainable
       return adapt(graph_, input, output, name, *config_.adaptor);
@@ -147,7 +150,8 @@ class EpalmBuilder {
   const EpalmConfig& config_;
   const EpalmShape& shape_;
   Graph graph_;
-  Value images_, input_ids_, position_ids_, lengths_before_, lengths_after_, open_lengths_, labels_, row_weight_, address_;
+  Value images_, input_ids_, position_ids_, lengths_before_, lengths_after_, open_lengths_, labels_, row_weight_,
+      address_;
   std::vector<Value> features_, vis_;
   Value x_;
 };
@@ -165,10 +169,11 @@ void EpalmConfig::check() const {
   vision.check();
   text.check();
   if (features < 1 || features > vision.depth)
-    fail(ErrorKind::kConfig, "epalm: features must be 1 to the vision model's ", vision.depth, " blocks; got ", features);
+    fail(ErrorKind::kConfig, "epalm: features must be 1 to the vision model's ", vision.depth, " blocks; got ",
+         features);
   if (start < 0 || start >= end || end > text.layers)
-    fail(ErrorKind::kConfig, "epalm: the window must lie in the ", text.layers, " text layers, 0 <= start < end; got ", start,
-         " to ", end);
+    fail(ErrorKind::kConfig, "epalm: the window must lie in the ", text.layers, " text layers, 0 <= start < end; got ",
+         start, " to ", end);
   if (prompt != Prompt::kNone && prompt_length < 1)
     fail(ErrorKind::kConfig, "epalm: prompt_length must be 1 and up; got ", prompt_length);
   if (frozen_dropout && text.dropout == 0.0f)
@@ -180,7 +185,8 @@ void EpalmConfig::check() const {
 Graph build_epalm(const EpalmConfig& config, DType compute, const EpalmShape& shape) {
   config.check();
   if (shape.batch < 1 || shape.tokens < 1)
-    fail(ErrorKind::kConfig, "epalm: a micro-batch must have samples and tokens; got (", shape.batch, ", ", shape.tokens, ")");
+    fail(ErrorKind::kConfig, "epalm: a micro-batch must have samples and tokens; got (", shape.batch, ", ",
+         shape.tokens, ")");
   return EpalmBuilder(config, compute, shape).build();
 }
 

@@ -11,8 +11,8 @@
 
 namespace permafrost {
 
-/// eP-ALM: class tokens of the last vision blocks, projected by connectors, become one extra token (VIS) at position 0 of
-/// the text in a window of late layers: inserted before the first, overwritten before the others. Optionally soft
+/// eP-ALM: class tokens of the last vision blocks, projected by connectors, become one extra token (VIS) at position 0
+/// of the text in a window of late layers: inserted before the first, overwritten before the others. Optionally soft
 /// prompts in front of the text and adapters in the text layers. Only these three are trained.
 /// Source: Shukor, Dancette, Cord: eP-ALM, ICCV 2023, and its released code.
 struct EpalmConfig {
@@ -37,7 +37,7 @@ struct EpalmConfig {
   int64_t features = 6;           ///< last vision blocks used
   int64_t start = 0, end = 0;     ///< text layers before which VIS is written: start .. end - 1
   Prompt prompt = Prompt::kMlp;
-  int64_t prompt_length = 10;     ///< not looked at without prompt
+  int64_t prompt_length = 10;  ///< not looked at without prompt
   std::optional<AdaptorConfig> adaptor;
   Location adaptor_location = Location::kMlp;
   VisRow vis_row = VisRow::kPublished;

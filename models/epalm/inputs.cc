@@ -10,9 +10,10 @@ namespace {
 
 void check_batch(const TextBatch& batch) {
   const int64_t cells = batch.batch * batch.tokens;
-  PERMAFROST_CHECK(std::ssize(batch.ids) == cells && std::ssize(batch.labels) == cells && std::ssize(batch.lengths) == batch.batch,
-                   "epalm inputs: a batch of (", batch.batch, ", ", batch.tokens, ") must have ", cells, " ids and labels and ",
-                   batch.batch, " lengths; got ", batch.ids.size(), ", ", batch.labels.size(), " and ", batch.lengths.size());
+  PERMAFROST_CHECK(
+      std::ssize(batch.ids) == cells && std::ssize(batch.labels) == cells && std::ssize(batch.lengths) == batch.batch,
+      "epalm inputs: a batch of (", batch.batch, ", ", batch.tokens, ") must have ", cells, " ids and labels and ",
+      batch.batch, " lengths; got ", batch.ids.size(), ", ", batch.labels.size(), " and ", batch.lengths.size());
   for (size_t b = 0; b < batch.lengths.size(); ++b)
     PERMAFROST_CHECK(batch.lengths[b] >= 0 && batch.lengths[b] <= batch.tokens, "epalm inputs: lengths must lie in 0..",
                      batch.tokens, "; got ", batch.lengths[b], " for sample ", b);
@@ -78,8 +79,8 @@ void label_answers(TextBatch& batch, int32_t answer_id) {
     int64_t answer = length;  // first token of the answer
     while (answer > 0 && text[answer - 1] != answer_id) --answer;
     if (answer == 0)
-      fail(ErrorKind::kData, "loss over answers: every text must hold the answer mark ", answer_id, "; got none in sample ", b,
-           " of the micro-batch");
+      fail(ErrorKind::kData, "loss over answers: every text must hold the answer mark ", answer_id,
+           "; got none in sample ", b, " of the micro-batch");
     std::fill_n(batch.labels.begin() + b * batch.tokens, answer, kIgnoredLabel);
   }
 }
@@ -117,7 +118,8 @@ void fill_position_ids(const std::vector<int32_t>& lengths, const Tensor& positi
 void fill_epalm_inputs(const EpalmConfig& config, const TextBatch& batch, int32_t pad_id, float row_weight,
                        const EpalmTextInputs& inputs) {
   check_batch(batch);
-  const int64_t tokens = check_inputs(config, batch, inputs), rows = inputs.labels.dim(1), prompts = config.prompt_tokens();
+  const int64_t tokens = check_inputs(config, batch, inputs), rows = inputs.labels.dim(1),
+                prompts = config.prompt_tokens();
   const int64_t first = rows - tokens;  // row of the first text token: the slots, or -1 + 1 where rows = tokens - 1
   fill_position_ids(batch.lengths, inputs.position_ids);
   for (int64_t b = 0; b < batch.batch; ++b) {
@@ -147,7 +149,8 @@ void fill_epalm_inputs(const EpalmConfig& config, const TextBatch& batch, int32_
 }
 
 std::vector<int32_t> lengths_of_mask(const std::vector<int64_t>& mask, int64_t batch, int64_t tokens) {
-  PERMAFROST_CHECK(std::ssize(mask) == batch * tokens, "attention_mask: ", batch * tokens, " values expected; got ", mask.size());
+  PERMAFROST_CHECK(std::ssize(mask) == batch * tokens, "attention_mask: ", batch * tokens, " values expected; got ",
+                   mask.size());
   std::vector<int32_t> lengths;
   for (int64_t b = 0; b < batch; ++b) {
     int32_t length = 0;

@@ -27,7 +27,8 @@ bool overlap_in_time(const PlannedBuffer& a, const PlannedBuffer& b) {
 
 /// Places buffers in the given order, each at the tightest gap between those alive at the same time. Returns the
 /// arena size; offsets go to `offsets`.
-int64_t place(const std::vector<PlannedBuffer>& buffers, const std::vector<size_t>& order, std::vector<int64_t>& offsets) {
+int64_t place(const std::vector<PlannedBuffer>& buffers, const std::vector<size_t>& order,
+              std::vector<int64_t>& offsets) {
   std::vector<size_t> placed;  // sorted by offset
   int64_t arena = 0;
   for (size_t index : order) {

@@ -65,11 +65,21 @@ class Replay {
 
   void replay(const PlanStep& step) {
     switch (step.kind) {
-      case StepKind::kForward: forward(step); break;
-      case StepKind::kBackward: backward(step); break;
-      case StepKind::kAddGradient: add_gradient(step); break;
-      case StepKind::kCopyGradient: copy_gradient(step); break;
-      case StepKind::kSumGradient: sum_gradient(step); break;
+      case StepKind::kForward:
+        forward(step);
+        break;
+      case StepKind::kBackward:
+        backward(step);
+        break;
+      case StepKind::kAddGradient:
+        add_gradient(step);
+        break;
+      case StepKind::kCopyGradient:
+        copy_gradient(step);
+        break;
+      case StepKind::kSumGradient:
+        sum_gradient(step);
+        break;
     }
   }
 
@@ -79,7 +89,8 @@ class Replay {
     bool all = false;
     switch (step.kind) {
       case StepKind::kForward:
-        all = step.inputs.size() == inputs && step.params.size() == params && step.outputs.size() == outputs + (info.state >= 0);
+        all = step.inputs.size() == inputs && step.params.size() == params &&
+              step.outputs.size() == outputs + (info.state >= 0);
         break;
       case StepKind::kBackward:
         all = step.inputs.size() == inputs && step.params.size() == params && step.outputs.size() == outputs &&
@@ -87,8 +98,12 @@ class Replay {
               step.dparams.size() == params && step.dparam_modes.size() == params;
         break;
       case StepKind::kAddGradient:
-      case StepKind::kCopyGradient: all = step.doutputs.size() == 1 && step.dinputs.size() == 1; break;
-      case StepKind::kSumGradient: all = step.dparams.size() == 1; break;
+      case StepKind::kCopyGradient:
+        all = step.doutputs.size() == 1 && step.dinputs.size() == 1;
+        break;
+      case StepKind::kSumGradient:
+        all = step.dparams.size() == 1;
+        break;
     }
     if (!all) problem(info.scope, " lacks operands or has too many");
     return all;
@@ -100,7 +115,8 @@ class Replay {
   }
 
   bool in_range(const TensorRef& ref, const ContentMap& memory, const std::string& what) {
-    if (ref.offset >= 0 && ref.offset % kArenaAlignment == 0 && ref.offset + ref.spec.bytes() <= memory.bytes()) return true;
+    if (ref.offset >= 0 && ref.offset % kArenaAlignment == 0 && ref.offset + ref.spec.bytes() <= memory.bytes())
+      return true;
     problem(what, " lies at ", ref.offset, " + ", ref.spec.bytes(), ", outside the ",
             ref.region == Region::kArena ? "arena" : "states", " of ", memory.bytes(), " or unaligned");
     return false;
@@ -114,7 +130,8 @@ class Replay {
     if (content == kNothing) {
       problem(what, " is read before it was written");
     } else if (!where->read(ref.offset, ref.spec.bytes(), content, step_, found)) {
-      problem(what, " is read, but its memory was overwritten", found == kNothing ? "" : " by " + contents_[static_cast<size_t>(found)]);
+      problem(what, " is read, but its memory was overwritten",
+              found == kNothing ? "" : " by " + contents_[static_cast<size_t>(found)]);
     }
   }
 
@@ -132,30 +149,36 @@ class Replay {
   }
 
   void same_spec(const TensorRef& ref, const TensorSpec& spec, const std::string& what) {
-    if (ref.region != Region::kNone && !(ref.spec == spec)) problem(what, " is planned as ", ref.spec, ", the graph says ", spec);
+    if (ref.region != Region::kNone && !(ref.spec == spec))
+      problem(what, " is planned as ", ref.spec, ", the graph says ", spec);
   }
 
   static bool same_memory(const TensorRef& a, const TensorRef& b) {
-    return a.region == Region::kArena && b.region == Region::kArena && a.offset == b.offset && a.spec.bytes() == b.spec.bytes();
+    return a.region == Region::kArena && b.region == Region::kArena && a.offset == b.offset &&
+           a.spec.bytes() == b.spec.bytes();
   }
 
   /// Outputs must not destroy operands while these are read, unless the operation allows it.
   void disjoint(const TensorRef& written, const TensorRef& read, const std::string& what) {
     if (written.region != read.region || !memory(written)) return;
-    const bool apart = written.offset + written.spec.bytes() <= read.offset || read.offset + read.spec.bytes() <= written.offset;
-    if (!apart && written.spec.bytes() > 0 && read.spec.bytes() > 0) problem(what, " overlaps an operand of the same step");
+    const bool apart =
+        written.offset + written.spec.bytes() <= read.offset || read.offset + read.spec.bytes() <= written.offset;
+    if (!apart && written.spec.bytes() > 0 && read.spec.bytes() > 0)
+      problem(what, " overlaps an operand of the same step");
   }
 
   /// States come from the micro-batch before.
   void begin() {
     for (size_t v = 0; v < graph_.values().size(); ++v)
       if (graph_.values()[v].role == ValueRole::kState)
-        state_content_[{static_cast<int>(v), -1}] = write(program_.values[v], graph_.values()[v].name + " of the micro-batch before");
+        state_content_[{static_cast<int>(v), -1}] =
+            write(program_.values[v], graph_.values()[v].name + " of the micro-batch before");
   }
 
   /// What an operation must find in a value: of a state, what the last writer before it in the graph left there.
   int content_for(int op, int value) const {
-    if (graph_.values()[static_cast<size_t>(value)].role != ValueRole::kState) return value_content_[static_cast<size_t>(value)];
+    if (graph_.values()[static_cast<size_t>(value)].role != ValueRole::kState)
+      return value_content_[static_cast<size_t>(value)];
     int writer = op;
     while (--writer >= 0 && graph_.ops()[static_cast<size_t>(writer)].state != value) continue;
     const auto found = state_content_.find({value, writer});
@@ -198,8 +221,9 @@ class Replay {
   /// Saved buffers must be those the operation asks for; none when its backward pass never runs.
   void check_saved(const PlanStep& step) {
     const OpInfo& info = op(step);
-    const std::vector<TensorSpec> wanted =
-        going_back_[static_cast<size_t>(step.op)] ? info.op->saved(graph_.specs_of(info), needs(step)) : std::vector<TensorSpec>();
+    const std::vector<TensorSpec> wanted = going_back_[static_cast<size_t>(step.op)]
+                                               ? info.op->saved(graph_.specs_of(info), needs(step))
+                                               : std::vector<TensorSpec>();
     if (step.saved.size() != wanted.size())
       return problem(info.scope, " has ", step.saved.size(), " saved buffers, the operation asks for ", wanted.size());
     for (size_t i = 0; i < wanted.size(); ++i) {
@@ -214,9 +238,11 @@ class Replay {
     const int64_t wanted = info.op->workspace_bytes(graph_.specs_of(info), pass, needs(step), options_.threads);
     const int64_t planned = step.workspace.region == Region::kArena ? step.workspace.spec.bytes() : 0;
     if (planned != wanted)
-      problem("the workspace of ", info.scope, " (", info.op->kind(), ") has ", planned, " bytes, the operation asks for ", wanted);
+      problem("the workspace of ", info.scope, " (", info.op->kind(), ") has ", planned,
+              " bytes, the operation asks for ", wanted);
     if (planned == 0) return;
-    for (const auto* refs : {&step.inputs, &step.params, &step.outputs, &step.saved, &step.doutputs, &step.dinputs, &step.dparams})
+    for (const auto* refs :
+         {&step.inputs, &step.params, &step.outputs, &step.saved, &step.doutputs, &step.dinputs, &step.dparams})
       for (const TensorRef& ref : *refs) disjoint(step.workspace, ref, "workspace");
     write(step.workspace, "a workspace");
   }
@@ -262,7 +288,8 @@ class Replay {
   void expect_complete_gradient(const TensorRef& ref, size_t v, const char* when) {
     const std::string what = "gradient of " + graph_.values()[v].name;
     if (gradient_parts_[v] != expected_parts(static_cast<int>(v)))
-      problem(what, " ", when, " with ", gradient_parts_[v], " of ", expected_parts(static_cast<int>(v)), " contributions");
+      problem(what, " ", when, " with ", gradient_parts_[v], " of ", expected_parts(static_cast<int>(v)),
+              " contributions");
     expect(ref, gradient_content_[v], what);
   }
 
@@ -356,7 +383,8 @@ class Replay {
     const auto p = static_cast<size_t>(step.param);
     const int expected = expected_param_parts(step.param);
     if (param_parts_[p] != expected)
-      problem("gradient of ", graph_.params()[p].name, " is summed with ", param_parts_[p], " of ", expected, " contributions");
+      problem("gradient of ", graph_.params()[p].name, " is summed with ", param_parts_[p], " of ", expected,
+              " contributions");
     expect(step.dparams[0], param_content_[p], "gradient of " + graph_.params()[p].name);
     ++param_sums_[p];
   }
@@ -368,12 +396,14 @@ class Replay {
       const OpInfo& info = graph_.ops()[o];
       if (info.state >= 0 && !running_[o]) problem("state ", name(info.state), " is never written by ", info.scope);
       if (going_back_[o] != (backward && running_[o] && needs_.op_needs[o].any()))
-        problem("the backward pass of ", info.scope, " ", info.op->kind(), going_back_[o] ? " runs for nothing" : " never runs");
+        problem("the backward pass of ", info.scope, " ", info.op->kind(),
+                going_back_[o] ? " runs for nothing" : " never runs");
     }
     for (size_t v = 0; v < graph_.values().size(); ++v) {
       const int value = static_cast<int>(v);
       const bool is_kept = graph_.values()[v].role == ValueRole::kComputed && is_public(graph_, value);
-      if (value == graph_.loss() || (options_.keep_all_values && is_kept)) expect(program_.values[v], value_content_[v], name(value) + " at the end");
+      if (value == graph_.loss() || (options_.keep_all_values && is_kept))
+        expect(program_.values[v], value_content_[v], name(value) + " at the end");
       if (backward && options_.keep_gradients && is_kept && needs_.value_needs_gradient[v] && expected_parts(value) > 0)
         expect_complete_gradient(program_.value_gradients[v], v, "is kept");
     }
@@ -383,8 +413,10 @@ class Replay {
   void expect_param_gradient(size_t p) {
     const std::string what = "the gradient of " + graph_.params()[p].name;
     const int expected = expected_param_parts(static_cast<int>(p));
-    if (param_parts_[p] != expected) problem("at the end, ", what, " has ", param_parts_[p], " of ", expected, " contributions");
-    if (expected > 0 && options_.keep_gradients) expect(program_.param_gradients[p], param_content_[p], what + " at the end");
+    if (param_parts_[p] != expected)
+      problem("at the end, ", what, " has ", param_parts_[p], " of ", expected, " contributions");
+    if (expected > 0 && options_.keep_gradients)
+      expect(program_.param_gradients[p], param_content_[p], what + " at the end");
     const int sums = expected > 0 && !options_.keep_gradients ? 1 : 0;
     if (param_sums_[p] != sums) problem("at the end, ", what, " was summed ", param_sums_[p], " times, not ", sums);
   }

@@ -28,7 +28,8 @@ bool GradientSharing::try_share(int from, int to, int step) {
   const GradientUse before = use;
   std::erase(use.writes, step);  // the write that sharing makes superfluous
   joined_[static_cast<size_t>(to)] = step;
-  const bool valid = std::ranges::none_of(members_[target], [&](int m) { return conflicts(m, to) || conflicts(to, m); });
+  const bool valid =
+      std::ranges::none_of(members_[target], [&](int m) { return conflicts(m, to) || conflicts(to, m); });
   if (!valid) {
     use = before;
     joined_[static_cast<size_t>(to)] = -1;

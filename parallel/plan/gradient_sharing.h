@@ -33,9 +33,9 @@ class GradientSharing {
   bool conflicts(int writer, int reader) const;
 
   std::vector<GradientUse> uses_;
-  std::vector<int> class_of_;               // per value
-  std::vector<std::vector<int>> members_;   // per class
-  std::vector<int> joined_;                 // per value: step, -1 for the first member
+  std::vector<int> class_of_;              // per value
+  std::vector<std::vector<int>> members_;  // per class
+  std::vector<int> joined_;                // per value: step, -1 for the first member
 };
 
 }  // namespace permafrost

@@ -9,19 +9,26 @@ namespace permafrost {
 
 std::string_view to_string(Policy policy) {
   switch (policy) {
-    case Policy::kResident: return "resident";
+    case Policy::kResident:
+      return "resident";
   }
   return "?";
 }
 
 std::string_view to_string(PhaseKind kind) {
   switch (kind) {
-    case PhaseKind::kMicroBatches: return "micro_batches";
-    case PhaseKind::kVote: return "vote";
-    case PhaseKind::kReduceGradients: return "reduce_gradients";
-    case PhaseKind::kGatherNorms: return "gather_norms";
-    case PhaseKind::kOptimizer: return "optimizer";
-    case PhaseKind::kGatherWorking: return "gather_working";
+    case PhaseKind::kMicroBatches:
+      return "micro_batches";
+    case PhaseKind::kVote:
+      return "vote";
+    case PhaseKind::kReduceGradients:
+      return "reduce_gradients";
+    case PhaseKind::kGatherNorms:
+      return "gather_norms";
+    case PhaseKind::kOptimizer:
+      return "optimizer";
+    case PhaseKind::kGatherWorking:
+      return "gather_working";
   }
   return "?";
 }
@@ -36,8 +43,8 @@ void check_request(const PlanRequest& request) {
     fail(ErrorKind::kConfig, "plan: ranks, nodes and threads must be at least 1; got ", request.world.ranks, ", ",
          request.world.nodes, ", ", request.world.threads);
   if (request.world.ranks < request.world.nodes)
-    fail(ErrorKind::kConfig, "plan: every node needs a rank; got ", request.world.ranks, " ranks on ", request.world.nodes,
-         " nodes");
+    fail(ErrorKind::kConfig, "plan: every node needs a rank; got ", request.world.ranks, " ranks on ",
+         request.world.nodes, " nodes");
   if (request.micro_batches < 1)
     fail(ErrorKind::kConfig, "plan: a step needs at least one micro-batch; got ", request.micro_batches);
 }
@@ -141,7 +148,8 @@ void describe_units(Plan& plan) {
   for (const PlanStep& step : program.steps) {
     if (step.kind != StepKind::kForward) continue;
     UnitPlan& unit = plan.units[static_cast<size_t>(step.unit)];
-    const OpFlops flops = graph.ops()[static_cast<size_t>(step.op)].op->flops(graph.specs_of(graph.ops()[static_cast<size_t>(step.op)]));
+    const OpFlops flops =
+        graph.ops()[static_cast<size_t>(step.op)].op->flops(graph.specs_of(graph.ops()[static_cast<size_t>(step.op)]));
     const Needs& n = needs.op_needs[static_cast<size_t>(step.op)];
     unit.flops_forward += flops.forward;
     if (n.inputs) unit.flops_backward += flops.backward_inputs;
@@ -154,7 +162,8 @@ void describe_units(Plan& plan) {
   for (const PlannedBuffer& buffer : program.buffers) {
     if (buffer.first_step > turn || buffer.last_step <= turn) continue;
     if (buffer.kind != BufferKind::kActivation && buffer.kind != BufferKind::kSaved) continue;
-    plan.units[static_cast<size_t>(program.steps[static_cast<size_t>(buffer.first_step)].unit)].saved_bytes += buffer.bytes;
+    plan.units[static_cast<size_t>(program.steps[static_cast<size_t>(buffer.first_step)].unit)].saved_bytes +=
+        buffer.bytes;
   }
 }
 
@@ -162,7 +171,8 @@ void describe_units(Plan& plan) {
 
 size_t Plan::bucket_for(int64_t tokens) const {
   const auto found = std::ranges::lower_bound(buckets, tokens);
-  PERMAFROST_CHECK(found != buckets.end(), "Plan::bucket_for: text must be at most ", buckets.back(), " tokens; got ", tokens);
+  PERMAFROST_CHECK(found != buckets.end(), "Plan::bucket_for: text must be at most ", buckets.back(), " tokens; got ",
+                   tokens);
   return static_cast<size_t>(found - buckets.begin());
 }
 
@@ -214,8 +224,8 @@ Plan make_plan(const PlanRequest& request) {
     options.threads = request.world.threads;
     plan.programs.push_back(build_program(g, plan.needs.back(), placements, options));
   }
-  plan.phases = {PhaseKind::kMicroBatches, PhaseKind::kVote, PhaseKind::kReduceGradients, PhaseKind::kGatherNorms,
-                 PhaseKind::kOptimizer, PhaseKind::kGatherWorking};
+  plan.phases = {PhaseKind::kMicroBatches, PhaseKind::kVote,      PhaseKind::kReduceGradients,
+                 PhaseKind::kGatherNorms,  PhaseKind::kOptimizer, PhaseKind::kGatherWorking};
   describe_units(plan);
   count_memory_and_traffic(plan, request);
   return plan;

@@ -38,10 +38,10 @@ struct PlanRequest {
   /// Storage dtype of frozen matrices (rank 2); vectors are f32, other ranks have the compute dtype.
   std::function<DType(const ParamInfo&)> frozen_dtype;
   World world;
-  int64_t micro_batches = 1;     ///< per step, over all ranks (G)
-  int64_t prefetched_inputs = 0; ///< micro-batches the loader keeps ready beside the one in use
+  int64_t micro_batches = 1;      ///< per step, over all ranks (G)
+  int64_t prefetched_inputs = 0;  ///< micro-batches the loader keeps ready beside the one in use
   Reduction reduction = Reduction::kOrderFree;
-  ProgramOptions options;        ///< threads are those of the world
+  ProgramOptions options;  ///< threads are those of the world
 };
 
 /// Elements by which the trainable space is divided: norms are summed and optimizer slices cut at such blocks.
@@ -66,23 +66,23 @@ struct UnitPlan {
   bool behind_frontier = false;
   std::string frontier_reason;
   int64_t params = 0, trainable_params = 0;
-  int64_t weight_bytes = 0;     ///< frozen and working copies as stored
-  int64_t saved_bytes = 0;      ///< kept from forward for backward, largest bucket
-  int64_t gradient_bytes = 0;   ///< f32 parameter gradients of a micro-batch
-  int64_t optimizer_bytes = 0;  ///< master, m, v over all ranks
-  int64_t gathers = 0, reductions = 0;  ///< collectives per step that this unit causes
+  int64_t weight_bytes = 0;                      ///< frozen and working copies as stored
+  int64_t saved_bytes = 0;                       ///< kept from forward for backward, largest bucket
+  int64_t gradient_bytes = 0;                    ///< f32 parameter gradients of a micro-batch
+  int64_t optimizer_bytes = 0;                   ///< master, m, v over all ranks
+  int64_t gathers = 0, reductions = 0;           ///< collectives per step that this unit causes
   double flops_forward = 0, flops_backward = 0;  ///< one micro-batch, largest bucket
 };
 
 /// Bytes of one rank (the one with the largest slice).
 struct MemoryPlan {
-  int64_t frozen = 0;        ///< frozen parameters as stored
-  int64_t working = 0;       ///< working copies of trainables
-  int64_t optimizer = 0;     ///< f32 master, m, v of this rank's slice
-  int64_t sums = 0;          ///< order-free int64 sums of all trainables
-  int64_t gradients = 0;     ///< reduced f32 gradient of this rank's slice
-  int64_t arena = 0;         ///< activations, gradients, workspaces
-  int64_t inputs = 0;        ///< the micro-batch in use and those prefetched
+  int64_t frozen = 0;     ///< frozen parameters as stored
+  int64_t working = 0;    ///< working copies of trainables
+  int64_t optimizer = 0;  ///< f32 master, m, v of this rank's slice
+  int64_t sums = 0;       ///< order-free int64 sums of all trainables
+  int64_t gradients = 0;  ///< reduced f32 gradient of this rank's slice
+  int64_t arena = 0;      ///< activations, gradients, workspaces
+  int64_t inputs = 0;     ///< the micro-batch in use and those prefetched
   int64_t state = 0;
   int64_t total() const { return frozen + working + optimizer + sums + gradients + arena + inputs + state; }
 };
@@ -111,9 +111,9 @@ class Plan {
   Reduction reduction = Reduction::kOrderFree;
   DType compute = DType::kF32;
   std::vector<int64_t> buckets;
-  std::vector<Graph> graphs;      ///< per bucket
+  std::vector<Graph> graphs;        ///< per bucket
   std::vector<NeedAnalysis> needs;  ///< per bucket
-  std::vector<Program> programs;  ///< per bucket
+  std::vector<Program> programs;    ///< per bucket
   std::vector<ParamPlan> params;
   std::vector<UnitPlan> units;
   std::vector<PhaseKind> phases;

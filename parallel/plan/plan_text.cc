@@ -84,7 +84,8 @@ std::string frontier_text(const Plan& plan) {
     }
   }
   std::ostringstream out;
-  out << behind << " of " << plan.units.size() << " units are behind the frontier (forward only, cacheable per sample).";
+  out << behind << " of " << plan.units.size()
+      << " units are behind the frontier (forward only, cacheable per sample).";
   if (!first_unit.empty()) out << " The first in front of it is " << first_unit << ": " << first_reason << ".";
   return out.str();
 }
@@ -109,7 +110,8 @@ std::string Plan::hash() const {
       hash.add(static_cast<int64_t>(step.kind));
       hash.add(int64_t{step.op});
       hash.add(int64_t{step.param});
-      for (const auto* refs : {&step.inputs, &step.params, &step.outputs, &step.saved, &step.doutputs, &step.dinputs, &step.dparams})
+      for (const auto* refs :
+           {&step.inputs, &step.params, &step.outputs, &step.saved, &step.doutputs, &step.dinputs, &step.dparams})
         for (const TensorRef& ref : *refs) hash.add(ref);
       for (const auto* modes : {&step.dinput_modes, &step.dparam_modes})
         for (GradMode mode : *modes) hash.add(static_cast<int64_t>(mode));
@@ -138,32 +140,34 @@ std::string Plan::table() const {
   size_t width = 4;
   for (const UnitPlan& unit : units) width = std::max(width, unit.name.size());
   const int name_width = static_cast<int>(width) + 2;
-  out << std::left << std::setw(name_width) << "unit" << std::setw(14) << "class" << std::setw(10) << "policy" << std::right
-      << std::setw(12) << "weights" << std::setw(12) << "saved" << std::setw(12) << "gradients" << std::setw(12)
-      << "optimizer" << std::setw(8) << "gather" << std::setw(8) << "reduce" << std::setw(12) << "fwd GFLOP"
-      << std::setw(12) << "bwd GFLOP" << '\n';
+  out << std::left << std::setw(name_width) << "unit" << std::setw(14) << "class" << std::setw(10) << "policy"
+      << std::right << std::setw(12) << "weights" << std::setw(12) << "saved" << std::setw(12) << "gradients"
+      << std::setw(12) << "optimizer" << std::setw(8) << "gather" << std::setw(8) << "reduce" << std::setw(12)
+      << "fwd GFLOP" << std::setw(12) << "bwd GFLOP" << '\n';
   for (const UnitPlan& u : units)
     out << std::left << std::setw(name_width) << u.name << std::setw(14) << to_string(u.freeze_class) << std::setw(10)
         << to_string(u.policy) << std::right << std::setw(12) << human_bytes(u.weight_bytes) << std::setw(12)
         << human_bytes(u.saved_bytes) << std::setw(12) << human_bytes(u.gradient_bytes) << std::setw(12)
         << human_bytes(u.optimizer_bytes) << std::setw(8) << u.gathers << std::setw(8) << u.reductions << std::setw(12)
         << giga(u.flops_forward) << std::setw(12) << giga(u.flops_backward) << '\n';
-  out << "\nparameters: " << total_params << " total, " << trainable_params << " trainable ("
-      << std::setprecision(3) << 100.0 * static_cast<double>(trainable_params) / static_cast<double>(std::max<int64_t>(1, total_params))
+  out << "\nparameters: " << total_params << " total, " << trainable_params << " trainable (" << std::setprecision(3)
+      << 100.0 * static_cast<double>(trainable_params) / static_cast<double>(std::max<int64_t>(1, total_params))
       << " %)\n"
       << "world: " << world.ranks << " ranks on " << world.nodes << " nodes, " << world.threads << " threads each; "
       << micro_batches << " micro-batches per step, " << slots << " slots per rank\n"
-      << "memory per rank: " << human_bytes(memory.total()) << " = frozen " << human_bytes(memory.frozen) << " + working "
-      << human_bytes(memory.working) << " + optimizer " << human_bytes(memory.optimizer) << " + sums "
+      << "memory per rank: " << human_bytes(memory.total()) << " = frozen " << human_bytes(memory.frozen)
+      << " + working " << human_bytes(memory.working) << " + optimizer " << human_bytes(memory.optimizer) << " + sums "
       << human_bytes(memory.sums) << " + gradients " << human_bytes(memory.gradients) << " + arena "
-      << human_bytes(memory.arena) << " + inputs " << human_bytes(memory.inputs) << " + state " << human_bytes(memory.state)
-      << '\n'
+      << human_bytes(memory.arena) << " + inputs " << human_bytes(memory.inputs) << " + state "
+      << human_bytes(memory.state) << '\n'
       << "memory per node: " << human_bytes(memory.total() * div_up(world.ranks, world.nodes)) << '\n'
       << "traffic per rank and step: " << human_bytes(traffic.total()) << " = gradients reduced "
-      << human_bytes(traffic.reduced_gradients) << " + working copies gathered " << human_bytes(traffic.gathered_working)
-      << " + norms " << human_bytes(traffic.gathered_norms) << " + frozen gathered " << human_bytes(traffic.gathered_frozen)
-      << " + vote " << human_bytes(traffic.vote) << '\n'
-      << "work per micro-batch: " << giga(flops_forward()) << " GFLOP forward, " << giga(flops_backward()) << " backward\n"
+      << human_bytes(traffic.reduced_gradients) << " + working copies gathered "
+      << human_bytes(traffic.gathered_working) << " + norms " << human_bytes(traffic.gathered_norms)
+      << " + frozen gathered " << human_bytes(traffic.gathered_frozen) << " + vote " << human_bytes(traffic.vote)
+      << '\n'
+      << "work per micro-batch: " << giga(flops_forward()) << " GFLOP forward, " << giga(flops_backward())
+      << " backward\n"
       << "frontier: " << frontier_text(*this) << '\n'
       << "hash: " << hash() << '\n';
   return out.str();
@@ -178,11 +182,12 @@ std::string Plan::json() const {
   j["compute"] = to_string(compute);
   j["buckets"] = buckets;
   j["parameters"] = {{"total", total_params}, {"trainable", trainable_params}};
-  j["memory"] = {{"frozen_bytes", memory.frozen},       {"working_bytes", memory.working},
-                 {"optimizer_bytes", memory.optimizer}, {"sums_bytes", memory.sums},
-                 {"gradients_bytes", memory.gradients}, {"arena_bytes", memory.arena},
-                 {"inputs_bytes", memory.inputs},       {"state_bytes", memory.state},
-                 {"total_bytes", memory.total()},       {"node_bytes", memory.total() * div_up(world.ranks, world.nodes)}};
+  j["memory"] = {
+      {"frozen_bytes", memory.frozen},       {"working_bytes", memory.working},
+      {"optimizer_bytes", memory.optimizer}, {"sums_bytes", memory.sums},
+      {"gradients_bytes", memory.gradients}, {"arena_bytes", memory.arena},
+      {"inputs_bytes", memory.inputs},       {"state_bytes", memory.state},
+      {"total_bytes", memory.total()},       {"node_bytes", memory.total() * div_up(world.ranks, world.nodes)}};
   j["traffic"] = {{"gathered_frozen_bytes", traffic.gathered_frozen},
                   {"reduced_gradients_bytes", traffic.reduced_gradients},
                   {"gathered_working_bytes", traffic.gathered_working},

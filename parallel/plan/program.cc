@@ -11,11 +11,16 @@ namespace permafrost {
 
 std::string_view to_string(BufferKind kind) {
   switch (kind) {
-    case BufferKind::kActivation: return "activation";
-    case BufferKind::kSaved: return "saved";
-    case BufferKind::kGradient: return "gradient";
-    case BufferKind::kParamGradient: return "param_gradient";
-    case BufferKind::kWorkspace: return "workspace";
+    case BufferKind::kActivation:
+      return "activation";
+    case BufferKind::kSaved:
+      return "saved";
+    case BufferKind::kGradient:
+      return "gradient";
+    case BufferKind::kParamGradient:
+      return "param_gradient";
+    case BufferKind::kWorkspace:
+      return "workspace";
   }
   return "?";
 }
@@ -81,7 +86,8 @@ class ProgramBuilder {
     for (size_t v = 0; v < wanted.size(); ++v) wanted[v] = kept(static_cast<int>(v));
     for (size_t o = graph_.ops().size(); o-- > 0;) {
       const OpInfo& info = graph_.ops()[o];
-      const bool result_wanted = std::ranges::any_of(info.outputs, [&](int v) { return wanted[static_cast<size_t>(v)]; });
+      const bool result_wanted =
+          std::ranges::any_of(info.outputs, [&](int v) { return wanted[static_cast<size_t>(v)]; });
       if (!running_[o] && !result_wanted && info.state < 0) continue;
       running_[o] = true;
       for (int v : info.inputs) wanted[static_cast<size_t>(v)] = true;
@@ -111,15 +117,17 @@ class ProgramBuilder {
     if (options_.forward_only || graph_.loss() < 0) return;
     std::map<int, int> last_writer;  // state -> operation
     for (size_t o = 0; o < graph_.ops().size(); ++o)
-      if (running_[o] && op(static_cast<int>(o)).state >= 0) last_writer[op(static_cast<int>(o)).state] = static_cast<int>(o);
+      if (running_[o] && op(static_cast<int>(o)).state >= 0)
+        last_writer[op(static_cast<int>(o)).state] = static_cast<int>(o);
     for (int o = 0; o < narrow<int>(graph_.ops().size()); ++o) {
       if (!running_[static_cast<size_t>(o)] || !needs(o).any()) continue;
       const BackwardUse use = op(o).op->backward_use(needs(o));
       for (size_t i = 0; i < op(o).inputs.size(); ++i) {
         const auto writer = last_writer.find(op(o).inputs[i]);
-        PERMAFROST_CHECK(!has(use.inputs, i) || writer == last_writer.end() || writer->second < o,
-                         "build_program: a state that backward reads must not be written after it was read in forward; got ",
-                         value(op(o).inputs[i]).name, ", read by ", op(o).op->kind(), " in ", op(o).scope);
+        PERMAFROST_CHECK(
+            !has(use.inputs, i) || writer == last_writer.end() || writer->second < o,
+            "build_program: a state that backward reads must not be written after it was read in forward; got ",
+            value(op(o).inputs[i]).name, ", read by ", op(o).op->kind(), " in ", op(o).scope);
       }
     }
   }
@@ -130,7 +138,8 @@ class ProgramBuilder {
     for (size_t o = graph_.ops().size(); o-- > 0;) {
       if (!running_[o]) continue;
       for (size_t i = 0; i < op(static_cast<int>(o)).params.size(); ++i)
-        if (has(needs_.op_needs[o].params, i)) last_writer[static_cast<size_t>(op(static_cast<int>(o)).params[i])] = static_cast<int>(o);
+        if (has(needs_.op_needs[o].params, i))
+          last_writer[static_cast<size_t>(op(static_cast<int>(o)).params[i])] = static_cast<int>(o);
     }
     for (int o = narrow<int>(graph_.ops().size()); o-- > 0;) {
       if (!running_[static_cast<size_t>(o)] || !needs(o).any()) continue;
@@ -141,7 +150,8 @@ class ProgramBuilder {
       for (size_t i = 0; i < op(o).params.size(); ++i) {
         const int p = op(o).params[i];
         if (!has(needs(o).params, i) || last_writer[static_cast<size_t>(p)] != o) continue;
-        if (std::ranges::find(op(o).params.begin() + static_cast<std::ptrdiff_t>(i) + 1, op(o).params.end(), p) != op(o).params.end())
+        if (std::ranges::find(op(o).params.begin() + static_cast<std::ptrdiff_t>(i) + 1, op(o).params.end(), p) !=
+            op(o).params.end())
           continue;  // the same parameter twice in one operation: summed once, after its last position
         add_step(StepKind::kSumGradient, o).param = p;
       }
@@ -226,7 +236,8 @@ class ProgramBuilder {
         if (buffer >= 0) {
           program_.buffers[static_cast<size_t>(buffer)].last_step = last;
         } else {
-          buffer = new_buffer(value(static_cast<int>(v)).name, BufferKind::kActivation, value(static_cast<int>(v)).spec.bytes(), step, last);
+          buffer = new_buffer(value(static_cast<int>(v)).name, BufferKind::kActivation,
+                              value(static_cast<int>(v)).spec.bytes(), step, last);
         }
         program_.values[v] = in_arena(buffer, value(static_cast<int>(v)).spec);
       }
@@ -256,7 +267,8 @@ class ProgramBuilder {
       for (size_t i = 0; i < info.inputs.size(); ++i) {
         if (!has(needs_.op_needs[o].inputs, i)) continue;
         const auto temporary = temporaries_.find({step, i});
-        uses[static_cast<size_t>(info.inputs[i])].writes.push_back(temporary == temporaries_.end() ? step : temporary->second);
+        uses[static_cast<size_t>(info.inputs[i])].writes.push_back(temporary == temporaries_.end() ? step
+                                                                                                   : temporary->second);
       }
       const bool clobbers = info.op->backward_use(needs_.op_needs[o]).clobbers_dout;
       for (size_t i = 0; i < info.outputs.size(); ++i) {
@@ -268,13 +280,15 @@ class ProgramBuilder {
       }
     }
     for (size_t v = 0; v < uses.size(); ++v)
-      if (options_.keep_gradients && !uses[v].writes.empty() && is_public(graph_, static_cast<int>(v))) uses[v].reads.push_back(end_);
+      if (options_.keep_gradients && !uses[v].writes.empty() && is_public(graph_, static_cast<int>(v)))
+        uses[v].reads.push_back(end_);
 
     GradientSharing sharing(uses);
     if (options_.reuse_memory) share_passed_gradients(sharing);
     for (const auto& [members, first, last] : sharing.classes()) {
       const int root = members.front();
-      const int buffer = new_buffer("grad:" + value(root).name, BufferKind::kGradient, gradient_spec(root).bytes(), first, last);
+      const int buffer =
+          new_buffer("grad:" + value(root).name, BufferKind::kGradient, gradient_spec(root).bytes(), first, last);
       for (int v : members) program_.value_gradients[static_cast<size_t>(v)] = in_arena(buffer, gradient_spec(v));
     }
   }
@@ -312,7 +326,8 @@ class ProgramBuilder {
     for (size_t p = 0; p < first.size(); ++p) {
       if (first[p] < 0) continue;
       const TensorSpec spec{graph_.params()[p].shape, DType::kF32};
-      const int buffer = new_buffer("grad:" + graph_.params()[p].name, BufferKind::kParamGradient, spec.bytes(), first[p], last[p]);
+      const int buffer =
+          new_buffer("grad:" + graph_.params()[p].name, BufferKind::kParamGradient, spec.bytes(), first[p], last[p]);
       program_.param_gradients[p] = in_arena(buffer, spec);
     }
   }
@@ -337,8 +352,8 @@ class ProgramBuilder {
     }
     for (auto& [key, copy] : copies_) {
       const int v = op(key.first).outputs[key.second];
-      copy.buffer = new_buffer("copy of grad:" + value(v).name, BufferKind::kGradient, gradient_spec(v).bytes(), copy.step,
-                               backward_step_[static_cast<size_t>(key.first)]);
+      copy.buffer = new_buffer("copy of grad:" + value(v).name, BufferKind::kGradient, gradient_spec(v).bytes(),
+                               copy.step, backward_step_[static_cast<size_t>(key.first)]);
       PlanStep& step = program_.steps[static_cast<size_t>(copy.step)];
       step.doutputs = {program_.value_gradients[static_cast<size_t>(v)]};
       step.dinputs = {in_arena(copy.buffer, gradient_spec(v))};
@@ -346,7 +361,8 @@ class ProgramBuilder {
     for (const auto& [key, add_step] : temporaries_) {
       const auto& [backward, input] = key;
       const int v = op(program_.steps[static_cast<size_t>(backward)].op).inputs[input];
-      const int buffer = new_buffer("temporary grad:" + value(v).name, BufferKind::kGradient, gradient_spec(v).bytes(), backward, add_step);
+      const int buffer = new_buffer("temporary grad:" + value(v).name, BufferKind::kGradient, gradient_spec(v).bytes(),
+                                    backward, add_step);
       PlanStep& add = program_.steps[static_cast<size_t>(add_step)];
       add.doutputs = {in_arena(buffer, gradient_spec(v))};
       add.dinputs = {program_.value_gradients[static_cast<size_t>(v)]};
@@ -357,7 +373,8 @@ class ProgramBuilder {
     const int64_t bytes = op(step.op).op->workspace_bytes(specs, pass, needs(step.op), options_.threads);
     if (bytes == 0) return;
     const TensorSpec spec{{bytes}, DType::kU8};
-    step.workspace = in_arena(new_buffer(concat("workspace of step ", index), BufferKind::kWorkspace, bytes, index, index), spec);
+    step.workspace =
+        in_arena(new_buffer(concat("workspace of step ", index), BufferKind::kWorkspace, bytes, index, index), spec);
   }
 
   void resolve() {
@@ -368,7 +385,8 @@ class ProgramBuilder {
     for (auto* refs : {&program_.values, &program_.value_gradients, &program_.param_gradients})
       for (TensorRef& ref : *refs) fix(ref);
     for (PlanStep& step : program_.steps) {
-      for (auto* refs : {&step.inputs, &step.params, &step.outputs, &step.saved, &step.doutputs, &step.dinputs, &step.dparams})
+      for (auto* refs :
+           {&step.inputs, &step.params, &step.outputs, &step.saved, &step.doutputs, &step.dinputs, &step.dparams})
         for (TensorRef& ref : *refs) fix(ref);
       fix(step.workspace);
     }
@@ -386,11 +404,13 @@ class ProgramBuilder {
     const bool forward = step.kind == StepKind::kForward;
     const BackwardUse use = forward ? BackwardUse{} : info.op->backward_use(needs(step.op));
     for (size_t i = 0; i < info.inputs.size(); ++i)
-      step.inputs.push_back(forward || has(use.inputs, i) ? program_.values[static_cast<size_t>(info.inputs[i])] : TensorRef{});
+      step.inputs.push_back(forward || has(use.inputs, i) ? program_.values[static_cast<size_t>(info.inputs[i])]
+                                                          : TensorRef{});
     for (size_t i = 0; i < info.params.size(); ++i)
       step.params.push_back(forward || has(use.params, i) ? param_ref(info.params[i]) : TensorRef{});
     for (size_t i = 0; i < info.outputs.size(); ++i)
-      step.outputs.push_back(forward || has(use.outputs, i) ? program_.values[static_cast<size_t>(info.outputs[i])] : TensorRef{});
+      step.outputs.push_back(forward || has(use.outputs, i) ? program_.values[static_cast<size_t>(info.outputs[i])]
+                                                            : TensorRef{});
     if (forward) {
       if (info.state >= 0) step.outputs.push_back(program_.values[static_cast<size_t>(info.state)]);
       return;
@@ -398,7 +418,8 @@ class ProgramBuilder {
     for (size_t i = 0; i < info.outputs.size(); ++i) {
       const auto v = static_cast<size_t>(info.outputs[i]);
       const auto copy = copies_.find({step.op, i});
-      step.doutputs.push_back(copy == copies_.end() ? program_.value_gradients[v] : in_arena(copy->second.buffer, gradient_spec(info.outputs[i])));
+      step.doutputs.push_back(copy == copies_.end() ? program_.value_gradients[v]
+                                                    : in_arena(copy->second.buffer, gradient_spec(info.outputs[i])));
     }
     for (size_t i = 0; i < info.inputs.size(); ++i) {
       const auto temporary = temporaries_.find({index, i});
@@ -411,7 +432,8 @@ class ProgramBuilder {
       }
     }
     for (size_t i = 0; i < info.params.size(); ++i)
-      step.dparams.push_back(has(needs(step.op).params, i) ? program_.param_gradients[static_cast<size_t>(info.params[i])] : TensorRef{});
+      step.dparams.push_back(
+          has(needs(step.op).params, i) ? program_.param_gradients[static_cast<size_t>(info.params[i])] : TensorRef{});
   }
 
   const Graph& graph_;
@@ -424,9 +446,9 @@ class ProgramBuilder {
   struct Copy {
     int step = 0, buffer = -1;
   };
-  std::map<std::pair<int, size_t>, Copy> copies_;  // (operation, output) -> kCopyGradient step and what it fills
+  std::map<std::pair<int, size_t>, Copy> copies_;      // (operation, output) -> kCopyGradient step and what it fills
   std::map<std::pair<int, size_t>, int> temporaries_;  // (backward step, input) -> kAddGradient step
-  int end_ = 0;  // one behind the last step: kept tensors live until here
+  int end_ = 0;                                        // one behind the last step: kept tensors live until here
 };
 
 }  // namespace

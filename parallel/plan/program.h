@@ -33,17 +33,17 @@ std::string_view to_string(BufferKind kind);
 struct PlannedBuffer {
   std::string name;
   BufferKind kind = BufferKind::kActivation;
-  int64_t bytes = 0;   ///< rounded up to kArenaAlignment
+  int64_t bytes = 0;  ///< rounded up to kArenaAlignment
   int64_t offset = 0;
   int first_step = 0, last_step = 0;
 };
 
 enum class StepKind : uint8_t {
-  kForward,      ///< op.forward
-  kBackward,     ///< op.backward
-  kAddGradient,  ///< dinputs[0] += doutputs[0]: a gradient that its operation could only overwrite
+  kForward,       ///< op.forward
+  kBackward,      ///< op.backward
+  kAddGradient,   ///< dinputs[0] += doutputs[0]: a gradient that its operation could only overwrite
   kCopyGradient,  ///< dinputs[0] = doutputs[0]: a kept gradient, for an operation whose backward destroys what it reads
-  kSumGradient,  ///< the finished f32 gradient dparams[0] of `param` joins the order-free sums
+  kSumGradient,   ///< the finished f32 gradient dparams[0] of `param` joins the order-free sums
 };
 
 struct PlanStep {
@@ -78,10 +78,10 @@ struct ParamPlacement {
 };
 
 struct ProgramOptions {
-  int threads = 1;              ///< workspaces are sized for this many
-  bool reuse_memory = true;     ///< false: every buffer has an address of its own
-  bool keep_all_values = false;     ///< values with public names stay readable after the program (probing)
-  bool keep_gradients = false;      ///< so do their gradients and those of parameters; no kSumGradient then
+  int threads = 1;               ///< workspaces are sized for this many
+  bool reuse_memory = true;      ///< false: every buffer has an address of its own
+  bool keep_all_values = false;  ///< values with public names stay readable after the program (probing)
+  bool keep_gradients = false;   ///< so do their gradients and those of parameters; no kSumGradient then
   bool forward_only = false;
 };
 

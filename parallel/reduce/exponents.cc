@@ -25,7 +25,8 @@ void Exponents::set_limits() {
   int32_t largest = kZeroExponent;
   for (const int32_t e : agreed_) largest = std::max(largest, e);
   if (largest == kZeroExponent) largest = 0;
-  for (size_t i = 0; i < agreed_.size(); ++i) limits_[i] = (agreed_[i] == kZeroExponent ? largest : agreed_[i]) + headroom_;
+  for (size_t i = 0; i < agreed_.size(); ++i)
+    limits_[i] = (agreed_[i] == kZeroExponent ? largest : agreed_[i]) + headroom_;
 }
 
 void Exponents::restore(std::span<const int32_t> agreed) {

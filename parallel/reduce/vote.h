@@ -38,8 +38,8 @@ struct Vote {
   int64_t bad_micro_batch = -1;
   int64_t bad_sample = -1;
   int64_t left_out_samples = 0, left_out_tokens = 0;  ///< sums over ranks
-  std::vector<int32_t> exponents;  ///< maximum over ranks
-  std::vector<double> losses;      ///< [G], in global order
+  std::vector<int32_t> exponents;                     ///< maximum over ranks
+  std::vector<double> losses;                         ///< [G], in global order
   /// Sum of losses in global order.
   double loss_sum() const;
 };

@@ -39,8 +39,8 @@ void Executor::bind(size_t bucket) {
   if (!options_.poison_released) return;
   for (const PlannedBuffer& buffer : program.buffers) {
     if (buffer.last_step >= static_cast<int>(program.steps.size())) continue;  // kept to the end
-    steps_[bucket][static_cast<size_t>(buffer.last_step)].released.emplace_back(
-        memory_.arena.data() + buffer.offset, DType::kU8, Shape{buffer.bytes});
+    steps_[bucket][static_cast<size_t>(buffer.last_step)].released.emplace_back(memory_.arena.data() + buffer.offset,
+                                                                                DType::kU8, Shape{buffer.bytes});
   }
 }
 
@@ -122,9 +122,11 @@ std::optional<NonFiniteReport> Executor::find_non_finite(size_t bucket) {
         if (auto found = report(graph.values()[static_cast<size_t>(op.outputs[i])].name, step.outputs[i])) return found;
     } else if (step.plan->kind == StepKind::kBackward) {
       for (size_t i = 0; i < op.inputs.size(); ++i)
-        if (auto found = report("grad:" + graph.values()[static_cast<size_t>(op.inputs[i])].name, step.dinputs[i])) return found;
+        if (auto found = report("grad:" + graph.values()[static_cast<size_t>(op.inputs[i])].name, step.dinputs[i]))
+          return found;
       for (size_t i = 0; i < op.params.size(); ++i)
-        if (auto found = report("grad:" + graph.params()[static_cast<size_t>(op.params[i])].name, step.dparams[i])) return found;
+        if (auto found = report("grad:" + graph.params()[static_cast<size_t>(op.params[i])].name, step.dparams[i]))
+          return found;
     }
   }
   return std::nullopt;

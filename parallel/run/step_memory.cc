@@ -21,12 +21,18 @@ StepMemory::StepMemory(const Plan& plan, Device device)
 
 std::byte* StepMemory::region(Region region) const {
   switch (region) {
-    case Region::kNone: return nullptr;
-    case Region::kArena: return arena.data();
-    case Region::kInputs: return inputs.data();
-    case Region::kState: return state.data();
-    case Region::kFrozen: return frozen.data();
-    case Region::kWorking: return working.data();
+    case Region::kNone:
+      return nullptr;
+    case Region::kArena:
+      return arena.data();
+    case Region::kInputs:
+      return inputs.data();
+    case Region::kState:
+      return state.data();
+    case Region::kFrozen:
+      return frozen.data();
+    case Region::kWorking:
+      return working.data();
   }
   return nullptr;
 }

@@ -15,12 +15,18 @@ struct Kind {
 };
 
 constexpr Kind kKinds[] = {
-    {ErrorKind::kInvalidArgument, "invalid argument", 70}, {ErrorKind::kShapeMismatch, "shape mismatch", 70},
-    {ErrorKind::kConfig, "config", 2},                     {ErrorKind::kWeights, "weights", 3},
-    {ErrorKind::kData, "data", 3},                         {ErrorKind::kStorage, "storage", 4},
-    {ErrorKind::kNonFinite, "non-finite", 5},              {ErrorKind::kPeer, "peer", 6},
-    {ErrorKind::kTimeout, "timeout", 6},                   {ErrorKind::kNotBuilt, "not built", 7},
-    {ErrorKind::kStopped, "stopped", 8},                   {ErrorKind::kInternal, "internal", 70},
+    {ErrorKind::kInvalidArgument, "invalid argument", 70},
+    {ErrorKind::kShapeMismatch, "shape mismatch", 70},
+    {ErrorKind::kConfig, "config", 2},
+    {ErrorKind::kWeights, "weights", 3},
+    {ErrorKind::kData, "data", 3},
+    {ErrorKind::kStorage, "storage", 4},
+    {ErrorKind::kNonFinite, "non-finite", 5},
+    {ErrorKind::kPeer, "peer", 6},
+    {ErrorKind::kTimeout, "timeout", 6},
+    {ErrorKind::kNotBuilt, "not built", 7},
+    {ErrorKind::kStopped, "stopped", 8},
+    {ErrorKind::kInternal, "internal", 70},
 };
 
 TEST(Error, EveryKindHasItsWordAndExitCode) {
@@ -31,7 +37,8 @@ TEST(Error, EveryKindHasItsWordAndExitCode) {
     EXPECT_EQ(to_string(row.kind), row.word);
     EXPECT_EQ(exit_code(row.kind), row.code) << row.word;
     EXPECT_TRUE(seen.insert(row.kind).second) << row.word;
-    EXPECT_TRUE(throws_error([&] { fail(row.kind, "op: expected ", 3, "; got ", 4.5); }, row.kind, {"op: expected 3; got 4.5"}));
+    EXPECT_TRUE(throws_error([&] { fail(row.kind, "op: expected ", 3, "; got ", 4.5); }, row.kind,
+                             {"op: expected 3; got 4.5"}));
   }
 }
 

@@ -15,7 +15,8 @@ TEST(Narrow, KeepsWhatFits) {
 }
 
 TEST(Narrow, RefusesWhatDoesNot) {
-  EXPECT_TRUE(throws_error([] { narrow<int>(int64_t{2147483648}); }, ErrorKind::kInvalidArgument, {"narrow: 2147483648"}));
+  EXPECT_TRUE(
+      throws_error([] { narrow<int>(int64_t{2147483648}); }, ErrorKind::kInvalidArgument, {"narrow: 2147483648"}));
   EXPECT_TRUE(throws_error([] { narrow<int>(int64_t{-2147483649}); }, ErrorKind::kInvalidArgument, {"-2147483649"}));
   EXPECT_TRUE(throws_error([] { narrow<size_t>(-1); }, ErrorKind::kInvalidArgument, {"narrow: -1"}));
   EXPECT_TRUE(throws_error([] { narrow<int64_t>(UINT64_MAX); }, ErrorKind::kInvalidArgument, {"18446744073709551615"}));
@@ -24,7 +25,8 @@ TEST(Narrow, RefusesWhatDoesNot) {
 TEST(Division, ExactAndRounded) {
   EXPECT_EQ(div_exact(12, 4), 3);
   EXPECT_EQ(div_exact(0, 4), 0);
-  EXPECT_TRUE(throws_error([] { div_exact(13, 4); }, ErrorKind::kInvalidArgument, {"div_exact: 13 is not a multiple of 4"}));
+  EXPECT_TRUE(
+      throws_error([] { div_exact(13, 4); }, ErrorKind::kInvalidArgument, {"div_exact: 13 is not a multiple of 4"}));
   EXPECT_TRUE(throws_error([] { div_exact(13, 0); }, ErrorKind::kInvalidArgument, {"13", "0"}));
   EXPECT_EQ(div_up(0, 4), 0);
   EXPECT_EQ(div_up(1, 4), 1);

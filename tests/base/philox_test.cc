@@ -27,15 +27,17 @@ TEST(Philox, GoldenFile) {
   const auto golden = parse_json(in);
   ASSERT_GE(golden["vectors"].size(), 10u);
   for (const auto& vector : golden["vectors"])
-    EXPECT_EQ(philox4x32(vector["counter"].get<Words>(), vector["key"].get<std::array<uint32_t, 2>>()), vector["out"].get<Words>())
+    EXPECT_EQ(philox4x32(vector["counter"].get<Words>(), vector["key"].get<std::array<uint32_t, 2>>()),
+              vector["out"].get<Words>())
         << json_text(vector);
 }
 
 TEST(Random, EveryPartOfTheAddressCounts) {
   const RandomPurpose init = RandomPurpose::kInit;
-  const Random streams[] = {{1, init},          {2, init},          {uint64_t{1} << 32, init}, {1, RandomPurpose::kDropout},
-                            {1, init, 1},       {1, init, 0, 1},    {1, init, 0, uint64_t{1} << 32},
-                            {1, init, 0, 0, 1}, {1, init, 1, 1, 1}};
+  const Random streams[] = {
+      {1, init},         {2, init},       {uint64_t{1} << 32, init},       {1, RandomPurpose::kDropout},
+      {1, init, 1},      {1, init, 0, 1}, {1, init, 0, uint64_t{1} << 32}, {1, init, 0, 0, 1},
+      {1, init, 1, 1, 1}};
   std::set<Words> first;
   for (const Random& stream : streams) {
     first.insert(stream.block(0));
@@ -58,7 +60,8 @@ TEST(Random, DrawsWalkTheBlocks) {
 TEST(Random, TellsItsAddress) {
   const Random random(3, RandomPurpose::kInit, 4, 5, 6);
   for (const uint32_t index : {0u, 7u, 0xffffffffu})
-    EXPECT_EQ(random.block(index), philox4x32({index, random.counter()[1], random.counter()[2], random.counter()[3]}, random.key()));
+    EXPECT_EQ(random.block(index),
+              philox4x32({index, random.counter()[1], random.counter()[2], random.counter()[3]}, random.key()));
 }
 
 TEST(Random, UniformsStayInRange) {
@@ -170,7 +173,8 @@ TEST(PermuteIndex, SpreadsEvenlyOverEpochs) {
 }
 
 TEST(PermuteIndex, RefusesPositionsOutside) {
-  EXPECT_TRUE(throws_error([] { permute_index(5, 5, 0, 0); }, ErrorKind::kInvalidArgument, {"permute_index", "below 5; got 5"}));
+  EXPECT_TRUE(throws_error([] { permute_index(5, 5, 0, 0); }, ErrorKind::kInvalidArgument,
+                           {"permute_index", "below 5; got 5"}));
   EXPECT_TRUE(throws_error([] { permute_index(0, 0, 0, 0); }, ErrorKind::kInvalidArgument, {"below 0"}));
 }
 

@@ -16,7 +16,8 @@ TEST(Sha256, PublishedAnswers) {
 TEST(Sha256, PiecesGiveTheSame) {
   const std::string text = "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq";
   Sha256 hash;
-  for (size_t begin = 0; begin < text.size(); begin += 5) hash.update(text.data() + begin, std::min<size_t>(5, text.size() - begin));
+  for (size_t begin = 0; begin < text.size(); begin += 5)
+    hash.update(text.data() + begin, std::min<size_t>(5, text.size() - begin));
   hash.update(nullptr, 0);
   Sha256 moved = std::move(hash);
   EXPECT_EQ(moved.finish(), "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");

@@ -8,9 +8,9 @@ namespace permafrost::config {
 namespace {
 
 TEST(Json, HasNumbersNamesListsAndNested) {
-  const auto json = parse_json(to_json(
-      small({"train.max_steps=9007199254740993", "data.length_buckets=32,64", "optimizer.lr=1e-3",
-             "freeze+={pattern: \"a\\\"b\" trainable: true}"}).config));
+  const auto json = parse_json(to_json(small({"train.max_steps=9007199254740993", "data.length_buckets=32,64",
+                                              "optimizer.lr=1e-3", "freeze+={pattern: \"a\\\"b\" trainable: true}"})
+                                           .config));
   EXPECT_EQ(json["train"]["max_steps"].get<int64_t>(), 9007199254740993);
   EXPECT_EQ(json["optimizer"]["lr"].get<double>(), 1e-3);
   EXPECT_EQ(json["data"]["length_buckets"], Json({32, 64}));

@@ -44,8 +44,8 @@ TEST(Load, AsksTheCallersCheckOnlyAboutSoundModels) {
   };
   EXPECT_TRUE(throws_error([&] { resolve_config(kSmall, "test", {"optimizer.beta1=2"}, check); }, ErrorKind::kConfig,
                            {"2 problems", "optimizer.beta1", "freeze[0].pattern: matches nothing"}));
-  EXPECT_TRUE(throws_error([&] { resolve_config(kSmall, "test", {"model.epalm.text.hidden=0"}, check); }, ErrorKind::kConfig,
-                           {"model.epalm.text.hidden"}));
+  EXPECT_TRUE(throws_error([&] { resolve_config(kSmall, "test", {"model.epalm.text.hidden=0"}, check); },
+                           ErrorKind::kConfig, {"model.epalm.text.hidden"}));
   EXPECT_EQ(asked, 1);
 }
 

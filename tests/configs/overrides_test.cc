@@ -59,21 +59,22 @@ TEST(Overrides, SayWhatIsAllowed) {
             "global_batch, micro_batch, seed, final_check");
   EXPECT_EQ(problem("parallel.reduction=plain"),
             "--set parallel.reduction=plain: expected one of ORDER_FREE, PLAIN; got 'plain'");
-  EXPECT_EQ(problem("train.max_steps=3.5"),
-            "--set train.max_steps=3.5: expected a whole number of 64 bits; got '3.5'");
+  EXPECT_EQ(problem("train.max_steps=3.5"), "--set train.max_steps=3.5: expected a whole number of 64 bits; got '3.5'");
   EXPECT_EQ(problem("train.micro_batch=3000000000"),
             "--set train.micro_batch=3000000000: expected a whole number of 32 bits; got '3000000000'");
   EXPECT_EQ(problem("data.seed=-1"), "--set data.seed=-1: expected a whole number of 64 bits, 0 and up; got '-1'");
   EXPECT_EQ(problem("optimizer.lr=fast"), "--set optimizer.lr=fast: expected a number; got 'fast'");
   EXPECT_EQ(problem("optimizer.lr="), "--set optimizer.lr=: expected a number; got ''");
   EXPECT_EQ(problem("data.shuffle=yes"), "--set data.shuffle=yes: expected true or false; got 'yes'");
-  EXPECT_EQ(problem("data.length_buckets=16,x"), "--set data.length_buckets=16,x: expected a whole number of 32 bits; got 'x'");
+  EXPECT_EQ(problem("data.length_buckets=16,x"),
+            "--set data.length_buckets=16,x: expected a whole number of 32 bits; got 'x'");
 }
 
 TEST(Overrides, RefuseBadPaths) {
   EXPECT_EQ(problem("train"), "--set train: expected path.to.field=value; got 'train'");
   EXPECT_EQ(problem("=3"), "--set =3: expected path.to.field=value; got '=3'");
-  EXPECT_EQ(problem("train..max_steps=3"), "--set train..max_steps=3: expected path.to.field=value; got 'train..max_steps=3'");
+  EXPECT_EQ(problem("train..max_steps=3"),
+            "--set train..max_steps=3: expected path.to.field=value; got 'train..max_steps=3'");
   EXPECT_EQ(problem("train.max_steps.more=3"),
             "--set train.max_steps.more=3: 'max_steps' is a single value and has no fields");
   EXPECT_EQ(problem("freeze.pattern=a"),
@@ -81,8 +82,10 @@ TEST(Overrides, RefuseBadPaths) {
   EXPECT_EQ(problem("freeze[2].pattern=a"),
             "--set freeze[2].pattern=a: expected an index into the 0 elements of 'freeze', as freeze[0]; got 2");
   EXPECT_EQ(problem("train[0].max_steps=1"), "--set train[0].max_steps=1: 'train' is not a list and takes no index");
-  EXPECT_EQ(problem("freeze[x].pattern=a"), "--set freeze[x].pattern=a: expected a field name, or name[index]; got 'freeze[x]'");
-  EXPECT_EQ(problem("train.max_steps+=1"), "--set train.max_steps+=1: 'max_steps' is not a list; += appends to lists only");
+  EXPECT_EQ(problem("freeze[x].pattern=a"),
+            "--set freeze[x].pattern=a: expected a field name, or name[index]; got 'freeze[x]'");
+  EXPECT_EQ(problem("train.max_steps+=1"),
+            "--set train.max_steps+=1: 'max_steps' is not a list; += appends to lists only");
   EXPECT_NE(problem("train=40").find("expected { fields in protobuf text: max_steps"), std::string::npos);
   EXPECT_NE(problem("freeze+={patern: \"a\"}").find("no field 'patern' (did you mean 'pattern'?)"), std::string::npos);
 }

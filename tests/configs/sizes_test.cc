@@ -56,7 +56,8 @@ TEST(Sizes, NumbersThatDisagreeAreNamed) {
 class HfConfig : public ::testing::Test {
  protected:
   void SetUp() override {
-    path_ = (std::filesystem::temp_directory_path() / ("permafrost_hf_" + std::to_string(::getpid()) + ".json")).string();
+    path_ =
+        (std::filesystem::temp_directory_path() / ("permafrost_hf_" + std::to_string(::getpid()) + ".json")).string();
   }
   void TearDown() override { std::filesystem::remove(path_); }
   Resolved read(const std::string& json, const std::string& more = "") {
@@ -104,12 +105,15 @@ TEST_F(HfConfig, SaysWhatIsWrong) {
   EXPECT_TRUE(throws_error([&] { read(R"({"model_type": "bert"})"); }, ErrorKind::kConfig,
                            {"expected 'model_type' = \"opt\"", "got \"bert\""}));
   EXPECT_TRUE(throws_error(
-      [&] { read(R"({"activation_function": "gelu", "enable_bias": false, "tie_word_embeddings": false,
-                     "layer_norm_elementwise_affine": false, "attention_dropout": 0.1, "num_attention_heads": 16.5, "do_layer_norm_before": "yes", "hidden_size": 1e10, "ffn_dim": 99999999999})"); },
+      [&] {
+        read(R"({"activation_function": "gelu", "enable_bias": false, "tie_word_embeddings": false,
+                     "layer_norm_elementwise_affine": false, "attention_dropout": 0.1, "num_attention_heads": 16.5, "do_layer_norm_before": "yes", "hidden_size": 1e10, "ffn_dim": 99999999999})");
+      },
       ErrorKind::kConfig,
-      {"expected 'activation_function' = \"relu\"", "got \"gelu\"", "'enable_bias' = true", "'tie_word_embeddings' = true",
-       "'layer_norm_elementwise_affine' = true", "'attention_dropout' = 0.0", "got 0.1", "the whole number 'num_attention_heads'", "got 16.5",
-       "true or false as 'do_layer_norm_before'", "the whole number 'hidden_size'", "the whole number 'ffn_dim'"}));
+      {"expected 'activation_function' = \"relu\"", "got \"gelu\"", "'enable_bias' = true",
+       "'tie_word_embeddings' = true", "'layer_norm_elementwise_affine' = true", "'attention_dropout' = 0.0", "got 0.1",
+       "the whole number 'num_attention_heads'", "got 16.5", "true or false as 'do_layer_norm_before'",
+       "the whole number 'hidden_size'", "the whole number 'ffn_dim'"}));
   EXPECT_TRUE(throws_error([&] { read("{}", "size: OPT_125M"); }, ErrorKind::kConfig,
                            {"model.epalm.text.hf_config: expected nothing besides a published size"}));
   EXPECT_TRUE(throws_error([&] { sized("size: VIT_B16", "hf_config: \"/nowhere/config.json\""); }, ErrorKind::kConfig,

@@ -17,6 +17,8 @@ model { epalm {
 train { max_steps: 10 }
 )";
 
-inline Resolved small(const std::vector<std::string>& overrides = {}) { return resolve_config(kSmall, "small", overrides); }
+inline Resolved small(const std::vector<std::string>& overrides = {}) {
+  return resolve_config(kSmall, "small", overrides);
+}
 
 }  // namespace permafrost::config

@@ -18,7 +18,8 @@ TEST(Validate, EachBadValueIsNamedWithWhatIsAllowed) {
       {{"train.micro_batch=0"}, "train.micro_batch: expected 1 to 65536; got 0"},
       {{"train.global_batch=10"}, "train.global_batch: expected a multiple of micro_batch = 4; got 10"},
       {{"train.final_check.samples=-1"}, "train.final_check.samples: expected 0 and up; got -1"},
-      {{"train.final_check.exchanged_images=true"}, "train.final_check.exchanged_images: expected false where final_check.loss is false; got true"},
+      {{"train.final_check.exchanged_images=true"},
+       "train.final_check.exchanged_images: expected false where final_check.loss is false; got true"},
       {{"model.epalm.vision.image_size=20"}, "model.epalm.vision.image_size: expected a multiple of patch = 8; got 20"},
       {{"model.epalm.vision.heads=5"}, "model.epalm.vision.dim: expected a multiple of heads = 5; got 12"},
       {{"model.epalm.vision.depth=0"}, "model.epalm.vision.depth: expected 1 to 1024; got 0"},
@@ -33,7 +34,8 @@ TEST(Validate, EachBadValueIsNamedWithWhatIsAllowed) {
       {{"model.epalm.prompt.length=0"}, "model.epalm.prompt.length: expected 1 to 4096; got 0"},
       {{"model.epalm.adapter.kind=NORMAL", "model.epalm.adapter.factor=17"},
        "model.epalm.adapter.factor: expected 1 to 16; got 17"},
-      {{"model.epalm.text.max_positions=32"}, "data.max_text_tokens: expected at most model.epalm.text.max_positions = 32; got 64"},
+      {{"model.epalm.text.max_positions=32"},
+       "data.max_text_tokens: expected at most model.epalm.text.max_positions = 32; got 64"},
       {{"quirks.frozen_dropout=true", "model.epalm.text.dropout=0"},
        "quirks.frozen_dropout: expected false where model.epalm.text.dropout is 0; got true"},
       {{"data.max_text_tokens=1"}, "data.max_text_tokens: expected 2 to 1048576; got 1"},
@@ -41,8 +43,10 @@ TEST(Validate, EachBadValueIsNamedWithWhatIsAllowed) {
       {{"data.prefetch=0"}, "data.prefetch: expected 1 to 64; got 0"},
       {{"data.length_buckets=32,16,64"}, "data.length_buckets[1]: expected more than 32 (ascending); got 16"},
       {{"data.length_buckets=16,32"}, "data.length_buckets[1]: expected max_text_tokens = 64 as the last one; got 32"},
-      {{"loss.tokens=ANSWER"}, "loss.tokens: expected ALL where data.task is CAPTIONING (captions have no answer); got ANSWER"},
-      {{"data.task=VQA", "data.format=KARPATHY"}, "data.task: expected CAPTIONING where data.format is KARPATHY; got VQA"},
+      {{"loss.tokens=ANSWER"},
+       "loss.tokens: expected ALL where data.task is CAPTIONING (captions have no answer); got ANSWER"},
+      {{"data.task=VQA", "data.format=KARPATHY"},
+       "data.task: expected CAPTIONING where data.format is KARPATHY; got VQA"},
       {{"loss.scale=0"}, "loss.scale: expected a finite number above 0; got 0"},
       {{"loss.scale=inf"}, "loss.scale: expected a finite number above 0; got inf"},
       {{"loss.label_smoothing=1"}, "loss.label_smoothing: expected 0 to below 1; got 1"},
@@ -53,13 +57,17 @@ TEST(Validate, EachBadValueIsNamedWithWhatIsAllowed) {
       {{"optimizer.weight_decay=-1"}, "optimizer.weight_decay: expected a finite number, 0 and up; got -1"},
       {{"optimizer.clip_norm=-1"}, "optimizer.clip_norm: expected a finite number, 0 and up; got -1"},
       {{"optimizer.groups={lr: 1}"}, "optimizer.groups[0].pattern: expected a pattern of parameter names; got none"},
-      {{"optimizer.groups={pattern: \"a\" lr: -1}"}, "optimizer.groups[0].lr: expected a finite number, 0 and up; got -1"},
-      {{"optimizer.groups={pattern: \"a\" lr: 1 lr_scale: 2}"}, "optimizer.groups[0].lr_scale: expected 1 where lr is given too (one of the two); got 2"},
+      {{"optimizer.groups={pattern: \"a\" lr: -1}"},
+       "optimizer.groups[0].lr: expected a finite number, 0 and up; got -1"},
+      {{"optimizer.groups={pattern: \"a\" lr: 1 lr_scale: 2}"},
+       "optimizer.groups[0].lr_scale: expected 1 where lr is given too (one of the two); got 2"},
       {{"schedule.warmup_lr=1"}, "schedule.warmup_lr: expected 0 to optimizer.lr = 2e-05; got 1"},
       {{"schedule.min_lr=1"}, "schedule.min_lr: expected 0 to optimizer.lr = 2e-05; got 1"},
       {{"schedule.epochs=0"}, "schedule.epochs: expected 1 to 1048576; got 0"},
       {{"schedule.plateau_steps=0"}, "schedule.plateau_steps: expected 1 to 1073741824; got 0"},
-      {{"schedule.warmup_steps=5"}, "schedule.warmup_steps: expected 0 where kind is PUBLISHED, whose warm-up is plateau_steps long four times; got 5"},
+      {{"schedule.warmup_steps=5"},
+       "schedule.warmup_steps: expected 0 where kind is PUBLISHED, whose warm-up is plateau_steps long four times; got "
+       "5"},
       {{"schedule.kind=COSINE", "schedule.warmup_steps=11"}, "schedule.warmup_steps: expected 0 to 10; got 11"},
       {{"parallel.threads=-1"}, "parallel.threads: expected 0 to 1024; got -1"},
       {{"parallel.headroom_bits=0"}, "parallel.headroom_bits: expected 1 to 24; got 0"},
@@ -67,7 +75,8 @@ TEST(Validate, EachBadValueIsNamedWithWhatIsAllowed) {
       {{"parallel.memory_limit_bytes=-1"}, "parallel.memory_limit_bytes: expected 0 and up; got -1"},
       {{"freeze={trainable: true}"}, "freeze[0].pattern: expected a pattern of parameter names; got none"},
       {{"freeze={pattern: \"a\"}"}, "freeze[0].trainable: expected true or false; got none"},
-      {{"precision.compute=BF16", "precision.frozen_storage=FILE"}, "precision.frozen_storage: expected FOLLOW or BF16 where precision.compute is BF16; got FILE"},
+      {{"precision.compute=BF16", "precision.frozen_storage=FILE"},
+       "precision.frozen_storage: expected FOLLOW or BF16 where precision.compute is BF16; got FILE"},
       {{"checkpoint.every_steps=-1"}, "checkpoint.every_steps: expected 0 and up; got -1"},
       {{"checkpoint.keep=0"}, "checkpoint.keep: expected 1 to 1048576; got 0"},
       {{"logging.every_steps=0"}, "logging.every_steps: expected 1 and up; got 0"},
@@ -78,10 +87,13 @@ TEST(Validate, EachBadValueIsNamedWithWhatIsAllowed) {
 }
 
 TEST(Validate, EverythingIsReportedAtOnce) {
-  EXPECT_TRUE(throws_error([] { small({"train.micro_batch=0", "optimizer.eps=0", "data.prefetch=0", "loss.kind=MEAN"}); },
-                           ErrorKind::kConfig,
-                           {"small has 4 problems", "train.micro_batch", "optimizer.eps", "data.prefetch",
-                            "--set loss.kind=MEAN: expected one of SAMPLE_SUM, TOKEN_MEAN; got 'MEAN'"}));
+  EXPECT_TRUE(throws_error(
+      [] {
+        small({"train.micro_batch=0", "optimizer.eps=0", "data.prefetch=0", "loss.kind=MEAN"});
+      },
+      ErrorKind::kConfig,
+      {"small has 4 problems", "train.micro_batch", "optimizer.eps", "data.prefetch",
+       "--set loss.kind=MEAN: expected one of SAMPLE_SUM, TOKEN_MEAN; got 'MEAN'"}));
 }
 
 TEST(Validate, WhatHasNoDefaultMustBeGiven) {
@@ -92,7 +104,8 @@ TEST(Validate, WhatHasNoDefaultMustBeGiven) {
                             "train.max_steps: expected a value, 1 and up; got none"}));
   EXPECT_TRUE(throws_error(
       [] {
-        resolve_config("model { epalm { vision { size: VIT_B16 } text { size: OPT_125M } } } train { max_steps: 1 }", "w");
+        resolve_config("model { epalm { vision { size: VIT_B16 } text { size: OPT_125M } } } train { max_steps: 1 }",
+                       "w");
       },
       ErrorKind::kConfig,
       {"w has 2 problems", "model.epalm.start_layer: expected a value, 0 to 11; got none", "model.epalm.end_layer"}));

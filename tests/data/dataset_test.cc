@@ -1,9 +1,8 @@
-#include "data/datasets/caption_dataset.h"
-
 #include <algorithm>
 #include <set>
 
 #include "data/datasets/batch_order.h"
+#include "data/datasets/caption_dataset.h"
 #include "tests/data/support.h"
 
 namespace permafrost::testing {
@@ -37,7 +36,8 @@ TEST(CaptionDataset, Coco) {
 
 TEST(CaptionDataset, AnnotationsMayComeFirst) {
   const DataFolder folder;
-  const auto file = folder.write("c.json", R"({"info": {"images": 3}, "annotations": [{"id": 1, "image_id": 5, "caption": "x"}],
+  const auto file =
+      folder.write("c.json", R"({"info": {"images": 3}, "annotations": [{"id": 1, "image_id": 5, "caption": "x"}],
     "licenses": [{"id": 1}], "images": [{"id": 4, "file_name": "d.jpg"}, {"id": 5, "file_name": "sub/e.jpg"}]})");
   const CaptionDataset dataset = CaptionDataset::load(unchecked(file, CaptionFormat::kCoco));
   ASSERT_EQ(dataset.size(), 1);
@@ -88,25 +88,32 @@ TEST_F(DatasetErrors, FilesAndJson) {
 }
 
 TEST_F(DatasetErrors, Entries) {
-  EXPECT_TRUE(refused(R"({"images": [{"id": "x"}], "annotations": []})", {"each image", "whole number 'id'", R"({"id":"x"})"}));
+  EXPECT_TRUE(
+      refused(R"({"images": [{"id": "x"}], "annotations": []})", {"each image", "whole number 'id'", R"({"id":"x"})"}));
   EXPECT_TRUE(refused(R"({"images": [{"id": -1}], "annotations": []})", {"each image", "whole number 'id'"}));
   EXPECT_TRUE(refused(R"({"images": [{"id": 1}], "annotations": []})", {"each image", "text 'file_name'"}));
   EXPECT_TRUE(refused(R"({"images": [], "annotations": [{"id": 3, "image_id": 1, "bbox": []}]})",
                       {"each annotation", "text 'caption'", "bbox"}));
   EXPECT_TRUE(refused(R"({"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": []})",
                       {"image ids must be unique; got id 1 twice"}));
-  EXPECT_TRUE(refused(R"({"images": [{"filename": "a", "split": "train"}]})", {"list 'sentences'"}, CaptionFormat::kKarpathy));
-  EXPECT_TRUE(refused(R"({"images": [{"filename": "a", "split": "train", "sentences": [3]}]})", {"each sentence", "'sentid'"},
-                      CaptionFormat::kKarpathy));
+  EXPECT_TRUE(
+      refused(R"({"images": [{"filename": "a", "split": "train"}]})", {"list 'sentences'"}, CaptionFormat::kKarpathy));
+  EXPECT_TRUE(refused(R"({"images": [{"filename": "a", "split": "train", "sentences": [3]}]})",
+                      {"each sentence", "'sentid'"}, CaptionFormat::kKarpathy));
 }
 
 TEST_F(DatasetErrors, Contents) {
-  EXPECT_TRUE(refused(R"({"images": [{"id": 1, "file_name": "a"}], "annotations": [{"id": 17, "image_id": 5, "caption": "x"}]})",
-                      {"annotation 17 with image_id 5", "not among 1 images"}));
-  EXPECT_TRUE(refused(R"({"images": [{"id": 1, "file_name": "a"}], "annotations": []})", {"at least one caption", "got none"}));
-  EXPECT_TRUE(refused(kKarpathy, {"of split 'minival'", "the file has: test, train"}, CaptionFormat::kKarpathy, "minival"));
-  EXPECT_TRUE(refused(R"({"images": [{"id": 1, "file_name": "a"}], "annotations": [{"id": 2, "image_id": 1, "caption": "x"},
-                      {"id": 2, "image_id": 1, "caption": "y"}]})", {"caption ids must be unique; got id 2 twice"}));
+  EXPECT_TRUE(refused(
+      R"({"images": [{"id": 1, "file_name": "a"}], "annotations": [{"id": 17, "image_id": 5, "caption": "x"}]})",
+      {"annotation 17 with image_id 5", "not among 1 images"}));
+  EXPECT_TRUE(
+      refused(R"({"images": [{"id": 1, "file_name": "a"}], "annotations": []})", {"at least one caption", "got none"}));
+  EXPECT_TRUE(
+      refused(kKarpathy, {"of split 'minival'", "the file has: test, train"}, CaptionFormat::kKarpathy, "minival"));
+  EXPECT_TRUE(
+      refused(R"({"images": [{"id": 1, "file_name": "a"}], "annotations": [{"id": 2, "image_id": 1, "caption": "x"},
+                      {"id": 2, "image_id": 1, "caption": "y"}]})",
+              {"caption ids must be unique; got id 2 twice"}));
   EXPECT_TRUE(throws_error([&] { CaptionDataset::load(unchecked("c.json", CaptionFormat::kCoco, "train")); },
                            ErrorKind::kConfig, {"no splits", "got split 'train'"}));
 }
@@ -121,7 +128,8 @@ TEST_F(DatasetErrors, MissingImages) {
   EXPECT_EQ(CaptionDataset::load(config).size(), 2);
   config.missing_images = MissingImages::kFail;
   config.images = folder_.path() / "elsewhere";
-  EXPECT_TRUE(throws_error([&] { CaptionDataset::load(config); }, ErrorKind::kData, {"a folder of images", "elsewhere"}));
+  EXPECT_TRUE(
+      throws_error([&] { CaptionDataset::load(config); }, ErrorKind::kData, {"a folder of images", "elsewhere"}));
 }
 
 TEST(BatchOrder, EveryEpochIsAPermutationWithPaddingBehind) {
@@ -139,7 +147,8 @@ TEST(BatchOrder, EveryEpochIsAPermutationWithPaddingBehind) {
       }
       epochs.push_back(seen);
       EXPECT_EQ(std::set<int64_t>(seen.begin(), seen.end()).size(), static_cast<size_t>(samples));
-      EXPECT_TRUE(*std::min_element(seen.begin(), seen.end()) == 0 && *std::max_element(seen.begin(), seen.end()) == samples - 1);
+      EXPECT_TRUE(*std::min_element(seen.begin(), seen.end()) == 0 &&
+                  *std::max_element(seen.begin(), seen.end()) == samples - 1);
     }
     if (samples >= 64) {
       EXPECT_NE(epochs[0], epochs[1]);
@@ -152,9 +161,17 @@ TEST(BatchOrder, EveryEpochIsAPermutationWithPaddingBehind) {
 
 TEST(BatchOrder, Refuses) {
   EXPECT_TRUE(throws_error([] { BatchOrder{0, 4, 2}.check(); }, ErrorKind::kData, {"at least one sample", "got 0"}));
-  EXPECT_TRUE(throws_error([] { BatchOrder{9, 4, 3}.check(); }, ErrorKind::kConfig, {"multiple of the micro-batch", "4 and 3"}));
+  EXPECT_TRUE(throws_error(
+      [] {
+        BatchOrder{9, 4, 3}.check();
+      },
+      ErrorKind::kConfig, {"multiple of the micro-batch", "4 and 3"}));
   EXPECT_TRUE(throws_error([] { BatchOrder{9, 4, 0}.check(); }, ErrorKind::kConfig, {"4 and 0"}));
-  EXPECT_TRUE(throws_error([] { BatchOrder{9, 4, 2}.sample_at(0, 12); }, ErrorKind::kInvalidArgument, {"an epoch of 12", "got 12"}));
+  EXPECT_TRUE(throws_error(
+      [] {
+        BatchOrder{9, 4, 2}.sample_at(0, 12);
+      },
+      ErrorKind::kInvalidArgument, {"an epoch of 12", "got 12"}));
 }
 
 }  // namespace

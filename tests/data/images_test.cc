@@ -29,7 +29,8 @@ std::vector<std::string> golden_files(const SafetensorsReader& goldens) {
     return ::testing::AssertionFailure() << "size " << got.width << " x " << got.height;
   for (size_t i = 0; i < want.values.size(); ++i)
     if (got.pixels[i] != want.values[i])
-      return ::testing::AssertionFailure() << "value " << i << ": got " << int{got.pixels[i]} << ", want " << int{want.values[i]};
+      return ::testing::AssertionFailure()
+             << "value " << i << ": got " << int{got.pixels[i]} << ", want " << int{want.values[i]};
   return ::testing::AssertionSuccess();
 }
 
@@ -78,16 +79,23 @@ TEST(Decode, RefusesWhatIsNotAnImage) {
   broken = png;
   broken[200] ^= 1;  // inside the pixels
   EXPECT_TRUE(refused(broken, {"a sound PNG", "photo.jpg"}));
-  EXPECT_TRUE(throws_error([&] { decode_image(png, {OrientationPolicy::kIgnore, 493}, "big.png", rgb); }, ErrorKind::kData,
-                           {"between 1 and 493 pixels", "got 26 x 19", "big.png"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        decode_image(png, {OrientationPolicy::kIgnore, 493}, "big.png", rgb);
+      },
+      ErrorKind::kData, {"between 1 and 493 pixels", "got 26 x 19", "big.png"}));
   const auto jpeg = bytes_of(golden_path("jpeg_png/rgb.jpg"));
-  EXPECT_TRUE(throws_error([&] { decode_image(jpeg, {OrientationPolicy::kIgnore, 493}, "big.jpg", rgb); }, ErrorKind::kData,
-                           {"between 1 and 493 pixels", "got 26 x 19", "big.jpg"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        decode_image(jpeg, {OrientationPolicy::kIgnore, 493}, "big.jpg", rgb);
+      },
+      ErrorKind::kData, {"between 1 and 493 pixels", "got 26 x 19", "big.jpg"}));
 }
 
 /// Cut at every length: truncation is always noticed.
 TEST(Decode, RefusesEveryTruncation) {
-  for (const std::string name : {"rgb.jpg", "progressive.jpg", "cmyk.jpg", "rgb.png", "palette_transparent.png", "grey16.png"}) {
+  for (const std::string name :
+       {"rgb.jpg", "progressive.jpg", "cmyk.jpg", "rgb.png", "palette_transparent.png", "grey16.png"}) {
     const auto bytes = bytes_of(golden_path("jpeg_png/" + name));
     // Behind the pixels a PNG has only its 12-byte end chunk and the checksum of the last data chunk.
     const size_t last = name.ends_with("png") ? bytes.size() - 17 : bytes.size() - 1;
@@ -124,10 +132,18 @@ TEST(Decode, SurvivesMutatedFiles) {
       for (uint64_t i = 0; i < changes; ++i) {
         const size_t at = random.next_below(mutant.size());
         switch (random.next_below(4)) {
-          case 0: mutant[at] = static_cast<uint8_t>(random.next_below(256)); break;
-          case 1: mutant[at] = 0xFF; break;
-          case 2: mutant.erase(mutant.begin() + static_cast<std::ptrdiff_t>(at)); break;
-          default: mutant.insert(mutant.begin() + static_cast<std::ptrdiff_t>(at), static_cast<uint8_t>(random.next_below(256)));
+          case 0:
+            mutant[at] = static_cast<uint8_t>(random.next_below(256));
+            break;
+          case 1:
+            mutant[at] = 0xFF;
+            break;
+          case 2:
+            mutant.erase(mutant.begin() + static_cast<std::ptrdiff_t>(at));
+            break;
+          default:
+            mutant.insert(mutant.begin() + static_cast<std::ptrdiff_t>(at),
+                          static_cast<uint8_t>(random.next_below(256)));
         }
       }
       Image rgb;
@@ -156,9 +172,11 @@ TEST(Resize, EqualsPillow) {
     std::optional<ResizeBox> box;
     if (const auto given = goldens.metadata().find(name + ".box"); given != goldens.metadata().end()) {
       const auto v = numbers(given->second);
-      box = ResizeBox{static_cast<float>(v[0]), static_cast<float>(v[1]), static_cast<float>(v[2]), static_cast<float>(v[3])};
+      box = ResizeBox{static_cast<float>(v[0]), static_cast<float>(v[1]), static_cast<float>(v[2]),
+                      static_cast<float>(v[3])};
     }
-    for (const auto& [filter, word] : {std::pair{ResizeFilter::kBicubic, ".bicubic"}, {ResizeFilter::kBilinear, ".bilinear"}}) {
+    for (const auto& [filter, word] :
+         {std::pair{ResizeFilter::kBicubic, ".bicubic"}, {ResizeFilter::kBilinear, ".bilinear"}}) {
       if (!goldens.find(name + word)) continue;
       const GoldenBytes want = golden_bytes(goldens, name + word);
       Image out;
@@ -175,7 +193,8 @@ TEST(Resize, Contracts) {
   const ImageView source{pixels.data(), 4, 5, 3, 12};
   ResizeScratch scratch;
   Image out;
-  const auto refused = [&](const ImageView& from, int64_t width, std::optional<ResizeBox> box, const std::string& part) {
+  const auto refused = [&](const ImageView& from, int64_t width, std::optional<ResizeBox> box,
+                           const std::string& part) {
     return throws_error([&] { resize_image(from, ResizeFilter::kBicubic, width, 2, scratch, out, box); },
                         ErrorKind::kInvalidArgument, {"resize_image", part});
   };

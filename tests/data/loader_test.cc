@@ -49,8 +49,9 @@ TEST_F(LoaderTest, TextFormat) {
 
 TEST_F(LoaderTest, TextsOverTheLength) {
   text_config_.max_tokens = 8;
-  EXPECT_TRUE(throws_error([&] { use(kCaptions); }, ErrorKind::kData,
-                           {"at most 8 tokens", "got 16 in sample 103", "the hat and the mat", "1 of 7", "max_text_tokens"}));
+  EXPECT_TRUE(
+      throws_error([&] { use(kCaptions); }, ErrorKind::kData,
+                   {"at most 8 tokens", "got 16 in sample 103", "the hat and the mat", "1 of 7", "max_text_tokens"}));
   text_config_.long_text = LongTextPolicy::kTruncate;
   reload();
   EXPECT_EQ(texts_->size(), 7);
@@ -91,9 +92,16 @@ TEST_F(LoaderTest, BucketsHoldTheLongestText) {
     EXPECT_EQ(exact.padded_tokens(m), longest);
     EXPECT_EQ(bucketed.padded_tokens(m), (longest + 3) / 4 * 4);
   }
-  EXPECT_TRUE(throws_error([&] { BatchIndex(*texts_, config_.order, {8, 15}); }, ErrorKind::kConfig,
-                           {"longest text of 16 tokens; got 15", "length_buckets"}));
-  EXPECT_TRUE(throws_error([&] { BatchIndex(*texts_, config_.order, {16, 16}); }, ErrorKind::kConfig, {"ascending", "16 in place 1"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        BatchIndex(*texts_, config_.order, {8, 15});
+      },
+      ErrorKind::kConfig, {"longest text of 16 tokens; got 15", "length_buckets"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        BatchIndex(*texts_, config_.order, {16, 16});
+      },
+      ErrorKind::kConfig, {"ascending", "16 in place 1"}));
   EXPECT_TRUE(throws_error([&] { exact.epoch_of(-1); }, ErrorKind::kInvalidArgument, {"got -1"}));
 }
 
@@ -142,7 +150,10 @@ struct Copy {
 
 Copy copy_of(const MicroBatch& batch) {
   const auto count = batch.batch * batch.tokens;
-  return {batch.tokens, batch.sample_ids, batch.images, {batch.input_ids.begin(), batch.input_ids.begin() + count},
+  return {batch.tokens,
+          batch.sample_ids,
+          batch.images,
+          {batch.input_ids.begin(), batch.input_ids.begin() + count},
           {batch.labels.begin(), batch.labels.begin() + count}};
 }
 
@@ -207,7 +218,7 @@ TEST_F(LoaderTest, ErrorsReachTheConsumerWithTheFile) {
 
 TEST_F(LoaderTest, SkippedImagesAreCounted) {
   use(kCaptions);
-  folder_.write("images/grey.png", "");  // samples 1 and 6
+  folder_.write("images/grey.png", "");                         // samples 1 and 6
   std::filesystem::remove(folder_.path() / "images/rgba.png");  // sample 4
   dataset_config_.missing_images = MissingImages::kKeep;
   reload();
@@ -220,11 +231,13 @@ TEST_F(LoaderTest, SkippedImagesAreCounted) {
     const MicroBatch& batch = loader->next();
     for (size_t row = 0; row < 2; ++row) {
       weights[batch.sample_ids[row]] = batch.weights[row];
-      const auto labels = std::span(batch.labels).subspan(row * static_cast<size_t>(batch.tokens), static_cast<size_t>(batch.tokens));
+      const auto labels =
+          std::span(batch.labels).subspan(row * static_cast<size_t>(batch.tokens), static_cast<size_t>(batch.tokens));
       EXPECT_EQ(batch.weights[row] == 0, std::ranges::all_of(labels, [](int32_t l) { return l == kIgnoredLabel; }));
     }
   }
-  EXPECT_EQ(weights, (std::map<uint64_t, float>{{100, 1}, {101, 0}, {102, 1}, {103, 1}, {104, 0}, {105, 1}, {106, 0}, {kPaddingSample, 0}}));
+  EXPECT_EQ(weights, (std::map<uint64_t, float>{
+                         {100, 1}, {101, 0}, {102, 1}, {103, 1}, {104, 0}, {105, 1}, {106, 0}, {kPaddingSample, 0}}));
   EXPECT_EQ(loader->skipped_images(), 3);
   EXPECT_NE(loader->skip_message().find("grey.png"), std::string::npos) << loader->skip_message();
 }
@@ -280,8 +293,9 @@ TEST(RealLoader, PhotographsOfCoco) {
     EXPECT_TRUE(std::ranges::all_of(batch.images, [](float v) { return v > -2.5f && v < 2.7f; }));
     EXPECT_TRUE(std::ranges::all_of(batch.input_ids, [](int32_t i) { return i >= 0 && i < 50265; }));
   }
-  std::cout << "loader: " << dataset.size() << " samples, longest " << texts.longest() << " tokens; 3 micro-batches of 16 in "
-            << loader.total_wait_ms() << " ms with " << config.threads << " threads\n";
+  std::cout << "loader: " << dataset.size() << " samples, longest " << texts.longest()
+            << " tokens; 3 micro-batches of 16 in " << loader.total_wait_ms() << " ms with " << config.threads
+            << " threads\n";
 }
 
 }  // namespace

@@ -87,7 +87,8 @@ void write_small_vocabulary(const DataFolder& folder, const std::string& under) 
     vocabulary[character] = id++;
   }
   const std::string space = "\xC4\xA0";  // U+0120, how a space is written
-  for (const std::string& token : {space + "t", std::string("he"), space + "the", space + "a"}) vocabulary[token] = id++;
+  for (const std::string& token : {space + "t", std::string("he"), space + "the", space + "a"})
+    vocabulary[token] = id++;
   folder.write(under + "vocab.json", json_text(vocabulary));
   folder.write(under + "merges.txt", "#version: 0.2\n" + space + " t\nh e\n" + space + "t he\n" + space + " a\n");
 }

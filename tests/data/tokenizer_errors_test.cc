@@ -8,7 +8,8 @@ namespace {
 class TokenizerErrors : public ::testing::Test {
  protected:
   void SetUp() override { write_small_vocabulary(folder_); }
-  ::testing::AssertionResult refused(const std::vector<std::string>& parts, TokenizerRules rules = TokenizerRules::kOpt) {
+  ::testing::AssertionResult refused(const std::vector<std::string>& parts,
+                                     TokenizerRules rules = TokenizerRules::kOpt) {
     return throws_error([&] { Tokenizer::load({folder_.path(), rules, {}}); }, ErrorKind::kData, parts);
   }
   void change_vocabulary(const std::function<void(Json&)>& change) {
@@ -20,8 +21,11 @@ class TokenizerErrors : public ::testing::Test {
 };
 
 TEST_F(TokenizerErrors, Paths) {
-  EXPECT_TRUE(throws_error([&] { Tokenizer::load({folder_.path() / "absent", TokenizerRules::kOpt, {}}); },
-                           ErrorKind::kData, {"tokenizer", "no such path", "absent"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        Tokenizer::load({folder_.path() / "absent", TokenizerRules::kOpt, {}});
+      },
+      ErrorKind::kData, {"tokenizer", "no such path", "absent"}));
   std::filesystem::remove(folder_.path() / "merges.txt");
   EXPECT_TRUE(refused({"merges.txt is expected beside vocab.json", "merges.txt"}));
   std::filesystem::remove(folder_.path() / "vocab.json");

@@ -93,10 +93,18 @@ TEST(Tokenizer, AnyBytesRoundTrip) {
     const auto length = random.next_below(60);
     for (uint64_t i = 0; i < length; ++i) {
       switch (random.next_below(4)) {
-        case 0: text += static_cast<char>(static_cast<unsigned char>(random.next_below(256))); break;
-        case 1: text += " the"; break;
-        case 2: append_utf8(text, static_cast<char32_t>(0xA0 + random.next_below(0x2000))); break;
-        default: text += "\xF0\x9F\x98"; break;  // an emoji cut short
+        case 0:
+          text += static_cast<char>(static_cast<unsigned char>(random.next_below(256)));
+          break;
+        case 1:
+          text += " the";
+          break;
+        case 2:
+          append_utf8(text, static_cast<char32_t>(0xA0 + random.next_below(0x2000)));
+          break;
+        default:
+          text += "\xF0\x9F\x98";
+          break;  // an emoji cut short
       }
     }
     Ids ids;
@@ -123,8 +131,7 @@ TEST(Tokenizer, SpecialTokensInsideText) {
   const auto id = [&](std::string_view token) { return tokenizer.id_of(token); };
   EXPECT_EQ(id("</a>"), 264);
   EXPECT_EQ(id("</a></a>"), 265);
-  EXPECT_EQ(tokenizer.encode("h \xC2\xA0</a>\n h</s> h"),
-            (Ids{2, id("h"), 264, id("h"), 2, id(" "), id("h")}));
+  EXPECT_EQ(tokenizer.encode("h \xC2\xA0</a>\n h</s> h"), (Ids{2, id("h"), 264, id("h"), 2, id(" "), id("h")}));
   EXPECT_EQ(tokenizer.encode("</a></a></a>"), (Ids{2, 265, 264}));  // the longest wins
   EXPECT_EQ(tokenizer.encode("</a> </a>"), (Ids{2, 264, 264}));
   EXPECT_EQ(tokenizer.decode(Ids{264, id("h"), 264}), "</a> h </a>");
@@ -208,7 +215,8 @@ TEST(Tokenizer, LongPiecesAndSpeed) {
 }
 
 TEST(Unicode, StepsAndStrips) {
-  EXPECT_EQ(replace_invalid_utf8("a\xE6\x88z\xF0\x9F\x98\xF0\x9F\x98\x80"), "a\xEF\xBF\xBDz\xEF\xBF\xBD\xF0\x9F\x98\x80");
+  EXPECT_EQ(replace_invalid_utf8("a\xE6\x88z\xF0\x9F\x98\xF0\x9F\x98\x80"),
+            "a\xEF\xBF\xBDz\xEF\xBF\xBD\xF0\x9F\x98\x80");
   EXPECT_EQ(replace_invalid_utf8("\xC0\xAF\xED\xA0\x80"),
             "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD");
   EXPECT_EQ(strip(" \t\xE3\x80\x80 x \xC2\x85\n\x1c"), "x");

@@ -148,8 +148,10 @@ TEST(TransformDraws, HaveThePublishedDistribution) {
   int flips = 0, applied = 0, negative = 0, with_sign = 0;
   double area = 0;
   for (int i = 0; i < kDraws; ++i) {
-    const auto draws = draw_transform(config, 640, 480, Random(9, RandomPurpose::kAugment, 0, static_cast<uint64_t>(i)));
-    ASSERT_TRUE(draws.left >= 0 && draws.top >= 0 && draws.left + draws.width <= 640 && draws.top + draws.height <= 480);
+    const auto draws =
+        draw_transform(config, 640, 480, Random(9, RandomPurpose::kAugment, 0, static_cast<uint64_t>(i)));
+    ASSERT_TRUE(draws.left >= 0 && draws.top >= 0 && draws.left + draws.width <= 640 &&
+                draws.top + draws.height <= 480);
     const double share = static_cast<double>(draws.width * draws.height) / (640.0 * 480.0);
     const double ratio = static_cast<double>(draws.width) / static_cast<double>(draws.height);
     EXPECT_TRUE(share > 0.495 && share <= 1.0) << share;
@@ -196,14 +198,20 @@ TEST(Transform, Contracts) {
   std::vector<float> out(12);
   TransformDraws draws;
   draws.left = 2, draws.width = 3, draws.height = 1;
-  EXPECT_TRUE(throws_error([&] { transform_image({pixels.data(), 4, 4, 3, 12}, config, draws, scratch, out.data()); },
-                           ErrorKind::kInvalidArgument, {"transform_image", "3 x 1 at 2,0"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        transform_image({pixels.data(), 4, 4, 3, 12}, config, draws, scratch, out.data());
+      },
+      ErrorKind::kInvalidArgument, {"transform_image", "3 x 1 at 2,0"}));
   Image grey, other;
   grey.set_up(2, 2, 1);
-  EXPECT_TRUE(throws_error([&] { augment(AugmentOperation::kEqualize, 0, {}, grey, other); }, ErrorKind::kInvalidArgument,
-                           {"augment", "got 1"}));
-  EXPECT_TRUE(throws_error([&] { warp_affine(grey.view(), {1, 0, 0, 0, 1, 0}, 0, other); }, ErrorKind::kInvalidArgument,
-                           {"warp_affine", "got 1"}));
+  EXPECT_TRUE(throws_error([&] { augment(AugmentOperation::kEqualize, 0, {}, grey, other); },
+                           ErrorKind::kInvalidArgument, {"augment", "got 1"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        warp_affine(grey.view(), {1, 0, 0, 0, 1, 0}, 0, other);
+      },
+      ErrorKind::kInvalidArgument, {"warp_affine", "got 1"}));
 }
 
 }  // namespace

@@ -6,7 +6,8 @@ namespace permafrost::testing {
 namespace {
 
 TEST(Buffer, IsZeroFilledAndAligned) {
-  for (const int64_t bytes : {int64_t{1}, int64_t{4096}, int64_t{5000}, (int64_t{2} << 20) - 1, int64_t{2} << 20, (int64_t{5} << 20) + 3}) {
+  for (const int64_t bytes :
+       {int64_t{1}, int64_t{4096}, int64_t{5000}, (int64_t{2} << 20) - 1, int64_t{2} << 20, (int64_t{5} << 20) + 3}) {
     const Buffer buffer("weights", bytes);
     EXPECT_EQ(buffer.bytes(), bytes);
     EXPECT_EQ(buffer.name(), "weights");
@@ -49,9 +50,12 @@ TEST(Buffer, MovesOwnership) {
 TEST(Buffer, NamesWhatDidNotFit) {
   EXPECT_TRUE(throws_error([] { Buffer("arena", int64_t{1} << 60); }, ErrorKind::kStorage,
                            {"Buffer arena", "cannot map 1152921504606846976 bytes", "Cannot allocate memory"}));
-  EXPECT_TRUE(throws_error([] { Buffer("arena", INT64_MAX); }, ErrorKind::kInvalidArgument, {"Buffer arena", "9223372036854775807"}));
-  EXPECT_TRUE(throws_error([] { Buffer("arena", -1); }, ErrorKind::kInvalidArgument, {"Buffer arena", "not be negative; got -1"}));
-  EXPECT_TRUE(throws_error([] { Buffer("arena", 1, Device::cuda(0)); }, ErrorKind::kNotBuilt, {"Buffer arena", "CUDA"}));
+  EXPECT_TRUE(throws_error([] { Buffer("arena", INT64_MAX); }, ErrorKind::kInvalidArgument,
+                           {"Buffer arena", "9223372036854775807"}));
+  EXPECT_TRUE(throws_error([] { Buffer("arena", -1); }, ErrorKind::kInvalidArgument,
+                           {"Buffer arena", "not be negative; got -1"}));
+  EXPECT_TRUE(
+      throws_error([] { Buffer("arena", 1, Device::cuda(0)); }, ErrorKind::kNotBuilt, {"Buffer arena", "CUDA"}));
 }
 
 }  // namespace

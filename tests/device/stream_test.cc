@@ -104,7 +104,8 @@ TEST(StreamView, CallerRunsAtOnceAndThrowsAtOnce) {
   const Event event = view.submit([&] { where = std::this_thread::get_id(); });
   EXPECT_EQ(where, std::this_thread::get_id());
   EXPECT_TRUE(event.done());
-  EXPECT_TRUE(throws_error([&] { view.submit([] { fail(ErrorKind::kData, "broken"); }); }, ErrorKind::kData, {"broken"}));
+  EXPECT_TRUE(
+      throws_error([&] { view.submit([] { fail(ErrorKind::kData, "broken"); }); }, ErrorKind::kData, {"broken"}));
 }
 
 TEST(StreamView, ForwardsToItsStream) {

@@ -86,12 +86,14 @@ TEST(ThreadPool, FirstExceptionComesBackAndThePoolLives) {
     ThreadPool pool(threads);
     for (int round = 0; round < 20; ++round) {
       std::atomic<int64_t> ran{0};
-      EXPECT_TRUE(throws_error([&] {
-        pool.run(100000, [&](int64_t block, int) {
-          ++ran;
-          if (block == 10) fail(ErrorKind::kNonFinite, "block ", block, " is not finite");
-        });
-      }, ErrorKind::kNonFinite, {"block 10 is not finite"}));
+      EXPECT_TRUE(throws_error(
+          [&] {
+            pool.run(100000, [&](int64_t block, int) {
+              ++ran;
+              if (block == 10) fail(ErrorKind::kNonFinite, "block ", block, " is not finite");
+            });
+          },
+          ErrorKind::kNonFinite, {"block 10 is not finite"}));
       EXPECT_GE(ran, 11);
       int64_t after = 0;
       pool.run(1, [&](int64_t, int) { ++after; });
@@ -103,17 +105,20 @@ TEST(ThreadPool, FirstExceptionComesBackAndThePoolLives) {
 TEST(ThreadPool, ExceptionsStopTheHandingOut) {
   ThreadPool pool(2);
   std::atomic<int64_t> ran{0};
-  EXPECT_THROW(pool.run(int64_t{1} << 40, [&](int64_t, int) {
-    ++ran;
-    throw std::runtime_error("stop");
-  }), std::runtime_error);
+  EXPECT_THROW(pool.run(int64_t{1} << 40,
+                        [&](int64_t, int) {
+                          ++ran;
+                          throw std::runtime_error("stop");
+                        }),
+               std::runtime_error);
   EXPECT_LE(ran, 2);
 }
 
 TEST(ThreadPool, EveryThreadMayThrow) {
   ThreadPool pool(4);
   for (int round = 0; round < 50; ++round)
-    EXPECT_TRUE(throws_error([&] { pool.run(8, [](int64_t block, int) { fail(ErrorKind::kData, "block ", block); }); }, ErrorKind::kData, {"block "}));
+    EXPECT_TRUE(throws_error([&] { pool.run(8, [](int64_t block, int) { fail(ErrorKind::kData, "block ", block); }); },
+                             ErrorKind::kData, {"block "}));
   std::atomic<int> calm{0};
   pool.run(8, [&](int64_t, int) { ++calm; });
   EXPECT_EQ(calm, 8);
@@ -121,7 +126,8 @@ TEST(ThreadPool, EveryThreadMayThrow) {
 
 TEST(ThreadPool, RefusesNoThreads) {
   for (const int threads : {0, -1})
-    EXPECT_TRUE(throws_error([&] { ThreadPool pool(threads); }, ErrorKind::kInvalidArgument, {"at least 1; got " + std::to_string(threads)}));
+    EXPECT_TRUE(throws_error([&] { ThreadPool pool(threads); }, ErrorKind::kInvalidArgument,
+                             {"at least 1; got " + std::to_string(threads)}));
 }
 
 TEST(ThreadPool, PoolsStandSideBySide) {

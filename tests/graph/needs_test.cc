@@ -30,7 +30,9 @@ Graph one_state(bool read_first) {
   if (!read_first) reader();
   auto unit = g.unit("head");
   const Value logits = add(g, read, written);
-  g.set_loss(cross_entropy(g, logits, g.input("labels", {{2, 3}, DType::kI32}), g.input("weights", {{2, 3}, DType::kF32}), 0).loss);
+  g.set_loss(
+      cross_entropy(g, logits, g.input("labels", {{2, 3}, DType::kI32}), g.input("weights", {{2, 3}, DType::kF32}), 0)
+          .loss);
   return g;
 }
 

@@ -10,7 +10,6 @@
 namespace permafrost::testing {
 namespace {
 
-
 struct Case {
   std::string name;
   DType dtype;

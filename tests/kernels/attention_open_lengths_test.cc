@@ -29,11 +29,14 @@ struct Results {
 };
 
 Results run(DType dtype, const AttentionMask& mask) {
-  const OwnedTensor q = random_tensor(dtype, kShape, 1), k = random_tensor(dtype, kShape, 2), v = random_tensor(dtype, kShape, 3),
-                    dout = random_tensor(dtype, kShape, 4), lse(DType::kF32, {kBatch, kHeads, kTokens});
-  Results r{OwnedTensor(dtype, kShape), OwnedTensor(dtype, kShape), OwnedTensor(dtype, kShape), OwnedTensor(dtype, kShape)};
+  const OwnedTensor q = random_tensor(dtype, kShape, 1), k = random_tensor(dtype, kShape, 2),
+                    v = random_tensor(dtype, kShape, 3), dout = random_tensor(dtype, kShape, 4),
+                    lse(DType::kF32, {kBatch, kHeads, kTokens});
+  Results r{OwnedTensor(dtype, kShape), OwnedTensor(dtype, kShape), OwnedTensor(dtype, kShape),
+            OwnedTensor(dtype, kShape)};
   const auto workspace = [&](bool backward) {
-    return OwnedTensor(DType::kU8, {attention_workspace_bytes(backward, kBatch, kTokens, kTokens, kHeads, kSize, dtype, 1)});
+    return OwnedTensor(DType::kU8,
+                       {attention_workspace_bytes(backward, kBatch, kTokens, kTokens, kHeads, kSize, dtype, 1)});
   };
   const OwnedTensor forward_space = workspace(false), backward_space = workspace(true);
   attention_forward(cpu_context(), {q, k, v, r.out, lse, 0, 0, 0, 0.4f, mask}, forward_space);
@@ -45,7 +48,8 @@ TEST(AttentionOpenLengths, AgreesWithTheExplicitMask) {
   const std::vector<double> lengths{19, 7, 4};
   for (const DType dtype : {DType::kF32, DType::kBF16})
     for (const std::vector<double>& open : {std::vector<double>{19, 19, 19}, {7, 12, 4}, {0, 1, 9}}) {
-      const OwnedTensor length_values = lengths_of(lengths), open_values = lengths_of(open), allowed = explicit_mask(lengths, open);
+      const OwnedTensor length_values = lengths_of(lengths), open_values = lengths_of(open),
+                        allowed = explicit_mask(lengths, open);
       AttentionMask by_length{MaskKind::kCausalOpenFirst, length_values, {}, open_values, false};
       AttentionMask by_mask{MaskKind::kExplicit, {}, allowed, {}, false};
       const Results got = run(dtype, by_length), want = run(dtype, by_mask);
@@ -70,12 +74,21 @@ TEST(AttentionOpenLengths, TakesThePlaceOfTheFlag) {
 
 TEST(AttentionOpenLengths, RefusesOtherMasksShapesAndRanges) {
   const OwnedTensor good = lengths_of({19, 7, 4}), wide = lengths_of({19, 20, 4}), wrong(DType::kI32, {kBatch + 1});
-  EXPECT_TRUE(throws_error([&] { run(DType::kF32, {MaskKind::kCausal, good, {}, good, false}); }, ErrorKind::kShapeMismatch,
-                           {"mask.open_lengths must be undefined unless the first row is open"}));
-  EXPECT_TRUE(throws_error([&] { run(DType::kF32, {MaskKind::kCausalOpenFirst, good, {}, wrong, false}); }, ErrorKind::kShapeMismatch,
-                           {"mask.open_lengths", "(4)"}));
-  EXPECT_TRUE(throws_error([&] { run(DType::kF32, {MaskKind::kCausalOpenFirst, good, {}, wide, false}); }, ErrorKind::kInvalidArgument,
-                           {"mask.open_lengths must lie in 0..19", "got 20 for sample 1"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        run(DType::kF32, {MaskKind::kCausal, good, {}, good, false});
+      },
+      ErrorKind::kShapeMismatch, {"mask.open_lengths must be undefined unless the first row is open"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        run(DType::kF32, {MaskKind::kCausalOpenFirst, good, {}, wrong, false});
+      },
+      ErrorKind::kShapeMismatch, {"mask.open_lengths", "(4)"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        run(DType::kF32, {MaskKind::kCausalOpenFirst, good, {}, wide, false});
+      },
+      ErrorKind::kInvalidArgument, {"mask.open_lengths must lie in 0..19", "got 20 for sample 1"}));
 }
 
 }  // namespace

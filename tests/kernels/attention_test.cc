@@ -18,7 +18,6 @@ namespace {
 using namespace permafrost::testing;
 using reference::AttentionSizes;
 
-
 class AttentionTest : public ::testing::TestWithParam<SimdLevel> {
  protected:
   void SetUp() override {

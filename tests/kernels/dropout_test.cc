@@ -14,7 +14,6 @@ namespace {
 
 using namespace permafrost::testing;
 
-
 OwnedTensor address_of(uint64_t seed, uint32_t epoch, const std::vector<int64_t>& samples) {
   OwnedTensor address(DType::kI64, {2 + static_cast<int64_t>(samples.size())});
   int64_t* words = address.view().data<int64_t>();

@@ -16,7 +16,6 @@ namespace {
 
 using namespace permafrost::testing;
 
-
 class LayerNormTest : public ::testing::TestWithParam<SimdLevel> {
  protected:
   void SetUp() override {

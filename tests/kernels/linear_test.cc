@@ -34,7 +34,9 @@ struct Sizes {
   }
 };
 
-std::ostream& operator<<(std::ostream& out, const Sizes& s) { return out << "m=" << s.m << " n=" << s.n << " k=" << s.k; }
+std::ostream& operator<<(std::ostream& out, const Sizes& s) {
+  return out << "m=" << s.m << " n=" << s.n << " k=" << s.k;
+}
 
 /// Exactly as much as asked for, full of NaN, at an odd address.
 OwnedTensor workspace_of(LinearPass pass, const Sizes& s, DType compute, DType weight, int threads) {
@@ -60,9 +62,10 @@ OwnedTensor repeated_tensor(DType dtype, const Shape& shape, uint64_t seed) {
 }
 
 const std::vector<Sizes>& sizes() {
-  static const std::vector<Sizes> all{{1, 1, 1},    {1, 17, 33},  {2, 15, 16},  {15, 2, 31},   {16, 16, 32},
-                                      {17, 33, 15}, {31, 100, 2}, {33, 31, 100}, {100, 33, 17}, {64, 64, 64},
-                                      {5, 130, 96}, {130, 49, 64}, {32, 600, 80}, {20, 33, 48}, {300, 20, 40}, {70, 200, 160}};
+  static const std::vector<Sizes> all{{1, 1, 1},     {1, 17, 33},  {2, 15, 16},   {15, 2, 31},
+                                      {16, 16, 32},  {17, 33, 15}, {31, 100, 2},  {33, 31, 100},
+                                      {100, 33, 17}, {64, 64, 64}, {5, 130, 96},  {130, 49, 64},
+                                      {32, 600, 80}, {20, 33, 48}, {300, 20, 40}, {70, 200, 160}};
   return all;
 }
 
@@ -151,12 +154,14 @@ TEST_P(LinearAtLevel, LongReductionsAndManyRows) {
   for (DType dtype : {kF32, kBF16}) {
     SCOPED_TRACE(to_string(dtype));
     const Sizes along_r{37, 70, 11011};
-    const auto dy = repeated_tensor(dtype, {along_r.m, along_r.k}, 1), weight = repeated_tensor(dtype, {along_r.k, along_r.n}, 2);
+    const auto dy = repeated_tensor(dtype, {along_r.m, along_r.k}, 1),
+               weight = repeated_tensor(dtype, {along_r.k, along_r.n}, 2);
     OwnedTensor dx(dtype, {along_r.m, along_r.n});
     const Sizes turned{along_r.m, along_r.k, along_r.n};
     auto workspace = workspace_of(kInput, turned, dtype, dtype, 2);
     linear_backward_input_cpu(cpu_context(2), {dy, weight, dx}, workspace, GetParam());
-    EXPECT_TRUE(all_close(dx, reference::linear_dx(turned, values_of(dy), values_of(weight)), tolerance(dtype, along_r.k)));
+    EXPECT_TRUE(
+        all_close(dx, reference::linear_dx(turned, values_of(dy), values_of(weight)), tolerance(dtype, along_r.k)));
     EXPECT_TRUE(workspace.canaries_intact());
 
     const Sizes slabs{3001, 3000, 3};
@@ -164,7 +169,8 @@ TEST_P(LinearAtLevel, LongReductionsAndManyRows) {
     OwnedTensor dweight(kF32, {slabs.n, slabs.k});
     auto workspace2 = workspace_of(kWeight, slabs, dtype, kF32, 2);
     linear_backward_weight_cpu(cpu_context(2), {x, dout, dweight, {}}, workspace2, GetParam());
-    EXPECT_TRUE(all_close(dweight, reference::linear_dweight(slabs, values_of(dout), values_of(x)), tolerance(kF32, slabs.m)));
+    EXPECT_TRUE(
+        all_close(dweight, reference::linear_dweight(slabs, values_of(dout), values_of(x)), tolerance(kF32, slabs.m)));
     EXPECT_TRUE(workspace2.canaries_intact());
   }
 }
@@ -184,7 +190,8 @@ TEST_P(LinearAtLevel, ResultsDoNotDependOnThreads) {
         dbias.emplace_back(kF32, Shape{s.n});
         linear_forward_cpu(context, {x, weight, bias, y.back(), {}, Activation::kGelu},
                            workspace_of(kForward, s, dtype, dtype, threads), GetParam());
-        linear_backward_input_cpu(context, {dy, weight, dx.back()}, workspace_of(kInput, s, dtype, dtype, threads), GetParam());
+        linear_backward_input_cpu(context, {dy, weight, dx.back()}, workspace_of(kInput, s, dtype, dtype, threads),
+                                  GetParam());
         linear_backward_weight_cpu(context, {x, dy, dweight.back(), dbias.back()},
                                    workspace_of(kWeight, s, dtype, kF32, threads), GetParam());
         EXPECT_TRUE(same_bits(y[0], y.back()));
@@ -206,11 +213,13 @@ TEST_P(LinearAtLevel, RowsDoNotDependOnTheirNeighbours) {
         const auto dy = random_tensor(dtype, {all, n}, 3), bias = random_tensor(kF32, {n}, 4);
         OwnedTensor y(dtype, {all, n}), few_y(dtype, {rows, n}), dx(dtype, {all, k}), few_dx(dtype, {rows, k});
         const Context context = cpu_context(2);
-        linear_forward_cpu(context, {x, weight, bias, y, {}}, workspace_of(kForward, {all, n, k}, dtype, dtype, 2), GetParam());
+        linear_forward_cpu(context, {x, weight, bias, y, {}}, workspace_of(kForward, {all, n, k}, dtype, dtype, 2),
+                           GetParam());
         linear_forward_cpu(context, {x.view().rows(7, 7 + rows), weight, bias, few_y, {}},
                            workspace_of(kForward, {rows, n, k}, dtype, dtype, 2), GetParam());
         EXPECT_TRUE(same_bits(y.view().rows(7, 7 + rows), few_y));
-        linear_backward_input_cpu(context, {dy, weight, dx}, workspace_of(kInput, {all, n, k}, dtype, dtype, 2), GetParam());
+        linear_backward_input_cpu(context, {dy, weight, dx}, workspace_of(kInput, {all, n, k}, dtype, dtype, 2),
+                                  GetParam());
         linear_backward_input_cpu(context, {dy.view().rows(7, 7 + rows), weight, few_dx},
                                   workspace_of(kInput, {rows, n, k}, dtype, dtype, 2), GetParam());
         EXPECT_TRUE(same_bits(dx.view().rows(7, 7 + rows), few_dx));
@@ -242,11 +251,12 @@ TEST_P(LinearAtLevel, NanReachesItsRowAndNoOther) {
     const auto x = make_tensor(dtype, {s.m, s.k}, x_values), weight = random_tensor(dtype, {s.n, s.k}, 2);
     OwnedTensor y(dtype, {s.m, s.n}), dweight(kF32, {s.n, s.k});
     const auto dy = random_tensor(dtype, {s.m, s.n}, 3);
-    linear_forward_cpu(cpu_context(), {x, weight, {}, y, {}, Activation::kGelu}, workspace_of(kForward, s, dtype, dtype, 1),
-                       GetParam());
+    linear_forward_cpu(cpu_context(), {x, weight, {}, y, {}, Activation::kGelu},
+                       workspace_of(kForward, s, dtype, dtype, 1), GetParam());
     const auto values = values_of(y);
     for (size_t i = 0; i < values.size(); ++i) EXPECT_EQ(std::isnan(values[i]), i / 40 == 3) << i;
-    linear_backward_weight_cpu(cpu_context(), {x, dy, dweight, {}}, workspace_of(kWeight, s, dtype, kF32, 1), GetParam());
+    linear_backward_weight_cpu(cpu_context(), {x, dy, dweight, {}}, workspace_of(kWeight, s, dtype, kF32, 1),
+                               GetParam());
     const auto gradient = values_of(dweight);
     for (size_t i = 0; i < gradient.size(); ++i) EXPECT_EQ(std::isnan(gradient[i]), i % 50 == 49) << i;
   }
@@ -263,7 +273,8 @@ TEST_P(LinearAtLevel, EmptySizes) {
       const Context context = cpu_context(2);
       linear_forward_cpu(context, {x, weight, bias, y, {}}, workspace_of(kForward, s, dtype, dtype, 2), GetParam());
       linear_backward_input_cpu(context, {dy, weight, dx}, workspace_of(kInput, s, dtype, dtype, 2), GetParam());
-      linear_backward_weight_cpu(context, {x, dy, dweight, dbias}, workspace_of(kWeight, s, dtype, kF32, 2), GetParam());
+      linear_backward_weight_cpu(context, {x, dy, dweight, dbias}, workspace_of(kWeight, s, dtype, kF32, 2),
+                                 GetParam());
       for (int64_t i = 0; i < s.m * s.n; ++i)
         EXPECT_EQ(values_of(y)[static_cast<size_t>(i)], values_of(bias)[static_cast<size_t>(i % s.n)]);
       for (double value : values_of(dx)) EXPECT_EQ(value, 0.0);
@@ -275,22 +286,24 @@ TEST_P(LinearAtLevel, EmptySizes) {
 
 TEST(Linear, ReferenceGradientsAgreeWithDualNumbers) {
   const LinearSizes s{3, 4, 5};
-  const auto x = values_of(random_tensor(DType::kF64, {3, 5}, 1)), weight = values_of(random_tensor(DType::kF64, {4, 5}, 2));
-  const auto bias = values_of(random_tensor(DType::kF64, {4}, 3)), dy = values_of(random_tensor(DType::kF64, {3, 4}, 4));
+  const auto x = values_of(random_tensor(DType::kF64, {3, 5}, 1)),
+             weight = values_of(random_tensor(DType::kF64, {4, 5}, 2));
+  const auto bias = values_of(random_tensor(DType::kF64, {4}, 3)),
+             dy = values_of(random_tensor(DType::kF64, {3, 4}, 4));
   const auto duals = [](const std::vector<double>& v) { return std::vector<Dual>(v.begin(), v.end()); };
   const Activation kind = Activation::kGelu;
   const auto pre = reference::linear(s, x, weight, bias).pre;
   std::vector<double> dpre;
   for (size_t i = 0; i < dy.size(); ++i) dpre.push_back(dy[i] * reference::activation_slope(kind, pre[i]));
-  EXPECT_TRUE(gradient_agrees(reference::linear_dx(s, dpre, weight), [&](const std::vector<Dual>& v) {
-    return reference::linear(s, v, duals(weight), duals(bias), kind).y;
-  }, x, dy));
-  EXPECT_TRUE(gradient_agrees(reference::linear_dweight(s, dpre, x), [&](const std::vector<Dual>& v) {
-    return reference::linear(s, duals(x), v, duals(bias), kind).y;
-  }, weight, dy));
-  EXPECT_TRUE(gradient_agrees(reference::linear_dbias(s, dpre), [&](const std::vector<Dual>& v) {
-    return reference::linear(s, duals(x), duals(weight), v, kind).y;
-  }, bias, dy));
+  EXPECT_TRUE(gradient_agrees(
+      reference::linear_dx(s, dpre, weight),
+      [&](const std::vector<Dual>& v) { return reference::linear(s, v, duals(weight), duals(bias), kind).y; }, x, dy));
+  EXPECT_TRUE(gradient_agrees(
+      reference::linear_dweight(s, dpre, x),
+      [&](const std::vector<Dual>& v) { return reference::linear(s, duals(x), v, duals(bias), kind).y; }, weight, dy));
+  EXPECT_TRUE(gradient_agrees(
+      reference::linear_dbias(s, dpre),
+      [&](const std::vector<Dual>& v) { return reference::linear(s, duals(x), duals(weight), v, kind).y; }, bias, dy));
 }
 
 TEST(Linear, SmallNumbersByHand) {
@@ -298,7 +311,8 @@ TEST(Linear, SmallNumbersByHand) {
   const auto bias = make_tensor(kF32, {1}, {-211}), dy = make_tensor(kF32, {2, 1}, {1, 2});
   OwnedTensor y(kF32, {2, 1}), pre(kF32, {2, 1}), dx(kF32, {2, 2}), dweight(kF32, {1, 2}), dbias(kF32, {1});
   const Context context = cpu_context();
-  linear_forward(context, {x, weight, bias, y, pre, Activation::kRelu}, workspace_of(kForward, {2, 1, 2}, kF32, kF32, 1));
+  linear_forward(context, {x, weight, bias, y, pre, Activation::kRelu},
+                 workspace_of(kForward, {2, 1, 2}, kF32, kF32, 1));
   EXPECT_EQ(values_of(pre), (std::vector<double>{-1, 219}));
   EXPECT_EQ(values_of(y), (std::vector<double>{0, 219}));
   linear_backward_input(context, {dy, weight, dx}, workspace_of(kInput, {2, 1, 2}, kF32, kF32, 1));
@@ -346,10 +360,10 @@ TEST(Linear, WorkspaceGrowsWithThreadsAndIsAlwaysKnown) {
                 linear_workspace_bytes(pass, 3152, 768, 768, dtype, dtype, 1));
       EXPECT_EQ(linear_workspace_bytes(pass, 0, 0, 0, dtype, dtype, 2), 0);
     }
-  EXPECT_TRUE(throws_error([] { linear_workspace_bytes(kForward, -1, 2, 3, kF32, kF32, 1); }, ErrorKind::kInvalidArgument,
-                           {"linear_workspace_bytes", "m=-1 n=2 k=3 threads=1"}));
-  EXPECT_TRUE(throws_error([] { linear_workspace_bytes(kForward, 1, 2, 3, kF32, kF32, 0); }, ErrorKind::kInvalidArgument,
-                           {"threads=0"}));
+  EXPECT_TRUE(throws_error([] { linear_workspace_bytes(kForward, -1, 2, 3, kF32, kF32, 1); },
+                           ErrorKind::kInvalidArgument, {"linear_workspace_bytes", "m=-1 n=2 k=3 threads=1"}));
+  EXPECT_TRUE(throws_error([] { linear_workspace_bytes(kForward, 1, 2, 3, kF32, kF32, 0); },
+                           ErrorKind::kInvalidArgument, {"threads=0"}));
 }
 
 class LinearErrors : public ::testing::Test {
@@ -359,10 +373,12 @@ class LinearErrors : public ::testing::Test {
     EXPECT_TRUE(throws_error([&] { linear_forward(context_, args, workspace_); }, kind, parts));
   }
   void refuse_input(const LinearBackwardInput& args, const std::vector<std::string>& parts) {
-    EXPECT_TRUE(throws_error([&] { linear_backward_input(context_, args, workspace_); }, ErrorKind::kShapeMismatch, parts));
+    EXPECT_TRUE(
+        throws_error([&] { linear_backward_input(context_, args, workspace_); }, ErrorKind::kShapeMismatch, parts));
   }
   void refuse_weight(const LinearBackwardWeight& args, const std::vector<std::string>& parts) {
-    EXPECT_TRUE(throws_error([&] { linear_backward_weight(context_, args, workspace_); }, ErrorKind::kShapeMismatch, parts));
+    EXPECT_TRUE(
+        throws_error([&] { linear_backward_weight(context_, args, workspace_); }, ErrorKind::kShapeMismatch, parts));
   }
   Context context_ = cpu_context(1);
   OwnedTensor workspace_{kU8, {1 << 23}};
@@ -407,7 +423,11 @@ TEST_F(LinearErrors, BackwardInput) {
   workspace_ = {};
   refuse_input({y_, weight_, x_}, {"linear_backward_input: workspace must be", "got none"});
   context_.device = Device::cuda(0);
-  EXPECT_TRUE(throws_error([&] { linear_backward_input(context_, {y_, weight_, x_}, {}); }, ErrorKind::kNotBuilt, {"cuda:0"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        linear_backward_input(context_, {y_, weight_, x_}, {});
+      },
+      ErrorKind::kNotBuilt, {"cuda:0"}));
 }
 
 TEST_F(LinearErrors, BackwardWeight) {
@@ -421,8 +441,11 @@ TEST_F(LinearErrors, BackwardWeight) {
   workspace_ = {};
   refuse_weight({x_, y_, weight_, {}}, {"linear_backward_weight: workspace must be", "got none"});
   context_.device = Device::cuda(0);
-  EXPECT_TRUE(throws_error([&] { linear_backward_weight(context_, {x_, y_, weight_, {}}, {}); }, ErrorKind::kNotBuilt,
-                           {"cuda:0"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        linear_backward_weight(context_, {x_, y_, weight_, {}}, {});
+      },
+      ErrorKind::kNotBuilt, {"cuda:0"}));
 }
 
 }  // namespace

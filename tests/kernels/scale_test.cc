@@ -12,7 +12,6 @@ namespace {
 
 using namespace permafrost::testing;
 
-
 /// Room for what scale_backward asks for, filled with 0xff bytes.
 OwnedTensor workspace_for(int64_t elements) {
   return filled_tensor(DType::kU8, {scale_workspace_bytes(elements)}, 0xff);

@@ -14,7 +14,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string preset(const std::string& name) { return std::string(PERMAFROST_SOURCE) + "/configs/" + name + ".textproto"; }
+std::string preset(const std::string& name) {
+  return std::string(PERMAFROST_SOURCE) + "/configs/" + name + ".textproto";
+}
 
 std::string read_file(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -38,8 +40,10 @@ std::vector<std::string> all_presets() {
 
 TEST(PlanCommand, PlansEveryPresetWithoutWeights) {
   const std::map<std::string, std::pair<int64_t, int64_t>> published{
-      {"epalm_lin_vitb_opt350m_coco", {787'456, 417'782'528}},   {"epalm_ptl_vitl_opt6.7b_coco", {4'239'360, 6'966'014'976}},
-      {"epalm_vitb_opt2.7b_coco", {24'949'760, 2'762'345'216}},  {"epalm_vitb_opt2.7b_vqa", {24'949'760, 2'762'345'216}},
+      {"epalm_lin_vitb_opt350m_coco", {787'456, 417'782'528}},
+      {"epalm_ptl_vitl_opt6.7b_coco", {4'239'360, 6'966'014'976}},
+      {"epalm_vitb_opt2.7b_coco", {24'949'760, 2'762'345'216}},
+      {"epalm_vitb_opt2.7b_vqa", {24'949'760, 2'762'345'216}},
       {"epalm_vitb_opt125m_coco", {4'732'416, 215'770'368}}};
   size_t counted = 0;
   const std::vector<std::string> names = all_presets();
@@ -67,7 +71,8 @@ TEST(PlanCommand, PlansEveryPresetWithoutWeights) {
 
 TEST(PlanCommand, IsTheSameEveryTimeAlsoForLargeWorlds) {
   for (const std::string world : {"", " --ranks 64 --nodes 8 --threads 4"}) {
-    const Json first = plan_of(preset("epalm_vitb_opt125m_coco") + world), second = plan_of(preset("epalm_vitb_opt125m_coco") + world);
+    const Json first = plan_of(preset("epalm_vitb_opt125m_coco") + world),
+               second = plan_of(preset("epalm_vitb_opt125m_coco") + world);
     EXPECT_EQ(first["hash"].get<std::string>().size(), 64u);
     EXPECT_EQ(first, second);
   }
@@ -76,7 +81,8 @@ TEST(PlanCommand, IsTheSameEveryTimeAlsoForLargeWorlds) {
   EXPECT_EQ(large["memory"]["node_bytes"], 8 * large["memory"]["total_bytes"].get<int64_t>());
   EXPECT_EQ(large["slots"], 1) << "4 micro-batches over 64 ranks";
   EXPECT_GT(large["traffic"]["reduced_gradients_bytes"], 0);
-  EXPECT_LT(large["memory"]["optimizer_bytes"], plan_of(preset("epalm_vitb_opt125m_coco"))["memory"]["optimizer_bytes"]);
+  EXPECT_LT(large["memory"]["optimizer_bytes"],
+            plan_of(preset("epalm_vitb_opt125m_coco"))["memory"]["optimizer_bytes"]);
 }
 
 /// What stands between backticks.
@@ -130,32 +136,42 @@ std::set<std::string> keys_of(const Json& plan) {
 
 TEST(PlanCommand, HasTheKeysOfItsPageAndNoOthers) {
   const std::set<std::string> documented = documented_keys();
-  for (const char* arguments : {"", " --ranks 8 --nodes 2"}) EXPECT_EQ(keys_of(plan_of(preset("quickstart") + arguments)), documented);
+  for (const char* arguments : {"", " --ranks 8 --nodes 2"})
+    EXPECT_EQ(keys_of(plan_of(preset("quickstart") + arguments)), documented);
   EXPECT_TRUE(documented.contains("units[].flops_backward") && documented.contains("programs[].peak_live_bytes") &&
               documented.contains("memory.node_bytes"));
 }
 
 TEST(PlanCommand, PrintsATable) {
   const Outcome table = run("plan " + preset("epalm_lin_vitb_opt350m_coco") + " --ranks 2");
-  EXPECT_TRUE(ends(table, 0, {"world: 2 ranks on 1 nodes", "parameters: 417782528 total, 787456 trainable", "connector", "memory per node: "}));
+  EXPECT_TRUE(ends(table, 0,
+                   {"world: 2 ranks on 1 nodes", "parameters: 417782528 total, 787456 trainable", "connector",
+                    "memory per node: "}));
 }
 
 TEST(PlanCommand, ReportsPatternsBesideAllOtherProblems) {
-  const Outcome outcome = run("plan " + preset("quickstart") + R"( --set optimizer.beta1=2 --set 'freeze+={pattern: "nothing.*" trainable: true}')" +
+  const Outcome outcome = run("plan " + preset("quickstart") +
+                              R"( --set optimizer.beta1=2 --set 'freeze+={pattern: "nothing.*" trainable: true}')" +
                               R"( --set 'optimizer.groups+={pattern: "typo*"}')");
   EXPECT_EQ(outcome.code, 2);
-  for (const char* part : {"has 3 problems", "optimizer.beta1: expected", "freeze[1].pattern: expected a pattern that matches a parameter",
-                           "got 'nothing.*', which matches none", "optimizer.groups[0].pattern", "got 'typo*'"})
+  for (const char* part :
+       {"has 3 problems", "optimizer.beta1: expected", "freeze[1].pattern: expected a pattern that matches a parameter",
+        "got 'nothing.*', which matches none", "optimizer.groups[0].pattern", "got 'typo*'"})
     EXPECT_NE(outcome.output.find(part), std::string::npos) << part << "\n" << outcome.output;
 }
 
 TEST(PlanCommand, RefusesWorldsAndConfigurations) {
-  EXPECT_TRUE(ends(run("plan " + preset("quickstart") + " --ranks 4 --nodes 7"), 2, {"every node needs a rank", "4 ranks on 7 nodes"}));
-  EXPECT_TRUE(ends(run("plan " + preset("quickstart") + " --ranks 0"), 2, {"permafrost plan: --ranks: Value 0 not in range 1 to 1048576"}));
+  EXPECT_TRUE(ends(run("plan " + preset("quickstart") + " --ranks 4 --nodes 7"), 2,
+                   {"every node needs a rank", "4 ranks on 7 nodes"}));
+  EXPECT_TRUE(ends(run("plan " + preset("quickstart") + " --ranks 0"), 2,
+                   {"permafrost plan: --ranks: Value 0 not in range 1 to 1048576"}));
   EXPECT_TRUE(ends(run("plan"), 2, {"permafrost plan: config is required"}));
-  EXPECT_TRUE(ends(run("plan /no/such.textproto"), 2, {"expected a readable file in protobuf text; got '/no/such.textproto'"}));
-  EXPECT_TRUE(ends(run("plan " + preset("quickstart") + " --set model.epalm.vision.heads=3"), 2, {"model.epalm.vision.dim: expected a multiple of heads = 3; got 64"}));
-  EXPECT_TRUE(ends(run("plan " + preset("quickstart") + " --set precision.compute=FP32 --set weights.text=/no/such"), 3, {"/no/such: expected a safetensors file; cannot open: No such file or directory"}));
+  EXPECT_TRUE(
+      ends(run("plan /no/such.textproto"), 2, {"expected a readable file in protobuf text; got '/no/such.textproto'"}));
+  EXPECT_TRUE(ends(run("plan " + preset("quickstart") + " --set model.epalm.vision.heads=3"), 2,
+                   {"model.epalm.vision.dim: expected a multiple of heads = 3; got 64"}));
+  EXPECT_TRUE(ends(run("plan " + preset("quickstart") + " --set precision.compute=FP32 --set weights.text=/no/such"), 3,
+                   {"/no/such: expected a safetensors file; cannot open: No such file or directory"}));
 }
 
 // --- weights ---------------------------------------------------------------------------------------------------------
@@ -180,13 +196,16 @@ class Weights : public ::testing::Test {
     EXPECT_EQ(outcome.code, 0) << outcome.output;
     return outcome.code == 0 ? parse_json(outcome.output) : Json();
   }
-  std::string set(const std::string& name) const { return " --set weights.vision=" + out(name) + "/vision --set weights.text=" + out(name) + "/text"; }
+  std::string set(const std::string& name) const {
+    return " --set weights.vision=" + out(name) + "/vision --set weights.text=" + out(name) + "/text";
+  }
 
   ScratchFolder folder_;
 };
 
 TEST_F(Weights, RandomOnesCanBeInspected) {
-  ASSERT_TRUE(ends(random("w"), 0, {"vision: ", " tensors, ", "--set weights.vision=" + out("w") + "/vision", "--set weights.text="}));
+  ASSERT_TRUE(ends(random("w"), 0,
+                   {"vision: ", " tensors, ", "--set weights.vision=" + out("w") + "/vision", "--set weights.text="}));
   const Json text = inspect(out("w") + "/text"), vision = inspect(out("w") + "/vision/model.safetensors");
   EXPECT_EQ(text["files"].size(), 1u);
   EXPECT_EQ(text["totals"]["tensors"], text["tensors"].size());
@@ -194,7 +213,8 @@ TEST_F(Weights, RandomOnesCanBeInspected) {
   EXPECT_EQ(text["totals"]["by_dtype"]["F16"]["bytes"], 2 * text["totals"]["elements"].get<int64_t>());
   const Json plan = plan_of(config());
   int64_t adapter = plan["parameters"]["trainable"];
-  EXPECT_EQ(text["totals"]["elements"].get<int64_t>() + vision["totals"]["elements"].get<int64_t>() + adapter, plan["parameters"]["total"].get<int64_t>());
+  EXPECT_EQ(text["totals"]["elements"].get<int64_t>() + vision["totals"]["elements"].get<int64_t>() + adapter,
+            plan["parameters"]["total"].get<int64_t>());
   bool found = false;
   for (const Json& tensor : text["tensors"]) {
     if (tensor["name"] != "model.decoder.embed_tokens.weight") continue;
@@ -203,7 +223,8 @@ TEST_F(Weights, RandomOnesCanBeInspected) {
     EXPECT_EQ(tensor["dtype"], "F16");
   }
   EXPECT_TRUE(found) << "published names: " << text["tensors"][0];
-  EXPECT_TRUE(ends(run("weights inspect " + out("w") + "/vision"), 0, {"model.safetensors", "patch_embed.proj.weight", "(64, 3, 8, 8)", "F16", "total: "}));
+  EXPECT_TRUE(ends(run("weights inspect " + out("w") + "/vision"), 0,
+                   {"model.safetensors", "patch_embed.proj.weight", "(64, 3, 8, 8)", "F16", "total: "}));
 }
 
 TEST_F(Weights, AreSplitIntoShardsOfTheWantedSize) {
@@ -214,7 +235,8 @@ TEST_F(Weights, AreSplitIntoShardsOfTheWantedSize) {
   Json one = inspect(out("one") + "/text"), many = inspect(out("many") + "/text");
   EXPECT_EQ(one["files"].size(), 1u);
   EXPECT_GT(many["files"].size(), 1u);
-  for (const Json& file : many["files"]) EXPECT_LT(file["bytes"].get<int64_t>(), 1'000'000 + 20'000) << "header included";
+  for (const Json& file : many["files"])
+    EXPECT_LT(file["bytes"].get<int64_t>(), 1'000'000 + 20'000) << "header included";
   EXPECT_EQ(one["totals"], many["totals"]);
   EXPECT_EQ(inspect(out("many") + "/text/model.safetensors.index.json")["totals"], many["totals"]);
   const std::string plan = config() + " --set model.epalm.text.layers=8";
@@ -224,13 +246,17 @@ TEST_F(Weights, AreSplitIntoShardsOfTheWantedSize) {
 TEST_F(Weights, AreNotWrittenOverOthers) {
   ASSERT_EQ(random("w").code, 0);
   const std::string before = read_file(out("w") + "/vision/model.safetensors");
-  EXPECT_TRUE(ends(random("w", "--dtype f32"), 4, {"expected a folder without weights; got model.safetensors in " + out("w") + "/vision"}));
+  EXPECT_TRUE(ends(random("w", "--dtype f32"), 4,
+                   {"expected a folder without weights; got model.safetensors in " + out("w") + "/vision"}));
   EXPECT_EQ(read_file(out("w") + "/vision/model.safetensors"), before);
   EXPECT_TRUE(ends(random("v", "--dtype f8"), 2, {"--dtype", "f32, bf16 or f16", "f8"}));
   EXPECT_FALSE(fs::exists(out("v")));
-  EXPECT_TRUE(ends(run("weights random " + config() + " --out /proc/none"), 4, {"cannot make folder /proc/none/vision: No such file or directory"}));
-  EXPECT_TRUE(ends(run("weights inspect /no/such"), 3, {"/no/such: expected a safetensors file; cannot open: No such file or directory"}));
-  EXPECT_TRUE(ends(run("weights inspect " + config()), 3, {config() + ": header length must be 2 to 100000000 bytes and within the file; got "}));
+  EXPECT_TRUE(ends(run("weights random " + config() + " --out /proc/none"), 4,
+                   {"cannot make folder /proc/none/vision: No such file or directory"}));
+  EXPECT_TRUE(ends(run("weights inspect /no/such"), 3,
+                   {"/no/such: expected a safetensors file; cannot open: No such file or directory"}));
+  EXPECT_TRUE(ends(run("weights inspect " + config()), 3,
+                   {config() + ": header length must be 2 to 100000000 bytes and within the file; got "}));
 }
 
 TEST_F(Weights, KeepTheirDtypeUnderFp32) {
@@ -242,7 +268,8 @@ TEST_F(Weights, KeepTheirDtypeUnderFp32) {
     for (const Json& tensor : weights["tensors"])
       if (tensor["shape"].size() == 2) matrices += tensor["elements"].get<int64_t>();
   }
-  const int64_t half = plan_of(config() + set("half"))["memory"]["frozen_bytes"], full = plan_of(config() + set("full"))["memory"]["frozen_bytes"];
+  const int64_t half = plan_of(config() + set("half"))["memory"]["frozen_bytes"],
+                full = plan_of(config() + set("full"))["memory"]["frozen_bytes"];
   EXPECT_EQ(full - half, 2 * matrices);
   EXPECT_LT(half, full * 6 / 10);
   EXPECT_EQ(plan_of(config() + set("half") + " --set precision.frozen_storage=FP32")["memory"]["frozen_bytes"], full);
@@ -251,23 +278,27 @@ TEST_F(Weights, KeepTheirDtypeUnderFp32) {
 TEST_F(Weights, RandomOnesTrainAndProbe) {
   ASSERT_EQ(random("w", "--shard-gb 0.001").code, 0);
   ASSERT_EQ(run("data sample-photos --count 4 --size 32 --out " + out("photos")).code, 0);
-  const Outcome train = run("train " + config() + set("w") + " --set data.root=" + out("photos") + " --run-dir " + out("run") +
-                            " --set train.max_steps=1 --set schedule.warmup_steps=0 --set train.global_batch=4 --set train.micro_batch=4"
-                            " --set train.final_check.loss=false --set train.final_check.exchanged_images=false");
-  EXPECT_TRUE(ends(train, 0, {"vision: " + out("w") + "/vision: ", "text: " + out("w") + "/text: ", "frozen_unchanged: true"}));
+  const Outcome train =
+      run("train " + config() + set("w") + " --set data.root=" + out("photos") + " --run-dir " + out("run") +
+          " --set train.max_steps=1 --set schedule.warmup_steps=0 --set train.global_batch=4 --set train.micro_batch=4"
+          " --set train.final_check.loss=false --set train.final_check.exchanged_images=false");
+  EXPECT_TRUE(
+      ends(train, 0, {"vision: " + out("w") + "/vision: ", "text: " + out("w") + "/text: ", "frozen_unchanged: true"}));
   EXPECT_EQ(train.output.find("RANDOM"), std::string::npos);
 
   std::vector<float> images(2 * 3 * 32 * 32, 0.5f);
   std::vector<int64_t> ids(2 * 7, 5), ones(2 * 7, 1);
   const TensorSpec pixels{{2, 3, 32, 32}, DType::kF32}, tokens{{2, 7}, DType::kI64};
-  SafetensorsWriter batch(out("in.safetensors"), {{"images", pixels}, {"input_ids", tokens}, {"labels", tokens}, {"attention_mask", tokens}});
+  SafetensorsWriter batch(out("in.safetensors"),
+                          {{"images", pixels}, {"input_ids", tokens}, {"labels", tokens}, {"attention_mask", tokens}});
   batch.write_tensor("images", Tensor(images.data(), pixels));
   batch.write_tensor("input_ids", Tensor(ids.data(), tokens));
   batch.write_tensor("labels", Tensor(ids.data(), tokens));
   batch.write_tensor("attention_mask", Tensor(ones.data(), tokens));
   batch.finish();
-  EXPECT_TRUE(ends(run("probe --values loss,logits " + config() + set("w") + " --batch " + out("in.safetensors") + " --out " + out("o.safetensors")), 0,
-                   {"vision: " + out("w") + "/vision: ", "text: "}));
+  EXPECT_TRUE(ends(run("probe --values loss,logits " + config() + set("w") + " --batch " + out("in.safetensors") +
+                       " --out " + out("o.safetensors")),
+                   0, {"vision: " + out("w") + "/vision: ", "text: "}));
   EXPECT_EQ(SafetensorsReader(out("o.safetensors")).at("logits").shape, (Shape{2, 8, 264}));
 }
 
@@ -304,7 +335,9 @@ TEST(DataInspect, ShowsGeneratedPhotographs) {
   std::string captions = read_file(fs::path(photos) / "captions.json");
   for (const char* index : {"0", "5"}) {
     const Outcome shown = run(inspect + " --out " + out + " --index " + index);
-    EXPECT_TRUE(ends(shown, 0, {"sample ", "\nimage " + photos + "/images/", " (40 x 40)\n", "\ncaption ", "\ntext </s>", "\nids 2 "}));
+    EXPECT_TRUE(
+        ends(shown, 0,
+             {"sample ", "\nimage " + photos + "/images/", " (40 x 40)\n", "\ncaption ", "\ntext </s>", "\nids 2 "}));
     expect_sample(out, 32);
     EXPECT_NE(captions.find(SafetensorsReader(out).metadata().at("caption")), std::string::npos);
   }
@@ -321,7 +354,10 @@ TEST(DataInspect, DrawsItsAugmentationFromTheEpoch) {
   ASSERT_EQ(run("data sample-photos --count 2 --size 40 --out " + photos).code, 0);
   const auto pixels = [&](const std::string& more) {
     const std::string out = (folder / "sample.safetensors").string();
-    EXPECT_EQ(run("data inspect " + preset("quickstart") + " --set data.transform=TRAIN --set data.root=" + photos + " --out " + out + " " + more).code, 0);
+    EXPECT_EQ(run("data inspect " + preset("quickstart") + " --set data.transform=TRAIN --set data.root=" + photos +
+                  " --out " + out + " " + more)
+                  .code,
+              0);
     return SafetensorsReader(out).read_all("pixels");
   };
   const auto first = pixels("--epoch 1");
@@ -337,8 +373,10 @@ TEST(DataInspect, ShowsRealPhotographs) {
   if (!fs::exists(photos)) GTEST_SKIP() << photos << " is not there";
   const ScratchFolder folder;
   const std::string out = (folder / "sample.safetensors").string();
-  const std::string inspect = "data inspect " + preset("epalm_vitb_opt125m_coco") + " --set data.transform=EVAL --set data.root=" + photos.string();
-  ASSERT_TRUE(ends(run(inspect + " --index 3 --out " + out), 0, {"\nimage " + photos.string(), "\ntext </s>", "\nids 2 "}));
+  const std::string inspect = "data inspect " + preset("epalm_vitb_opt125m_coco") +
+                              " --set data.transform=EVAL --set data.root=" + photos.string();
+  ASSERT_TRUE(
+      ends(run(inspect + " --index 3 --out " + out), 0, {"\nimage " + photos.string(), "\ntext </s>", "\nids 2 "}));
   expect_sample(out, 224);
   EXPECT_TRUE(ends(run(inspect + " --index 1000000"), 2, {"--index must be 0 to ", "got 1000000"}));
 }
@@ -368,8 +406,15 @@ TEST(Help, ShowsEveryOptionWithDefaultAndUnit) {
   const std::map<std::string, std::map<std::string, std::string>> commands{
       {"train", {{"--set", "path.to.field=value"}, {"--run-dir", "Folder"}, {"--resume", "checkpoint"}}},
       {"plan", {{"--set", ""}, {"--ranks", "Ranks"}, {"--nodes", "Nodes"}, {"--threads", "threads"}, {"--json", ""}}},
-      {"probe", {{"--set", ""}, {"--batch", "[B,3,H,W] F32"}, {"--values", "comma-separated"}, {"--grads", ""}, {"--out", "F32"}, {"--list", ""}}},
-      {"weights random", {{"--set", ""}, {"--out", "Folder"}, {"--dtype", "f32, bf16 or f16"}, {"--shard-gb", "GB (10^9 bytes)"}}},
+      {"probe",
+       {{"--set", ""},
+        {"--batch", "[B,3,H,W] F32"},
+        {"--values", "comma-separated"},
+        {"--grads", ""},
+        {"--out", "F32"},
+        {"--list", ""}}},
+      {"weights random",
+       {{"--set", ""}, {"--out", "Folder"}, {"--dtype", "f32, bf16 or f16"}, {"--shard-gb", "GB (10^9 bytes)"}}},
       {"weights inspect", {{"--json", ""}}},
       {"data inspect", {{"--set", ""}, {"--index", "from 0"}, {"--epoch", "from 0"}, {"--out", "[3,H,W] F32"}}},
       {"data sample-photos", {{"--out", "Folder"}, {"--count", "Images"}, {"--size", "pixels"}, {"--seed", ""}}},
@@ -387,7 +432,8 @@ TEST(Help, ShowsEveryOptionWithDefaultAndUnit) {
       EXPECT_NE(text.find(unit), std::string::npos) << command << ": " << text;
       const bool flag = std::ranges::count(flags, name) > 0 && text.find(name + " FILE") == std::string::npos;
       if (flag) continue;  // off unless given
-      const bool says = text.find("default") != std::string::npos || text.substr(0, text.find("  ", 4)).find('=') != std::string::npos;
+      const bool says = text.find("default") != std::string::npos ||
+                        text.substr(0, text.find("  ", 4)).find('=') != std::string::npos;
       EXPECT_TRUE(says) << command << " does not say the default of " << text;
     }
   }

@@ -14,7 +14,8 @@ Launcher launcher_of(const Variables& variables) {
   return Environment([&](const char* name) {
            const auto found = variables.find(name);
            return found == variables.end() ? nullptr : found->second.c_str();
-         }).launcher();
+         })
+      .launcher();
 }
 
 TEST(Environment, BareIsOneRank) {
@@ -31,10 +32,10 @@ TEST(Environment, KnowsEachLauncher) {
     std::string name;
     int rank, size;
   };
-  for (const Row& row : {Row{{{"OMPI_COMM_WORLD_SIZE", "4"}, {"OMPI_COMM_WORLD_RANK", "3"}}, "Open MPI", 3, 4},
-                         Row{{{"PMI_SIZE", "2"}, {"PMI_RANK", "0"}}, "PMI", 0, 2},
-                         Row{{{"PMIX_RANK", "5"}}, "PMIx", 5, 0},
-                         Row{{{"SLURM_STEP_NUM_TASKS", "8"}, {"SLURM_PROCID", "7"}}, "Slurm", 7, 8}}) {
+  for (const Row& row :
+       {Row{{{"OMPI_COMM_WORLD_SIZE", "4"}, {"OMPI_COMM_WORLD_RANK", "3"}}, "Open MPI", 3, 4},
+        Row{{{"PMI_SIZE", "2"}, {"PMI_RANK", "0"}}, "PMI", 0, 2}, Row{{{"PMIX_RANK", "5"}}, "PMIx", 5, 0},
+        Row{{{"SLURM_STEP_NUM_TASKS", "8"}, {"SLURM_PROCID", "7"}}, "Slurm", 7, 8}}) {
     const Launcher launcher = launcher_of(row.variables);
     EXPECT_EQ(launcher.name, row.name);
     EXPECT_EQ(launcher.rank, row.rank);
@@ -44,8 +45,11 @@ TEST(Environment, KnowsEachLauncher) {
 }
 
 TEST(Environment, TheFirstInTheDocumentedOrderCounts) {
-  const Launcher launcher = launcher_of({{"OMPI_COMM_WORLD_SIZE", "2"}, {"OMPI_COMM_WORLD_RANK", "1"}, {"PMIX_RANK", "1"},
-                                         {"SLURM_STEP_NUM_TASKS", "1"}, {"SLURM_PROCID", "0"}});
+  const Launcher launcher = launcher_of({{"OMPI_COMM_WORLD_SIZE", "2"},
+                                         {"OMPI_COMM_WORLD_RANK", "1"},
+                                         {"PMIX_RANK", "1"},
+                                         {"SLURM_STEP_NUM_TASKS", "1"},
+                                         {"SLURM_PROCID", "0"}});
   EXPECT_EQ(launcher.name, "Open MPI");
   EXPECT_EQ(launcher.seen, "OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_RANK=1");
 }
@@ -55,14 +59,26 @@ TEST(Environment, ASlurmBatchScriptIsBare) {
 }
 
 TEST(Environment, RefusesWhatMakesNoSense) {
-  EXPECT_TRUE(throws_error([] { launcher_of({{"PMI_SIZE", "two"}, {"PMI_RANK", "0"}}); }, ErrorKind::kConfig,
-                           {"expected a whole number, 0 and up, in PMI_SIZE; got 'two'"}));
-  EXPECT_TRUE(throws_error([] { launcher_of({{"PMI_SIZE", "2"}, {"PMI_RANK", "-1"}}); }, ErrorKind::kConfig,
-                           {"in PMI_RANK; got '-1'"}));
-  EXPECT_TRUE(throws_error([] { launcher_of({{"PMI_SIZE", "2"}, {"PMI_RANK", "2"}}); }, ErrorKind::kConfig,
-                           {"expected a rank below the number of ranks; got PMI_SIZE=2 PMI_RANK=2"}));
-  EXPECT_TRUE(throws_error([] { launcher_of({{"PMI_SIZE", "2"}}); }, ErrorKind::kConfig,
-                           {"expected PMI_RANK besides PMI_SIZE=2; got nothing"}));
+  EXPECT_TRUE(throws_error(
+      [] {
+        launcher_of({{"PMI_SIZE", "two"}, {"PMI_RANK", "0"}});
+      },
+      ErrorKind::kConfig, {"expected a whole number, 0 and up, in PMI_SIZE; got 'two'"}));
+  EXPECT_TRUE(throws_error(
+      [] {
+        launcher_of({{"PMI_SIZE", "2"}, {"PMI_RANK", "-1"}});
+      },
+      ErrorKind::kConfig, {"in PMI_RANK; got '-1'"}));
+  EXPECT_TRUE(throws_error(
+      [] {
+        launcher_of({{"PMI_SIZE", "2"}, {"PMI_RANK", "2"}});
+      },
+      ErrorKind::kConfig, {"expected a rank below the number of ranks; got PMI_SIZE=2 PMI_RANK=2"}));
+  EXPECT_TRUE(throws_error(
+      [] {
+        launcher_of({{"PMI_SIZE", "2"}});
+      },
+      ErrorKind::kConfig, {"expected PMI_RANK besides PMI_SIZE=2; got nothing"}));
 }
 
 TEST(Environment, ReadsDocumentedVariablesAndNoOthers) {

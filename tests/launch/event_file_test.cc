@@ -14,8 +14,8 @@ using testing::throws_error;
 
 TEST(Crc32c, HasTheValuesOfItsStandard) {
   EXPECT_EQ(crc32c(""), 0u);
-  EXPECT_EQ(crc32c("123456789"), 0xE3069283u);               // the check value of CRC-32C
-  EXPECT_EQ(crc32c(std::string(32, '\0')), 0x8A9136AAu);     // RFC 3720, B.4
+  EXPECT_EQ(crc32c("123456789"), 0xE3069283u);            // the check value of CRC-32C
+  EXPECT_EQ(crc32c(std::string(32, '\0')), 0x8A9136AAu);  // RFC 3720, B.4
   EXPECT_EQ(crc32c(std::string(32, '\xFF')), 0x62A8AB43u);
   const uint32_t crc = crc32c("foo");
   EXPECT_EQ(masked_crc32c("foo"), ((crc >> 15) | (crc << 17)) + 0xA282EAD8u);
@@ -71,14 +71,20 @@ TEST(EventFile, IsReadBackAsWritten) {
 }
 
 TEST(EventFile, HasTheBytesOfTheFormat) {
-  // Field numbers and types of TensorFlow's own schema, written out by hand: 1 fixed64, 2 varint, 5 { 1 { 1 "a", 2 fixed32 } }.
+  // Field numbers and types of TensorFlow's own schema, written out by hand: 1 fixed64, 2 varint, 5 { 1 { 1 "a", 2
+  // fixed32 } }.
   tensorboard::Event event;
   event.set_wall_time(1.0);
   event.set_step(3);
   auto* value = event.mutable_summary()->add_value();
   value->set_tag("a");
   value->set_simple_value(1.0f);
-  EXPECT_EQ(event.SerializeAsString(), std::string("\x09\0\0\0\0\0\0\xF0\x3F" "\x10\x03" "\x2A\x0A\x0A\x08\x0A\x01" "a" "\x15\0\0\x80\x3F", 23));
+  EXPECT_EQ(event.SerializeAsString(), std::string("\x09\0\0\0\0\0\0\xF0\x3F"
+                                                   "\x10\x03"
+                                                   "\x2A\x0A\x0A\x08\x0A\x01"
+                                                   "a"
+                                                   "\x15\0\0\x80\x3F",
+                                                   23));
 }
 
 TEST(EventFile, AFolderThatIsNotThereIsNamed) {

@@ -66,8 +66,10 @@ TEST(MetricsFile, NanAndInfinityAreStrings) {
 TEST(MetricsFile, BadLinesAreRefused) {
   EXPECT_TRUE(throws_error([] { parse_json_line("{\"step\": 1}"); }, ErrorKind::kData, {"expected the field 'loss'"}));
   EXPECT_TRUE(throws_error([] { parse_json_line("{\"step\": 1"); }, ErrorKind::kData, {"expected one JSON object"}));
-  EXPECT_TRUE(throws_error([] { parse_json_line("{\"step\": 1.5}"); }, ErrorKind::kData, {"whole number in 'step'; got 1.5"}));
-  EXPECT_TRUE(throws_error([] { parse_json_line("{\"step\": 1, \"loss\": \"x\"}"); }, ErrorKind::kData, {"expected a number; got \"x\""}));
+  EXPECT_TRUE(
+      throws_error([] { parse_json_line("{\"step\": 1.5}"); }, ErrorKind::kData, {"whole number in 'step'; got 1.5"}));
+  EXPECT_TRUE(throws_error([] { parse_json_line("{\"step\": 1, \"loss\": \"x\"}"); }, ErrorKind::kData,
+                           {"expected a number; got \"x\""}));
 }
 
 TEST(MetricsFile, ResumingDropsWhatWillBeWrittenAgain) {

@@ -26,12 +26,14 @@ TEST(OutputFile, AppendsAndIsReadableAtOnce) {
 
 TEST(OutputFile, AFullDiskIsAnErrorThatNamesTheFile) {
   OutputFile full("/dev/full");
-  EXPECT_TRUE(throws_error([&] { full.append("x"); }, ErrorKind::kStorage, {"cannot append 1 bytes to /dev/full", "No space left"}));
+  EXPECT_TRUE(throws_error([&] { full.append("x"); }, ErrorKind::kStorage,
+                           {"cannot append 1 bytes to /dev/full", "No space left"}));
 }
 
 TEST(OutputFile, APathThatCannotBeOpenedIsNamed) {
   const ScratchFolder folder;
-  EXPECT_TRUE(throws_error([&] { OutputFile file(folder.path()); }, ErrorKind::kStorage, {folder.path().string(), "Is a directory"}));
+  EXPECT_TRUE(throws_error([&] { OutputFile file(folder.path()); }, ErrorKind::kStorage,
+                           {folder.path().string(), "Is a directory"}));
 }
 
 }  // namespace

@@ -18,25 +18,30 @@ std::string flag(bool value) { return value ? "true" : "false"; }
 
 /// The configuration of a golden variant; `mode` is one of those of tests/goldens/README.md.
 std::string config_of(const Golden& golden, const std::string& mode) {
-  const Golden vision(golden.text("vision") + "_weights.safetensors"), text(golden.text("text") + "_weights.safetensors");
-  std::string c = concat("model { epalm { vision { image_size: ", vision.text("img_size"), " patch: ", vision.text("patch_size"), " dim: ",
-                         vision.text("dim"), " depth: ", vision.text("depth"), " heads: ", vision.text("heads"), " mlp_dim: ",
-                         vision.text("mlp_dim"), " }\n");
+  const Golden vision(golden.text("vision") + "_weights.safetensors"),
+      text(golden.text("text") + "_weights.safetensors");
+  std::string c =
+      concat("model { epalm { vision { image_size: ", vision.text("img_size"), " patch: ", vision.text("patch_size"),
+             " dim: ", vision.text("dim"), " depth: ", vision.text("depth"), " heads: ", vision.text("heads"),
+             " mlp_dim: ", vision.text("mlp_dim"), " }\n");
   const bool before = text.text("do_layer_norm_before") == "true";
-  c += concat("text { vocab: ", text.text("vocab_size"), " layers: ", text.text("num_hidden_layers"), " hidden: ", text.text("hidden_size"),
-              " heads: ", text.text("num_attention_heads"), " ffn: ", text.text("ffn_dim"), " word_embed_proj_dim: ",
-              text.text("word_embed_proj_dim"), " do_layer_norm_before: ", flag(before), " final_layer_norm: ", flag(before),
+  c += concat("text { vocab: ", text.text("vocab_size"), " layers: ", text.text("num_hidden_layers"),
+              " hidden: ", text.text("hidden_size"), " heads: ", text.text("num_attention_heads"),
+              " ffn: ", text.text("ffn_dim"), " word_embed_proj_dim: ", text.text("word_embed_proj_dim"),
+              " do_layer_norm_before: ", flag(before), " final_layer_norm: ", flag(before),
               " max_positions: ", text.text("max_position_embeddings"), " }\n");
-  c += concat("connector: ", golden.text("shared_connector") == "true" ? "SHARED" : "PER_LEVEL", " features: ", golden.text("features"),
-              " start_layer: ", golden.text("start"), " end_layer: ", golden.text("end"), "\n");
+  c += concat("connector: ", golden.text("shared_connector") == "true" ? "SHARED" : "PER_LEVEL",
+              " features: ", golden.text("features"), " start_layer: ", golden.text("start"),
+              " end_layer: ", golden.text("end"), "\n");
   const bool prompt = golden.text("prompt_len") != "0";
   c += !prompt ? "prompt { kind: NONE }\n"
-               : concat("prompt { kind: ", golden.text("prompt_mlp") == "true" ? "MLP" : "TABLE", " length: ", golden.text("prompt_len"), " }\n");
+               : concat("prompt { kind: ", golden.text("prompt_mlp") == "true" ? "MLP" : "TABLE",
+                        " length: ", golden.text("prompt_len"), " }\n");
   c += concat("padding: ", mode == "open_clean" ? "CLEAN" : "PUBLISHED", " } }\n");
   c += "train { max_steps: 1 } data { max_text_tokens: 16 } precision { compute: FP32 }\n";
   c += concat("quirks { vis_row: ", mode == "causal" ? "CAUSAL" : "PUBLISHED", " }\n");
-  return c + concat("weights { vision: '", testing::golden_path(golden.text("vision") + "_weights.safetensors"), "' text: '",
-                    testing::golden_path(golden.text("text") + "_weights.safetensors"), "' }\n");
+  return c + concat("weights { vision: '", testing::golden_path(golden.text("vision") + "_weights.safetensors"),
+                    "' text: '", testing::golden_path(golden.text("text") + "_weights.safetensors"), "' }\n");
 }
 
 struct BatchTensor {
@@ -53,8 +58,10 @@ void write_batch(const std::filesystem::path& path, const std::vector<BatchTenso
 }
 
 std::vector<BatchTensor> batch_of(const Golden& golden, const std::string& labels = "labels") {
-  return {{"images", golden.tensor("images")}, {"input_ids", golden.tensor("input_ids")},
-          {"attention_mask", golden.tensor("attention_mask")}, {"labels", golden.tensor(labels)}};
+  return {{"images", golden.tensor("images")},
+          {"input_ids", golden.tensor("input_ids")},
+          {"attention_mask", golden.tensor("attention_mask")},
+          {"labels", golden.tensor(labels)}};
 }
 
 /// A probe of one golden variant in a folder of its own.
@@ -83,7 +90,8 @@ class ProbeRun {
 };
 
 /// Within 1e-4 of the largest value: fp32 against fp64.
-::testing::AssertionResult close(const SafetensorsReader& got, const std::string& name, const Golden& golden, const std::string& stored) {
+::testing::AssertionResult close(const SafetensorsReader& got, const std::string& name, const Golden& golden,
+                                 const std::string& stored) {
   const StoredTensor& tensor = got.at(name);
   OwnedTensor values(tensor.dtype.value(), tensor.shape);
   got.read_tensor(name, values);
@@ -91,7 +99,8 @@ class ProbeRun {
   double largest = 0;
   for (double w : want) largest = std::max(largest, std::abs(w));
   if (!(tensor.shape.elements() == golden.shape(stored).elements()))
-    return ::testing::AssertionFailure() << name << " is " << tensor.shape << ", " << stored << " is " << golden.shape(stored);
+    return ::testing::AssertionFailure() << name << " is " << tensor.shape << ", " << stored << " is "
+                                         << golden.shape(stored);
   return testing::all_close(values, want, {1e-4 * largest, 0}) << " " << name << " against " << stored;
 }
 
@@ -105,11 +114,13 @@ std::vector<std::string> names_below(const std::string& file, const std::string&
 }
 
 /// Every value and gradient that the golden file has for this mode and loss.
-void compare(const ProbeRun& probe, const std::string& variant, const std::string& mode, const std::string& loss, const std::string& more) {
+void compare(const ProbeRun& probe, const std::string& variant, const std::string& mode, const std::string& loss,
+             const std::string& more) {
   std::vector<std::pair<std::string, std::string>> pairs;  // asked for, stored as
   const std::string file = "epalm_" + variant + ".safetensors", at = mode + "/" + loss + "/";
   for (const std::string& name : names_below(file, at)) pairs.emplace_back(name, at + name);
-  for (const std::string& name : names_below(file, mode + "/text.")) pairs.emplace_back("text." + name, mode + "/text." + name);
+  for (const std::string& name : names_below(file, mode + "/text."))
+    pairs.emplace_back("text." + name, mode + "/text." + name);
   pairs.emplace_back("logits", mode + "/logits");
   for (const char* plain : {"features.0", "connected.0", "prompt.out", "text.embed.out"})
     if (probe.golden().has(plain)) pairs.emplace_back(plain, plain);
@@ -134,8 +145,9 @@ TEST_P(ProbeGolden, MeetsValuesLossAndGradients) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Variants, ProbeGolden,
-                         ::testing::Values(Case{"main", "open_published"}, Case{"main", "open_clean"}, Case{"main", "causal"},
-                                           Case{"post", "open_published"}, Case{"post", "causal"}, Case{"lin_shared", "open_published"},
+                         ::testing::Values(Case{"main", "open_published"}, Case{"main", "open_clean"},
+                                           Case{"main", "causal"}, Case{"post", "open_published"},
+                                           Case{"post", "causal"}, Case{"lin_shared", "open_published"},
                                            Case{"lin", "open_published"}, Case{"pt", "open_published"}),
                          [](const auto& info) { return info.param.variant + "_" + info.param.mode; });
 
@@ -149,9 +161,11 @@ TEST(Probe, MeetsTheOtherLosses) {
 TEST(Probe, ListsNamesWithShapes) {
   const ProbeRun probe("main");
   const Outcome given = probe.probe("--grads --list --batch " + probe.batch().string());
-  EXPECT_TRUE(ends(given, 0, {"\nlogits (3, 14, 67) f32\n", "\nloss (1) f64\n", "\ntext.layers.0.out (3, 13, 16) f32\n",
-                              "\ntext.layers.7.out (3, 14, 16) f32\n", "\nfeatures.0 (3, 12) f32\n", "\nvision.blocks.0.out (3, 5, 12) f32\n",
-                              "\ngrad:text.layers.7.out (3, 14, 16) f32\n", "\ngrad:connector.0.weight (16, 12) f32\n"}));
+  EXPECT_TRUE(ends(
+      given, 0,
+      {"\nlogits (3, 14, 67) f32\n", "\nloss (1) f64\n", "\ntext.layers.0.out (3, 13, 16) f32\n",
+       "\ntext.layers.7.out (3, 14, 16) f32\n", "\nfeatures.0 (3, 12) f32\n", "\nvision.blocks.0.out (3, 5, 12) f32\n",
+       "\ngrad:text.layers.7.out (3, 14, 16) f32\n", "\ngrad:connector.0.weight (16, 12) f32\n"}));
   EXPECT_EQ(given.output.find("grad:vision."), std::string::npos) << "nothing upstream of the connector trains";
   const Outcome sizes = probe.probe("--list --set train.micro_batch=2");
   EXPECT_TRUE(ends(sizes, 0, {"\nlogits (2, 20, 67) f32\n"}));
@@ -164,7 +178,8 @@ TEST(Probe, ListsNamesWithShapes) {
     names += (names.empty() ? "" : ",") + name;
   }
   ASSERT_TRUE(ends(probe.values(names), 0, {}));
-  EXPECT_EQ(SafetensorsReader(probe.out().string()).tensors().size(), static_cast<size_t>(std::ranges::count(names, ',')) + 1);
+  EXPECT_EQ(SafetensorsReader(probe.out().string()).tensors().size(),
+            static_cast<size_t>(std::ranges::count(names, ',')) + 1);
 }
 
 TEST(Probe, RunsWithEverythingFrozen) {
@@ -177,15 +192,18 @@ TEST(Probe, RunsWithEverythingFrozen) {
 
 TEST(Probe, RefusesNamesAndMissingOptions) {
   const ProbeRun probe("main");
-  EXPECT_TRUE(ends(probe.values("logits,text.layer.0.out,grad:nothing,loss"), 2, {"must name values of this model", "got text.layer.0.out, grad:nothing\n"}));
-  EXPECT_TRUE(ends(probe.values("grad:connector.0.weight", ""), 2, {"gradients need --grads", "got grad:connector.0.weight\n"}));
+  EXPECT_TRUE(ends(probe.values("logits,text.layer.0.out,grad:nothing,loss"), 2,
+                   {"must name values of this model", "got text.layer.0.out, grad:nothing\n"}));
+  EXPECT_TRUE(ends(probe.values("grad:connector.0.weight", ""), 2,
+                   {"gradients need --grads", "got grad:connector.0.weight\n"}));
   EXPECT_TRUE(ends(probe.values("grad:vision.blocks.0.out"), 2, {"got grad:vision.blocks.0.out\n"}));
   EXPECT_TRUE(ends(probe.values("loss,loss"), 2, {"each value once; got loss twice"}));
   const std::string batch = "--batch " + probe.batch().string();
   EXPECT_TRUE(ends(probe.probe(batch + " --out x.safetensors"), 2, {"--values", "required"}));
   EXPECT_TRUE(ends(probe.probe(batch + " --values loss"), 2, {"--out", "required"}));
   EXPECT_TRUE(ends(probe.probe("--values loss --out x.safetensors"), 2, {"--batch", "required"}));
-  EXPECT_TRUE(ends(probe.probe(batch + " --values loss --out /proc/none/x.safetensors"), 4, {"/proc/none/x.safetensors"}));
+  EXPECT_TRUE(
+      ends(probe.probe(batch + " --values loss --out /proc/none/x.safetensors"), 4, {"/proc/none/x.safetensors"}));
 }
 
 TEST(Probe, RefusesBatchesThatAreNotWhatItSays) {
@@ -212,22 +230,30 @@ TEST(Probe, RefusesBatchesThatAreNotWhatItSays) {
   }
   const Shape shape = probe.golden().shape("input_ids");
   const std::vector<double> ids = probe.golden().values("input_ids");
-  refused(changed(kIds, testing::make_tensor(DType::kI32, shape, ids)), {"input_ids must be (3, 10) I64; got (3, 10) I32"});
+  refused(changed(kIds, testing::make_tensor(DType::kI32, shape, ids)),
+          {"input_ids must be (3, 10) I64; got (3, 10) I32"});
   refused(changed(kIds, testing::make_tensor(DType::kI64, {30}, ids)), {"input_ids must be [B,T]", "got (30)"});
   refused(changed(kIds, testing::make_tensor(DType::kI64, {3, 0}, {})), {"input_ids must be [B,T]", "got (3, 0)"});
-  refused(changed(kMask, testing::make_tensor(DType::kF32, shape, ids)), {"attention_mask must be (3, 10) I64; got (3, 10) F32"});
-  refused(changed(kLabels, testing::make_tensor(DType::kI64, {5, 6}, ids)), {"labels must be (3, 10) I64; got (5, 6) I64"});
-  refused(changed(kImages, testing::random_tensor(DType::kF32, {3, 3, 8, 8}, 1)), {"expected 'images' as (3, 3, 16, 16) f32; got (3, 3, 8, 8) F32"});
-  refused(changed(kImages, testing::random_tensor(DType::kF16, {3, 3, 16, 16}, 1)), {"expected 'images' as (3, 3, 16, 16) f32; got (3, 3, 16, 16) F16"});
+  refused(changed(kMask, testing::make_tensor(DType::kF32, shape, ids)),
+          {"attention_mask must be (3, 10) I64; got (3, 10) F32"});
+  refused(changed(kLabels, testing::make_tensor(DType::kI64, {5, 6}, ids)),
+          {"labels must be (3, 10) I64; got (5, 6) I64"});
+  refused(changed(kImages, testing::random_tensor(DType::kF32, {3, 3, 8, 8}, 1)),
+          {"expected 'images' as (3, 3, 16, 16) f32; got (3, 3, 8, 8) F32"});
+  refused(changed(kImages, testing::random_tensor(DType::kF16, {3, 3, 16, 16}, 1)),
+          {"expected 'images' as (3, 3, 16, 16) f32; got (3, 3, 16, 16) F16"});
   refused(with_value(kMask, 0, 0), {"ones followed by zeros (padding on the right)"});
   refused(with_value(kMask, 0, 2), {"ones followed by zeros", "got 2 at (0, 0)"});
   refused(with_value(kIds, 12, 67), {"input_ids must be 0 to 66; got 67 at (1, 2)"});
   refused(with_value(kIds, 0, -1), {"input_ids must be 0 to 66; got -1 at (0, 0)"});
   refused(with_value(kLabels, 11, int64_t{1} << 40), {"labels must be 0 to 66, or -100; got 1099511627776 at (1, 1)"});
   std::ofstream(probe.batch()) << "no tensors";
-  EXPECT_TRUE(ends(probe.values("loss"), 3, {probe.batch().string() + ": header length must be 2 to 100000000 bytes and within the file; got "}));
+  EXPECT_TRUE(
+      ends(probe.values("loss"), 3,
+           {probe.batch().string() + ": header length must be 2 to 100000000 bytes and within the file; got "}));
   std::filesystem::remove(probe.batch());
-  EXPECT_TRUE(ends(probe.values("loss"), 3, {probe.batch().string() + ": expected a safetensors file; cannot open: No such file or directory"}));
+  EXPECT_TRUE(ends(probe.values("loss"), 3,
+                   {probe.batch().string() + ": expected a safetensors file; cannot open: No such file or directory"}));
 }
 
 TEST(Probe, RefusesLabelsBehindTheText) {

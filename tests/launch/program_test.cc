@@ -9,7 +9,8 @@ namespace permafrost {
 namespace {
 
 TEST(Program, InfoDescribesTheInstallation) {
-  EXPECT_TRUE(ends(run("info"), 0, {"permafrost 0.", "oneDNN 2.", "instruction sets", "memory", "cores", "ranks             1"}));
+  EXPECT_TRUE(ends(run("info"), 0,
+                   {"permafrost 0.", "oneDNN 2.", "instruction sets", "memory", "cores", "ranks             1"}));
   const Outcome json = run("info --json");
   ASSERT_EQ(json.code, 0);
   const auto info = parse_json(json.output);
@@ -17,7 +18,8 @@ TEST(Program, InfoDescribesTheInstallation) {
   EXPECT_EQ(info["ranks"]["world"], 1);
   EXPECT_GE(info["cores"].get<int>(), 1);
   EXPECT_GT(info["memory_bytes"].get<int64_t>(), 0);
-  for (const char* set : {"avx2", "avx512", "avx512_bf16", "amx_bf16"}) EXPECT_TRUE(info["instruction_sets"][set].is_boolean());
+  for (const char* set : {"avx2", "avx512", "avx512_bf16", "amx_bf16"})
+    EXPECT_TRUE(info["instruction_sets"][set].is_boolean());
 }
 
 TEST(Program, UsageErrorsEndWithTwoAndSayWhereHelpIs) {
@@ -36,18 +38,21 @@ TEST(Program, HelpAndVersionEndWell) {
 }
 
 TEST(Program, StorageErrorsEndWithFour) {
-  EXPECT_TRUE(ends(run("data sample-photos --out /proc/none"), 4, {"permafrost: sample photos: cannot make the folder /proc/none/images"}));
+  EXPECT_TRUE(ends(run("data sample-photos --out /proc/none"), 4,
+                   {"permafrost: sample photos: cannot make the folder /proc/none/images"}));
 }
 
 TEST(Program, WritesSamplePhotos) {
   const ScratchFolder folder;
   EXPECT_TRUE(ends(run("data sample-photos --count 2 --size 16 --out " + folder.path().string()), 0, {}));
-  for (const char* name : {"captions.json", "images/000000.jpg", "images/000001.png", "tokenizer/vocab.json", "tokenizer/merges.txt"})
+  for (const char* name :
+       {"captions.json", "images/000000.jpg", "images/000001.png", "tokenizer/vocab.json", "tokenizer/merges.txt"})
     EXPECT_TRUE(std::filesystem::exists(folder / name)) << name;
 }
 
 TEST(Program, ABrokenLauncherEndsWithTwo) {
-  EXPECT_TRUE(ends(run("info", "PMI_SIZE=two PMI_RANK=0"), 2, {"expected a whole number, 0 and up, in PMI_SIZE; got 'two'"}));
+  EXPECT_TRUE(
+      ends(run("info", "PMI_SIZE=two PMI_RANK=0"), 2, {"expected a whole number, 0 and up, in PMI_SIZE; got 'two'"}));
 }
 
 TEST(Program, LogsWhatALauncherSaysWhenAsked) {

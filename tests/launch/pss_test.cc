@@ -9,7 +9,8 @@ namespace permafrost {
 namespace {
 
 TEST(Pss, IsReadFromTheKernelsText) {
-  EXPECT_EQ(pss_of_smaps("55d0-7ffe ---p 00000000 00:00 0   [rollup]\nRss:   2000 kB\nPss:  1234 kB\nPss_Anon: 9 kB\n"), 1234 * 1024);
+  EXPECT_EQ(pss_of_smaps("55d0-7ffe ---p 00000000 00:00 0   [rollup]\nRss:   2000 kB\nPss:  1234 kB\nPss_Anon: 9 kB\n"),
+            1234 * 1024);
   EXPECT_EQ(pss_of_smaps(""), 0);
   EXPECT_EQ(pss_of_smaps("Pss: x kB\n"), 0);
 }

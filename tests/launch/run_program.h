@@ -20,11 +20,13 @@ struct Outcome {
 inline Outcome run(const std::string& arguments, const std::string& environment = "") {
   const char* program = std::getenv("PERMAFROST_PROGRAM");
   if (!program) throw Error(ErrorKind::kInternal, "PERMAFROST_PROGRAM must name the program; CTest sets it");
-  const std::string command = "env -u OMPI_COMM_WORLD_SIZE " + environment + " " + program + " " + arguments + " 2>&1 </dev/null";
+  const std::string command =
+      "env -u OMPI_COMM_WORLD_SIZE " + environment + " " + program + " " + arguments + " 2>&1 </dev/null";
   Outcome result;
   FILE* pipe = ::popen(command.c_str(), "r");
   std::array<char, 4096> buffer{};
-  while (const size_t count = std::fread(buffer.data(), 1, buffer.size(), pipe)) result.output.append(buffer.data(), count);
+  while (const size_t count = std::fread(buffer.data(), 1, buffer.size(), pipe))
+    result.output.append(buffer.data(), count);
   const int status = ::pclose(pipe);
   result.code = WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + status;
   return result;
@@ -34,7 +36,8 @@ inline Outcome run(const std::string& arguments, const std::string& environment 
 inline ::testing::AssertionResult ends(const Outcome& run, int code, const std::vector<std::string>& parts) {
   if (run.code != code) return ::testing::AssertionFailure() << "exit code " << run.code << ": " << run.output;
   for (const std::string& part : parts)
-    if (run.output.find(part) == std::string::npos) return ::testing::AssertionFailure() << "no '" << part << "' in: " << run.output;
+    if (run.output.find(part) == std::string::npos)
+      return ::testing::AssertionFailure() << "no '" << part << "' in: " << run.output;
   return ::testing::AssertionSuccess();
 }
 

@@ -34,9 +34,9 @@ TEST(Runtime, OneRankNeedsNoLauncher) {
 }
 
 TEST(Runtime, AnErrorOfTheBodyIsItsExitCode) {
-  for (const ErrorKind kind : {ErrorKind::kConfig, ErrorKind::kWeights, ErrorKind::kData, ErrorKind::kStorage,
-                               ErrorKind::kNonFinite, ErrorKind::kPeer, ErrorKind::kNotBuilt, ErrorKind::kStopped,
-                               ErrorKind::kInternal}) {
+  for (const ErrorKind kind :
+       {ErrorKind::kConfig, ErrorKind::kWeights, ErrorKind::kData, ErrorKind::kStorage, ErrorKind::kNonFinite,
+        ErrorKind::kPeer, ErrorKind::kNotBuilt, ErrorKind::kStopped, ErrorKind::kInternal}) {
     FLAGS_minloglevel = google::GLOG_WARNING;  // as the program does unless asked otherwise
     ::testing::internal::CaptureStderr();
     EXPECT_EQ(run_ranks({}, {}, [&](Runtime&) { fail(kind, "op: expected this; got that"); }), exit_code(kind));

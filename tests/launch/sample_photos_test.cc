@@ -67,7 +67,8 @@ TEST(ByteTokenizer, HasEveryByteOnceAndTheSpecialTokens) {
 }
 
 TEST(SamplePhotos, AFolderThatCannotBeMadeIsNamed) {
-  EXPECT_TRUE(throws_error([] { write_sample_photos("/proc/none", 1, 32, 1); }, ErrorKind::kStorage, {"/proc/none/images"}));
+  EXPECT_TRUE(
+      throws_error([] { write_sample_photos("/proc/none", 1, 32, 1); }, ErrorKind::kStorage, {"/proc/none/images"}));
   EXPECT_TRUE(throws_error([] { write_byte_tokenizer("/proc/none"); }, ErrorKind::kStorage, {"/proc/none"}));
 }
 

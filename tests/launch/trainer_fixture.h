@@ -29,8 +29,8 @@ class TrainerTest : public ::testing::Test {
 
   /// The quickstart model with `more`, on the generated photographs.
   config::Resolved resolved(const Overrides& more) const {
-    Overrides overrides{"data.root=" + photos().string(), "train.max_steps=4", "schedule.warmup_steps=1", "train.global_batch=8",
-                        "train.micro_batch=4", "precision.compute=FP32"};
+    Overrides overrides{"data.root=" + photos().string(), "train.max_steps=4",   "schedule.warmup_steps=1",
+                        "train.global_batch=8",           "train.micro_batch=4", "precision.compute=FP32"};
     overrides.insert(overrides.end(), more.begin(), more.end());
     return config::load_config(std::string(PERMAFROST_SOURCE) + "/configs/quickstart.textproto", overrides);
   }
@@ -73,15 +73,16 @@ inline std::vector<Overrides> allocation_cases() {
   Overrides by_processor(usual), published(usual);
   by_processor.push_back("precision.compute=AUTO");
   // What the quickstart does not have: dropout in frozen parts, the published visual token, gradients for few.
-  for (const char* more : {"freeze[0].pattern=connector*", "freeze+={pattern: \"*\" trainable: false}", "quirks.frozen_dropout=true",
-                           "train.final_check.loss=false", "train.final_check.exchanged_images=false", "quirks.vis_row=PUBLISHED",
-                           "optimizer.clip_norm=0.5"})
+  for (const char* more :
+       {"freeze[0].pattern=connector*", "freeze+={pattern: \"*\" trainable: false}", "quirks.frozen_dropout=true",
+        "train.final_check.loss=false", "train.final_check.exchanged_images=false", "quirks.vis_row=PUBLISHED",
+        "optimizer.clip_norm=0.5"})
     published.push_back(more);
   return {usual, by_processor, published};
 }
 
-/// Steps 3 to 6 of a new trainer allocate nothing on this rank's threads; libraries that count apart, in pieces of at most
-/// 1 KiB. Needs can_count_allocations().
+/// Steps 3 to 6 of a new trainer allocate nothing on this rank's threads; libraries that count apart, in pieces of at
+/// most 1 KiB. Needs can_count_allocations().
 inline void expect_steps_allocate_nothing(Trainer& trainer, Runtime& runtime) {
   on_every_thread(runtime.pool, [] { testing::register_counted_thread(); });
   for (int i = 0; i < 3; ++i) trainer.train_step(false);

@@ -69,7 +69,8 @@ class TrainerInproc : public TrainerTest {
 
 TEST_F(TrainerInproc, RanksChangeNoBitAndMoveWhatThePlanSays) {
   // 10 samples in 5 micro-batches, which no number of ranks but 1 divides.
-  const Overrides uneven{"train.global_batch=10", "train.micro_batch=2", "train.max_steps=3", "optimizer.clip_norm=0.5"};
+  const Overrides uneven{"train.global_batch=10", "train.micro_batch=2", "train.max_steps=3",
+                         "optimizer.clip_norm=0.5"};
   const RanksResult alone = train(1, uneven);
   ASSERT_EQ(alone.losses.size(), 3u);
   ASSERT_FALSE(alone.adapter_sha256.empty());
@@ -85,7 +86,8 @@ TEST_F(TrainerInproc, RanksChangeNoBitAndMoveWhatThePlanSays) {
 TEST_F(TrainerInproc, MovesWhatThePlanSaysInBf16) {
   if (!cpu_features().avx512_bf16) GTEST_SKIP() << "this processor has no bf16 instructions";
   for (const int ranks : {2, 3})
-    train(ranks, {"train.global_batch=12", "train.micro_batch=4", "train.max_steps=2", "precision.compute=BF16"}).expect_moved_as_planned();
+    train(ranks, {"train.global_batch=12", "train.micro_batch=4", "train.max_steps=2", "precision.compute=BF16"})
+        .expect_moved_as_planned();
 }
 
 }  // namespace

@@ -38,7 +38,9 @@ TEST_F(TrainerMpi, StepsAllocateNothing) {
     ThreadPool pool(2);
     Runtime runtime{world, pool, world.size(), world.rank(), environment->library_version()};
     calls_seen = 0;
-    on_rank(more, runtime, [](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& r) { expect_steps_allocate_nothing(trainer, r); });
+    on_rank(more, runtime, [](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& r) {
+      expect_steps_allocate_nothing(trainer, r);
+    });
     EXPECT_GT(calls_seen, 0) << "MPI was called without being counted apart";
   }
 }

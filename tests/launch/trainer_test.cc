@@ -1,4 +1,5 @@
-// One rank's Trainer in process: memory as forecast, nothing allocated on the step path, and settings that change no bit.
+// One rank's Trainer in process: memory as forecast, nothing allocated on the step path, and settings that change no
+// bit.
 #include <cmath>
 #include <fstream>
 
@@ -44,8 +45,9 @@ TEST_F(TrainerMemory, IsWhatThePlanForecasts) {
   // One bucket, or the arena of the largest is touched only when a text is that long.
   const MemoryUse small = measure({"data.max_text_tokens=64", "data.length_buckets=64"});
   expect_as_forecast(small);
-  const MemoryUse large = measure({"data.max_text_tokens=64", "data.length_buckets=64", "model.epalm.text.vocab=20000", "train.micro_batch=8",
-                                   "model.epalm.text.hidden=128", "model.epalm.text.word_embed_proj_dim=128"});
+  const MemoryUse large =
+      measure({"data.max_text_tokens=64", "data.length_buckets=64", "model.epalm.text.vocab=20000",
+               "train.micro_batch=8", "model.epalm.text.hidden=128", "model.epalm.text.word_embed_proj_dim=128"});
   expect_as_forecast(large);
   EXPECT_GT(large.arena, 4 * small.arena) << "the second is to have a larger arena";
   EXPECT_GT(large.forecast, kProcessConstantBytes / 2) << "or the constant hides everything";
@@ -54,7 +56,8 @@ TEST_F(TrainerMemory, IsWhatThePlanForecasts) {
     RecordProperty(concat(name, "_measured_bytes"), std::to_string(use.measured));
   }
   // What is beside the forecast does not grow with it.
-  EXPECT_LE(std::abs((large.measured - large.forecast) - (small.measured - small.forecast)), large.forecast / 20 + (int64_t{16} << 20));
+  EXPECT_LE(std::abs((large.measured - large.forecast) - (small.measured - small.forecast)),
+            large.forecast / 20 + (int64_t{16} << 20));
 }
 
 // --- allocations -----------------------------------------------------------------------------------------------------
@@ -82,7 +85,8 @@ class TrainerBits : public TrainerTest {
     static int count = 0;
     const CheckpointStore store((folder_ / ("checkpoints" + std::to_string(count++))).string(), 1);
     with_trainer(more, threads, [&](Trainer& trainer, const config::Resolved& config, const Plan& plan, Runtime&) {
-      while (trainer.step() < config.config.train().max_steps()) result.losses.push_back(trainer.train_step(false).loss);
+      while (trainer.step() < config.config.train().max_steps())
+        result.losses.push_back(trainer.train_step(false).loss);
       result.adapter_sha256 = trainer.save(store);
       result.arena_bytes = plan.memory.arena;
     });
@@ -147,7 +151,9 @@ class TrainerSkip : public TrainerTest {
     StepMetrics metrics;
     Overrides all{"train.global_batch=24", "train.max_steps=1"};
     all.insert(all.end(), more.begin(), more.end());
-    with_trainer(all, 1, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) { metrics = trainer.train_step(false); });
+    with_trainer(all, 1, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
+      metrics = trainer.train_step(false);
+    });
     return metrics;
   }
 };
@@ -155,7 +161,8 @@ class TrainerSkip : public TrainerTest {
 TEST_F(TrainerSkip, LeavesLossAndGradientAsIfSamplesWereNotThere) {
   std::ifstream file(photos() / "captions.json");
   auto captions = parse_json(file);
-  for (int bad : {0, 3, 7, 8, 9, 10}) std::ofstream(photos() / "images" / captions["images"][bad]["file_name"]) << "no photograph";
+  for (int bad : {0, 3, 7, 8, 9, 10})
+    std::ofstream(photos() / "images" / captions["images"][bad]["file_name"]) << "no photograph";
   for (const char* loss : {"loss.kind=SAMPLE_SUM", "loss.kind=TOKEN_MEAN"}) {
     const StepMetrics skipped = step_over_all({loss, "data.image_policy=SKIP"});
     std::set<int64_t> gone;

@@ -33,14 +33,19 @@ class Training : public ::testing::Test {
 
   std::string arguments(const std::string& more = "", const std::string& name = "run") const {
     return "train " + config() + " --set data.root=" + photos().string() + " --run-dir " + dir(name).string() +
-           " --set train.max_steps=4 --set schedule.warmup_steps=1 --set train.global_batch=8 --set train.micro_batch=4 --set checkpoint.every_steps=0" +
-           " --set train.final_check.loss=false --set train.final_check.exchanged_images=false --set precision.compute=FP32 " + more;
+           " --set train.max_steps=4 --set schedule.warmup_steps=1 --set train.global_batch=8 --set "
+           "train.micro_batch=4 --set checkpoint.every_steps=0" +
+           " --set train.final_check.loss=false --set train.final_check.exchanged_images=false --set "
+           "precision.compute=FP32 " +
+           more;
   }
   /// `before` stands before the program: what starts it.
   Outcome train(const std::string& more = "", const std::string& name = "run", const std::string& before = "") const {
     return run(arguments(more, name), before);
   }
-  static std::string on_ranks(int ranks) { return std::string(PERMAFROST_SOURCE) + "/launch/mpirun.sh -n " + std::to_string(ranks); }
+  static std::string on_ranks(int ranks) {
+    return std::string(PERMAFROST_SOURCE) + "/launch/mpirun.sh -n " + std::to_string(ranks);
+  }
   /// A limit on file size stands for the full disk: writing fails in the same way.
   static std::string on_a_full_disk() { return "bash -c 'ulimit -f 200; exec \"$@\"' --"; }
 
@@ -53,7 +58,8 @@ class Training : public ::testing::Test {
   std::vector<std::string> losses(const std::string& name) const {
     const std::string text = read_file(dir(name) / "metrics.jsonl");
     std::vector<std::string> all;
-    for (size_t at = 0; (at = text.find("\"loss\"", at)) != std::string::npos; ++at) all.push_back(text.substr(at, text.find(',', at) - at));
+    for (size_t at = 0; (at = text.find("\"loss\"", at)) != std::string::npos; ++at)
+      all.push_back(text.substr(at, text.find(',', at) - at));
     return all;
   }
   Json captions() const { return parse_json(read_file(photos() / "captions.json")); }
@@ -64,7 +70,8 @@ class Training : public ::testing::Test {
     ASSERT_TRUE(ends(train("", "whole", before), 0, {}));
     ASSERT_TRUE(ends(train("--set checkpoint.every_steps=2", "parts", before), 0, {}));
     std::filesystem::remove_all(dir("parts") / "checkpoints" / "step-00000004");
-    std::filesystem::create_directories(dir("parts") / "checkpoints" / "step-00000003.tmp");  // of a run that died while writing
+    std::filesystem::create_directories(dir("parts") / "checkpoints" /
+                                        "step-00000003.tmp");  // of a run that died while writing
     EXPECT_TRUE(ends(train("--set checkpoint.every_steps=2 --resume", "parts", before), 0, {"resumed at step 2"}));
     EXPECT_EQ(adapter_hash("whole"), adapter_hash("parts"));
     EXPECT_EQ(losses("whole").size(), 4u);
@@ -83,8 +90,13 @@ class Training : public ::testing::Test {
   }
   /// Learning rates that make values infinite in step 1; the message says where and on which samples.
   void expect_names_the_first_value_that_is_not_finite(const std::string& before) const {
-    const Outcome given = train("--set optimizer.lr=1e30 --set schedule.kind=CONSTANT --set schedule.warmup_steps=0 --set optimizer.clip_norm=0", "run", before);
-    EXPECT_TRUE(ends(given, 5, {"train: step 1: loss and gradients must be finite; first in ", "] = ", " (unit ", "micro-batch ", " with samples "}));
+    const Outcome given = train(
+        "--set optimizer.lr=1e30 --set schedule.kind=CONSTANT --set schedule.warmup_steps=0 --set "
+        "optimizer.clip_norm=0",
+        "run", before);
+    EXPECT_TRUE(ends(given, 5,
+                     {"train: step 1: loss and gradients must be finite; first in ", "] = ", " (unit ", "micro-batch ",
+                      " with samples "}));
     EXPECT_EQ(given.output.find("found no bad value"), std::string::npos) << given.output;
   }
 

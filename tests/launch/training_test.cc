@@ -13,15 +13,17 @@ namespace {
 namespace fs = std::filesystem;
 
 TEST_F(Training, WritesWhatItSays) {
-  EXPECT_TRUE(ends(train(), 0, {"vision: RANDOM weights from seed 42", "step 4/4", "summary of", "adapter_sha256", "frozen_unchanged: true"}));
+  EXPECT_TRUE(ends(
+      train(), 0,
+      {"vision: RANDOM weights from seed 42", "step 4/4", "summary of", "adapter_sha256", "frozen_unchanged: true"}));
   for (const char* file : {"config.textproto", "config.json", "plan.txt", "plan.json", "metrics.jsonl", "summary.json"})
     EXPECT_TRUE(fs::exists(dir() / file)) << file;
   std::ifstream metrics(dir() / "metrics.jsonl");
   int lines = 0;
   for (std::string line; std::getline(metrics, line); ++lines) {
     const auto j = parse_json(line);
-    for (const char* key : {"step", "loss", "lr", "grad_norm", "samples_per_s", "tokens_per_s", "step_ms", "wait_ms", "exposed_comm_ms",
-                            "gathered_bytes", "reduced_bytes", "arena_bytes", "pss_bytes"})
+    for (const char* key : {"step", "loss", "lr", "grad_norm", "samples_per_s", "tokens_per_s", "step_ms", "wait_ms",
+                            "exposed_comm_ms", "gathered_bytes", "reduced_bytes", "arena_bytes", "pss_bytes"})
       EXPECT_TRUE(j.contains(key)) << key;
     EXPECT_EQ(j["step"], lines);
   }
@@ -65,7 +67,8 @@ TEST_F(Training, TensorBoardSeesTheMetrics) {
     EXPECT_EQ(event.step(), steps[i].step);
     std::map<std::string, float> values;
     for (const auto& value : event.summary().value()) values[value.tag()] = value.simple_value();
-    for (const auto& [tag, value] : std::map<std::string, double>{{"train/loss", steps[i].loss}, {"train/lr", steps[i].lr}, {"train/grad_norm", steps[i].grad_norm}}) {
+    for (const auto& [tag, value] : std::map<std::string, double>{
+             {"train/loss", steps[i].loss}, {"train/lr", steps[i].lr}, {"train/grad_norm", steps[i].grad_norm}}) {
       ASSERT_TRUE(values.contains(tag)) << tag;
       EXPECT_EQ(values[tag], static_cast<float>(value)) << tag;
     }
@@ -81,8 +84,7 @@ TEST_F(Training, ResumesFromTheBeginningWhenNothingWasSaved) {
 
 TEST_F(Training, RefusesToResumeAnotherGraph) {
   ASSERT_EQ(train().code, 0);
-  EXPECT_TRUE(ends(train("--resume --set model.epalm.connector=SHARED"), 3,
-                   {"belongs to another graph", "connector"}));
+  EXPECT_TRUE(ends(train("--resume --set model.epalm.connector=SHARED"), 3, {"belongs to another graph", "connector"}));
 }
 
 TEST_F(Training, RefusesToContinueWithOtherSettings) {
@@ -90,8 +92,10 @@ TEST_F(Training, RefusesToContinueWithOtherSettings) {
   EXPECT_TRUE(ends(train("--resume --set train.max_steps=6 --set train.global_batch=4 --set data.seed=7"), 2,
                    {"train.global_batch: expected 8; got 4", "data.seed: expected 42; got 7"}));
   // A constant of an operation makes another graph too; the field says it better than the hash.
-  EXPECT_TRUE(ends(train("--resume --set train.max_steps=6 --set loss.label_smoothing=0.1"), 2, {"loss.label_smoothing: expected 0"}));
-  EXPECT_TRUE(ends(train("--resume --set train.max_steps=6 --set parallel.threads=1 --set data.prefetch=1"), 0, {"resumed at step 4"}));
+  EXPECT_TRUE(ends(train("--resume --set train.max_steps=6 --set loss.label_smoothing=0.1"), 2,
+                   {"loss.label_smoothing: expected 0"}));
+  EXPECT_TRUE(ends(train("--resume --set train.max_steps=6 --set parallel.threads=1 --set data.prefetch=1"), 0,
+                   {"resumed at step 4"}));
 }
 
 TEST_F(Training, RefusesADamagedCheckpoint) {
@@ -100,7 +104,8 @@ TEST_F(Training, RefusesADamagedCheckpoint) {
   std::string bytes = read_file(file);
   bytes[bytes.size() - 5] = static_cast<char>(bytes[bytes.size() - 5] ^ 1);
   write_file(file, bytes);
-  EXPECT_TRUE(ends(train("--resume --set train.max_steps=6"), 3, {"optimizer.safetensors is damaged", "expected SHA-256"}));
+  EXPECT_TRUE(
+      ends(train("--resume --set train.max_steps=6"), 3, {"optimizer.safetensors is damaged", "expected SHA-256"}));
 }
 
 TEST_F(Training, RefusesRunDirectoriesItCannotWrite) {
@@ -111,9 +116,9 @@ TEST_F(Training, RefusesRunDirectoriesItCannotWrite) {
 TEST_F(Training, StopsOnASignalWithACheckpoint) {
   const std::string log = dir("log").string();
   const char* program = std::getenv("PERMAFROST_PROGRAM");
-  const std::string script = "bash -c '" + std::string(program) + " " + arguments("--set train.max_steps=100000") + " > " + log +
-                             " 2>&1 & child=$!; for i in $(seq 200); do sleep 0.1; grep -q \"step 1/\" " + log +
-                             " && break; done; kill -TERM $child; wait $child'";
+  const std::string script = "bash -c '" + std::string(program) + " " + arguments("--set train.max_steps=100000") +
+                             " > " + log + " 2>&1 & child=$!; for i in $(seq 200); do sleep 0.1; grep -q \"step 1/\" " +
+                             log + " && break; done; kill -TERM $child; wait $child'";
   const int status = std::system(script.c_str());
   EXPECT_EQ(WEXITSTATUS(status), 8) << read_file(log);
   EXPECT_FALSE(fs::is_empty(dir() / "checkpoints"));

@@ -90,7 +90,8 @@ TEST(OptCounts, AllPublishedSizes) {
 }
 
 TEST(VitCounts, BothPublishedSizes) {
-  for (const auto& [config, expected] : {std::pair{VitConfig::b16(), int64_t{85'798'656}}, {VitConfig::l16(), int64_t{303'301'632}}}) {
+  for (const auto& [config, expected] :
+       {std::pair{VitConfig::b16(), int64_t{85'798'656}}, {VitConfig::l16(), int64_t{303'301'632}}}) {
     Graph graph(DType::kBF16);
     build_vit(graph, config, graph.input("images", {{1, 3, 224, 224}, DType::kF32}), {{config.depth - 1}, false});
     int64_t total = 0;
@@ -101,12 +102,14 @@ TEST(VitCounts, BothPublishedSizes) {
 
 TEST(EpalmCounts, ParametersAreTheSameForEveryShape) {
   const EpalmConfig config = base(OptSize::k350M, 11, 23);
-  const Graph a = build_epalm(config, DType::kBF16, {2, 5, false}), b = build_epalm(config, DType::kBF16, {16, 64, true});
+  const Graph a = build_epalm(config, DType::kBF16, {2, 5, false}),
+              b = build_epalm(config, DType::kBF16, {16, 64, true});
   ASSERT_EQ(a.params().size(), b.params().size());
   for (size_t p = 0; p < a.params().size(); ++p) {
     EXPECT_EQ(a.params()[p].name, b.params()[p].name);
     EXPECT_EQ(a.params()[p].shape, b.params()[p].shape);
-    EXPECT_EQ(a.units()[static_cast<size_t>(a.params()[p].unit)].name, b.units()[static_cast<size_t>(b.params()[p].unit)].name);
+    EXPECT_EQ(a.units()[static_cast<size_t>(a.params()[p].unit)].name,
+              b.units()[static_cast<size_t>(b.params()[p].unit)].name);
   }
 }
 

@@ -48,10 +48,12 @@ TEST(EpalmWindow, UnevenOnes) {
 
 TEST(EpalmConfigCheck, NamesWhatDoesNotFit) {
   EXPECT_NO_THROW(windowed(5, 11, 6).check());
-  EXPECT_TRUE(throws_error([] { windowed(5, 13, 6).check(); }, ErrorKind::kConfig, {"window must lie in the 12 text layers", "5 to 13"}));
+  EXPECT_TRUE(throws_error([] { windowed(5, 13, 6).check(); }, ErrorKind::kConfig,
+                           {"window must lie in the 12 text layers", "5 to 13"}));
   EXPECT_TRUE(throws_error([] { windowed(5, 5, 6).check(); }, ErrorKind::kConfig, {"start < end", "5 to 5"}));
   EXPECT_TRUE(throws_error([] { windowed(-1, 5, 6).check(); }, ErrorKind::kConfig, {"-1 to 5"}));
-  EXPECT_TRUE(throws_error([] { windowed(5, 11, 13).check(); }, ErrorKind::kConfig, {"features must be 1 to the vision model's 12 blocks", "got 13"}));
+  EXPECT_TRUE(throws_error([] { windowed(5, 11, 13).check(); }, ErrorKind::kConfig,
+                           {"features must be 1 to the vision model's 12 blocks", "got 13"}));
   EpalmConfig config = windowed(5, 11, 6);
   config.prompt_length = 0;
   EXPECT_TRUE(throws_error([&] { config.check(); }, ErrorKind::kConfig, {"prompt_length must be 1 and up", "got 0"}));
@@ -63,10 +65,18 @@ TEST(EpalmConfigCheck, NamesWhatDoesNotFit) {
   config = windowed(5, 11, 6);
   config.label_smoothing = 1;
   EXPECT_TRUE(throws_error([&] { config.check(); }, ErrorKind::kConfig, {"label_smoothing"}));
-  EXPECT_TRUE(throws_error([] { build_epalm(windowed(5, 11, 6), DType::kF32, {0, 3, false}); }, ErrorKind::kConfig, {"(0, 3)"}));
+  EXPECT_TRUE(throws_error(
+      [] {
+        build_epalm(windowed(5, 11, 6), DType::kF32, {0, 3, false});
+      },
+      ErrorKind::kConfig, {"(0, 3)"}));
   config = windowed(5, 11, 6);
   config.adaptor = AdaptorConfig{AdaptorKind::kNormal, 1000, false};
-  EXPECT_TRUE(throws_error([&] { build_epalm(config, DType::kF32, {1, 3, false}); }, ErrorKind::kConfig, {"adaptor: factor must be 1 to the width 768", "1000", "layers.0.fc2.1"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        build_epalm(config, DType::kF32, {1, 3, false});
+      },
+      ErrorKind::kConfig, {"adaptor: factor must be 1 to the width 768", "1000", "layers.0.fc2.1"}));
 }
 
 TEST(EpalmGraph, UnitsAndOwners) {
@@ -135,8 +145,10 @@ TEST(EpalmInitialisers, AsPublished) {
   EXPECT_EQ(start("connector.2.bias"), by768);
   EXPECT_EQ(start("prompt_module.prefix_embedding.0.weight"), to_string(Initializer::normal(1)));
   EXPECT_EQ(start("prompt_module.prefix_embedding.1.bias"), by768);
-  EXPECT_EQ(start("model_text.model.decoder.layers.4.fc2.adapter.1.weight"), to_string(Initializer::normal(1e-3f, 2e-3f)));
-  EXPECT_EQ(start("model_text.model.decoder.layers.4.fc2.adapter.3.bias"), to_string(Initializer::normal(1e-3f, 2e-3f)));
+  EXPECT_EQ(start("model_text.model.decoder.layers.4.fc2.adapter.1.weight"),
+            to_string(Initializer::normal(1e-3f, 2e-3f)));
+  EXPECT_EQ(start("model_text.model.decoder.layers.4.fc2.adapter.3.bias"),
+            to_string(Initializer::normal(1e-3f, 2e-3f)));
   EXPECT_EQ(start("model_text.model.decoder.layers.4.fc2.adapter.0.weight"), to_string(Initializer::ones()));
   EXPECT_EQ(start("model_text.model.decoder.layers.4.fc2.adapter_scale"), to_string(Initializer::ones()));
 }

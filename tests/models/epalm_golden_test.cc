@@ -36,14 +36,17 @@ Variant load_variant(const std::string& name) {
   c.start = v.whole("start");
   c.end = v.whole("end");
   c.prompt_length = v.whole("prompt_len");
-  c.prompt = c.prompt_length == 0 ? EpalmConfig::Prompt::kNone : v.flag("prompt_mlp") ? EpalmConfig::Prompt::kMlp : EpalmConfig::Prompt::kTable;
+  c.prompt = c.prompt_length == 0   ? EpalmConfig::Prompt::kNone
+             : v.flag("prompt_mlp") ? EpalmConfig::Prompt::kMlp
+                                    : EpalmConfig::Prompt::kTable;
   if (name.starts_with("ada")) {
     const std::string kind = v.golden.text("adapter_type");
     c.adaptor = AdaptorConfig{kind == "normal"     ? AdaptorKind::kNormal
                               : kind == "parallel" ? AdaptorKind::kParallel
                                                    : AdaptorKind::kScaledParallel,
                               v.whole("adapter_factor"), v.flag("adapter_layer_norm")};
-    c.adaptor_location = v.golden.text("adapter_location") == "mlp" ? EpalmConfig::Location::kMlp : EpalmConfig::Location::kAttention;
+    c.adaptor_location =
+        v.golden.text("adapter_location") == "mlp" ? EpalmConfig::Location::kMlp : EpalmConfig::Location::kAttention;
   }
   return v;
 }
@@ -82,7 +85,8 @@ EpalmTextInputs text_inputs(const GraphRunner& runner) {
 constexpr int32_t kPad = 1;
 
 /// Loss of one micro-batch that is the whole global batch.
-double run_loss(GraphRunner& runner, const EpalmConfig& config, const TextBatch& batch, const LossWeighting& weighting) {
+double run_loss(GraphRunner& runner, const EpalmConfig& config, const TextBatch& batch,
+                const LossWeighting& weighting) {
   fill_epalm_inputs(config, batch, kPad, weighting.row_weight(count_loss(batch)), text_inputs(runner));
   return runner.run();
 }
@@ -113,7 +117,8 @@ const std::vector<Scheme> kSchemes{{"sample_sum.all", {LossWeighting::Kind::kSam
                                    {"token_mean.all", {LossWeighting::Kind::kTokenMean, 0.1}, false},
                                    {"token_mean.answer", {LossWeighting::Kind::kTokenMean, 0.1}, true}};
 
-void expect_value(const GraphRunner& runner, const Golden& golden, const std::string& name, const std::string& stored, DType dtype, PathLength path) {
+void expect_value(const GraphRunner& runner, const Golden& golden, const std::string& name, const std::string& stored,
+                  DType dtype, PathLength path) {
   const Tensor got = runner.value(name);
   ASSERT_TRUE(got.defined()) << name;
   EXPECT_EQ(got.shape(), golden.shape(stored)) << name;
@@ -121,7 +126,8 @@ void expect_value(const GraphRunner& runner, const Golden& golden, const std::st
   EXPECT_TRUE(all_close(got, want, model_tolerance(dtype, path, want))) << stored;
 }
 
-void expect_losses_and_gradients(GraphRunner& runner, const Variant& v, const std::string& mode, DType dtype, PathLength path) {
+void expect_losses_and_gradients(GraphRunner& runner, const Variant& v, const std::string& mode, DType dtype,
+                                 PathLength path) {
   for (const Scheme& scheme : kSchemes) {
     const std::string at = mode + "/" + scheme.name + "/";
     if (!v.golden.has(at + "loss")) continue;
@@ -130,7 +136,8 @@ void expect_losses_and_gradients(GraphRunner& runner, const Variant& v, const st
     EXPECT_EQ(labels, v.golden.values(scheme.answers ? "labels_answer" : "labels"));
     const double loss = run_loss(runner, v.config, batch, scheme.weighting), want = v.golden.values(at + "loss")[0];
     EXPECT_NEAR(loss, want, model_tolerance(dtype, path, {want}).absolute) << at;
-    const PathLength backward = gradient_path(path, dtype == DType::kF32 ? batch.batch * (v.config.slots() + batch.tokens) : 0);
+    const PathLength backward =
+        gradient_path(path, dtype == DType::kF32 ? batch.batch * (v.config.slots() + batch.tokens) : 0);
     int64_t compared = 0;
     GradientDistance distance;
     for (const ParamInfo& info : runner.graph().params()) {
@@ -139,7 +146,8 @@ void expect_losses_and_gradients(GraphRunner& runner, const Variant& v, const st
       distance.add(runner.gradient(info.name), gradient);
       ++compared;
       if (dtype != DType::kF32) continue;
-      EXPECT_TRUE(all_close(runner.gradient(info.name), gradient, model_tolerance(dtype, backward, gradient))) << at << info.name;
+      EXPECT_TRUE(all_close(runner.gradient(info.name), gradient, model_tolerance(dtype, backward, gradient)))
+          << at << info.name;
     }
     EXPECT_GT(compared, 0);
     EXPECT_LE(distance.relative(), model_tolerance(dtype, backward, {1.0}).absolute) << at;
@@ -165,7 +173,8 @@ TEST_P(EpalmGolden, EverythingInEveryMode) {
       expect_value(runner, v.golden, concat("connected.", j), concat("connected.", j), DType::kF32, path);
     }
     if (v.golden.has("prompt.out")) expect_value(runner, v.golden, "prompt.out", "prompt.out", DType::kF32, path);
-    if (v.golden.has("text.embed.out")) expect_value(runner, v.golden, "text.embed.out", "text.embed.out", DType::kF32, path);
+    if (v.golden.has("text.embed.out"))
+      expect_value(runner, v.golden, "text.embed.out", "text.embed.out", DType::kF32, path);
     for (int64_t i = 0; i < v.config.text.layers; ++i) {
       const std::string name = concat("text.layers.", i, ".out");
       if (v.golden.has(mode + "/" + name)) expect_value(runner, v.golden, name, mode + "/" + name, DType::kF32, path);
@@ -217,9 +226,10 @@ TEST_P(EpalmGolden, Bf16IsCloseWithinItsRoundings) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Variants, EpalmGolden,
-                         ::testing::Values("lin_shared", "lin", "pt", "main", "post", "ada_mlp_normal", "ada_mlp_normal_ln",
-                                           "ada_mlp_parallel", "ada_mlp_scaled_parallel", "ada_attn_normal", "ada_attn_parallel",
-                                           "ada_attn_scaled_parallel", "ada_post_attn_normal", "ada_post_mlp_normal"));
+                         ::testing::Values("lin_shared", "lin", "pt", "main", "post", "ada_mlp_normal",
+                                           "ada_mlp_normal_ln", "ada_mlp_parallel", "ada_mlp_scaled_parallel",
+                                           "ada_attn_normal", "ada_attn_parallel", "ada_attn_scaled_parallel",
+                                           "ada_post_attn_normal", "ada_post_mlp_normal"));
 
 TEST(EpalmWindows, AllOfThem) {
   Variant v("windows");
@@ -235,7 +245,8 @@ TEST(EpalmWindows, AllOfThem) {
     for (const ParamInfo& info : graph.params())
       if (info.name.starts_with("connector.")) runner.set_param(info.name, v.golden.values(name + "." + info.name));
     const PathLength path = epalm_path(v.config, shape[1]);
-    const double loss = run_loss(runner, v.config, text_of(v.golden, false, 0), {}), want = v.golden.values(name + ".loss")[0];
+    const double loss = run_loss(runner, v.config, text_of(v.golden, false, 0), {}),
+                 want = v.golden.values(name + ".loss")[0];
     EXPECT_NEAR(loss, want, model_tolerance(DType::kF32, path, {want}).absolute) << name;
     expect_value(runner, v.golden, "logits", name + ".logits", DType::kF32, path);
     for (const ParamInfo& info : graph.params()) {
@@ -247,7 +258,8 @@ TEST(EpalmWindows, AllOfThem) {
         continue;
       }
       const PathLength backward = gradient_path(path, shape.elements());
-      EXPECT_TRUE(all_close(got, gradient, model_tolerance(DType::kF32, backward, gradient))) << name << ' ' << info.name;
+      EXPECT_TRUE(all_close(got, gradient, model_tolerance(DType::kF32, backward, gradient)))
+          << name << ' ' << info.name;
     }
   }
 }
@@ -272,7 +284,8 @@ TEST(EpalmPadding, CleanLossesDoNotMoveWithTheNeighbours) {
     load_params(runner, "", adapter);
     const auto images = v.golden.values("images");
     const auto size = images.size() / 3;
-    runner.set_input("images", std::vector<double>(images.begin() + static_cast<std::ptrdiff_t>(2 * size), images.end()));
+    runner.set_input("images",
+                     std::vector<double>(images.begin() + static_cast<std::ptrdiff_t>(2 * size), images.end()));
     return run_loss(runner, v.config, one, {});
   };
   const int64_t own = whole.lengths[2];

@@ -1,7 +1,6 @@
-#include "models/epalm/inputs.h"
-
 #include <gtest/gtest.h>
 
+#include "models/epalm/inputs.h"
 #include "tests/support/compare.h"
 
 namespace permafrost {
@@ -49,7 +48,8 @@ TEST(EpalmInputs, EverythingForAllRows) {
   EXPECT_EQ(values_of(m.open), (Numbers{7, 7, 7}));  // the longest text has 4 tokens, whatever the bucket
   const double i = kIgnoredLabel;
   EXPECT_EQ(values_of(m.labels), (Numbers{i, i, i, 10, 11, 2, i, i, i, i, i, 12, i, i, i, i, i, i, i, i, i, i, i, i}));
-  EXPECT_EQ(values_of(m.weights), (Numbers{0, 0, 0, .5, .5, .5, 0, 0, 0, 0, 0, .5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}));
+  EXPECT_EQ(values_of(m.weights),
+            (Numbers{0, 0, 0, .5, .5, .5, 0, 0, 0, 0, 0, .5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}));
 }
 
 TEST(EpalmInputs, EverythingForPredictingRows) {
@@ -80,7 +80,8 @@ TEST(EpalmInputs, AnswersBeginBehindTheLastMark) {
   EXPECT_EQ(counts.samples, 2);
   EXPECT_EQ(counts.tokens, 3);
   batch = TextBatch::of({{2, 60, 2}, {2, 7, 2}}, 2, kPad);
-  EXPECT_TRUE(throws_error([&] { label_answers(batch, 60); }, ErrorKind::kData, {"must hold the answer mark 60", "none in sample 1"}));
+  EXPECT_TRUE(throws_error([&] { label_answers(batch, 60); }, ErrorKind::kData,
+                           {"must hold the answer mark 60", "none in sample 1"}));
 }
 
 TEST(EpalmInputs, WeightsComeFromTheGlobalBatch) {
@@ -95,27 +96,38 @@ TEST(EpalmInputs, WeightsComeFromTheGlobalBatch) {
 
 TEST(EpalmInputs, LengthsOfMasks) {
   EXPECT_EQ(lengths_of_mask({1, 1, 0, 0, 0, 0, 1, 1, 1}, 3, 3), (std::vector<int32_t>{2, 0, 3}));
-  EXPECT_TRUE(throws_error([] { lengths_of_mask({0, 1, 1}, 1, 3); }, ErrorKind::kData, {"ones followed by zeros", "1 at (0, 1)"}));
+  EXPECT_TRUE(throws_error(
+      [] {
+        lengths_of_mask({0, 1, 1}, 1, 3);
+      },
+      ErrorKind::kData, {"ones followed by zeros", "1 at (0, 1)"}));
   EXPECT_TRUE(throws_error([] { lengths_of_mask({1, 2, 0}, 1, 3); }, ErrorKind::kData, {"2 at (0, 1)"}));
-  EXPECT_TRUE(throws_error([] { lengths_of_mask({1}, 1, 3); }, ErrorKind::kInvalidArgument, {"3 values expected", "got 1"}));
+  EXPECT_TRUE(
+      throws_error([] { lengths_of_mask({1}, 1, 3); }, ErrorKind::kInvalidArgument, {"3 values expected", "got 1"}));
 }
 
 TEST(EpalmInputs, RefusesWhatDoesNotFit) {
   const EpalmConfig config = config_with_prompts(2);
   const TextBatch batch = TextBatch::of(kTexts, 2, kPad);
   const Memory rows(2, 5, 6), small(2, 3, 2), good(2, 5, 4);
-  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, batch, kPad, 1, rows.views()); }, ErrorKind::kShapeMismatch, {"labels must be (2, 4) i32", "(2, 6)"}));
-  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, batch, kPad, 1, small.views()); }, ErrorKind::kInvalidArgument, {"must fit (2, 3)", "got (2, 4)"}));
+  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, batch, kPad, 1, rows.views()); }, ErrorKind::kShapeMismatch,
+                           {"labels must be (2, 4) i32", "(2, 6)"}));
+  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, batch, kPad, 1, small.views()); },
+                           ErrorKind::kInvalidArgument, {"must fit (2, 3)", "got (2, 4)"}));
   EpalmTextInputs missing = good.views();
   missing.lengths_after = {};
-  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, batch, kPad, 1, missing); }, ErrorKind::kShapeMismatch, {"lengths_after must be (2) i32", "nothing"}));
+  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, batch, kPad, 1, missing); }, ErrorKind::kShapeMismatch,
+                           {"lengths_after must be (2) i32", "nothing"}));
   TextBatch bad = batch;
   bad.lengths[1] = 9;
-  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, bad, kPad, 1, good.views()); }, ErrorKind::kInvalidArgument, {"lengths must lie in 0..4", "got 9 for sample 1"}));
+  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, bad, kPad, 1, good.views()); }, ErrorKind::kInvalidArgument,
+                           {"lengths must lie in 0..4", "got 9 for sample 1"}));
   bad = batch;
   bad.labels.clear();
-  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, bad, kPad, 1, good.views()); }, ErrorKind::kInvalidArgument, {"8 ids and labels"}));
-  EXPECT_TRUE(throws_error([&] { TextBatch::of(kTexts, 1, kPad); }, ErrorKind::kInvalidArgument, {"at most 1 texts", "got 2"}));
+  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, bad, kPad, 1, good.views()); }, ErrorKind::kInvalidArgument,
+                           {"8 ids and labels"}));
+  EXPECT_TRUE(
+      throws_error([&] { TextBatch::of(kTexts, 1, kPad); }, ErrorKind::kInvalidArgument, {"at most 1 texts", "got 2"}));
 }
 
 }  // namespace

@@ -36,11 +36,14 @@ TEST(Factory, PresetsHaveThePublishedCounts) {
 
 /// The schema's published sizes and those of the models are written down twice; they must agree.
 TEST(Factory, PublishedSizesOfTheSchemaAreThoseOfTheModels) {
-  const std::vector<std::pair<std::string, OptSize>> sizes{{"OPT_125M", OptSize::k125M}, {"OPT_350M", OptSize::k350M},
-                                                           {"OPT_1_3B", OptSize::k1_3B}, {"OPT_2_7B", OptSize::k2_7B},
+  const std::vector<std::pair<std::string, OptSize>> sizes{{"OPT_125M", OptSize::k125M},
+                                                           {"OPT_350M", OptSize::k350M},
+                                                           {"OPT_1_3B", OptSize::k1_3B},
+                                                           {"OPT_2_7B", OptSize::k2_7B},
                                                            {"OPT_6_7B", OptSize::k6_7B}};
   for (const auto& [name, size] : sizes) {
-    const OptConfig got = epalm_config(preset("epalm_vitb_opt125m_coco", {"model.epalm.text.size=" + name})).text, want = OptConfig::of(size);
+    const OptConfig got = epalm_config(preset("epalm_vitb_opt125m_coco", {"model.epalm.text.size=" + name})).text,
+                    want = OptConfig::of(size);
     EXPECT_EQ(got.vocab, want.vocab) << name;
     EXPECT_EQ(got.layers, want.layers) << name;
     EXPECT_EQ(got.hidden, want.hidden) << name;
@@ -64,11 +67,13 @@ TEST(Factory, PublishedSizesOfTheSchemaAreThoseOfTheModels) {
 }
 
 TEST(Factory, EveryChoiceArrives) {
-  const EpalmConfig c = epalm_config(preset("epalm_vitb_opt125m_coco",
-      {"model.epalm.connector=SHARED", "model.epalm.features=4", "model.epalm.prompt.kind=TABLE", "model.epalm.prompt.length=3",
-       "model.epalm.adapter.kind=SCALED_PARALLEL", "model.epalm.adapter.location=ATTENTION", "model.epalm.adapter.factor=8",
-       "model.epalm.adapter.layer_norm=true", "model.epalm.padding=CLEAN", "quirks.vis_row=CAUSAL", "quirks.frozen_dropout=true",
-       "loss.label_smoothing=0.25", "loss.kind=TOKEN_MEAN", "loss.scale=0.5"}));
+  const EpalmConfig c = epalm_config(
+      preset("epalm_vitb_opt125m_coco",
+             {"model.epalm.connector=SHARED", "model.epalm.features=4", "model.epalm.prompt.kind=TABLE",
+              "model.epalm.prompt.length=3", "model.epalm.adapter.kind=SCALED_PARALLEL",
+              "model.epalm.adapter.location=ATTENTION", "model.epalm.adapter.factor=8",
+              "model.epalm.adapter.layer_norm=true", "model.epalm.padding=CLEAN", "quirks.vis_row=CAUSAL",
+              "quirks.frozen_dropout=true", "loss.label_smoothing=0.25", "loss.kind=TOKEN_MEAN", "loss.scale=0.5"}));
   EXPECT_TRUE(c.shared_connector);
   EXPECT_EQ(c.features, 4);
   EXPECT_EQ(c.start, 5);
@@ -84,7 +89,8 @@ TEST(Factory, EveryChoiceArrives) {
   EXPECT_EQ(c.vis_row, EpalmConfig::VisRow::kCausal);
   EXPECT_TRUE(c.frozen_dropout);
   EXPECT_EQ(c.label_smoothing, 0.25f);
-  const LossWeighting weighting = loss_weighting(preset("epalm_vitb_opt125m_coco", {"loss.kind=TOKEN_MEAN", "loss.scale=0.5"}).loss());
+  const LossWeighting weighting =
+      loss_weighting(preset("epalm_vitb_opt125m_coco", {"loss.kind=TOKEN_MEAN", "loss.scale=0.5"}).loss());
   EXPECT_EQ(weighting.kind, LossWeighting::Kind::kTokenMean);
   EXPECT_EQ(weighting.scale, 0.5);
   const EpalmConfig published = epalm_config(preset("epalm_vitb_opt125m_coco"));

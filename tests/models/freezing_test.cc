@@ -1,5 +1,5 @@
-// Freezing at the level of whole models: whatever is frozen, the rest has the gradients it has when nothing is, and what
-// has nothing trainable upstream saves nothing.
+// Freezing at the level of whole models: whatever is frozen, the rest has the gradients it has when nothing is, and
+// what has nothing trainable upstream saves nothing.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -19,7 +19,8 @@ GraphRunner seeded(const Graph& graph, const EpalmConfig& config, const std::vec
   GraphRunner::Options options;
   options.keep_values = false;
   GraphRunner runner(graph, trainable, options);
-  for (size_t p = 0; p < graph.params().size(); ++p) {  // wider than the initialisers, so that every gradient is of size
+  for (size_t p = 0; p < graph.params().size();
+       ++p) {  // wider than the initialisers, so that every gradient is of size
     const ParamInfo& info = graph.params()[p];
     runner.set_param(info.name, values_of(random_tensor(DType::kF32, info.shape, 100 + p, 0.3)));
   }
@@ -84,11 +85,12 @@ TEST_P(ModelFreezing, WhatIsBehindTheFrontierSavesNothing) {
 
 INSTANTIATE_TEST_SUITE_P(
     Trainable, ModelFreezing,
-    ::testing::Values("connector.*", "connector.1.weight", "prompt_module.*", "prompt_module.prefix_embedding.0.weight", "model_text.*",
-                      "model_text.*.layers.4.*", "*adapter_scale", "vision.*", "vision.blocks.1.*", "vision.cls_token", "vision.norm.*",
-                      "text.*", "text.model.decoder.embed_tokens.weight", "text.model.decoder.embed_positions.weight",
-                      "text.model.decoder.project_in.weight", "text.model.decoder.project_out.weight",
-                      "text.model.decoder.layers.0.fc?.bias", "text.model.decoder.layers.3.self_attn.v_proj.*", "*layer_norm*", "*.bias"));
+    ::testing::Values("connector.*", "connector.1.weight", "prompt_module.*", "prompt_module.prefix_embedding.0.weight",
+                      "model_text.*", "model_text.*.layers.4.*", "*adapter_scale", "vision.*", "vision.blocks.1.*",
+                      "vision.cls_token", "vision.norm.*", "text.*", "text.model.decoder.embed_tokens.weight",
+                      "text.model.decoder.embed_positions.weight", "text.model.decoder.project_in.weight",
+                      "text.model.decoder.project_out.weight", "text.model.decoder.layers.0.fc?.bias",
+                      "text.model.decoder.layers.3.self_attn.v_proj.*", "*layer_norm*", "*.bias"));
 
 TEST(ModelFreezing, FrontierOfThePublishedVariants) {
   EpalmConfig config = small_epalm();

@@ -34,14 +34,16 @@ void run_bucket(GraphRunner& runner, const EpalmConfig& config, int64_t tokens) 
   std::vector<double> images(static_cast<size_t>(pixels.elements()));
   for (size_t i = 0; i < images.size(); ++i) images[i] = static_cast<double>(i % 17) / 8.0 - 1.0;
   runner.set_input("images", images);
-  runner.set_input("random_address", {static_cast<double>(kSeed), kEpoch, static_cast<double>(kSamples[0]), static_cast<double>(kSamples[1])});
+  runner.set_input("random_address", {static_cast<double>(kSeed), kEpoch, static_cast<double>(kSamples[0]),
+                                      static_cast<double>(kSamples[1])});
   std::vector<int32_t> text(static_cast<size_t>(tokens));
   std::iota(text.begin(), text.end(), 4);
   TextBatch batch = TextBatch::of({text, {9, 8, 7}}, 2, 1);
   label_all(batch);
   fill_epalm_inputs(config, batch, 1, 0.1f,
-                    {runner.input("input_ids"), runner.input("position_ids"), runner.input("lengths_before"), runner.input("lengths_after"),
-                     runner.value("open_lengths"), runner.input("labels"), runner.input("row_weight")});
+                    {runner.input("input_ids"), runner.input("position_ids"), runner.input("lengths_before"),
+                     runner.input("lengths_after"), runner.value("open_lengths"), runner.input("labels"),
+                     runner.input("row_weight")});
   runner.run();
 }
 
@@ -50,7 +52,9 @@ void expect_masks(const std::string& text_weights, int64_t tokens) {
   const Graph graph = build_epalm(config, DType::kF32, {2, tokens, false});
   GraphRunner runner(graph, resolve_freezing(graph, epalm_freezing(config)));
   run_bucket(runner, config, tokens);
-  const auto value = [&](int index) { return values_of(runner.value(graph.values()[static_cast<size_t>(index)].name)); };
+  const auto value = [&](int index) {
+    return values_of(runner.value(graph.values()[static_cast<size_t>(index)].name));
+  };
   uint32_t use = 0;  // embeddings, then attention and feed-forward of every layer
   for (const OpInfo& op : graph.ops()) {
     if (op.op->kind() != "dropout") continue;
@@ -58,7 +62,8 @@ void expect_masks(const std::string& text_weights, int64_t tokens) {
     const size_t elements = x.size() / 2;
     int64_t dropped = 0, wrong = 0;
     for (size_t b = 0; b < 2; ++b) {
-      const std::vector<double> factors = reference::dropout_factors(kSeed, kEpoch, kSamples[b], use, config.text.dropout, elements);
+      const std::vector<double> factors =
+          reference::dropout_factors(kSeed, kEpoch, kSamples[b], use, config.text.dropout, elements);
       for (size_t e = 0; e < elements; ++e) {
         const double want = x[b * elements + e] * factors[e], got = y[b * elements + e];
         dropped += factors[e] == 0;

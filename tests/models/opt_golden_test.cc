@@ -76,11 +76,12 @@ TEST_P(OptGolden, ValuesLossesAndAllGradients) {
   for (const ParamInfo& info : graph.params()) {
     const std::string stored = "grad:" + info.name.substr(5);
     const auto want = golden.values(stored);
-    // A bias of keys moves all scores of a query alike, so its gradient is 0: a sum that cancels. Its rounding errors are
-    // those of its terms, whose size shows in the gradient of the weight beside it.
+    // A bias of keys moves all scores of a query alike, so its gradient is 0: a sum that cancels. Its rounding errors
+    // are those of its terms, whose size shows in the gradient of the weight beside it.
     const bool cancels = stored.ends_with("k_proj.bias");
     const auto scale = cancels ? golden.values(stored.substr(0, stored.size() - 4) + "weight") : want;
-    EXPECT_TRUE(all_close(runner.gradient(info.name), want, model_tolerance(DType::kF32, backward, scale))) << info.name;
+    EXPECT_TRUE(all_close(runner.gradient(info.name), want, model_tolerance(DType::kF32, backward, scale)))
+        << info.name;
   }
 }
 
@@ -101,7 +102,8 @@ TEST_P(OptGolden, Bf16IsCloseWithinItsRoundings) {
   const auto want = golden.values("logits");
   EXPECT_TRUE(all_close(runner.value("logits"), want, model_tolerance(DType::kBF16, path, want)));
   GradientDistance distance;
-  for (const ParamInfo& info : graph.params()) distance.add(runner.gradient(info.name), golden.values("grad:" + info.name.substr(5)));
+  for (const ParamInfo& info : graph.params())
+    distance.add(runner.gradient(info.name), golden.values("grad:" + info.name.substr(5)));
   EXPECT_LE(distance.relative(), model_tolerance(DType::kBF16, gradient_path(path, 0), {1.0}).absolute);
 }
 
@@ -116,7 +118,8 @@ TEST(Opt, DropoutStandsInThreePlacesAndOnlyWhenAsked) {
   config.vocab = 11;
   for (bool asked : {false, true}) {
     Graph graph(DType::kF32);
-    const Value ids = graph.input("input_ids", {{1, 3}, DType::kI32}), positions = graph.input("position_ids", {{1, 3}, DType::kI32});
+    const Value ids = graph.input("input_ids", {{1, 3}, DType::kI32}),
+                positions = graph.input("position_ids", {{1, 3}, DType::kI32});
     OptLayerOptions options;
     if (asked) options.dropout_address = graph.input("random_address", {{3}, DType::kI64});
     Value x = opt_embedding_dropout(graph, config, opt_embed(graph, config, ids, positions), options.dropout_address);
@@ -132,10 +135,13 @@ TEST(Opt, RefusesWhatDoesNotFit) {
   config.max_positions = 4;
   Graph graph(DType::kF32);
   const Value ids = graph.input("a", {{1, 5}, DType::kI32}), wrong = graph.input("b", {{1, 4}, DType::kI32});
-  EXPECT_TRUE(throws_error([&] { opt_embed(graph, config, ids, ids); }, ErrorKind::kConfig, {"must fit 4 positions", "got 5 tokens"}));
-  EXPECT_TRUE(throws_error([&] { opt_embed(graph, config, ids, wrong); }, ErrorKind::kShapeMismatch, {"input_ids and position_ids must be (B, T) i32", "(1, 4)"}));
+  EXPECT_TRUE(throws_error([&] { opt_embed(graph, config, ids, ids); }, ErrorKind::kConfig,
+                           {"must fit 4 positions", "got 5 tokens"}));
+  EXPECT_TRUE(throws_error([&] { opt_embed(graph, config, ids, wrong); }, ErrorKind::kShapeMismatch,
+                           {"input_ids and position_ids must be (B, T) i32", "(1, 4)"}));
   config.heads = 5;
-  EXPECT_TRUE(throws_error([&] { config.check(); }, ErrorKind::kConfig, {"opt: hidden must be a multiple of heads = 5", "got 768"}));
+  EXPECT_TRUE(throws_error([&] { config.check(); }, ErrorKind::kConfig,
+                           {"opt: hidden must be a multiple of heads = 5", "got 768"}));
   config = {};
   config.vocab = 0;
   EXPECT_TRUE(throws_error([&] { config.check(); }, ErrorKind::kConfig, {"vocab must be 1 and up", "got 0"}));

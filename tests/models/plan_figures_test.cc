@@ -28,7 +28,9 @@ Plan published() {
 }
 
 /// A product of (m, k) and (k, n).
-double product(int64_t m, int64_t n, int64_t k) { return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k); }
+double product(int64_t m, int64_t n, int64_t k) {
+  return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+}
 
 /// Scores and mixing, all heads together.
 double attention_forward(int64_t tokens) { return 2 * product(kBatch * tokens, tokens, kWidth); }
@@ -36,27 +38,32 @@ double attention_forward(int64_t tokens) { return 2 * product(kBatch * tokens, t
 double attention_backward(int64_t tokens) { return 5 * product(kBatch * tokens, tokens, kWidth); }
 
 /// qkv, output, both of the MLP.
-double block_linears(int64_t rows) { return product(rows, 3 * kWidth, kWidth) + product(rows, kWidth, kWidth) + 2 * product(rows, kHidden, kWidth); }
+double block_linears(int64_t rows) {
+  return product(rows, 3 * kWidth, kWidth) + product(rows, kWidth, kWidth) + 2 * product(rows, kHidden, kWidth);
+}
 
 int64_t text_tokens(int64_t layer) { return kPrompt + kText + (layer >= kStart ? 1 : 0); }
 
 double products_forward() {
   double sum = product(kBatch * kPatches, kWidth, kPatchValues);
-  for (int64_t block = 0; block + 1 < kLayers; ++block) sum += block_linears(kBatch * kImageTokens) + attention_forward(kImageTokens);
+  for (int64_t block = 0; block + 1 < kLayers; ++block)
+    sum += block_linears(kBatch * kImageTokens) + attention_forward(kImageTokens);
   // Of the last block the class token alone is used: behind the attention it is one row per image.
-  sum += product(kBatch * kImageTokens, 3 * kWidth, kWidth) + attention_forward(kImageTokens) + product(kBatch, kWidth, kWidth) +
-         2 * product(kBatch, kHidden, kWidth);
+  sum += product(kBatch * kImageTokens, 3 * kWidth, kWidth) + attention_forward(kImageTokens) +
+         product(kBatch, kWidth, kWidth) + 2 * product(kBatch, kHidden, kWidth);
   sum += kFeatures * product(kBatch, kWidth, kWidth);  // connectors
   sum += 2 * product(kPrompt, kWidth, kWidth);         // prompts, not one per sample
-  for (int64_t layer = 0; layer < kLayers; ++layer) sum += block_linears(kBatch * text_tokens(layer)) + attention_forward(text_tokens(layer));
+  for (int64_t layer = 0; layer < kLayers; ++layer)
+    sum += block_linears(kBatch * text_tokens(layer)) + attention_forward(text_tokens(layer));
   return sum + product(kBatch * (kText - 1), kVocab, kWidth);
 }
 
 double products_backward() {
   double sum = product(kBatch * (kText - 1), kVocab, kWidth);  // frozen layers: dX alone, down to the prompts
-  for (int64_t layer = 0; layer < kLayers; ++layer) sum += block_linears(kBatch * text_tokens(layer)) + attention_backward(text_tokens(layer));
-  sum += 2 * 2 * product(kPrompt, kWidth, kWidth);              // both of the prompt MLP: dX and dW
-  return sum + kFeatures * product(kBatch, kWidth, kWidth);     // connectors: dW alone, the vision model has no backward
+  for (int64_t layer = 0; layer < kLayers; ++layer)
+    sum += block_linears(kBatch * text_tokens(layer)) + attention_backward(text_tokens(layer));
+  sum += 2 * 2 * product(kPrompt, kWidth, kWidth);           // both of the prompt MLP: dX and dW
+  return sum + kFeatures * product(kBatch, kWidth, kWidth);  // connectors: dW alone, the vision model has no backward
 }
 
 TEST(PlanFigures, FlopsAreThoseOfTheProductsAndALittle) {
@@ -81,14 +88,17 @@ TEST(PlanFigures, FlopsAreThoseOfTheProductsAndALittle) {
 
 TEST(PlanFigures, ParameterBytesAreThoseOfTheSizes) {
   // Matrices in bf16, vectors in f32; all of these sizes are multiples of the alignment.
-  const int64_t block_matrices = 4 * kWidth * kWidth + 2 * kWidth * kHidden, block_vectors = 4 * kWidth + kHidden + kWidth + 4 * kWidth;
+  const int64_t block_matrices = 4 * kWidth * kWidth + 2 * kWidth * kHidden,
+                block_vectors = 4 * kWidth + kHidden + kWidth + 4 * kWidth;
   const int64_t vision_matrices = kLayers * block_matrices + kWidth * kPatchValues + kImageTokens * kWidth + kWidth,
                 vision_vectors = kLayers * block_vectors + kWidth + 2 * kWidth;
   const int64_t text_matrices = kLayers * block_matrices + kVocab * kWidth + kPositions * kWidth,
                 text_vectors = kLayers * block_vectors + 2 * kWidth;
-  const int64_t trained_matrices = (kFeatures + 2) * kWidth * kWidth + kPrompt * kWidth, trained_vectors = (kFeatures + 2) * kWidth;
+  const int64_t trained_matrices = (kFeatures + 2) * kWidth * kWidth + kPrompt * kWidth,
+                trained_vectors = (kFeatures + 2) * kWidth;
   const Plan plan = published();
-  EXPECT_EQ(plan.total_params, vision_matrices + vision_vectors + text_matrices + text_vectors + trained_matrices + trained_vectors);
+  EXPECT_EQ(plan.total_params,
+            vision_matrices + vision_vectors + text_matrices + text_vectors + trained_matrices + trained_vectors);
   EXPECT_EQ(plan.trainable_params, trained_matrices + trained_vectors);
   EXPECT_EQ(plan.memory.frozen, 2 * (vision_matrices + text_matrices) + 4 * (vision_vectors + text_vectors));
   EXPECT_EQ(plan.memory.working, 2 * trained_matrices + 4 * trained_vectors);

@@ -36,9 +36,12 @@ struct Choices {
   bool keep = false;
 };
 
-PlanRequest request_for(const EpalmConfig& model, std::vector<FreezeRule> freezing, int64_t batch, const Choices& choices) {
+PlanRequest request_for(const EpalmConfig& model, std::vector<FreezeRule> freezing, int64_t batch,
+                        const Choices& choices) {
   PlanRequest request;
-  request.build_graph = [=](int64_t tokens) { return build_epalm(model, choices.compute, {batch, tokens, choices.keep}); };
+  request.build_graph = [=](int64_t tokens) {
+    return build_epalm(model, choices.compute, {batch, tokens, choices.keep});
+  };
   request.freezing = std::move(freezing);
   request.frozen_dtype = [=](const ParamInfo&) { return choices.compute; };
   request.world.threads = choices.threads;
@@ -76,7 +79,8 @@ std::vector<Choices> all_choices() {
 }
 
 std::string describe(const Choices& c) {
-  return concat(to_string(c.compute), ", ", c.threads, " threads", c.reuse ? "" : ", no reuse", c.keep ? ", keeping" : "");
+  return concat(to_string(c.compute), ", ", c.threads, " threads", c.reuse ? "" : ", no reuse",
+                c.keep ? ", keeping" : "");
 }
 
 class PresetPrograms : public ::testing::TestWithParam<std::string> {};
@@ -95,12 +99,12 @@ TEST_P(PresetPrograms, AreRightAndTheArenaIsCloseToWhatIsAlive) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, PresetPrograms, ::testing::ValuesIn(all_presets()),
-                         [](const auto& param) {
-                           std::string name = param.param;
-                           std::ranges::replace_if(name, [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(All, PresetPrograms, ::testing::ValuesIn(all_presets()), [](const auto& param) {
+  std::string name = param.param;
+  std::ranges::replace_if(
+      name, [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');
+  return name;
+});
 
 TEST(PresetList, IsTheWholeFolder) { EXPECT_GE(all_presets().size(), 7u); }
 
@@ -115,12 +119,27 @@ void expect_right_with(const EpalmConfig& model, const std::vector<FreezeRule>& 
 }
 
 TEST(FreezingPrograms, AreRightWhateverIsTrained) {
-  for (const char* pattern :
-       {"*", "connector.*", "connector.1.weight", "prompt_module.*", "prompt_module.prefix_embedding.0.weight", "model_text.*",
-        "model_text.*.layers.4.*", "*adapter_scale", "vision.*", "vision.blocks.1.*", "vision.cls_token", "vision.norm.*", "text.*",
-        "text.model.decoder.embed_tokens.weight", "text.model.decoder.embed_positions.weight", "text.model.decoder.project_in.weight",
-        "text.model.decoder.project_out.weight", "text.model.decoder.layers.0.fc?.bias", "text.model.decoder.layers.3.self_attn.v_proj.*",
-        "*layer_norm*", "*.bias"})
+  for (const char* pattern : {"*",
+                              "connector.*",
+                              "connector.1.weight",
+                              "prompt_module.*",
+                              "prompt_module.prefix_embedding.0.weight",
+                              "model_text.*",
+                              "model_text.*.layers.4.*",
+                              "*adapter_scale",
+                              "vision.*",
+                              "vision.blocks.1.*",
+                              "vision.cls_token",
+                              "vision.norm.*",
+                              "text.*",
+                              "text.model.decoder.embed_tokens.weight",
+                              "text.model.decoder.embed_positions.weight",
+                              "text.model.decoder.project_in.weight",
+                              "text.model.decoder.project_out.weight",
+                              "text.model.decoder.layers.0.fc?.bias",
+                              "text.model.decoder.layers.3.self_attn.v_proj.*",
+                              "*layer_norm*",
+                              "*.bias"})
     expect_right_with(testing::small_epalm(), {{pattern, true}}, pattern);
 }
 
@@ -137,7 +156,9 @@ TEST(FreezingPrograms, AreRightForEveryVariantOfTheModel) {
           model.frozen_dropout = norm_before;
           model.shared_connector = !norm_before;
           model.vis_row = norm_before ? EpalmConfig::VisRow::kPublished : EpalmConfig::VisRow::kCausal;
-          expect_right_with(model, epalm_freezing(model), concat("variant ", static_cast<int>(prompt), static_cast<int>(kind), static_cast<int>(location), norm_before));
+          expect_right_with(model, epalm_freezing(model),
+                            concat("variant ", static_cast<int>(prompt), static_cast<int>(kind),
+                                   static_cast<int>(location), norm_before));
         }
 }
 
@@ -149,8 +170,9 @@ TEST(PlanHash, ChangesWithConstantsOfTheConfiguration) {
   };
   const auto base = hashes({});
   EXPECT_EQ(base, hashes({}));
-  for (const char* change : {"loss.label_smoothing=0.1", "model.epalm.vision.layer_norm_eps=1e-3", "model.epalm.text.layer_norm_eps=1e-3",
-                             "quirks.vis_row=PUBLISHED", "model.epalm.text.heads=2", "quirks.frozen_dropout=true"}) {
+  for (const char* change :
+       {"loss.label_smoothing=0.1", "model.epalm.vision.layer_norm_eps=1e-3", "model.epalm.text.layer_norm_eps=1e-3",
+        "quirks.vis_row=PUBLISHED", "model.epalm.text.heads=2", "quirks.frozen_dropout=true"}) {
     const auto other = hashes({change});
     EXPECT_NE(base.first, other.first) << change;
     EXPECT_NE(base.second, other.second) << change;

@@ -54,7 +54,8 @@ Tolerance model_tolerance(DType dtype, PathLength path, const std::vector<double
 
 void GradientDistance::add(const Tensor& got, const std::vector<double>& want) {
   const std::vector<double> values = values_of(got);
-  PERMAFROST_CHECK(values.size() == want.size(), "GradientDistance: ", want.size(), " values expected; got ", got.spec());
+  PERMAFROST_CHECK(values.size() == want.size(), "GradientDistance: ", want.size(), " values expected; got ",
+                   got.spec());
   for (size_t i = 0; i < want.size(); ++i) {
     difference_ += (values[i] - want[i]) * (values[i] - want[i]);
     size_ += want[i] * want[i];
@@ -132,7 +133,8 @@ void load_params(const GraphRunner& runner, const std::string& prefix, const Gol
     if (!info.name.starts_with(prefix)) continue;
     const std::string stored = info.name.substr(prefix.size());
     if (!weights.has(stored)) continue;
-    PERMAFROST_CHECK(weights.shape(stored) == info.shape, "load_params: ", info.name, " must be ", info.shape, "; got ", weights.shape(stored));
+    PERMAFROST_CHECK(weights.shape(stored) == info.shape, "load_params: ", info.name, " must be ", info.shape, "; got ",
+                     weights.shape(stored));
     const OwnedTensor converted = make_tensor(runner.param(info.name).dtype(), info.shape, weights.values(stored));
     std::memcpy(runner.param(info.name).raw(), converted.view().raw(), static_cast<size_t>(converted.view().bytes()));
   }

@@ -29,9 +29,10 @@ PathLength opt_path(const OptConfig& config, int64_t tokens);
 PathLength gradient_path(PathLength forward, int64_t rows);
 
 /// Absolute tolerance around `want`, whose truth is fp64. fp32: rounding errors of n added numbers behave like a random
-/// walk (Higham and Mary 2019, "A new approach to probabilistic rounding error analysis": error <= lambda sqrt(n) u with
-/// probability 1 - 2 exp(-lambda^2 / 2)), here with lambda = 6, u = 2^-24, relative to the largest value, because norms
-/// mix all values of a row. bf16: the same walk over the stored results, u = 2^-9; weights are rounded too, hence twice.
+/// walk (Higham and Mary 2019, "A new approach to probabilistic rounding error analysis": error <= lambda sqrt(n) u
+/// with probability 1 - 2 exp(-lambda^2 / 2)), here with lambda = 6, u = 2^-24, relative to the largest value, because
+/// norms mix all values of a row. bf16: the same walk over the stored results, u = 2^-9; weights are rounded too, hence
+/// twice.
 Tolerance model_tolerance(DType dtype, PathLength path, const std::vector<double>& want);
 
 /// Distance of many gradients from their truth taken together: |got - want| / |want|, L2 over all elements of all of

@@ -12,7 +12,8 @@ using namespace permafrost::testing;
 /// A graph whose loss is the one of the golden: features and final norm times given cotangents.
 Graph golden_graph(const VitConfig& config, int64_t batch, DType compute, bool with_loss) {
   Graph graph(compute);
-  const Value images = graph.input("images", {{batch, config.channels, config.image_size, config.image_size}, DType::kF32});
+  const Value images =
+      graph.input("images", {{batch, config.channels, config.image_size, config.image_size}, DType::kF32});
   VitOptions options;
   options.all_tokens = true;
   for (int64_t i = 0; i < config.depth; ++i) options.features.push_back(i);
@@ -102,19 +103,43 @@ TEST(Vit, RefusesWhatDoesNotFit) {
     build_vit(graph, config, graph.input("images", {images, DType::kF32}), options);
   };
   const VitConfig b16 = VitConfig::b16();
-  EXPECT_TRUE(throws_error([&] { build(b16, {1, 3, 224, 160}); }, ErrorKind::kShapeMismatch, {"vit: images must be (B, 3, 224, 224) f32", "(1, 3, 224, 160)"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        build(b16, {1, 3, 224, 160});
+      },
+      ErrorKind::kShapeMismatch, {"vit: images must be (B, 3, 224, 224) f32", "(1, 3, 224, 160)"}));
   EXPECT_TRUE(throws_error([&] { build(b16, {1, 1, 224, 224}); }, ErrorKind::kShapeMismatch, {"(1, 1, 224, 224)"}));
   VitConfig bad = b16;
   bad.image_size = 225;
-  EXPECT_TRUE(throws_error([&] { build(bad, {1, 3, 225, 225}); }, ErrorKind::kConfig, {"image_size must be a multiple of patch = 16", "225"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        build(bad, {1, 3, 225, 225});
+      },
+      ErrorKind::kConfig, {"image_size must be a multiple of patch = 16", "225"}));
   bad = b16;
   bad.heads = 7;
-  EXPECT_TRUE(throws_error([&] { build(bad, {1, 3, 224, 224}); }, ErrorKind::kConfig, {"dim must be a multiple of heads = 7", "768"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        build(bad, {1, 3, 224, 224});
+      },
+      ErrorKind::kConfig, {"dim must be a multiple of heads = 7", "768"}));
   bad = b16;
   bad.depth = 0;
-  EXPECT_TRUE(throws_error([&] { build(bad, {1, 3, 224, 224}); }, ErrorKind::kConfig, {"depth must be 1 and up", "got 0"}));
-  EXPECT_TRUE(throws_error([&] { build(b16, {1, 3, 224, 224}, {{3, 3}, false}); }, ErrorKind::kConfig, {"features must be ascending blocks of 0..11", "got 3 at position 1"}));
-  EXPECT_TRUE(throws_error([&] { build(b16, {1, 3, 224, 224}, {{12}, false}); }, ErrorKind::kConfig, {"got 12 at position 0"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        build(bad, {1, 3, 224, 224});
+      },
+      ErrorKind::kConfig, {"depth must be 1 and up", "got 0"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        build(b16, {1, 3, 224, 224}, {{3, 3}, false});
+      },
+      ErrorKind::kConfig, {"features must be ascending blocks of 0..11", "got 3 at position 1"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        build(b16, {1, 3, 224, 224}, {{12}, false});
+      },
+      ErrorKind::kConfig, {"got 12 at position 0"}));
 }
 
 }  // namespace

@@ -38,7 +38,8 @@ class Rewritten {
     for (const auto& [name, shape] : more) declarations.push_back({name, {shape, DType::kF32}});
     SafetensorsWriter writer(path(), declarations);
     for (const StoredTensor& t : reader.tensors()) writer.write(reader.read_all(t.name));
-    for (const auto& [name, shape] : more) writer.write(std::vector<std::byte>(static_cast<size_t>(4 * shape.elements())));
+    for (const auto& [name, shape] : more)
+      writer.write(std::vector<std::byte>(static_cast<size_t>(4 * shape.elements())));
     writer.finish();
   }
   std::string path() const { return folder_ / "model.safetensors"; }
@@ -72,7 +73,8 @@ TEST(WeightNames, HuggingFaceFilesWithAndWithoutPrefixes) {
     for (size_t cut : {size_t{0}, std::string("model.").size(), std::string("model.decoder.").size()}) {
       const Rewritten stored(golden, [&](const std::string& name) { return name.substr(cut); });
       const WeightSource source = WeightSource::open(stored.path());
-      EXPECT_EQ(match_parameters(part.required, source, part.rules).matches.size(), source.tensors().size()) << golden << ' ' << cut;
+      EXPECT_EQ(match_parameters(part.required, source, part.rules).matches.size(), source.tensors().size())
+          << golden << ' ' << cut;
     }
   }
 }
@@ -80,37 +82,47 @@ TEST(WeightNames, HuggingFaceFilesWithAndWithoutPrefixes) {
 TEST(WeightNames, AStoredHeadMustEqualTheEmbedding) {
   const EpalmConfig config = config_of("epalm_opt_pre_weights");
   const PartWeights part = text_weights(graph_of(config));
-  const Rewritten other("epalm_opt_pre_weights.safetensors", same, {{"lm_head.weight", {config.text.vocab, config.text.hidden}}});
+  const Rewritten other("epalm_opt_pre_weights.safetensors", same,
+                        {{"lm_head.weight", {config.text.vocab, config.text.hidden}}});
   const WeightSource source = WeightSource::open(other.path());
-  EXPECT_TRUE(throws_error([&] { match_parameters(part.required, source, part.rules); }, ErrorKind::kWeights, {"lm_head.weight", "embed_tokens.weight"}));
+  EXPECT_TRUE(throws_error([&] { match_parameters(part.required, source, part.rules); }, ErrorKind::kWeights,
+                           {"lm_head.weight", "embed_tokens.weight"}));
 }
 
 TEST(WeightNames, EveryMissingExtraAndMisshapenTensorIsNamed) {
   const PartWeights part = text_weights(graph_of(config_of("epalm_opt_pre_weights")));
   const std::string missing = "model.decoder.layers.3.fc1.bias", misshapen = "model.decoder.layers.3.fc2.bias";
   const Rewritten wrong("epalm_opt_pre_weights.safetensors",
-                        [&](const std::string& name) { return name == missing ? "stranger" : name == misshapen ? "moved" : name; },
+                        [&](const std::string& name) {
+                          return name == missing ? "stranger" : name == misshapen ? "moved" : name;
+                        },
                         {{"another", {2}}, {misshapen, {3}}});
   const WeightSource source = WeightSource::open(wrong.path());
-  EXPECT_TRUE(throws_error([&] { match_parameters(part.required, source, part.rules); }, ErrorKind::kWeights,
-                           {"5 problems", "missing: '" + missing + "' (", "misshapen: '" + misshapen + "' must be (16); got (3)",
-                            "extra: 'stranger' (", "extra: 'moved' (16)", "extra: 'another' (2)"}));
+  EXPECT_TRUE(throws_error(
+      [&] { match_parameters(part.required, source, part.rules); }, ErrorKind::kWeights,
+      {"5 problems", "missing: '" + missing + "' (", "misshapen: '" + misshapen + "' must be (16); got (3)",
+       "extra: 'stranger' (", "extra: 'moved' (16)", "extra: 'another' (2)"}));
 }
 
 TEST(WeightNames, AdaptersHaveThePublishedNames) {
-  const std::vector<std::string> variants{"main", "post", "pt", "lin", "lin_shared", "ada_mlp_normal", "ada_mlp_scaled_parallel", "ada_attn_parallel"};
+  const std::vector<std::string> variants{
+      "main", "post", "pt", "lin", "lin_shared", "ada_mlp_normal", "ada_mlp_scaled_parallel", "ada_attn_parallel"};
   for (const std::string& variant : variants) {
     const Golden golden("epalm_" + variant + ".safetensors");
     EpalmConfig config = config_of(golden.text("text") + "_weights");
     config.shared_connector = golden.text("shared_connector") == "true";
     config.prompt_length = static_cast<int64_t>(golden.number("prompt_len"));
-    config.prompt = config.prompt_length == 0                ? EpalmConfig::Prompt::kNone
+    config.prompt = config.prompt_length == 0             ? EpalmConfig::Prompt::kNone
                     : golden.text("prompt_mlp") == "true" ? EpalmConfig::Prompt::kMlp
                                                           : EpalmConfig::Prompt::kTable;
     if (variant.starts_with("ada")) {
       const std::string kind = golden.text("adapter_type");
-      config.adaptor = AdaptorConfig{kind == "normal" ? AdaptorKind::kNormal : kind == "parallel" ? AdaptorKind::kParallel : AdaptorKind::kScaledParallel, 4, false};
-      config.adaptor_location = golden.text("adapter_location") == "mlp" ? EpalmConfig::Location::kMlp : EpalmConfig::Location::kAttention;
+      config.adaptor = AdaptorConfig{kind == "normal"     ? AdaptorKind::kNormal
+                                     : kind == "parallel" ? AdaptorKind::kParallel
+                                                          : AdaptorKind::kScaledParallel,
+                                     4, false};
+      config.adaptor_location =
+          golden.text("adapter_location") == "mlp" ? EpalmConfig::Location::kMlp : EpalmConfig::Location::kAttention;
     }
     const Graph graph = graph_of(config);
     const PartWeights part = adapter_weights(graph, resolve_freezing(graph, epalm_freezing(config)));
@@ -123,7 +135,8 @@ TEST(WeightNames, TrainableBackboneParametersBelongToTheAdapter) {
   const Graph graph = graph_of(config_of("epalm_opt_pre_weights"));
   const std::vector<bool> everything(graph.params().size(), true);
   EXPECT_EQ(adapter_weights(graph, everything).params.size(), graph.params().size());
-  EXPECT_TRUE(throws_error([&] { adapter_weights(graph, {true}); }, ErrorKind::kInvalidArgument, {"one flag per parameter", "got 1"}));
+  EXPECT_TRUE(throws_error([&] { adapter_weights(graph, {true}); }, ErrorKind::kInvalidArgument,
+                           {"one flag per parameter", "got 1"}));
 }
 
 }  // namespace

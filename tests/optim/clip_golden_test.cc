@@ -36,7 +36,8 @@ TEST(Clip, AgreesWithGoldens) {
     const auto elements = static_cast<int64_t>(gradients.size());
     const testing::OwnedTensor slice = testing::make_tensor(DType::kF32, {elements}, gradients);
     const ShardSpec shards(elements, 1);
-    const testing::OwnedTensor blocks = testing::make_tensor(DType::kF64, {shards.blocks()}, std::vector<double>(static_cast<size_t>(shards.blocks())));
+    const testing::OwnedTensor blocks =
+        testing::make_tensor(DType::kF64, {shards.blocks()}, std::vector<double>(static_cast<size_t>(shards.blocks())));
     const auto alone = make_solo_group();
     const double norm = global_norm(testing::cpu_context(), *alone, shards, slice, blocks);
     const double want_norm = golden.values(name + ".norm")[0], want_scale = golden.values(name + ".scale")[0];
@@ -44,7 +45,8 @@ TEST(Clip, AgreesWithGoldens) {
     const double scale = clip_scale(golden.number(name + ".max_norm"), norm);
     EXPECT_NEAR(scale, want_scale, 1e-7 * want_scale) << name;
     ASSERT_EQ(clipped.size(), gradients.size()) << name;
-    for (size_t i = 0; i < gradients.size(); ++i) EXPECT_NEAR(gradients[i] * scale, clipped[i], 3e-7 * std::abs(clipped[i])) << name << ' ' << i;
+    for (size_t i = 0; i < gradients.size(); ++i)
+      EXPECT_NEAR(gradients[i] * scale, clipped[i], 3e-7 * std::abs(clipped[i])) << name << ' ' << i;
     ++checked;
   }
   EXPECT_EQ(checked, 5);

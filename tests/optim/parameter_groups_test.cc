@@ -54,10 +54,12 @@ TEST(ParameterGroups, OnlyGroupsOfPromptsAreLost) {
   AdamwConfig c;
   c.lost_groups = {{"blocks.1.*", ParameterGroupRule::Rank::kAny, {}, 1, {}, true}};
   EXPECT_TRUE(testing::throws_error([&] { resolve_groups(plan(), c); }, ErrorKind::kConfig,
-                                    {"with quirks.prompt_lr_ignored, groups are expected for prompt_module.* alone", "got groups[0] 'blocks.1.*', which matches blocks.1."}));
+                                    {"with quirks.prompt_lr_ignored, groups are expected for prompt_module.* alone",
+                                     "got groups[0] 'blocks.1.*', which matches blocks.1."}));
   c.lost_groups[0].pattern = "prompt_module.*";
-  EXPECT_TRUE(testing::throws_error([&] { resolve_groups(plan(), c); }, ErrorKind::kConfig,
-                                    {"every group must match a trainable parameter; got none for groups[0] 'prompt_module.*'"}));
+  EXPECT_TRUE(testing::throws_error(
+      [&] { resolve_groups(plan(), c); }, ErrorKind::kConfig,
+      {"every group must match a trainable parameter; got none for groups[0] 'prompt_module.*'"}));
 }
 
 }  // namespace

@@ -13,7 +13,9 @@ namespace {
 
 Plan plan(int ranks, DType compute) {
   PlanRequest r;
-  r.build_graph = [compute](int64_t) { return testing::toy_transformer({2, 5, 64, 4, 256, 333, 2, compute, Activation::kRelu}); };
+  r.build_graph = [compute](int64_t) {
+    return testing::toy_transformer({2, 5, 64, 4, 256, 333, 2, compute, Activation::kRelu});
+  };
   r.buckets = {5};
   r.freezing = {{"*", true}};
   r.world = {ranks, 1, 1};

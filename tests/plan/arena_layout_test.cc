@@ -51,7 +51,8 @@ TEST(ArenaLayout, NestedLivesOfForwardAndBackwardNeedNoMoreThanThePeak) {
 }
 
 TEST(ArenaLayout, WithoutReuseEveryBufferStandsAlone) {
-  std::vector<PlannedBuffer> buffers = {{"a", BufferKind::kActivation, 64, 0, 0, 0}, {"b", BufferKind::kActivation, 128, 0, 5, 6}};
+  std::vector<PlannedBuffer> buffers = {{"a", BufferKind::kActivation, 64, 0, 0, 0},
+                                        {"b", BufferKind::kActivation, 128, 0, 5, 6}};
   EXPECT_EQ(layout_arena(buffers, false), 192);
   EXPECT_EQ(buffers[1].offset, 64);
 }

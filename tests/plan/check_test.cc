@@ -142,7 +142,8 @@ TEST(CheckProgram, FindsValuesAndGradientsThatWereNotKept) {
   ProgramOptions values, gradients;
   values.keep_all_values = true;
   gradients.keep_gradients = true;
-  EXPECT_TRUE(complains(check_program(sound.graph, sound.needs, sound.program, values), "at the end is read, but its memory was overwritten"));
+  EXPECT_TRUE(complains(check_program(sound.graph, sound.needs, sound.program, values),
+                        "at the end is read, but its memory was overwritten"));
   EXPECT_FALSE(check_program(sound.graph, sound.needs, sound.program, gradients).empty());
 }
 

@@ -58,26 +58,34 @@ std::vector<Row> rows() {
                        c ? 0.1f : 0.0f);
        }},
       {"dropout.layer",
-       [](Graph& g, bool c) { dropout(g, tokens(g), g.input("a", {{4}, DType::kI64}), c ? 3 : 4, 0.1f); }},
+       [](Graph& g, bool c) {
+         dropout(g, tokens(g), g.input("a", {{4}, DType::kI64}), c ? 3 : 4, 0.1f);
+       }},
       {"dropout.p",
-       [](Graph& g, bool c) { dropout(g, tokens(g), g.input("a", {{4}, DType::kI64}), 3, c ? 0.1f : 0.2f); }},
-      {"patchify.patch", [](Graph& g, bool c) { patchify(g, g.input("i", {{2, 3, 8, 8}, DType::kF32}), c ? 2 : 4); }},
+       [](Graph& g, bool c) {
+         dropout(g, tokens(g), g.input("a", {{4}, DType::kI64}), 3, c ? 0.1f : 0.2f);
+       }},
+      {"patchify.patch",
+       [](Graph& g, bool c) {
+         patchify(g, g.input("i", {{2, 3, 8, 8}, DType::kF32}), c ? 2 : 4);
+       }},
       {"slice_tokens.begin", [](Graph& g, bool c) { slice_tokens(g, tokens(g), c, 2 + c); }},
       {"slice_tokens.end", [](Graph& g, bool c) { slice_tokens(g, tokens(g), 0, 2 + c); }},
       {"overwrite_token.row",
-       [](Graph& g, bool c) { overwrite_token(g, tokens(g), g.input("v", {{2, 1, 12}, DType::kF32}), c); }},
+       [](Graph& g, bool c) {
+         overwrite_token(g, tokens(g), g.input("v", {{2, 1, 12}, DType::kF32}), c);
+       }},
   };
   for (const bool fused : {true, false}) {
-    list.push_back({"attention.heads",
-                    [=](Graph& g, bool c) { attention_with(g, fused, c ? 2 : 4, 0.5f, MaskKind::kNone); }});
-    list.push_back({"attention.scale",
-                    [=](Graph& g, bool c) { attention_with(g, fused, 2, c ? 0.5f : 0.25f, MaskKind::kNone); }});
+    list.push_back(
+        {"attention.heads", [=](Graph& g, bool c) { attention_with(g, fused, c ? 2 : 4, 0.5f, MaskKind::kNone); }});
+    list.push_back(
+        {"attention.scale", [=](Graph& g, bool c) { attention_with(g, fused, 2, c ? 0.5f : 0.25f, MaskKind::kNone); }});
     list.push_back({"attention.mask", [=](Graph& g, bool c) {
                       attention_with(g, fused, 2, 0.5f, c ? MaskKind::kNone : MaskKind::kCausal);
                     }});
-    list.push_back({"attention.lengths or open_lengths", [=](Graph& g, bool c) {
-                      attention_with(g, fused, 2, 0.5f, MaskKind::kCausalOpenFirst, c);
-                    }});
+    list.push_back({"attention.lengths or open_lengths",
+                    [=](Graph& g, bool c) { attention_with(g, fused, 2, 0.5f, MaskKind::kCausalOpenFirst, c); }});
   }
   return list;
 }
@@ -118,11 +126,19 @@ TEST(PlanHash, ChangesWithOperandsOfTheSameShapes) {
 /// Sizes of batch and text are no constants: they change the plan, but a checkpoint belongs to any of them.
 TEST(PlanHash, ChangesWithShapesButNotThatOfTheGraph) {
   const std::vector<Row> shaped = {
-      {"reshape", [](Graph& g, bool c) { reshape(g, tokens(g), c ? Shape{8, 12} : Shape{96}); }},
-      {"broadcast", [](Graph& g, bool c) { broadcast(g, g.input("t", {{4, 12}, DType::kF32}), c ? 2 : 3); }},
+      {"reshape",
+       [](Graph& g, bool c) {
+         reshape(g, tokens(g), c ? Shape{8, 12} : Shape{96});
+       }},
+      {"broadcast",
+       [](Graph& g, bool c) {
+         broadcast(g, g.input("t", {{4, 12}, DType::kF32}), c ? 2 : 3);
+       }},
       {"broadcast_param", [](Graph& g, bool c) { broadcast_param(g, matrix(g), c ? 2 : 3); }},
       {"concat_tokens",
-       [](Graph& g, bool c) { concat_tokens(g, {tokens(g), g.input("y", {{2, c ? 1 : 2, 12}, DType::kF32})}); }},
+       [](Graph& g, bool c) {
+         concat_tokens(g, {tokens(g), g.input("y", {{2, c ? 1 : 2, 12}, DType::kF32})});
+       }},
   };
   for (const Row& row : shaped) {
     EXPECT_NE(plan_of(row, false).hash(), plan_of(row, true).hash()) << row.constant;

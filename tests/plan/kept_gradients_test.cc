@@ -20,12 +20,15 @@ namespace {
 Graph perceptron(DType compute, Activation kind, bool fused) {
   Graph g(compute);
   const Value x = g.input("x", {{2, 4, 8}, compute});
-  const auto weight = [&](const char* name, int64_t n, int64_t k) { return g.param(name, {n, k}, Initializer::normal(0.5f)); };
+  const auto weight = [&](const char* name, int64_t n, int64_t k) {
+    return g.param(name, {n, k}, Initializer::normal(0.5f));
+  };
   Value hidden = linear(g, x, weight("w1", 12, 8), {}, fused ? kind : Activation::kNone);
   if (!fused) hidden = activation(g, hidden, kind);
   g.name(hidden, "hidden");
   const Value logits = add(g, linear(g, hidden, weight("w2", 6, 12)), linear(g, hidden, weight("w3", 6, 12)));
-  const Value labels = g.input("labels", {{2, 4}, DType::kI32}), weights = g.input("labels_weights", {{2, 4}, DType::kF32});
+  const Value labels = g.input("labels", {{2, 4}, DType::kI32}),
+              weights = g.input("labels_weights", {{2, 4}, DType::kF32});
   g.set_loss(g.name(cross_entropy(g, logits, labels, weights, 0).loss, "loss"));
   return g;
 }
@@ -43,10 +46,13 @@ struct Probe {
     return make_plan(request);
   }
   Probe(DType compute, Activation kind, bool fused, const ProgramOptions& options)
-      : plan(make(compute, kind, fused, options)), memory(plan), executor(plan, memory, testing::cpu_context(), {true}) {
+      : plan(make(compute, kind, fused, options)),
+        memory(plan),
+        executor(plan, memory, testing::cpu_context(), {true}) {
     for (const ParamPlan& param : plan.params) {
       const Tensor t = memory.param(param);
-      fill(param.initializer, 7, param.name, t.dtype(), 0, {static_cast<std::byte*>(t.raw()), static_cast<size_t>(t.bytes())});
+      fill(param.initializer, 7, param.name, t.dtype(), 0,
+           {static_cast<std::byte*>(t.raw()), static_cast<size_t>(t.bytes())});
     }
     const Tensor x = executor.value(0, "x");
     const auto values = testing::random_tensor(compute, x.shape(), 3);
@@ -77,10 +83,12 @@ TEST(KeptGradients, OfAPublicActivationSurviveTheBackwardPassThatWorksInPlace) {
         const Tensor gradient = fused.executor.value_gradient(0, "hidden");
         // The gradient of the activation's output does not depend on how the activation itself goes back. In bf16 the
         // value does, by one rounding of the pre-activation, which moves the gradient by a few roundings of its size.
-        const auto values = testing::values_of(gradient), want = testing::values_of(apart.executor.value_gradient(0, "hidden"));
+        const auto values = testing::values_of(gradient),
+                   want = testing::values_of(apart.executor.value_gradient(0, "hidden"));
         double largest = 0;
         for (double w : want) largest = std::max(largest, std::abs(w));
-        EXPECT_TRUE(testing::all_close(gradient, want, {compute == DType::kF32 ? 0 : 4 * 0x1p-8 * largest, 0})) << to_string(kind);
+        EXPECT_TRUE(testing::all_close(gradient, want, {compute == DType::kF32 ? 0 : 4 * 0x1p-8 * largest, 0}))
+            << to_string(kind);
         EXPECT_TRUE(std::ranges::any_of(values, [](double v) { return v != 0; }));
       }
 }
@@ -99,7 +107,8 @@ TEST(KeptGradients, CheckerSeesOneDestroyed) {
     if (step.kind == StepKind::kBackward && step.op == copy->op) step.doutputs = copy->doutputs;
   const auto problems = check_program(plan.graphs[0], plan.needs[0], program, keeping(true));
   ASSERT_EQ(problems.size(), 1u);
-  EXPECT_NE(problems[0].find("gradient of hidden is read, but its memory was overwritten by a destroyed gradient"), std::string::npos)
+  EXPECT_NE(problems[0].find("gradient of hidden is read, but its memory was overwritten by a destroyed gradient"),
+            std::string::npos)
       << problems[0];
 }
 

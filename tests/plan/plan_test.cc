@@ -44,7 +44,9 @@ TEST(Plan, CountsParametersAndBytesInClosedForm) {
 TEST(Plan, SlicesCoverTheTrainableSpaceInBlocks) {
   for (int ranks = 1; ranks <= 7; ++ranks) {
     PlanRequest r = request({{"*", true}});
-    r.build_graph = [](int64_t tokens) { return testing::toy_transformer({2, tokens, 64, 4, 256, 333, 3, DType::kBF16, Activation::kRelu}); };
+    r.build_graph = [](int64_t tokens) {
+      return testing::toy_transformer({2, tokens, 64, 4, 256, 333, 3, DType::kBF16, Activation::kRelu});
+    };
     r.world = {ranks, 1, 1};
     const Plan plan = make_plan(r);
     int64_t end = 0;
@@ -82,7 +84,8 @@ TEST(Plan, SaysWhereTheFrontierIsAndWhy) {
   EXPECT_EQ(plan.units[2].freeze_class, FreezeClass::kInner);
   EXPECT_EQ(plan.units[3].freeze_class, FreezeClass::kPassThrough);
   EXPECT_FALSE(plan.units[3].behind_frontier);
-  EXPECT_NE(plan.units[3].frontier_reason.find("depends on trainable blocks.1.norm1."), std::string::npos) << plan.units[3].frontier_reason;
+  EXPECT_NE(plan.units[3].frontier_reason.find("depends on trainable blocks.1.norm1."), std::string::npos)
+      << plan.units[3].frontier_reason;
   EXPECT_NE(plan.table().find("2 of 5 units are behind the frontier"), std::string::npos) << plan.table();
 }
 
@@ -94,8 +97,8 @@ TEST(Plan, ClassFirstHasNoGradientTowardsItsInput) {
 TEST(Plan, JsonHasTheDocumentedKeys) {
   const auto j = parse_json(make_plan(request()).json());
   EXPECT_EQ(j.at("parameters").at("trainable"), make_plan(request()).trainable_params);
-  for (const char* key : {"frozen_bytes", "working_bytes", "optimizer_bytes", "sums_bytes", "gradients_bytes", "arena_bytes",
-                          "inputs_bytes", "state_bytes", "total_bytes", "node_bytes"})
+  for (const char* key : {"frozen_bytes", "working_bytes", "optimizer_bytes", "sums_bytes", "gradients_bytes",
+                          "arena_bytes", "inputs_bytes", "state_bytes", "total_bytes", "node_bytes"})
     EXPECT_TRUE(j.at("memory").contains(key)) << key;
   for (const char* key : {"gathered_frozen_bytes", "reduced_gradients_bytes", "gathered_working_bytes", "total_bytes"})
     EXPECT_TRUE(j.at("traffic").contains(key)) << key;
@@ -117,13 +120,18 @@ TEST(Plan, RefusesBadRequests) {
   EXPECT_TRUE(throws_error([&] { make_plan(r); }, ErrorKind::kConfig, {"ascending"}));
   r = request();
   r.world = {2, 3, 1};
-  EXPECT_TRUE(throws_error([&] { make_plan(r); }, ErrorKind::kConfig, {"every node needs a rank", "2 ranks on 3 nodes"}));
+  EXPECT_TRUE(
+      throws_error([&] { make_plan(r); }, ErrorKind::kConfig, {"every node needs a rank", "2 ranks on 3 nodes"}));
   r = request();
   r.micro_batches = 0;
   EXPECT_TRUE(throws_error([&] { make_plan(r); }, ErrorKind::kConfig, {"at least one micro-batch"}));
-  EXPECT_TRUE(throws_error([&] { make_plan(request({{"nothing.*", true}})); }, ErrorKind::kConfig,
-                           {"'nothing.*'", "match none", "embed.weight"}));
-  EXPECT_TRUE(throws_error([&] { make_plan(request({})); }, ErrorKind::kConfig, {"at least one parameter must be trainable"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        make_plan(request({{"nothing.*", true}}));
+      },
+      ErrorKind::kConfig, {"'nothing.*'", "match none", "embed.weight"}));
+  EXPECT_TRUE(
+      throws_error([&] { make_plan(request({})); }, ErrorKind::kConfig, {"at least one parameter must be trainable"}));
 }
 
 TEST(Plan, WorksForWorldsLargerThanThisMachine) {

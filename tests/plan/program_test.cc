@@ -59,7 +59,8 @@ TEST(Program, IsRightForEveryFreezing) {
           config.compute = compute;
           const Built b = build(rules, options, config);
           const std::vector<std::string> problems = check_program(b.graph, b.needs, b.program, options);
-          EXPECT_TRUE(problems.empty()) << problems.front() << " (first rule " << (rules.empty() ? "none" : rules[0].pattern) << ")";
+          EXPECT_TRUE(problems.empty()) << problems.front() << " (first rule "
+                                        << (rules.empty() ? "none" : rules[0].pattern) << ")";
         }
 }
 

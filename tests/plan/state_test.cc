@@ -104,7 +104,8 @@ TEST(PlannedState, CheckerFindsAReaderOnTheWrongSideOfTheWriter) {
     });
   };
   const auto writes_total = [&](const PlanStep& step) {
-    return step.kind == StepKind::kForward && graph.ops()[static_cast<size_t>(step.op)].state == graph.find_value("total");
+    return step.kind == StepKind::kForward &&
+           graph.ops()[static_cast<size_t>(step.op)].state == graph.find_value("total");
   };
   std::swap(*step_of("after"), *std::ranges::find_if(steps, writes_total));
   const auto problems = problems_of(plan);
@@ -116,7 +117,8 @@ TEST(PlannedState, CheckerFindsAStateThatIsNeverWritten) {
   Plan plan = plan_of(running_total);
   const Graph& graph = plan.graphs[0];
   std::erase_if(plan.programs[0].steps, [&](const PlanStep& step) {
-    return step.kind == StepKind::kForward && graph.ops()[static_cast<size_t>(step.op)].state == graph.find_value("last");
+    return step.kind == StepKind::kForward &&
+           graph.ops()[static_cast<size_t>(step.op)].state == graph.find_value("last");
   });
   const auto problems = problems_of(plan);
   ASSERT_EQ(problems.size(), 1u);

@@ -62,10 +62,14 @@ std::map<std::string, int64_t> run_collectives(const Plan& plan, int rank) {
   global_norm(context, *group, shards, slice, blocks);
 
   std::vector<int64_t> counts;
-  for (int r = 0; r < ranks; ++r) counts.push_back(plan.working_byte(shards.end(r)) - plan.working_byte(shards.begin(r)));
+  for (int r = 0; r < ranks; ++r)
+    counts.push_back(plan.working_byte(shards.end(r)) - plan.working_byte(shards.begin(r)));
   const OwnedTensor working(DType::kU8, {plan.memory.working});
   const int64_t begin = plan.working_byte(shards.begin(rank));
-  group->all_gather(working.view().rows(begin, begin + counts[static_cast<size_t>(rank)]), working, counts, StreamView::caller(), "working").wait();
+  group
+      ->all_gather(working.view().rows(begin, begin + counts[static_cast<size_t>(rank)]), working, counts,
+                   StreamView::caller(), "working")
+      .wait();
 
   std::map<std::string, int64_t> moved;
   for (const Record& record : recording->records()) moved[record.tag] += record.moved_bytes;
@@ -99,7 +103,8 @@ TrafficPlan by_arithmetic(const Plan& plan, int rank) {
   traffic.gathered_working = space.bytes(0, space.elements) - space.bytes(shards.begin(rank), shards.end(rank));
   traffic.gathered_norms = 8 * (shards.blocks() - shards.block_counts()[static_cast<size_t>(rank)]);
   // A head of its own, an exponent for each parameter, number and loss of each micro-batch slot.
-  const int64_t slots = (plan.micro_batches + plan.world.ranks - 1) / plan.world.ranks, body = (4 * space.params + 7) / 8 * 8 + 16 * slots,
+  const int64_t slots = (plan.micro_batches + plan.world.ranks - 1) / plan.world.ranks,
+                body = (4 * space.params + 7) / 8 * 8 + 16 * slots,
                 message = Voter(plan.world.ranks, space.params, plan.micro_batches).message_bytes();
   EXPECT_GT(message, body);
   EXPECT_LE(message, body + 64);
@@ -129,7 +134,9 @@ TEST(PlannedTraffic, IsWhatTheCollectivesMoveOnTheRankWithMost) {
           const std::string about = concat("rank ", rank, " of ", ranks, ", width ", width);
           const TrafficPlan expected = by_arithmetic(plan, rank);
           const auto moved = run_collectives(plan, rank);
-          EXPECT_EQ(moved.at(reduction == Reduction::kPlain ? "plain gradient sums" : "order-free gradient sums"), expected.reduced_gradients) << about;
+          EXPECT_EQ(moved.at(reduction == Reduction::kPlain ? "plain gradient sums" : "order-free gradient sums"),
+                    expected.reduced_gradients)
+              << about;
           EXPECT_EQ(moved.at("working"), expected.gathered_working) << about;
           EXPECT_EQ(moved.at("block norms"), expected.gathered_norms) << about;
           EXPECT_EQ(moved.at("vote"), expected.vote) << about;

@@ -115,8 +115,10 @@ TEST(Vote, IsOneCollective) {
   const std::vector<int32_t> exponents(5, 0);
   Ballot ballot;
   ballot.exponents = exponents;
-  // The others are silent, so their messages are zeros, which name one micro-batch twice: the call itself is what is looked at.
-  EXPECT_TRUE(throws_error([&] { voter.cast(*group, ballot); }, ErrorKind::kInternal, {"vote: each micro-batch in 0..5 must have one loss; got a second or unknown one, 0"}));
+  // The others are silent, so their messages are zeros, which name one micro-batch twice: the call itself is what is
+  // looked at.
+  EXPECT_TRUE(throws_error([&] { voter.cast(*group, ballot); }, ErrorKind::kInternal,
+                           {"vote: each micro-batch in 0..5 must have one loss; got a second or unknown one, 0"}));
   ASSERT_EQ(recording->records().size(), 1u);
   EXPECT_EQ(recording->records()[0].operation, Operation::kAllGather);
   EXPECT_EQ(recording->records()[0].bytes, 4 * voter.message_bytes());

@@ -17,8 +17,8 @@ struct Linear {
 
 /// pre = x W^T + bias, y = activation(pre); x (m, k), weight (n, k), bias (n) or empty.
 template <typename S>
-Linear<S> linear(const LinearSizes& size, const std::vector<S>& x, const std::vector<S>& weight, const std::vector<S>& bias,
-                 Activation kind = Activation::kNone) {
+Linear<S> linear(const LinearSizes& size, const std::vector<S>& x, const std::vector<S>& weight,
+                 const std::vector<S>& bias, Activation kind = Activation::kNone) {
   Linear<S> out;
   for (size_t i = 0; i < size.m; ++i)
     for (size_t j = 0; j < size.n; ++j) {

@@ -31,8 +31,8 @@ struct Session {
   StepMemory memory;
   Executor executor;
 
-  static PlanRequest request(const std::vector<FreezeRule>& freezing, const ProgramOptions& options, const ToyConfig& config,
-                             int threads) {
+  static PlanRequest request(const std::vector<FreezeRule>& freezing, const ProgramOptions& options,
+                             const ToyConfig& config, int threads) {
     PlanRequest r;
     r.world.threads = threads;
     r.build_graph = [config](int64_t tokens) {
@@ -54,7 +54,8 @@ struct Session {
         executor(plan, memory, testing::cpu_context(threads), executor_options) {
     for (const ParamPlan& param : plan.params) {
       const Tensor t = memory.param(param);
-      fill(param.initializer, 7, param.name, t.dtype(), 0, {static_cast<std::byte*>(t.raw()), static_cast<size_t>(t.bytes())});
+      fill(param.initializer, 7, param.name, t.dtype(), 0,
+           {static_cast<std::byte*>(t.raw()), static_cast<size_t>(t.bytes())});
     }
   }
 
@@ -118,12 +119,14 @@ TEST(Executor, FreezingChangesNoGradientThatIsLeft) {
   for (const ToyConfig& config : {ToyConfig{}, bf16()}) {
     Session all(kAll, {}, config);
     const auto [loss, gradients] = all.run();
-    for (const char* pattern : {"embed.weight", "blocks.0.*", "blocks.1.fc2.bias", "blocks.2.norm1.*", "norm.*", "*.weight"}) {
+    for (const char* pattern :
+         {"embed.weight", "blocks.0.*", "blocks.1.fc2.bias", "blocks.2.norm1.*", "norm.*", "*.weight"}) {
       Session some({{pattern, true}}, {}, config);
       const auto [loss_some, gradients_some] = some.run();
       EXPECT_EQ(loss, loss_some) << pattern;
       EXPECT_FALSE(gradients_some.empty());
-      for (const auto& [param, bytes] : gradients_some) EXPECT_EQ(bytes, gradients.at(param)) << all.plan.params[static_cast<size_t>(param)].name;
+      for (const auto& [param, bytes] : gradients_some)
+        EXPECT_EQ(bytes, gradients.at(param)) << all.plan.params[static_cast<size_t>(param)].name;
     }
   }
 }
@@ -181,7 +184,8 @@ std::vector<int64_t> tensor_bytes(const Program& program) {
     for (const auto* refs : {&step.outputs, &step.saved, &step.dinputs, &step.dparams})
       for (const TensorRef& ref : *refs)
         if (ref.region == Region::kArena) bytes[static_cast<size_t>(ref.buffer)] = ref.spec.bytes();
-    if (step.workspace.region == Region::kArena) bytes[static_cast<size_t>(step.workspace.buffer)] = step.workspace.spec.bytes();
+    if (step.workspace.region == Region::kArena)
+      bytes[static_cast<size_t>(step.workspace.buffer)] = step.workspace.spec.bytes();
   }
   return bytes;
 }
@@ -200,7 +204,8 @@ TEST(Executor, TouchesEveryByteOfEveryBufferThatWasForecastAndNoOther) {
         const PlannedBuffer& buffer = program.buffers[b];
         const auto begin = touched.begin() + buffer.offset;
         const int64_t count = std::count(begin, begin + tensors[b], true);
-        // A workspace is sized for the largest of the calls that share it and by thread: used, but not to the last byte.
+        // A workspace is sized for the largest of the calls that share it and by thread: used, but not to the last
+        // byte.
         if (buffer.kind == BufferKind::kWorkspace)
           EXPECT_GT(count, 0) << buffer.name;
         else
@@ -229,7 +234,8 @@ TEST(Executor, TouchesExactlyTheArenaThatWasForecast) {
       }
       for (size_t i = 0; i < touched.size(); ++i)
         if (touched[i] ? !(surely[i] || planned[i]) : surely[i]) {
-          ADD_FAILURE() << "byte " << i << (touched[i] ? " is touched, but not planned" : " is planned, but not touched");
+          ADD_FAILURE() << "byte " << i
+                        << (touched[i] ? " is touched, but not planned" : " is planned, but not touched");
           break;
         }
     }
@@ -239,7 +245,8 @@ TEST(Executor, FindsTheFirstValueThatIsNotFinite) {
   Session s(kAll);
   s.set_inputs(0);
   EXPECT_FALSE(s.executor.find_non_finite(0).has_value());
-  s.memory.param(s.plan.params[static_cast<size_t>(s.plan.graphs[0].find_param("blocks.1.fc1.weight"))]).data<float>()[3] = INFINITY;
+  s.memory.param(s.plan.params[static_cast<size_t>(s.plan.graphs[0].find_param("blocks.1.fc1.weight"))])
+      .data<float>()[3] = INFINITY;
   const auto report = s.executor.find_non_finite(0);
   ASSERT_TRUE(report.has_value());
   EXPECT_EQ(report->value, "blocks.1.fc1.weight");
@@ -254,7 +261,11 @@ TEST(Executor, KeepsNamedValuesAndGradientsForProbing) {
   const auto [loss, none] = s.run();
   EXPECT_TRUE(none.empty());
   EXPECT_EQ(*s.executor.value(0, "head.loss").data<double>(), loss);
-  Session apart(kAll, [&] { ProgramOptions o = options; o.reuse_memory = false; return o; }());
+  Session apart(kAll, [&] {
+    ProgramOptions o = options;
+    o.reuse_memory = false;
+    return o;
+  }());
   apart.run();
   for (const char* name : {"embed.out", "blocks.0.out", "blocks.2.out"}) {
     EXPECT_TRUE(testing::same_bits(s.executor.value(0, name), apart.executor.value(0, name))) << name;

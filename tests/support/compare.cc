@@ -63,13 +63,27 @@ OwnedTensor make_tensor(DType dtype, const Shape& shape, const std::vector<doubl
   PERMAFROST_CHECK(static_cast<int64_t>(values.size()) == shape.elements(), "make_tensor: ", shape, " takes ",
                    shape.elements(), " values; got ", values.size());
   switch (dtype) {
-    case DType::kF32: store<float>(owned, values); break;
-    case DType::kBF16: store<bfloat16>(owned, values); break;
-    case DType::kF16: store<float16>(owned, values); break;
-    case DType::kF64: store<double>(owned, values); break;
-    case DType::kI64: store<int64_t>(owned, values); break;
-    case DType::kI32: store<int32_t>(owned, values); break;
-    case DType::kU8: store<uint8_t>(owned, values); break;
+    case DType::kF32:
+      store<float>(owned, values);
+      break;
+    case DType::kBF16:
+      store<bfloat16>(owned, values);
+      break;
+    case DType::kF16:
+      store<float16>(owned, values);
+      break;
+    case DType::kF64:
+      store<double>(owned, values);
+      break;
+    case DType::kI64:
+      store<int64_t>(owned, values);
+      break;
+    case DType::kI32:
+      store<int32_t>(owned, values);
+      break;
+    case DType::kU8:
+      store<uint8_t>(owned, values);
+      break;
   }
   return owned;
 }
@@ -89,13 +103,20 @@ OwnedTensor filled_tensor(DType dtype, const Shape& shape, int byte) {
 
 std::vector<double> values_of(const Tensor& tensor) {
   switch (tensor.dtype()) {
-    case DType::kF32: return load<float>(tensor);
-    case DType::kBF16: return load<bfloat16>(tensor);
-    case DType::kF16: return load<float16>(tensor);
-    case DType::kF64: return load<double>(tensor);
-    case DType::kI64: return load<int64_t>(tensor);
-    case DType::kI32: return load<int32_t>(tensor);
-    case DType::kU8: return load<uint8_t>(tensor);
+    case DType::kF32:
+      return load<float>(tensor);
+    case DType::kBF16:
+      return load<bfloat16>(tensor);
+    case DType::kF16:
+      return load<float16>(tensor);
+    case DType::kF64:
+      return load<double>(tensor);
+    case DType::kI64:
+      return load<int64_t>(tensor);
+    case DType::kI32:
+      return load<int32_t>(tensor);
+    case DType::kU8:
+      return load<uint8_t>(tensor);
   }
   return {};
 }
@@ -138,8 +159,8 @@ Tolerance tolerance_for(DType dtype, int64_t reduction, double magnitude) {
     statement();
   } catch (const Error& error) {
     if (error.kind() != kind)
-      return ::testing::AssertionFailure() << "expected kind " << to_string(kind) << "; got " << to_string(error.kind())
-                                           << ": " << error.what();
+      return ::testing::AssertionFailure()
+             << "expected kind " << to_string(kind) << "; got " << to_string(error.kind()) << ": " << error.what();
     for (const std::string& part : parts)
       if (std::string(error.what()).find(part) == std::string::npos)
         return ::testing::AssertionFailure() << "message lacks '" << part << "': " << error.what();

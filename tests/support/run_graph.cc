@@ -45,12 +45,17 @@ Tensor GraphRunner::tensor(const TensorRef& ref) const {
     return Tensor(reinterpret_cast<std::byte*>(address) + ref.offset, ref.spec);
   };
   switch (ref.region) {
-    case Region::kNone: return {};
-    case Region::kArena: return in(arena_);
-    case Region::kInputs: return in(inputs_);
-    case Region::kState: return in(state_);
+    case Region::kNone:
+      return {};
+    case Region::kArena:
+      return in(arena_);
+    case Region::kInputs:
+      return in(inputs_);
+    case Region::kState:
+      return in(state_);
     case Region::kFrozen:
-    case Region::kWorking: return params_[static_cast<size_t>(ref.offset)].view();
+    case Region::kWorking:
+      return params_[static_cast<size_t>(ref.offset)].view();
   }
   return {};
 }
@@ -69,14 +74,21 @@ double GraphRunner::run() {
                saved = tensors(step.saved), douts = tensors(step.doutputs), dins = tensors(step.dinputs),
                dparams = tensors(step.dparams);
     switch (step.kind) {
-      case StepKind::kForward: op.forward(context, {in, params, out, saved, tensor(step.workspace)}); break;
+      case StepKind::kForward:
+        op.forward(context, {in, params, out, saved, tensor(step.workspace)});
+        break;
       case StepKind::kBackward:
         op.backward(context, {in, params, out, saved, douts, dins, step.dinput_modes, dparams, step.dparam_modes,
                               tensor(step.workspace)});
         break;
-      case StepKind::kAddGradient: accumulate(context, douts[0], dins[0], GradMode::kAdd); break;
-      case StepKind::kCopyGradient: accumulate(context, douts[0], dins[0], GradMode::kOverwrite); break;
-      case StepKind::kSumGradient: break;
+      case StepKind::kAddGradient:
+        accumulate(context, douts[0], dins[0], GradMode::kAdd);
+        break;
+      case StepKind::kCopyGradient:
+        accumulate(context, douts[0], dins[0], GradMode::kOverwrite);
+        break;
+      case StepKind::kSumGradient:
+        break;
     }
   }
   return graph_.loss() < 0 ? 0 : *tensor(program_.values[static_cast<size_t>(graph_.loss())]).data<double>();
@@ -118,14 +130,16 @@ void GraphRunner::initialise(uint64_t seed) {
   for (size_t p = 0; p < params_.size(); ++p) {
     const ParamInfo& info = graph_.params()[p];
     const Tensor t = params_[p].view();
-    fill(info.initializer, seed, info.name, t.dtype(), 0, {static_cast<std::byte*>(t.raw()), static_cast<size_t>(t.bytes())});
+    fill(info.initializer, seed, info.name, t.dtype(), 0,
+         {static_cast<std::byte*>(t.raw()), static_cast<size_t>(t.bytes())});
   }
 }
 
 std::vector<bool> trainable_by(const Graph& graph, const std::vector<std::string>& patterns) {
   std::vector<bool> trainable;
   for (const ParamInfo& info : graph.params())
-    trainable.push_back(std::ranges::any_of(patterns, [&](const std::string& p) { return name_matches(p, info.name); }));
+    trainable.push_back(
+        std::ranges::any_of(patterns, [&](const std::string& p) { return name_matches(p, info.name); }));
   return trainable;
 }
 

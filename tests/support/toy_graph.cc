@@ -49,7 +49,8 @@ Graph toy_transformer(const ToyConfig& c) {
   }
   for (int i = 0; i < c.blocks; ++i) x = block(g, x, c, i);
   const auto scope = g.unit("head");
-  x = layer_norm(g, x, g.param("norm.weight", {c.width}, Initializer::ones()), g.param("norm.bias", {c.width}, Initializer::zeros()), 1e-5f);
+  x = layer_norm(g, x, g.param("norm.weight", {c.width}, Initializer::ones()),
+                 g.param("norm.bias", {c.width}, Initializer::zeros()), 1e-5f);
   const Param tied = g.param("embed.weight", {c.vocab, c.width}, Initializer::normal(0.5f));
   const Value logits = g.name(linear(g, x, tied, {}, Activation::kNone, true), "logits");
   const CrossEntropyValues ce = cross_entropy(g, logits, labels, row_weight, 0.1f);

@@ -24,18 +24,24 @@ TEST(DType, NamesAndSizes) {
 uint16_t bits_of(bfloat16 value) { return value.bits; }
 
 TEST(BFloat16, RoundsToNearestEvenByHand) {
-  const std::pair<float, uint16_t> rows[] = {
-      {0.0f, 0x0000},           {-0.0f, 0x8000},          {1.0f, 0x3f80},          {-2.0f, 0xc000},
-      {1 + 0x1p-7f, 0x3f81},                              // next after 1
-      {1 + 0x1p-8f, 0x3f80},                              // tie: to even, down
-      {1 + 3 * 0x1p-8f, 0x3f82},                          // tie: to even, up
-      {1 + 0x1p-8f + 0x1p-20f, 0x3f81},                   // just above the tie
-      {1 + 0x1p-8f - 0x1p-20f, 0x3f80},                   // just below
-      {0x1.fep127f, 0x7f7f},                              // largest bf16
-      {0x1.fefffep127f, 0x7f7f},                          // below the last tie
-      {0x1.ffp127f, 0x7f80},                              // the last tie rounds to infinity
-      {0x1p-126f, 0x0080},      {0x1p-133f, 0x0001},      {0x1p-134f, 0x0000},     {0x1.8p-134f, 0x0001},
-      {std::numeric_limits<float>::infinity(), 0x7f80},   {-std::numeric_limits<float>::infinity(), 0xff80}};
+  const std::pair<float, uint16_t> rows[] = {{0.0f, 0x0000},
+                                             {-0.0f, 0x8000},
+                                             {1.0f, 0x3f80},
+                                             {-2.0f, 0xc000},
+                                             {1 + 0x1p-7f, 0x3f81},             // next after 1
+                                             {1 + 0x1p-8f, 0x3f80},             // tie: to even, down
+                                             {1 + 3 * 0x1p-8f, 0x3f82},         // tie: to even, up
+                                             {1 + 0x1p-8f + 0x1p-20f, 0x3f81},  // just above the tie
+                                             {1 + 0x1p-8f - 0x1p-20f, 0x3f80},  // just below
+                                             {0x1.fep127f, 0x7f7f},             // largest bf16
+                                             {0x1.fefffep127f, 0x7f7f},         // below the last tie
+                                             {0x1.ffp127f, 0x7f80},             // the last tie rounds to infinity
+                                             {0x1p-126f, 0x0080},
+                                             {0x1p-133f, 0x0001},
+                                             {0x1p-134f, 0x0000},
+                                             {0x1.8p-134f, 0x0001},
+                                             {std::numeric_limits<float>::infinity(), 0x7f80},
+                                             {-std::numeric_limits<float>::infinity(), 0xff80}};
   for (const auto& [value, bits] : rows) EXPECT_EQ(bits_of(bfloat16(value)), bits) << value;
 }
 

@@ -38,14 +38,21 @@ TEST(Shape, EqualityIsExact) {
 }
 
 TEST(Shape, RefusesNonsense) {
-  EXPECT_TRUE(throws_error([] { Shape({1, 1, 1, 1, 1, 1, 1}); }, ErrorKind::kInvalidArgument, {"at most 6 axes; got 7"}));
+  EXPECT_TRUE(throws_error(
+      [] {
+        Shape({1, 1, 1, 1, 1, 1, 1});
+      },
+      ErrorKind::kInvalidArgument, {"at most 6 axes; got 7"}));
   EXPECT_TRUE(throws_error([] { Shape({2, -1}); }, ErrorKind::kInvalidArgument, {"not be negative; got -1"}));
   const Shape shape{2, 3};
   EXPECT_TRUE(throws_error([&] { (void)shape[2]; }, ErrorKind::kInvalidArgument, {"2 axes; got 2"}));
   EXPECT_TRUE(throws_error([&] { (void)shape[-3]; }, ErrorKind::kInvalidArgument, {"2 axes; got -3"}));
   EXPECT_TRUE(throws_error([] { (void)Shape()[0]; }, ErrorKind::kInvalidArgument, {"0 axes"}));
-  EXPECT_TRUE(throws_error([] { Shape({int64_t{1} << 40, int64_t{1} << 40}).elements(); }, ErrorKind::kInvalidArgument,
-                           {"(1099511627776, 1099511627776)", "64 bits"}));
+  EXPECT_TRUE(throws_error(
+      [] {
+        Shape({int64_t{1} << 40, int64_t{1} << 40}).elements();
+      },
+      ErrorKind::kInvalidArgument, {"(1099511627776, 1099511627776)", "64 bits"}));
 }
 
 }  // namespace

@@ -37,7 +37,8 @@ TEST(Tensor, TellsWhatItIs) {
 TEST(Tensor, TypedPointerMustMatch) {
   float memory[2] = {};
   const Tensor tensor(memory, DType::kF32, {2});
-  EXPECT_TRUE(throws_error([&] { tensor.data<bfloat16>(); }, ErrorKind::kShapeMismatch, {"must be bf16; got f32 of shape (2)"}));
+  EXPECT_TRUE(throws_error([&] { tensor.data<bfloat16>(); }, ErrorKind::kShapeMismatch,
+                           {"must be bf16; got f32 of shape (2)"}));
   EXPECT_TRUE(throws_error([&] { tensor.data<int32_t>(); }, ErrorKind::kShapeMismatch, {"must be i32"}));
 }
 
@@ -57,7 +58,8 @@ TEST(Tensor, RowsAreASliceOfTheFirstAxis) {
   EXPECT_EQ(middle.raw(), memory + 6);
   EXPECT_EQ(tensor.rows(4, 4).elements(), 0);
   for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{-1, 2}, {3, 2}, {0, 5}})
-    EXPECT_TRUE(throws_error([&] { tensor.rows(begin, end); }, ErrorKind::kInvalidArgument, {"0..4", concat("got ", begin, "..", end)}));
+    EXPECT_TRUE(throws_error([&] { tensor.rows(begin, end); }, ErrorKind::kInvalidArgument,
+                             {"0..4", concat("got ", begin, "..", end)}));
 }
 
 }  // namespace

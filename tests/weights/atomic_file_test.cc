@@ -105,7 +105,8 @@ TEST(FreeSpace, RefusesWithBothNumbers) {
   const int64_t much = int64_t{1} << 60;
   EXPECT_TRUE(throws_error([&] { require_free_space(folder.path(), much); }, ErrorKind::kStorage,
                            {"not enough room", folder.path(), "expected 1152921504606846976", "got "}));
-  EXPECT_TRUE(throws_error([&] { require_free_space(folder / "none", 1); }, ErrorKind::kStorage, {"none", "No such file"}));
+  EXPECT_TRUE(
+      throws_error([&] { require_free_space(folder / "none", 1); }, ErrorKind::kStorage, {"none", "No such file"}));
 }
 
 TEST(DirectoryOf, TakesTheFolderPart) {

@@ -143,8 +143,10 @@ TEST(ConvertBlock, FindsTheLargestRelativeChange) {
   values[18] = std::numeric_limits<float>::quiet_NaN();
   std::vector<bfloat16> out(values.size());
   const double expected = 0x1p-8 / (1 + 0x1p-8);
-  EXPECT_NEAR(convert_block(DType::kF32, values.data(), DType::kBF16, out.data(), 5000, true).largest_relative_change, expected, 1e-8);
-  EXPECT_EQ(convert_block(DType::kF32, values.data(), DType::kBF16, out.data(), 5000, false).largest_relative_change, 0);
+  EXPECT_NEAR(convert_block(DType::kF32, values.data(), DType::kBF16, out.data(), 5000, true).largest_relative_change,
+              expected, 1e-8);
+  EXPECT_EQ(convert_block(DType::kF32, values.data(), DType::kBF16, out.data(), 5000, false).largest_relative_change,
+            0);
   EXPECT_EQ(convert_block(DType::kF32, values.data(), DType::kBF16, out.data(), 4999, true).largest_relative_change, 0);
 }
 
@@ -158,8 +160,9 @@ TEST(ConvertBlock, KnowsItsPairs) {
       if (can_convert(from, to)) {
         EXPECT_EQ(convert_block(from, &source, to, &target, 1).elements, 1);
       } else {
-        EXPECT_TRUE(throws_error([&] { convert_block(from, &source, to, &target, 1); }, ErrorKind::kInvalidArgument,
-                                 {"convert_block", std::string(to_string(from)) + " to " + std::string(to_string(to))}));
+        EXPECT_TRUE(
+            throws_error([&] { convert_block(from, &source, to, &target, 1); }, ErrorKind::kInvalidArgument,
+                         {"convert_block", std::string(to_string(from)) + " to " + std::string(to_string(to))}));
       }
     }
 }

@@ -12,7 +12,8 @@
 namespace permafrost::testing {
 namespace {
 
-std::vector<float> make(const Initializer& initializer, uint64_t seed, const std::string& name, int64_t first, int64_t n) {
+std::vector<float> make(const Initializer& initializer, uint64_t seed, const std::string& name, int64_t first,
+                        int64_t n) {
   std::vector<float> values(static_cast<size_t>(n));
   fill(initializer, seed, name, DType::kF32, first, std::as_writable_bytes(std::span(values)));
   return values;
@@ -26,10 +27,13 @@ TEST(Fill, Constants) {
 }
 
 TEST(Fill, SlicesAreTheWhole) {
-  for (const Initializer& initializer : {Initializer::normal(0.02f), Initializer::uniform(0.5f), Initializer::normal(1e-3f, 2e-3f)}) {
+  for (const Initializer& initializer :
+       {Initializer::normal(0.02f), Initializer::uniform(0.5f), Initializer::normal(1e-3f, 2e-3f)}) {
     const auto whole = make(initializer, 9, "layers.0.weight", 0, 5000);
-    for (const auto& [first, n] : {std::pair<int64_t, int64_t>{0, 1}, {1, 1022}, {1023, 2}, {1024, 1024}, {1500, 3000}, {4999, 1}, {77, 0}})
-      EXPECT_TRUE(std::ranges::equal(make(initializer, 9, "layers.0.weight", first, n), std::span(whole).subspan(static_cast<size_t>(first), static_cast<size_t>(n))))
+    for (const auto& [first, n] :
+         {std::pair<int64_t, int64_t>{0, 1}, {1, 1022}, {1023, 2}, {1024, 1024}, {1500, 3000}, {4999, 1}, {77, 0}})
+      EXPECT_TRUE(std::ranges::equal(make(initializer, 9, "layers.0.weight", first, n),
+                                     std::span(whole).subspan(static_cast<size_t>(first), static_cast<size_t>(n))))
           << to_string(initializer) << " " << first << " " << n;
   }
 }
@@ -56,7 +60,8 @@ TEST(Fill, FollowsItsDefinition) {
       EXPECT_NEAR(normal[512 * pair + k], radius * std::cos(angle), 3e-6) << k;
       EXPECT_NEAR(normal[512 * pair + 256 + k], radius * std::sin(angle), 3e-6) << k;
     }
-    for (size_t j = 0; j < 4; ++j) EXPECT_NEAR(uniform[256 * j + k], 3 * (((words[j] / 256) + 0.5) * 0x1p-23 - 1), 1e-6);
+    for (size_t j = 0; j < 4; ++j)
+      EXPECT_NEAR(uniform[256 * j + k], 3 * (((words[j] / 256) + 0.5) * 0x1p-23 - 1), 1e-6);
   }
 }
 
@@ -92,7 +97,8 @@ TEST(Fill, UniformFillsItsRangeAndClampCuts) {
   EXPECT_LT(high, 0.25f);
   EXPECT_GT(high, 0.2499f);
   double mean = 0, square = 0;
-  for (const float v : values) mean += static_cast<double>(v), square += static_cast<double>(v) * static_cast<double>(v);
+  for (const float v : values)
+    mean += static_cast<double>(v), square += static_cast<double>(v) * static_cast<double>(v);
   EXPECT_NEAR(mean / 262144, 0, 5 * 0.25 / std::sqrt(3) / 512);
   EXPECT_NEAR(square / 262144, 0.0625 / 3, 5 * 0.0625 * 0.298 / 512);
   const auto cut = make(Initializer::normal(1e-3f, 2e-3f), 3, "x", 0, 1 << 16);
@@ -137,15 +143,19 @@ TEST(Fill, EveryProcessorGivesTheSameBits) {
 /// Written down once: a change of these numbers changes every seeded run.
 TEST(Fill, BitsStayTheSame) {
   std::vector<float> values = make(Initializer::normal(1), 42, "a.weight", 0, 4096);
-  EXPECT_EQ(sha256(values.data(), values.size() * 4), "f102f86b8a4b9a602067c005d9120815cbb6cd782b107e825a3f936087b363fc");
+  EXPECT_EQ(sha256(values.data(), values.size() * 4),
+            "f102f86b8a4b9a602067c005d9120815cbb6cd782b107e825a3f936087b363fc");
   values = make(Initializer::uniform(1), 42, "a.weight", 0, 4096);
-  EXPECT_EQ(sha256(values.data(), values.size() * 4), "d7069850f20d8792f52393d43541a0dbb65d6b7b5b4665be0e0ea1d89adf771e");
+  EXPECT_EQ(sha256(values.data(), values.size() * 4),
+            "d7069850f20d8792f52393d43541a0dbb65d6b7b5b4665be0e0ea1d89adf771e");
 }
 
 TEST(Fill, RefusesNonsense) {
   std::vector<std::byte> out(8);
-  const auto refuses = [&](const Initializer& initializer, DType dtype, int64_t first, size_t bytes, const std::string& part) {
-    return throws_error([&] { fill(initializer, 1, "p", dtype, first, std::span(out).first(bytes)); }, ErrorKind::kInvalidArgument, {part, "[param=p]"});
+  const auto refuses = [&](const Initializer& initializer, DType dtype, int64_t first, size_t bytes,
+                           const std::string& part) {
+    return throws_error([&] { fill(initializer, 1, "p", dtype, first, std::span(out).first(bytes)); },
+                        ErrorKind::kInvalidArgument, {part, "[param=p]"});
   };
   EXPECT_TRUE(refuses(Initializer::ones(), DType::kI32, 0, 8, "f32, bf16 or f16; got i32"));
   EXPECT_TRUE(refuses(Initializer::ones(), DType::kF32, 0, 7, "whole elements; got 7 bytes"));

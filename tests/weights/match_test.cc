@@ -22,7 +22,8 @@ class MatchParameters : public ::testing::Test {
     return match_parameters(required, *source_, rules);
   }
   ::testing::AssertionResult refused(const std::vector<NamedTensor>& tensors, std::vector<std::string> parts,
-                                   const MatchRules& rules = kRules, const std::vector<RequiredTensor>& required = kRequired) {
+                                     const MatchRules& rules = kRules,
+                                     const std::vector<RequiredTensor>& required = kRequired) {
     parts.push_back(folder_ / "w.safetensors");
     parts.push_back("weights must fit the model exactly");
     return throws_error([&] { match(tensors, rules, required); }, ErrorKind::kWeights, parts);
@@ -51,15 +52,18 @@ TEST_F(MatchParameters, TakesOtherNames) {
 }
 
 TEST_F(MatchParameters, ListsKnownUnused) {
-  const LoadReport report = match({embedding("embed.weight"), bias("norm.bias"), bias("head.weight"), bias("model.head.bias")});
+  const LoadReport report =
+      match({embedding("embed.weight"), bias("norm.bias"), bias("head.weight"), bias("model.head.bias")});
   EXPECT_EQ(report.unused, (std::vector<std::string>{"head.weight", "model.head.bias"}));
   EXPECT_EQ(report.str(), "2 tensors, 15 values, 30 bytes; known and not used: head.weight, model.head.bias");
 }
 
 TEST_F(MatchParameters, NamesEveryProblemAtOnce) {
-  EXPECT_TRUE(refused({{"embed.weight", make_tensor(DType::kF16, {3, 4}, std::vector<double>(12, 1))}, bias("header.weight"), bias("zzz")},
-                      {"4 problems", "misshapen: 'model.embed.weight' must be (4, 3); got (3, 4)", "missing: 'model.norm.bias' (3)",
-                       "extra: 'header.weight' (3) BF16", "extra: 'zzz'"}));
+  EXPECT_TRUE(refused({{"embed.weight", make_tensor(DType::kF16, {3, 4}, std::vector<double>(12, 1))},
+                       bias("header.weight"),
+                       bias("zzz")},
+                      {"4 problems", "misshapen: 'model.embed.weight' must be (4, 3); got (3, 4)",
+                       "missing: 'model.norm.bias' (3)", "extra: 'header.weight' (3) BF16", "extra: 'zzz'"}));
 }
 
 TEST_F(MatchParameters, CutsNoList) {
@@ -83,16 +87,20 @@ TEST_F(MatchParameters, RefusesAmbiguity) {
 }
 
 TEST_F(MatchParameters, TiedTensorMustEqualItsParameter) {
-  EXPECT_EQ(match({embedding("embed.weight"), bias("norm.bias"), embedding("lm_head.weight")}).tied, (std::vector<std::string>{"lm_head.weight"}));
+  EXPECT_EQ(match({embedding("embed.weight"), bias("norm.bias"), embedding("lm_head.weight")}).tied,
+            (std::vector<std::string>{"lm_head.weight"}));
   // The same values in another dtype are equal too.
   EXPECT_EQ(match({embedding("embed.weight"), bias("norm.bias"), embedding("model.lm_head.weight", DType::kF32)}).tied,
             (std::vector<std::string>{"model.lm_head.weight"}));
-  EXPECT_TRUE(refused({embedding("embed.weight"), bias("norm.bias"), embedding("lm_head.weight", DType::kF16, 7.5)},
-                      {"1 problem\n", "untied: 'lm_head.weight' must equal 'model.embed.weight'; they differ first in row 2"}));
-  EXPECT_TRUE(refused({embedding("embed.weight"), bias("norm.bias"), embedding("lm_head.weight", DType::kF32, 7.5)}, {"first in row 2"}));
+  EXPECT_TRUE(
+      refused({embedding("embed.weight"), bias("norm.bias"), embedding("lm_head.weight", DType::kF16, 7.5)},
+              {"1 problem\n", "untied: 'lm_head.weight' must equal 'model.embed.weight'; they differ first in row 2"}));
+  EXPECT_TRUE(refused({embedding("embed.weight"), bias("norm.bias"), embedding("lm_head.weight", DType::kF32, 7.5)},
+                      {"first in row 2"}));
   EXPECT_TRUE(refused({embedding("embed.weight"), bias("norm.bias"), bias("lm_head.weight")},
                       {"untied: 'lm_head.weight' must equal 'model.embed.weight' (4, 3); got (3) BF16"}));
-  EXPECT_TRUE(refused({bias("norm.bias"), embedding("lm_head.weight")}, {"1 problem\n", "missing: 'model.embed.weight'"}));
+  EXPECT_TRUE(
+      refused({bias("norm.bias"), embedding("lm_head.weight")}, {"1 problem\n", "missing: 'model.embed.weight'"}));
 }
 
 TEST_F(MatchParameters, ComparesTiedTensorsBeyondOneChunk) {
@@ -108,15 +116,28 @@ TEST_F(MatchParameters, NamesTheShard) {
   write_tensors(folder_ / "s2", {{"norm.bias", make_tensor(DType::kF32, {4}, {1, 2, 3, 4})}});
   write_text(folder_ / "m.index.json", R"({"weight_map": {"embed.weight": "s1", "norm.bias": "s2"}})");
   const WeightSource source = WeightSource::open(folder_ / "m.index.json");
-  EXPECT_TRUE(throws_error([&] { match_parameters(kRequired, source, kRules); }, ErrorKind::kWeights, {"got (4) [" + (folder_ / "s2") + "]"}));
+  EXPECT_TRUE(throws_error([&] { match_parameters(kRequired, source, kRules); }, ErrorKind::kWeights,
+                           {"got (4) [" + (folder_ / "s2") + "]"}));
 }
 
 TEST(MatchesPattern, StarsStandForAnything) {
-  for (const auto& [name, pattern, expected] : std::vector<std::tuple<const char*, const char*, bool>>{
-           {"head.weight", "head.*", true},  {"head", "head.*", false},      {"ahead.w", "head.*", false}, {"a", "a", true},
-           {"a", "b", false},                {"", "*", true},                {"abc", "*", true},           {"a.b.c", "a*c", true},
-           {"a.b.cd", "a*c", false},         {"axbxc", "a*b*c", true},       {"ab", "a*b*b", false},       {"abb", "a*b*b", true},
-           {"layers.3.fc1", "*.3.*", true},  {"layers.13.fc1", "*.3.*", false}, {"aab", "*ab", true},      {"a", "a*a", false}})
+  for (const auto& [name, pattern, expected] :
+       std::vector<std::tuple<const char*, const char*, bool>>{{"head.weight", "head.*", true},
+                                                               {"head", "head.*", false},
+                                                               {"ahead.w", "head.*", false},
+                                                               {"a", "a", true},
+                                                               {"a", "b", false},
+                                                               {"", "*", true},
+                                                               {"abc", "*", true},
+                                                               {"a.b.c", "a*c", true},
+                                                               {"a.b.cd", "a*c", false},
+                                                               {"axbxc", "a*b*c", true},
+                                                               {"ab", "a*b*b", false},
+                                                               {"abb", "a*b*b", true},
+                                                               {"layers.3.fc1", "*.3.*", true},
+                                                               {"layers.13.fc1", "*.3.*", false},
+                                                               {"aab", "*ab", true},
+                                                               {"a", "a*a", false}})
     EXPECT_EQ(matches_pattern(name, pattern), expected) << name << " " << pattern;
 }
 

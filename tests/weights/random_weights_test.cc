@@ -46,7 +46,8 @@ TEST(WriteRandom, ShardsHoldTheSameTensors) {
   EXPECT_EQ(index["metadata"]["total_size"], 2 * (600000 + 1200 + 30 + 40));
   const WeightSource one = WeightSource::open(folder / "one"), many = WeightSource::open(folder / "many");
   for (const RandomParameter& parameter : kParameters)
-    EXPECT_EQ(one.files()[0].read_all(parameter.name), many.files()[many.at(parameter.name).file].read_all(parameter.name));
+    EXPECT_EQ(one.files()[0].read_all(parameter.name),
+              many.files()[many.at(parameter.name).file].read_all(parameter.name));
 }
 
 TEST(WriteRandom, TheSameSeedGivesTheSameFile) {
@@ -62,8 +63,11 @@ TEST(WriteRandom, TheSameSeedGivesTheSameFile) {
 TEST(WriteRandom, LooksAtFreeSpaceFirst) {
   const ScratchFolder folder;
   const std::vector<RandomParameter> huge{{"w", {int64_t{1} << 29, int64_t{1} << 29}, Initializer::zeros()}};
-  EXPECT_TRUE(throws_error([&] { write_random(huge, folder.path(), {DType::kF16, 1}); }, ErrorKind::kStorage,
-                           {"not enough room", "expected 576460752303", "bytes free; got "}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        write_random(huge, folder.path(), {DType::kF16, 1});
+      },
+      ErrorKind::kStorage, {"not enough room", "expected 576460752303", "bytes free; got "}));
   EXPECT_EQ(folder.files(), 0u);
 }
 
@@ -73,25 +77,38 @@ TEST(WriteRandom, LeavesOtherWeightsAlone) {
   EXPECT_TRUE(throws_error([&] { write_random(kParameters, folder.path(), {}); }, ErrorKind::kStorage,
                            {"folder without weights; got adapter.safetensors in " + folder.path()}));
   EXPECT_EQ(folder.files(), 1u);
-  EXPECT_TRUE(throws_error([&] { write_random(kParameters, folder / "adapter.safetensors/x", {}); }, ErrorKind::kStorage, {"cannot make folder"}));
+  EXPECT_TRUE(throws_error([&] { write_random(kParameters, folder / "adapter.safetensors/x", {}); },
+                           ErrorKind::kStorage, {"cannot make folder"}));
 }
 
 TEST(WriteRandom, RefusesNonsense) {
   const ScratchFolder folder;
-  EXPECT_TRUE(throws_error([&] { write_random({kParameters[0], kParameters[0]}, folder.path(), {}); }, ErrorKind::kInvalidArgument, {"'embed.weight' twice"}));
-  EXPECT_TRUE(throws_error([&] { write_random(kParameters, folder.path(), {DType::kI64}); }, ErrorKind::kInvalidArgument, {"got i64"}));
-  EXPECT_TRUE(throws_error([&] { write_random(kParameters, folder.path(), {DType::kF16, 0, 0}); }, ErrorKind::kInvalidArgument, {"max_shard_bytes"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        write_random({kParameters[0], kParameters[0]}, folder.path(), {});
+      },
+      ErrorKind::kInvalidArgument, {"'embed.weight' twice"}));
+  EXPECT_TRUE(throws_error([&] { write_random(kParameters, folder.path(), {DType::kI64}); },
+                           ErrorKind::kInvalidArgument, {"got i64"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        write_random(kParameters, folder.path(), {DType::kF16, 0, 0});
+      },
+      ErrorKind::kInvalidArgument, {"max_shard_bytes"}));
   EXPECT_EQ(folder.files(), 0u);
 }
 
 TEST(Inspect, TellsEverything) {
   const ScratchFolder folder;
-  write_tensors(folder / "w.safetensors", {{"a.weight", make_tensor(DType::kF32, {2, 3}, {1, 2, 3, 4, 5, 6})}, {"ids", make_tensor(DType::kI64, {}, {1})}},
-                {{"format", "pt"}});
+  write_tensors(
+      folder / "w.safetensors",
+      {{"a.weight", make_tensor(DType::kF32, {2, 3}, {1, 2, 3, 4, 5, 6})}, {"ids", make_tensor(DType::kI64, {}, {1})}},
+      {{"format", "pt"}});
   const WeightSource source = WeightSource::open(folder / "w.safetensors");
   const std::string text = inspect_text(source);
-  for (const char* line : {"metadata format = pt\n", "name      dtype    shape   bytes\n", "a.weight  F32      (2, 3)  24\n",
-                           "ids       I64      ()      8\n", "F32: 1 tensors, 6 values, 24 bytes\n", "total: 2 tensors, 7 values, 32 bytes\n"})
+  for (const char* line : {"metadata format = pt\n", "name      dtype    shape   bytes\n",
+                           "a.weight  F32      (2, 3)  24\n", "ids       I64      ()      8\n",
+                           "F32: 1 tensors, 6 values, 24 bytes\n", "total: 2 tensors, 7 values, 32 bytes\n"})
     EXPECT_NE(text.find(line), std::string::npos) << line << "is not in\n" << text;
   const auto json = parse_json(inspect_json(source));
   EXPECT_EQ(json["path"], folder / "w.safetensors");

@@ -50,24 +50,30 @@ TEST(Safetensors, BytesAreDeterministicAndPadded) {
 
 TEST(Safetensors, ReadsSlices) {
   const ScratchFolder folder;
-  write_tensors(folder / "x", {{"a", make_tensor(DType::kU8, {4}, {1, 2, 3, 4})}, {"b", make_tensor(DType::kU8, {2}, {5, 6})}});
+  write_tensors(folder / "x",
+                {{"a", make_tensor(DType::kU8, {4}, {1, 2, 3, 4})}, {"b", make_tensor(DType::kU8, {2}, {5, 6})}});
   const SafetensorsReader reader(folder / "x");
   std::array<std::byte, 2> out{};
   reader.read("a", 1, out);
   EXPECT_EQ(out[0], std::byte{2});
   EXPECT_EQ(out[1], std::byte{3});
-  EXPECT_TRUE(throws_error([&] { reader.read("a", 3, out); }, ErrorKind::kInvalidArgument, {"within the 4 bytes of 'a'"}));
+  EXPECT_TRUE(
+      throws_error([&] { reader.read("a", 3, out); }, ErrorKind::kInvalidArgument, {"within the 4 bytes of 'a'"}));
   EXPECT_TRUE(throws_error([&] { reader.read("a", -1, out); }, ErrorKind::kInvalidArgument, {"from -1"}));
   EXPECT_TRUE(throws_error([&] { reader.read_all("c"); }, ErrorKind::kWeights, {folder / "x", "'c'", "none among 2"}));
-  const OwnedTensor wrong_shape = filled_tensor(DType::kU8, {2, 2}, 0), wrong_dtype = filled_tensor(DType::kI32, {1}, 0);
-  EXPECT_TRUE(throws_error([&] { reader.read_tensor("a", wrong_shape); }, ErrorKind::kWeights, {"'a' as (2, 2) u8", "got (4) U8"}));
-  EXPECT_TRUE(throws_error([&] { reader.read_tensor("a", wrong_dtype); }, ErrorKind::kWeights, {"'a' as (1) i32", "got (4) U8"}));
+  const OwnedTensor wrong_shape = filled_tensor(DType::kU8, {2, 2}, 0),
+                    wrong_dtype = filled_tensor(DType::kI32, {1}, 0);
+  EXPECT_TRUE(throws_error([&] { reader.read_tensor("a", wrong_shape); }, ErrorKind::kWeights,
+                           {"'a' as (2, 2) u8", "got (4) U8"}));
+  EXPECT_TRUE(throws_error([&] { reader.read_tensor("a", wrong_dtype); }, ErrorKind::kWeights,
+                           {"'a' as (1) i32", "got (4) U8"}));
 }
 
 TEST(Safetensors, ListsDTypesItCannotCompute) {
   const ScratchFolder folder;
   write_text(folder / "x", raw_file(R"({"q":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]},)"
-                                    R"("p":{"dtype":"F4","shape":[4],"data_offsets":[2,4]}})", "abcd"));
+                                    R"("p":{"dtype":"F4","shape":[4],"data_offsets":[2,4]}})",
+                                    "abcd"));
   const SafetensorsReader reader(folder / "x");
   EXPECT_EQ(reader.at("q").dtype_name, "F8_E4M3");
   EXPECT_FALSE(reader.at("q").dtype.has_value());
@@ -106,7 +112,9 @@ constexpr BadFile kBadHeaders[] = {
     {"not JSON", R"({"t":})", {"header must be JSON"}},
     {"not UTF-8", "{\"\xFF\":1}", {"header must be JSON"}},
     {"text behind", "{}{}", {"header must be JSON"}},
-    {"key twice", R"({"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})", {"'a' twice"}},
+    {"key twice",
+     R"({"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})",
+     {"'a' twice"}},
     {"inner key twice", R"({"t":{"dtype":"F32","dtype":"I32","shape":[1],"data_offsets":[0,4]}})", {"'dtype' twice"}},
     {"metadata not an object", R"({"__metadata__":[]})", {"__metadata__", "array"}},
     {"metadata not strings", R"({"__metadata__":{"a":1}})", {"__metadata__", "'a'"}},
@@ -118,17 +126,29 @@ constexpr BadFile kBadHeaders[] = {
     {"no offsets", R"({"t":{"dtype":"F32","shape":[1]}})", {"'t'", "data_offsets must be a list"}},
     {"negative extent", R"({"t":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", {"'t': shape", "got -1"}},
     {"extent not an integer", R"({"t":{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}})", {"'t': shape", "got 1.0"}},
-    {"extent over 2^63", R"({"t":{"dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,4]}})", {"'t': shape", "2^63-1"}},
-    {"size overflows", R"({"t":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,4]}})", {"'t'", "overflows"}},
-    {"seven axes", R"({"t":{"dtype":"F32","shape":[1,1,1,1,1,1,1],"data_offsets":[0,4]}})", {"'t'", "at most 6 axes; got 7"}},
-    {"misshapen", R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", {"'t': (2) F32 takes 8 bytes", "4 bytes"}},
+    {"extent over 2^63",
+     R"({"t":{"dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,4]}})",
+     {"'t': shape", "2^63-1"}},
+    {"size overflows",
+     R"({"t":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,4]}})",
+     {"'t'", "overflows"}},
+    {"seven axes",
+     R"({"t":{"dtype":"F32","shape":[1,1,1,1,1,1,1],"data_offsets":[0,4]}})",
+     {"'t'", "at most 6 axes; got 7"}},
+    {"misshapen",
+     R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})",
+     {"'t': (2) F32 takes 8 bytes", "4 bytes"}},
     {"half a byte", R"({"t":{"dtype":"F4","shape":[7],"data_offsets":[0,4]}})", {"'t'", "whole bytes; got 28 bits"}},
     {"range backwards", R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", {"'t'", "[4,0]"}},
     {"range of three", R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4,8]}})", {"'t'", "[0,4,8]"}},
-    {"truncated", R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", {"within the file's 4 bytes", "got [0,8]"}},
+    {"truncated",
+     R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})",
+     {"within the file's 4 bytes", "got [0,8]"}},
     {"bytes left over", R"({"t":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})", {"end at byte", "got a file of"}},
     {"gap", R"({"t":{"dtype":"U8","shape":[3],"data_offsets":[1,4]}})", {"'t'", "(gap)"}},
-    {"overlap", R"({"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})", {"'b'", "(overlap)"}},
+    {"overlap",
+     R"({"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})",
+     {"'b'", "(overlap)"}},
 };
 
 void expect_refused(const BadFile& bad, std::string_view bytes) {
@@ -136,7 +156,8 @@ void expect_refused(const BadFile& bad, std::string_view bytes) {
   const std::string path = folder / "bad.safetensors";
   write_text(path, bytes);
   EXPECT_TRUE(throws_error([&] { SafetensorsReader reader(path); }, ErrorKind::kWeights,
-                           {path, bad.parts[0], bad.parts[1] ? bad.parts[1] : ""})) << bad.name;
+                           {path, bad.parts[0], bad.parts[1] ? bad.parts[1] : ""}))
+      << bad.name;
 }
 
 TEST(Safetensors, RefusesBadFiles) {
@@ -146,8 +167,10 @@ TEST(Safetensors, RefusesBadFiles) {
 
 TEST(Safetensors, RefusesWhatIsNoFile) {
   const ScratchFolder folder;
-  EXPECT_TRUE(throws_error([&] { SafetensorsReader reader(folder / "none"); }, ErrorKind::kWeights, {folder / "none", "No such file"}));
-  EXPECT_TRUE(throws_error([&] { SafetensorsReader reader(folder.path()); }, ErrorKind::kWeights, {folder.path(), "a folder?"}));
+  EXPECT_TRUE(throws_error([&] { SafetensorsReader reader(folder / "none"); }, ErrorKind::kWeights,
+                           {folder / "none", "No such file"}));
+  EXPECT_TRUE(throws_error([&] { SafetensorsReader reader(folder.path()); }, ErrorKind::kWeights,
+                           {folder.path(), "a folder?"}));
 }
 
 TEST(Safetensors, NoticesThatTheFileShrank) {
@@ -163,10 +186,12 @@ TEST(Safetensors, DeepNestingIsRefusedWithoutOverflow) {
   std::string header = "{\"a\":";
   header.append(1'000'000, '[');
   write_text(folder / "x", raw_file(header, ""));
-  EXPECT_TRUE(throws_error([&] { SafetensorsReader reader(folder / "x"); }, ErrorKind::kWeights, {"header must be JSON"}));
+  EXPECT_TRUE(
+      throws_error([&] { SafetensorsReader reader(folder / "x"); }, ErrorKind::kWeights, {"header must be JSON"}));
   header.append(1'000'000, ']').append("}");
   write_text(folder / "x", raw_file(header, ""));
-  EXPECT_TRUE(throws_error([&] { SafetensorsReader reader(folder / "x"); }, ErrorKind::kWeights, {"'a' must be described by an object"}));
+  EXPECT_TRUE(throws_error([&] { SafetensorsReader reader(folder / "x"); }, ErrorKind::kWeights,
+                           {"'a' must be described by an object"}));
 }
 
 TEST(Safetensors, MutatedHeadersParseOrAreRefused) {
@@ -183,11 +208,21 @@ TEST(Safetensors, MutatedHeadersParseOrAreRefused) {
     for (uint64_t edit = 1 + random.next_below(3); edit > 0; --edit) {
       const uint64_t at = random.next_below(std::min<uint64_t>(reach, bytes.size()));
       switch (random.next_below(5)) {
-        case 0: bytes[at] = static_cast<char>(random.next_below(256)); break;
-        case 1: bytes[at] = "{}[]\",:0123456789-.eE"[random.next_below(21)]; break;
-        case 2: bytes.erase(at, 1 + random.next_below(8)); break;
-        case 3: bytes.insert(at, bytes.substr(random.next_below(bytes.size()), random.next_below(16))); break;
-        default: bytes.resize(std::max<uint64_t>(random.next_below(bytes.size()), 1)); break;
+        case 0:
+          bytes[at] = static_cast<char>(random.next_below(256));
+          break;
+        case 1:
+          bytes[at] = "{}[]\",:0123456789-.eE"[random.next_below(21)];
+          break;
+        case 2:
+          bytes.erase(at, 1 + random.next_below(8));
+          break;
+        case 3:
+          bytes.insert(at, bytes.substr(random.next_below(bytes.size()), random.next_below(16)));
+          break;
+        default:
+          bytes.resize(std::max<uint64_t>(random.next_below(bytes.size()), 1));
+          break;
       }
     }
     write_text(folder / "bad", bytes);
@@ -209,16 +244,31 @@ TEST(SafetensorsWriter, InsistsOnWhatWasDeclared) {
   const std::string path = folder / "x";
   const std::vector<TensorDeclaration> declared{{"a", {{2}, DType::kU8}}, {"b", {{1}, DType::kU8}}};
   const OwnedTensor a = make_tensor(DType::kU8, {2}, {1, 2}), b = make_tensor(DType::kU8, {1}, {3});
-  EXPECT_TRUE(throws_error([&] { SafetensorsWriter(path, {declared[0], declared[0]}); }, ErrorKind::kInvalidArgument, {"'a' twice"}));
-  EXPECT_TRUE(throws_error([&] { SafetensorsWriter(path, {{"__metadata__", {{1}, DType::kU8}}}); }, ErrorKind::kInvalidArgument, {"__metadata__"}));
-  EXPECT_TRUE(throws_error([&] { SafetensorsWriter(path, {{"\xFF", {{1}, DType::kU8}}}); }, ErrorKind::kInvalidArgument, {"UTF-8"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        SafetensorsWriter(path, {declared[0], declared[0]});
+      },
+      ErrorKind::kInvalidArgument, {"'a' twice"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        SafetensorsWriter(path, {{"__metadata__", {{1}, DType::kU8}}});
+      },
+      ErrorKind::kInvalidArgument, {"__metadata__"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        SafetensorsWriter(path, {{"\xFF", {{1}, DType::kU8}}});
+      },
+      ErrorKind::kInvalidArgument, {"UTF-8"}));
   {
     SafetensorsWriter writer(path, declared);
-    EXPECT_TRUE(throws_error([&] { writer.write_tensor("b", b); }, ErrorKind::kInvalidArgument, {"expected 'a' (2) u8; got 'b' (1) u8"}));
+    EXPECT_TRUE(throws_error([&] { writer.write_tensor("b", b); }, ErrorKind::kInvalidArgument,
+                             {"expected 'a' (2) u8; got 'b' (1) u8"}));
     writer.write_tensor("a", a);
-    EXPECT_TRUE(throws_error([&] { writer.write_tensor("b", a); }, ErrorKind::kInvalidArgument, {"expected 'b' (1) u8; got 'b' (2) u8"}));
+    EXPECT_TRUE(throws_error([&] { writer.write_tensor("b", a); }, ErrorKind::kInvalidArgument,
+                             {"expected 'b' (1) u8; got 'b' (2) u8"}));
     EXPECT_TRUE(throws_error([&] { writer.finish(); }, ErrorKind::kInvalidArgument, {"takes 3 bytes of data; got 2"}));
-    EXPECT_TRUE(throws_error([&] { writer.write(std::as_bytes(std::span("four"))); }, ErrorKind::kInvalidArgument, {"takes 3 bytes"}));
+    EXPECT_TRUE(throws_error([&] { writer.write(std::as_bytes(std::span("four"))); }, ErrorKind::kInvalidArgument,
+                             {"takes 3 bytes"}));
   }
   EXPECT_EQ(folder.files(), 0u);
 }
@@ -227,7 +277,8 @@ TEST(Safetensors, ReadsTheGoldenFiles) {
   const SafetensorsReader reader(golden_path("adamw.safetensors"));
   EXPECT_FALSE(reader.tensors().empty());
   EXPECT_NE(reader.metadata().find("cases"), reader.metadata().end());
-  for (const StoredTensor& tensor : reader.tensors()) EXPECT_EQ(static_cast<int64_t>(reader.read_all(tensor.name).size()), tensor.bytes);
+  for (const StoredTensor& tensor : reader.tensors())
+    EXPECT_EQ(static_cast<int64_t>(reader.read_all(tensor.name).size()), tensor.bytes);
 }
 
 }  // namespace

@@ -5,7 +5,9 @@
 namespace permafrost::testing {
 namespace {
 
-NamedTensor numbers(const std::string& name, double first) { return {name, make_tensor(DType::kF32, {2}, {first, first + 1})}; }
+NamedTensor numbers(const std::string& name, double first) {
+  return {name, make_tensor(DType::kF32, {2}, {first, first + 1})};
+}
 
 /// Two shards, three tensors, and the index that says so.
 void write_sharded(const ScratchFolder& folder) {
@@ -60,7 +62,8 @@ TEST(WeightSource, NamesAMissingShard) {
   const ScratchFolder folder;
   write_sharded(folder);
   std::filesystem::remove(folder / "model-00001-of-00002.safetensors");
-  EXPECT_TRUE(refused(folder.path(), {"index.json", "1 problem", "model-00001-of-00002.safetensors with 2 tensors is missing"}));
+  EXPECT_TRUE(refused(folder.path(),
+                      {"index.json", "1 problem", "model-00001-of-00002.safetensors with 2 tensors is missing"}));
 }
 
 TEST(WeightSource, RefusesATensorInTwoShards) {
@@ -75,8 +78,10 @@ TEST(WeightSource, NamesEveryDisagreementWithTheIndex) {
   write_sharded(folder);
   write_tensors(folder / "model-00002-of-00002.safetensors", {numbers("b", 5), numbers("x", 5)});
   write_tensors(folder / "model-00001-of-00002.safetensors", {numbers("a", 5)});
-  EXPECT_TRUE(refused(folder.path(), {"3 problems", "'b' must be in model-00001-of-00002.safetensors; got it in " + (folder / "model-00002"),
-                                      "'c' must be in model-00002-of-00002.safetensors; got it in no shard", "'x' of ", "is not in the index"}));
+  EXPECT_TRUE(refused(
+      folder.path(),
+      {"3 problems", "'b' must be in model-00001-of-00002.safetensors; got it in " + (folder / "model-00002"),
+       "'c' must be in model-00002-of-00002.safetensors; got it in no shard", "'x' of ", "is not in the index"}));
 }
 
 TEST(WeightSource, RefusesABadIndex) {

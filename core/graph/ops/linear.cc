@@ -73,8 +73,8 @@ class LinearOp final : public Op {
   }
 
   OpFlops flops(const OpSpecs& specs) const override {
-    const double product = 2.0 * static_cast<double>(specs.inputs[0].shape.elements()) *
-                           static_cast<double>(specs.params[0][0]);
+    const double product =
+        2.0 * static_cast<double>(specs.inputs[0].shape.elements()) * static_cast<double>(specs.params[0][0]);
     return {product, product, product};
   }
 

@@ -119,7 +119,8 @@ void MpiGroup::post_send(Pending& pending, const Call& call, const std::byte* da
   MPI_Request request = MPI_REQUEST_NULL;
   const int tag = call.operation == Operation::kSend ? kUserMessage : mpi_tag();
   const int code = MPI_Isend(data, narrow<int>(bytes), MPI_BYTE, to, tag, comm_, &request);
-  if (code != MPI_SUCCESS) throw mpi_error(code, "MPI_Isend", call.name());  // a name is made only here: steps allocate nothing
+  if (code != MPI_SUCCESS)
+    throw mpi_error(code, "MPI_Isend", call.name());  // a name is made only here: steps allocate nothing
   pending.requests.push_back(request);
   pending.peers.push_back(to);
 }
