@@ -52,8 +52,8 @@ endfunction()
 permafrost_add_precompiled(permafrost_precompiled)
 permafrost_add_precompiled(permafrost_precompiled_hot HOT)
 
-# The presets cpu, asan-ubsan and tsan compile up to this many sources of a folder as one: half of the time of most is their
-# headers. cpu-debug compiles each by itself, and so finds the include that another one brought.
+# The preset cpu compiles up to this many sources of a folder as one: half of the time of most is their headers. The others
+# compile each by itself, and so find the include that another one brought (and GCC 12 crashes on some that are instrumented).
 set(CMAKE_UNITY_BUILD_BATCH_SIZE 4)
 
 # permafrost_add_library(name [HOT] SOURCES a.cc b.cc DEPENDS other_library ...)
