@@ -206,6 +206,10 @@ void check_parallel(const Parallel& parallel, const Section& s) {
   s.whole("headroom_bits", parallel.headroom_bits(), 1, 24);
   s.whole("timeout_s", parallel.timeout_s(), 1, 86400);
   s.whole("memory_limit_bytes", parallel.memory_limit_bytes(), 0, kMost);
+  s.whole("ranks_per_node", parallel.ranks_per_node(), 0, 1024);
+  for (int i = 0; i < parallel.policies_size(); ++i)
+    if (parallel.policies(i).unit().empty())
+      s.problems().expected(s.at(concat("policies[", i, "].unit")), "the name of a unit, or a pattern", "none");
 }
 
 void check_rest(const Config& config, Problems& problems) {

@@ -66,9 +66,39 @@ std::map<std::string, DType> file_dtypes(const config::Config& config, const Gra
   return dtypes;
 }
 
+namespace {
+
+PolicyChoice policy_choice(config::Parallel::FrozenPolicy policy) {
+  switch (policy) {
+    case config::Parallel::AUTO:
+      return PolicyChoice::kAuto;
+    case config::Parallel::RESIDENT:
+      return PolicyChoice::kResident;
+    case config::Parallel::SHARDED:
+      break;
+  }
+  return PolicyChoice::kSharded;
+}
+
+GatherChoice gather_choice(config::Parallel::Gather gather) {
+  switch (gather) {
+    case config::Parallel::GATHER_AUTO:
+      return GatherChoice::kAuto;
+    case config::Parallel::IN_PLACE:
+      return GatherChoice::kInPlace;
+    case config::Parallel::COPY:
+      return GatherChoice::kCopy;
+    case config::Parallel::INLINE:
+      return GatherChoice::kInline;
+    case config::Parallel::PREFETCH:
+      break;
+  }
+  return GatherChoice::kPrefetch;
+}
+
+}  // namespace
+
 PlanRequest plan_request(const config::Config& config, const PlanChoices& choices) {
-  if (config.parallel().frozen_policy() == config::Parallel::SHARDED)
-    fail(ErrorKind::kNotBuilt, "parallel.frozen_policy: SHARDED is not built in this version; use RESIDENT or AUTO");
   PlanRequest request;
   const EpalmConfig model = epalm_config(config);
   const DType compute = compute_dtype(config);
@@ -84,6 +114,13 @@ PlanRequest plan_request(const config::Config& config, const PlanChoices& choice
   request.prefetched_inputs = config.data().prefetch() + 1;  // and the one the trainer reads from
   request.reduction =
       config.parallel().reduction() == config::Parallel::PLAIN ? Reduction::kPlain : Reduction::kOrderFree;
+  for (const auto& rule : config.parallel().policies())
+    request.policies.push_back({rule.unit(), policy_choice(rule.policy())});
+  request.frozen_policy = policy_choice(config.parallel().frozen_policy());
+  request.gather = gather_choice(config.parallel().gather());
+  request.node_memory_bytes =
+      config.parallel().memory_limit_bytes() > 0 ? config.parallel().memory_limit_bytes() : choices.node_memory_bytes;
+  request.process_bytes = kProcessConstantBytes;
   request.options = choices.program;
   request.options.reuse_memory = config.parallel().reuse_buffers();
   const auto files = choices.read_files ? file_dtypes(config, request.build_graph(request.buckets.front()))
@@ -103,17 +140,18 @@ std::string gib(int64_t bytes) {
 }  // namespace
 
 void check_memory(const Plan& plan, int64_t available_bytes) {
-  const int64_t ranks = div_up(plan.world.ranks, plan.world.nodes);
-  const int64_t needed = ranks * (plan.memory.total() + kProcessConstantBytes);
+  const int64_t ranks = plan.world.most_ranks_of_a_node();
+  const int64_t needed = plan.memory.node(ranks) + ranks * kProcessConstantBytes;
   if (needed <= available_bytes) return;
   const MemoryPlan& m = plan.memory;
-  fail(ErrorKind::kConfig, "memory: ", ranks, " ranks per node need ", gib(needed), "; got ", gib(available_bytes),
-       ", short by ", gib(needed - available_bytes), ". Per rank: frozen ", gib(m.frozen), ", arena ", gib(m.arena),
-       ", optimizer ", gib(m.optimizer), ", sums ", gib(m.sums), ", inputs ", gib(m.inputs), ", working ",
-       gib(m.working),
-       ". Ways out: a smaller train.micro_batch shrinks arena and inputs, fewer ranks per node hold fewer copies of "
-       "the frozen weights, ",
-       "bf16 compute halves frozen weights, fewer trainable parameters shrink optimizer and sums");
+  fail(ErrorKind::kConfig, "memory: ", ranks, " ranks of a node need ", gib(needed), "; got ", gib(available_bytes),
+       ", short by ", gib(needed - available_bytes), ". Frozen weights, once per node: ", gib(m.node_frozen),
+       ". Per rank: slots ", gib(m.slots), ", arena ", gib(m.arena), ", optimizer ", gib(m.optimizer), ", sums ",
+       gib(m.sums), ", inputs ", gib(m.inputs), ", working ", gib(m.working),
+       ". Ways out: a smaller train.micro_batch shrinks arena and inputs, bf16 compute halves frozen weights, fewer "
+       "trainable parameters shrink optimizer and sums, fewer ranks per node have fewer arenas",
+       plan.world.nodes > 1 ? ", parallel.frozen_policy SHARDED divides frozen weights among nodes"
+                            : ", more nodes divide frozen weights (parallel.frozen_policy SHARDED)");
 }
 
 }  // namespace permafrost

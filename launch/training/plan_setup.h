@@ -19,6 +19,7 @@ std::map<std::string, DType> file_dtypes(const config::Config& config, const Gra
 struct PlanChoices {
   World world;
   ProgramOptions program;
+  int64_t node_memory_bytes = 0;  ///< what a node has, where the configuration sets no limit; 0: not known
   bool read_files = true;  ///< false: plan without looking at weight files (published OPT files are f16, others f32)
 };
 

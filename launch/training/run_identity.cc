@@ -21,7 +21,32 @@ std::string hash_of_texts(const TextTable& texts) {
   return hash.finish();
 }
 
+void clear_fields(config::Data& data, std::initializer_list<const char*> names) {
+  for (const char* name : names) data.GetReflection()->ClearField(&data, data.GetDescriptor()->FindFieldByName(name));
+}
+
+/// Values as JSON by field path, "optimizer.lr".
+std::map<std::string, std::string> fields_by_path(const config::Config& config) {
+  std::map<std::string, std::string> fields;
+  const Json flat = parse_json(config::to_json(config)).flatten();
+  for (const auto& [pointer, value] : flat.items()) {
+    std::string path = pointer.substr(1);
+    std::ranges::replace(path, '/', '.');
+    fields[path] = json_text(value);
+  }
+  return fields;
+}
+
 }  // namespace
+
+std::map<std::string, std::string> shared_settings(const config::Config& config) {
+  config::Config kept = config;
+  kept.mutable_parallel()->clear_threads();
+  kept.clear_logging();
+  kept.clear_weights();
+  clear_fields(*kept.mutable_data(), {"root", "captions", "images", "tokenizer", "decode_threads"});
+  return fields_by_path(kept);
+}
 
 std::map<std::string, std::string> run_identity(const config::Config& config, const TextTable& texts) {
   config::Config kept = config;
@@ -34,17 +59,8 @@ std::map<std::string, std::string> run_identity(const config::Config& config, co
   kept.clear_weights();  // frozen weights are compared by hash, trained ones come from the checkpoint
   kept.mutable_train()->clear_max_steps();
   kept.mutable_train()->clear_final_check();
-  config::Data& data = *kept.mutable_data();
-  for (const char* path : {"root", "captions", "images", "tokenizer", "decode_threads", "prefetch"})
-    data.GetReflection()->ClearField(&data, data.GetDescriptor()->FindFieldByName(path));
-
-  std::map<std::string, std::string> identity;
-  const Json flat = parse_json(config::to_json(kept)).flatten();
-  for (const auto& [pointer, value] : flat.items()) {
-    std::string path = pointer.substr(1);
-    std::ranges::replace(path, '/', '.');
-    identity[path] = json_text(value);
-  }
+  clear_fields(*kept.mutable_data(), {"root", "captions", "images", "tokenizer", "decode_threads", "prefetch"});
+  std::map<std::string, std::string> identity = fields_by_path(kept);
   identity["data.samples"] = hash_of_texts(texts);
   return identity;
 }

@@ -12,6 +12,10 @@ namespace permafrost {
 /// the samples and their tokens under "data.samples".
 std::map<std::string, std::string> run_identity(const config::Config& config, const TextTable& texts);
 
+/// What all ranks of a run must have equal, by field path: the resolved configuration without paths (which may differ
+/// by machine), threads and logging.
+std::map<std::string, std::string> shared_settings(const config::Config& config);
+
 /// Throws kConfig naming every field in which the two differ, with both values.
 void check_same_run(const std::map<std::string, std::string>& stored, const std::map<std::string, std::string>& now);
 

@@ -3,17 +3,9 @@
 #include <algorithm>
 
 #include "core/base/narrow.h"
-#include "parallel/reduce/vote.h"
+#include "parallel/plan/plan_costs.h"
 
 namespace permafrost {
-
-std::string_view to_string(Policy policy) {
-  switch (policy) {
-    case Policy::kResident:
-      return "resident";
-  }
-  return "?";
-}
 
 std::string_view to_string(PhaseKind kind) {
   switch (kind) {
@@ -39,40 +31,47 @@ void check_request(const PlanRequest& request) {
   if (request.buckets.empty() || !std::ranges::is_sorted(request.buckets) || request.buckets.front() < 1)
     fail(ErrorKind::kConfig, "plan: text length buckets must be positive and ascending; got ", request.buckets.size(),
          " buckets");
-  if (request.world.ranks < 1 || request.world.nodes < 1 || request.world.threads < 1)
-    fail(ErrorKind::kConfig, "plan: ranks, nodes and threads must be at least 1; got ", request.world.ranks, ", ",
-         request.world.nodes, ", ", request.world.threads);
-  if (request.world.ranks < request.world.nodes)
-    fail(ErrorKind::kConfig, "plan: every node needs a rank; got ", request.world.ranks, " ranks on ",
-         request.world.nodes, " nodes");
+  check_world(request.world);
   if (request.micro_batches < 1)
     fail(ErrorKind::kConfig, "plan: a step needs at least one micro-batch; got ", request.micro_batches);
 }
 
-/// Frozen parameters stand in unit order, so that a unit is one range. Trainables: matrices first, then vectors, so
-/// that a range of the trainable space is one range of bytes of the working copies although their dtypes differ.
+DType stored_dtype(const ParamInfo& info, bool trainable, const PlanRequest& request, DType compute) {
+  if (info.shape.rank() <= 1) return DType::kF32;
+  if (!trainable && info.shape.rank() == 2 && request.frozen_dtype) return request.frozen_dtype(info);
+  return compute;
+}
+
+/// The frozen space: unit by unit, so that a unit is one range.
+void place_frozen(Plan& plan, size_t units) {
+  std::vector<std::vector<ParamPlan*>> frozen_of(units);
+  for (ParamPlan& param : plan.params)
+    if (!param.trainable) frozen_of[static_cast<size_t>(param.unit)].push_back(&param);
+  int64_t end = 0;
+  for (const std::vector<ParamPlan*>& frozen : frozen_of) {
+    FrozenUnit unit{round_up(end, kFrozenBlock), 0, false};
+    for (ParamPlan* param : frozen) {
+      param->placement.offset = unit.begin + unit.bytes;
+      unit.bytes += round_up(param->placement.stored.bytes(), kArenaAlignment);
+    }
+    end = unit.begin + unit.bytes;
+    plan.frozen_units.push_back(unit);
+  }
+}
+
+/// Trainables: matrices first, then vectors, so that a range of the trainable space is one range of bytes of the
+/// working copies although their dtypes differ.
 void place_params(Plan& plan, const Graph& graph, const std::vector<bool>& trainable, const PlanRequest& request) {
-  int64_t frozen_end = 0;
   for (size_t p = 0; p < graph.params().size(); ++p) {
     const ParamInfo& info = graph.params()[p];
     ParamPlan param{info.name, info.shape, info.initializer, trainable[p], info.unit, -1, {}};
-    DType dtype = graph.compute();
-    if (info.shape.rank() <= 1) {
-      dtype = DType::kF32;
-    } else if (!trainable[p] && info.shape.rank() == 2 && request.frozen_dtype) {
-      dtype = request.frozen_dtype(info);
-    }
-    param.placement.stored = {info.shape, dtype};
+    param.placement.stored = {info.shape, stored_dtype(info, trainable[p], request, graph.compute())};
     param.placement.region = trainable[p] ? Region::kWorking : Region::kFrozen;
-    if (!trainable[p]) {
-      param.placement.offset = frozen_end;
-      frozen_end += round_up(param.placement.stored.bytes(), kArenaAlignment);
-    }
     plan.total_params += info.shape.elements();
     if (trainable[p]) plan.trainable_params += info.shape.elements();
     plan.params.push_back(std::move(param));
   }
-  plan.memory.frozen = frozen_end;
+  place_frozen(plan, graph.units().size());
   int64_t element = 0, byte = 0;
   for (const bool vectors : {false, true}) {
     for (ParamPlan& param : plan.params) {
@@ -88,41 +87,7 @@ void place_params(Plan& plan, const Graph& graph, const std::vector<bool>& train
   plan.memory.working = byte;
 }
 
-/// Of one element of the sums.
-int64_t sum_bytes(Reduction reduction) { return reduction == Reduction::kOrderFree ? 8 : 4; }
-
-/// What `rank` exchanges: all but its own part of everything.
-TrafficPlan traffic_of(const Plan& plan, int rank, int64_t vote_bytes) {
-  const auto [begin, end] = plan.slice(rank);
-  TrafficPlan traffic;
-  traffic.reduced_gradients = (plan.trainable_space - (end - begin)) * sum_bytes(plan.reduction);
-  traffic.gathered_working = plan.memory.working - (plan.working_byte(end) - plan.working_byte(begin));
-  traffic.gathered_norms = 8 * (div_up(plan.trainable_space, kTrainableBlock) - div_up(end - begin, kTrainableBlock));
-  traffic.vote = (plan.world.ranks - 1) * vote_bytes;
-  return traffic;
-}
-
-void count_memory_and_traffic(Plan& plan, const PlanRequest& request) {
-  const int64_t trainables = std::ranges::count_if(plan.params, [](const ParamPlan& p) { return p.trainable; });
-  const int64_t vote_bytes = Voter(plan.world.ranks, trainables, plan.micro_batches).message_bytes();
-  int64_t largest_slice = 0;
-  for (int rank = 0; rank < plan.world.ranks; ++rank) {
-    const auto [begin, end] = plan.slice(rank);
-    largest_slice = std::max(largest_slice, end - begin);
-    const TrafficPlan traffic = traffic_of(plan, rank, vote_bytes);
-    if (traffic.total() > plan.traffic.total()) plan.traffic = traffic;
-  }
-  plan.memory.optimizer = 12 * largest_slice;
-  plan.memory.gradients = 4 * largest_slice;
-  plan.memory.sums = sum_bytes(plan.reduction) * plan.trainable_space;
-  for (const Program& program : plan.programs) {
-    plan.memory.arena = std::max(plan.memory.arena, program.arena_bytes);
-    plan.memory.inputs = std::max(plan.memory.inputs, program.input_bytes * (1 + request.prefetched_inputs));
-    plan.memory.state = std::max(plan.memory.state, program.state_bytes);
-  }
-}
-
-void describe_units(Plan& plan) {
+void describe_units(Plan& plan, std::vector<std::string> reasons) {
   const size_t largest = plan.graphs.size() - 1;
   const Graph& graph = plan.graphs[largest];
   const Program& program = plan.programs[largest];
@@ -133,6 +98,8 @@ void describe_units(Plan& plan) {
     unit.freeze_class = needs.unit_class[u];
     unit.behind_frontier = needs.behind_frontier[u];
     unit.frontier_reason = needs.frontier_reason[u];
+    unit.policy = plan.frozen_units[u].sharded ? Policy::kSharded : Policy::kResident;
+    unit.policy_reason = std::move(reasons[u]);
     plan.units.push_back(std::move(unit));
   }
   for (const ParamPlan& param : plan.params) {
@@ -155,6 +122,7 @@ void describe_units(Plan& plan) {
     if (n.inputs) unit.flops_backward += flops.backward_inputs;
     if (n.params) unit.flops_backward += flops.backward_params;
   }
+  for (const Gather& gather : program.gathers) plan.units[static_cast<size_t>(gather.unit)].gathers += plan.slots;
   // Kept from forward for backward: written before the turn, read after it.
   int turn = 0;
   for (size_t s = 0; s < program.steps.size(); ++s)
@@ -219,6 +187,8 @@ Plan make_plan(const PlanRequest& request) {
   for (const Graph& g : plan.graphs) {
     PERMAFROST_CHECK(g.params().size() == plan.params.size(), "make_plan: every bucket's graph must have the same ",
                      plan.params.size(), " parameters; got ", g.params().size());
+    PERMAFROST_CHECK(g.units().size() == graph.units().size(), "make_plan: every bucket's graph must have the same ",
+                     graph.units().size(), " units; got ", g.units().size());
     plan.needs.push_back(analyse_needs(g, trainable));
     ProgramOptions options = request.options;
     options.threads = request.world.threads;
@@ -226,8 +196,9 @@ Plan make_plan(const PlanRequest& request) {
   }
   plan.phases = {PhaseKind::kMicroBatches, PhaseKind::kVote,      PhaseKind::kReduceGradients,
                  PhaseKind::kGatherNorms,  PhaseKind::kOptimizer, PhaseKind::kGatherWorking};
-  describe_units(plan);
-  count_memory_and_traffic(plan, request);
+  count_memory(plan, request);
+  describe_units(plan, apply_policies(plan, request));
+  count_traffic(plan);
   return plan;
 }
 

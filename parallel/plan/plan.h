@@ -6,22 +6,13 @@
 #include "core/graph/freezing.h"
 #include "core/graph/graph.h"
 #include "core/graph/needs.h"
+#include "parallel/plan/policies.h"
 #include "parallel/plan/program.h"
+#include "parallel/shard/frozen_layout.h"
 #include "parallel/shard/shard_spec.h"
+#include "parallel/shard/world.h"
 
 namespace permafrost {
-
-/// How the frozen parameters of a unit reach the ranks.
-enum class Policy : uint8_t {
-  kResident,  ///< one copy per rank (per device); nothing is gathered
-};
-std::string_view to_string(Policy policy);
-
-struct World {
-  int ranks = 1;
-  int nodes = 1;
-  int threads = 1;  ///< per rank
-};
 
 enum class Reduction : uint8_t {
   kOrderFree,  ///< int64 sums: the same bits for any number of ranks
@@ -41,7 +32,12 @@ struct PlanRequest {
   int64_t micro_batches = 1;      ///< per step, over all ranks (G)
   int64_t prefetched_inputs = 0;  ///< micro-batches the loader keeps ready beside the one in use
   Reduction reduction = Reduction::kOrderFree;
-  ProgramOptions options;  ///< threads are those of the world
+  std::vector<PolicyRule> policies;                  ///< by unit name, first match wins
+  PolicyChoice frozen_policy = PolicyChoice::kAuto;  ///< of units that no rule matches
+  GatherChoice gather = GatherChoice::kAuto;
+  int64_t node_memory_bytes = 0;  ///< what a node may use, for kAuto; 0: everything is taken to fit
+  int64_t process_bytes = 0;      ///< what a rank needs beside the plan
+  ProgramOptions options;         ///< threads are those of the world
 };
 
 /// Elements by which the trainable space is divided: norms are summed and optimizer slices cut at such blocks.
@@ -63,6 +59,7 @@ struct UnitPlan {
   std::string name;
   FreezeClass freeze_class = FreezeClass::kPrefix;
   Policy policy = Policy::kResident;
+  std::string policy_reason;
   bool behind_frontier = false;
   std::string frontier_reason;
   int64_t params = 0, trainable_params = 0;
@@ -70,25 +67,30 @@ struct UnitPlan {
   int64_t saved_bytes = 0;                       ///< kept from forward for backward, largest bucket
   int64_t gradient_bytes = 0;                    ///< f32 parameter gradients of a micro-batch
   int64_t optimizer_bytes = 0;                   ///< master, m, v over all ranks
-  int64_t gathers = 0, reductions = 0;           ///< collectives per step that this unit causes
+  int64_t gathers = 0, reductions = 0;           ///< per rank and step that this unit causes
   double flops_forward = 0, flops_backward = 0;  ///< one micro-batch, largest bucket
 };
 
-/// Bytes of one rank (the one with the largest slice).
+/// Bytes of one rank (the one with the largest slice, on the node with most ranks).
 struct MemoryPlan {
-  int64_t frozen = 0;     ///< frozen parameters as stored
-  int64_t working = 0;    ///< working copies of trainables
-  int64_t optimizer = 0;  ///< f32 master, m, v of this rank's slice
-  int64_t sums = 0;       ///< order-free int64 sums of all trainables
-  int64_t gradients = 0;  ///< reduced f32 gradient of this rank's slice
-  int64_t arena = 0;      ///< activations, gradients, workspaces
-  int64_t inputs = 0;     ///< the micro-batch in use and those prefetched
+  int64_t node_frozen = 0;  ///< frozen parameters as stored, on a node: its ranks share them
+  int64_t frozen = 0;       ///< this rank's share of them
+  int64_t slots = 0;        ///< two places for sharded units
+  int64_t working = 0;      ///< working copies of trainables
+  int64_t optimizer = 0;    ///< f32 master, m, v of this rank's slice
+  int64_t sums = 0;         ///< order-free int64 sums of all trainables
+  int64_t gradients = 0;    ///< reduced f32 gradient of this rank's slice
+  int64_t arena = 0;        ///< activations, gradients, workspaces
+  int64_t inputs = 0;       ///< the micro-batch in use and those prefetched
   int64_t state = 0;
-  int64_t total() const { return frozen + working + optimizer + sums + gradients + arena + inputs + state; }
+  int64_t own() const { return slots + working + optimizer + sums + gradients + arena + inputs + state; }
+  int64_t total() const { return frozen + own(); }
+  /// Of a node with `ranks` ranks.
+  int64_t node(int64_t ranks) const { return node_frozen + ranks * own(); }
 };
 
-/// Bytes that one rank, the one with the largest total, sends or receives per step: moved_bytes of
-/// parallel/group/group.h, all but its own part of everything. Nothing for a world of one.
+/// Bytes of one rank and step: all but its own part of everything (moved_bytes of parallel/group/group.h). Nothing for
+/// a world of one.
 struct TrafficPlan {
   int64_t gathered_frozen = 0;
   int64_t reduced_gradients = 0;
@@ -96,6 +98,9 @@ struct TrafficPlan {
   int64_t gathered_norms = 0;
   int64_t vote = 0;
   int64_t total() const { return gathered_frozen + reduced_gradients + gathered_working + gathered_norms + vote; }
+  /// What the rank reads of others' memory or receives: as above, but of a reduction not what it gives away but what
+  /// comes in (docs/parallelism.md).
+  int64_t moved = 0;
 };
 
 /// What happens in a step outside the micro-batches, in order.
@@ -117,8 +122,11 @@ class Plan {
   std::vector<ParamPlan> params;
   std::vector<UnitPlan> units;
   std::vector<PhaseKind> phases;
+  std::vector<FrozenUnit> frozen_units;  ///< per unit: its range of the frozen space (ParamPlacement::offset)
+  GatherMethod gather;                   ///< of sharded units
+  int64_t slot_bytes = 0;                ///< of each of the two slots; 0 when nothing is gathered into them
   MemoryPlan memory;
-  TrafficPlan traffic;
+  TrafficPlan traffic;  ///< of the rank with the largest total
   int64_t total_params = 0, trainable_params = 0;
   int64_t trainable_space = 0;  ///< elements of the trainable space, padding included
 
@@ -128,6 +136,9 @@ class Plan {
   std::pair<int64_t, int64_t> slice(int rank) const;
   /// Byte range of the working region that holds elements [begin, end) of the trainable space.
   int64_t working_byte(int64_t element) const;
+  /// Where the frozen parameters lie on the node of `rank`.
+  FrozenLayout frozen_layout(int rank) const { return {frozen_units, world, rank}; }
+  TrafficPlan traffic_of(int rank) const;
   double flops_forward() const;
   double flops_backward() const;
 
@@ -136,6 +147,9 @@ class Plan {
   /// SHA-256 over what is computed, whatever the world: compute dtype, parameters with shapes and freezing, operations
   /// with their constants and operands. Checkpoints carry it.
   std::string graph_hash() const;
+  /// SHA-256 over what all ranks must agree on to work together: what graph_hash covers, the world, policies, gathers
+  /// and reductions. Threads and addresses may differ by machine.
+  std::string schedule_hash() const;
   /// One line per unit, then totals and the frontier in words.
   std::string table() const;
   /// The same as JSON; keys are documented in docs/plan.md.

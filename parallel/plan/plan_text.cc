@@ -1,4 +1,5 @@
 // The plan as text, JSON and hash.
+#include <algorithm>
 #include <iomanip>
 #include <sstream>
 
@@ -50,6 +51,17 @@ void add_operations(FieldHash& hash, const Graph& graph) {
   hash.add(int64_t{graph.loss()});
 }
 
+/// How ranks work together: who has what of the frozen weights, and when it is gathered.
+void add_sharing(FieldHash& hash, const Plan& plan) {
+  for (int rank = 0; rank < plan.world.ranks; ++rank) hash.add(int64_t{plan.world.node_of(rank)});
+  hash.add(static_cast<int64_t>(plan.gather.kind));
+  hash.add(static_cast<int64_t>(plan.gather.prefetch));
+  for (const FrozenUnit& unit : plan.frozen_units)
+    for (int64_t value : {unit.begin, unit.bytes, static_cast<int64_t>(unit.sharded)}) hash.add(value);
+  for (const Gather& gather : plan.programs.front().gathers)
+    for (int value : {gather.unit, gather.slot}) hash.add(int64_t{value});
+}
+
 std::string human_bytes(int64_t bytes) {
   std::ostringstream out;
   const double value = static_cast<double>(bytes);
@@ -90,6 +102,27 @@ std::string frontier_text(const Plan& plan) {
   return out.str();
 }
 
+/// Policies with their reasons, each once, and how sharded units come together.
+std::string policy_text(const Plan& plan) {
+  std::vector<std::pair<std::string, std::pair<int, int64_t>>> groups;  // words -> units, bytes
+  bool any_sharded = false;
+  for (size_t u = 0; u < plan.units.size(); ++u) {
+    const int64_t bytes = plan.frozen_units[u].bytes;
+    if (bytes == 0) continue;
+    any_sharded |= plan.frozen_units[u].sharded;
+    const std::string words = concat(to_string(plan.units[u].policy), " (", plan.units[u].policy_reason, ")");
+    auto found = std::ranges::find(groups, words, [](const auto& group) { return group.first; });
+    if (found == groups.end()) found = groups.insert(groups.end(), {words, {0, 0}});
+    ++found->second.first;
+    found->second.second += bytes;
+  }
+  std::string text;
+  for (const auto& [words, count] : groups)
+    text += concat(text.empty() ? "" : "; ", count.first, " units, ", human_bytes(count.second), " ", words);
+  if (any_sharded) text += concat("; sharded units are ", plan.gather.str(), " (", plan.gather.reason, ")");
+  return text.empty() ? "none" : text;
+}
+
 }  // namespace
 
 std::string Plan::hash() const {
@@ -104,6 +137,7 @@ std::string Plan::hash() const {
     hash.add(param.trainable_offset);
     hash.add(param.placement.offset);
   }
+  add_sharing(hash, *this);
   for (const Program& program : programs) {
     hash.add(program.arena_bytes);
     for (const PlanStep& step : program.steps) {
@@ -135,6 +169,22 @@ std::string Plan::graph_hash() const {
   return hash.finish();
 }
 
+std::string Plan::schedule_hash() const {
+  FieldHash hash;
+  hash.add(graph_hash());
+  for (int64_t value : {int64_t{world.ranks}, int64_t{world.nodes}, micro_batches, slots,
+                        static_cast<int64_t>(reduction), trainable_space})
+    hash.add(value);
+  for (const ParamPlan& param : params) {
+    hash.add(param.placement.stored);
+    hash.add(param.trainable_offset);
+  }
+  for (int64_t bucket : buckets) hash.add(bucket);
+  add_sharing(hash, *this);
+  for (PhaseKind phase : phases) hash.add(to_string(phase));
+  return hash.finish();
+}
+
 std::string Plan::table() const {
   std::ostringstream out;
   size_t width = 4;
@@ -155,12 +205,14 @@ std::string Plan::table() const {
       << " %)\n"
       << "world: " << world.ranks << " ranks on " << world.nodes << " nodes, " << world.threads << " threads each; "
       << micro_batches << " micro-batches per step, " << slots << " slots per rank\n"
-      << "memory per rank: " << human_bytes(memory.total()) << " = frozen " << human_bytes(memory.frozen)
-      << " + working " << human_bytes(memory.working) << " + optimizer " << human_bytes(memory.optimizer) << " + sums "
-      << human_bytes(memory.sums) << " + gradients " << human_bytes(memory.gradients) << " + arena "
-      << human_bytes(memory.arena) << " + inputs " << human_bytes(memory.inputs) << " + state "
-      << human_bytes(memory.state) << '\n'
-      << "memory per node: " << human_bytes(memory.total() * div_up(world.ranks, world.nodes)) << '\n'
+      << "memory per rank: " << human_bytes(memory.total()) << " = share of frozen " << human_bytes(memory.frozen)
+      << " + slots " << human_bytes(memory.slots) << " + working " << human_bytes(memory.working) << " + optimizer "
+      << human_bytes(memory.optimizer) << " + sums " << human_bytes(memory.sums) << " + gradients "
+      << human_bytes(memory.gradients) << " + arena " << human_bytes(memory.arena) << " + inputs "
+      << human_bytes(memory.inputs) << " + state " << human_bytes(memory.state) << '\n'
+      << "memory per node: " << human_bytes(memory.node(world.most_ranks_of_a_node())) << ", "
+      << human_bytes(memory.node_frozen) << " of it frozen and shared by its ranks\n"
+      << "frozen weights: " << policy_text(*this) << '\n'
       << "traffic per rank and step: " << human_bytes(traffic.total()) << " = gradients reduced "
       << human_bytes(traffic.reduced_gradients) << " + working copies gathered "
       << human_bytes(traffic.gathered_working) << " + norms " << human_bytes(traffic.gathered_norms)
@@ -182,18 +234,20 @@ std::string Plan::json() const {
   j["compute"] = to_string(compute);
   j["buckets"] = buckets;
   j["parameters"] = {{"total", total_params}, {"trainable", trainable_params}};
-  j["memory"] = {
-      {"frozen_bytes", memory.frozen},       {"working_bytes", memory.working},
-      {"optimizer_bytes", memory.optimizer}, {"sums_bytes", memory.sums},
-      {"gradients_bytes", memory.gradients}, {"arena_bytes", memory.arena},
-      {"inputs_bytes", memory.inputs},       {"state_bytes", memory.state},
-      {"total_bytes", memory.total()},       {"node_bytes", memory.total() * div_up(world.ranks, world.nodes)}};
+  j["memory"] = {{"frozen_bytes", memory.frozen},       {"working_bytes", memory.working},
+                 {"optimizer_bytes", memory.optimizer}, {"sums_bytes", memory.sums},
+                 {"gradients_bytes", memory.gradients}, {"arena_bytes", memory.arena},
+                 {"inputs_bytes", memory.inputs},       {"state_bytes", memory.state},
+                 {"slots_bytes", memory.slots},         {"total_bytes", memory.total()}};
+  j["node_memory"] = {{"frozen_bytes", memory.node_frozen}, {"total_bytes", memory.node(world.most_ranks_of_a_node())}};
   j["traffic"] = {{"gathered_frozen_bytes", traffic.gathered_frozen},
                   {"reduced_gradients_bytes", traffic.reduced_gradients},
                   {"gathered_working_bytes", traffic.gathered_working},
                   {"gathered_norms_bytes", traffic.gathered_norms},
                   {"vote_bytes", traffic.vote},
                   {"total_bytes", traffic.total()}};
+  j["moved_bytes"] = traffic.moved;
+  j["gather"] = {{"method", gather.str()}, {"reason", gather.reason}, {"slot_bytes", slot_bytes}};
   const double slots_of_step = static_cast<double>(slots);
   j["flops"] = {{"forward_per_micro_batch", flops_forward()},
                 {"backward_per_micro_batch", flops_backward()},
@@ -204,12 +258,14 @@ std::string Plan::json() const {
     j["programs"].push_back({{"tokens", buckets[b]},
                              {"steps", programs[b].steps.size()},
                              {"buffers", programs[b].buffers.size()},
+                             {"gathers", programs[b].gathers.size()},
                              {"arena_bytes", programs[b].arena_bytes},
                              {"peak_live_bytes", programs[b].peak_live_bytes}});
   for (const UnitPlan& u : units)
     j["units"].push_back({{"name", u.name},
                           {"class", to_string(u.freeze_class)},
                           {"policy", to_string(u.policy)},
+                          {"policy_reason", u.policy_reason},
                           {"behind_frontier", u.behind_frontier},
                           {"reason", u.frontier_reason},
                           {"parameters", u.params},

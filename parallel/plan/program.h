@@ -5,6 +5,7 @@
 
 #include "core/graph/graph.h"
 #include "core/graph/needs.h"
+#include "parallel/plan/gather_schedule.h"
 
 namespace permafrost {
 
@@ -14,7 +15,8 @@ enum class Region : uint8_t {
   kArena,    ///< activations, gradients, workspaces; addresses shared over time
   kInputs,   ///< plan inputs, filled before each micro-batch
   kState,    ///< state values
-  kFrozen,   ///< frozen parameters, read-only
+  kFrozen,   ///< the frozen space: parameters that are on the node as a whole, read-only
+  kSlots,    ///< two places into which sharded units are gathered
   kWorking,  ///< working copies of trainable parameters
 };
 
@@ -60,6 +62,7 @@ struct PlanStep {
 struct Program {
   std::vector<PlanStep> steps;
   std::vector<PlannedBuffer> buffers;
+  std::vector<Gather> gathers;             ///< in the order in which they begin; none when nothing is gathered
   std::vector<TensorRef> values;           ///< per graph value: where it is; kNone when pruned
   std::vector<TensorRef> value_gradients;  ///< per graph value; kNone when not needed
   std::vector<TensorRef> param_gradients;  ///< per parameter; kNone when frozen

@@ -40,12 +40,16 @@ Voter::Voter(int ranks, int64_t params, int64_t micro_batches)
                    "vote: ranks and micro-batches must be >= 1, parameters >= 0; got ", ranks, ", ", micro_batches,
                    ", ", params);
   slots_ = div_up(micro_batches, ranks);
-  message_bytes_ = static_cast<int64_t>(sizeof(Header)) + exponent_bytes(params) +
-                   slots_ * static_cast<int64_t>(sizeof(MicroBatchLoss));
+  message_bytes_ = message_bytes(ranks, params, micro_batches);
   messages_.resize(static_cast<size_t>(ranks * message_bytes_));
   vote_.exponents.resize(static_cast<size_t>(params));
   vote_.losses.resize(static_cast<size_t>(micro_batches));
   loss_seen_.resize(static_cast<size_t>(micro_batches));
+}
+
+int64_t Voter::message_bytes(int ranks, int64_t params, int64_t micro_batches) {
+  return static_cast<int64_t>(sizeof(Header)) + exponent_bytes(params) +
+         div_up(micro_batches, ranks) * static_cast<int64_t>(sizeof(MicroBatchLoss));
 }
 
 void Voter::write(std::byte* message, const Ballot& ballot) const {

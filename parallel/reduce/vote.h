@@ -51,6 +51,7 @@ class Voter {
   Voter(int ranks, int64_t params, int64_t micro_batches);
 
   int64_t message_bytes() const { return message_bytes_; }
+  static int64_t message_bytes(int ranks, int64_t params, int64_t micro_batches);
   /// Collective. Errors: kPeer when ranks stand at different places of the schedule; kInternal when the losses are not
   /// one per micro-batch; kInvalidArgument for a ballot of the wrong size.
   const Vote& cast(Group& group, const Ballot& ballot, StreamView stream = StreamView::caller());

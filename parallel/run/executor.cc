@@ -1,5 +1,6 @@
 #include "parallel/run/executor.h"
 
+#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -7,10 +8,17 @@
 
 namespace permafrost {
 
-Executor::Executor(const Plan& plan, const StepMemory& memory, const Context& context, const ExecutorOptions& options)
-    : plan_(plan), memory_(memory), context_(context), options_(options), steps_(plan.programs.size()) {
+Executor::Executor(const Plan& plan, const StepMemory& memory, const Context& context, const ExecutorOptions& options,
+                   Group* gather_group)
+    : plan_(plan),
+      memory_(memory),
+      context_(context),
+      options_(options),
+      slots_(plan, memory, context, gather_group),
+      steps_(plan.programs.size()) {
   for (size_t bucket = 0; bucket < plan.programs.size(); ++bucket) {
     bind(bucket);
+    bind_gathers(bucket);
     const int loss = plan.graphs[bucket].loss();
     losses_.push_back(loss < 0 ? Tensor() : memory.tensor(plan.programs[bucket].values[static_cast<size_t>(loss)]));
   }
@@ -44,6 +52,46 @@ void Executor::bind(size_t bucket) {
   }
 }
 
+void Executor::bind_gathers(size_t bucket) {
+  const std::vector<Gather>& gathers = plan_.programs[bucket].gathers;
+  for (size_t g = 0; g < gathers.size(); ++g) {
+    steps_[bucket][static_cast<size_t>(gathers[g].first_use)].acquired.push_back(g);
+    steps_[bucket][static_cast<size_t>(gathers[g].last_use)].let_go.push_back(g);
+  }
+}
+
+template <typename After>
+void Executor::walk(size_t bucket, GradientSink* sink, After after) {
+  const std::vector<Gather>& gathers = plan_.programs[bucket].gathers;
+  std::array<WeightSlots::Lease, kGatherSlots> leases;
+  size_t acquired = 0;
+  if (!gathers.empty()) slots_.begin(bucket);
+  for (const BoundStep& step : steps_[bucket]) {
+    for (size_t g : step.acquired) leases[static_cast<size_t>(gathers[g].slot)] = slots_.acquire(g);
+    acquired += step.acquired.size();
+    execute(step, sink);
+    if (after(step)) {
+      leases = {};
+      if (!gathers.empty()) slots_.pass_over(acquired);
+      return;
+    }
+    for (size_t g : step.let_go) let_go(gathers[g], leases[static_cast<size_t>(gathers[g].slot)]);
+  }
+}
+
+void Executor::let_go(const Gather& gather, WeightSlots::Lease& lease) const {
+  if (options_.poison_released)
+    std::memset(memory_.slots.data() + gather.slot * plan_.slot_bytes, 0xFF, static_cast<size_t>(plan_.slot_bytes));
+  lease = {};
+}
+
+void Executor::only_gather() {
+  if (plan_.gather.kind != GatherKind::kCollective) return;
+  if (plan_.programs[0].gathers.empty()) return;
+  slots_.begin(0);
+  slots_.pass_over(0);
+}
+
 void Executor::execute(const BoundStep& step, GradientSink* sink) const {
   switch (step.plan->kind) {
     case StepKind::kForward:
@@ -67,7 +115,7 @@ void Executor::execute(const BoundStep& step, GradientSink* sink) const {
 }
 
 double Executor::run(size_t bucket, GradientSink* sink) {
-  for (const BoundStep& step : steps_[bucket]) execute(step, sink);
+  walk(bucket, sink, [](const BoundStep&) { return false; });
   return losses_[bucket].defined() ? *losses_[bucket].data<double>() : 0.0;
 }
 
@@ -106,30 +154,27 @@ int64_t find_bad(const Tensor& tensor, double& number) {
 std::optional<NonFiniteReport> Executor::find_non_finite(size_t bucket) {
   const Graph& graph = plan_.graphs[bucket];
   double number = 0;
-  for (const BoundStep& step : steps_[bucket]) {
-    execute(step, nullptr);
+  std::optional<NonFiniteReport> found;
+  walk(bucket, nullptr, [&](const BoundStep& step) {
     const OpInfo& op = graph.ops()[static_cast<size_t>(step.plan->op)];
     const std::string& unit = graph.units()[static_cast<size_t>(step.plan->unit)].name;
-    const auto report = [&](const std::string& name, const Tensor& tensor) -> std::optional<NonFiniteReport> {
+    const auto look = [&](const std::string& prefix, const std::string& name, const Tensor& tensor) {
+      if (found) return;
       const int64_t bad = find_bad(tensor, number);
-      if (bad < 0) return std::nullopt;
-      return NonFiniteReport{name, unit, bad, number};
+      if (bad >= 0) found = NonFiniteReport{prefix + name, unit, bad, number};
     };
+    const auto value = [&](int v) { return graph.values()[static_cast<size_t>(v)].name; };
+    const auto param = [&](int p) { return graph.params()[static_cast<size_t>(p)].name; };
     if (step.plan->kind == StepKind::kForward) {
-      for (size_t i = 0; i < op.params.size(); ++i)
-        if (auto found = report(graph.params()[static_cast<size_t>(op.params[i])].name, step.params[i])) return found;
-      for (size_t i = 0; i < op.outputs.size(); ++i)
-        if (auto found = report(graph.values()[static_cast<size_t>(op.outputs[i])].name, step.outputs[i])) return found;
+      for (size_t i = 0; i < op.params.size(); ++i) look("", param(op.params[i]), step.params[i]);
+      for (size_t i = 0; i < op.outputs.size(); ++i) look("", value(op.outputs[i]), step.outputs[i]);
     } else if (step.plan->kind == StepKind::kBackward) {
-      for (size_t i = 0; i < op.inputs.size(); ++i)
-        if (auto found = report("grad:" + graph.values()[static_cast<size_t>(op.inputs[i])].name, step.dinputs[i]))
-          return found;
-      for (size_t i = 0; i < op.params.size(); ++i)
-        if (auto found = report("grad:" + graph.params()[static_cast<size_t>(op.params[i])].name, step.dparams[i]))
-          return found;
+      for (size_t i = 0; i < op.inputs.size(); ++i) look("grad:", value(op.inputs[i]), step.dinputs[i]);
+      for (size_t i = 0; i < op.params.size(); ++i) look("grad:", param(op.params[i]), step.dparams[i]);
     }
-  }
-  return std::nullopt;
+    return found.has_value();
+  });
+  return found;
 }
 
 Tensor Executor::value(size_t bucket, std::string_view name) const {

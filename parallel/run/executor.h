@@ -7,6 +7,7 @@
 #include "core/device/context.h"
 #include "parallel/plan/plan.h"
 #include "parallel/run/step_memory.h"
+#include "parallel/run/weight_slots.h"
 
 namespace permafrost {
 
@@ -27,19 +28,29 @@ struct NonFiniteReport {
 };
 
 struct ExecutorOptions {
-  /// Fills every buffer with NaN bytes when its life ends, so that reading too late shows.
+  /// Fills every buffer and slot with NaN bytes when its life ends, so that reading too late shows.
   bool poison_released = false;
 };
 
 /// Walks the programs of a plan. All tensors are bound when it is made; running allocates nothing.
+/// When sharded weights are gathered between nodes (GatherKind::kCollective), every call of `run` needs one of `run` or
+/// `only_gather` on every other rank.
 class Executor {
  public:
-  /// `plan` and `memory` must outlive the executor.
-  Executor(const Plan& plan, const StepMemory& memory, const Context& context, const ExecutorOptions& options = {});
+  /// `plan` and `memory` must outlive the executor. gather_group: as WeightSlots takes it.
+  Executor(const Plan& plan, const StepMemory& memory, const Context& context, const ExecutorOptions& options = {},
+           Group* gather_group = nullptr);
 
   /// One micro-batch: forward, backward, gradients to `sink` (may be null when nothing is summed). The inputs of
   /// `bucket` must have been written. Returns the loss (0 without one).
   double run(size_t bucket, GradientSink* sink);
+
+  /// For a rank without a micro-batch while others have one: takes part in what they gather, and computes nothing.
+  void only_gather();
+
+  /// Since the last call: milliseconds that computing waited for sharded weights, and bytes gathered from other ranks.
+  double take_gather_ms() { return slots_.take_waited_ms(); }
+  int64_t take_gathered_bytes() { return slots_.take_gathered_bytes(); }
 
   /// Runs again, stopping at the first value or gradient that is not finite; for diagnosis after a bad step.
   std::optional<NonFiniteReport> find_non_finite(size_t bucket);
@@ -59,14 +70,22 @@ class Executor {
     std::vector<Tensor> inputs, params, outputs, saved, doutputs, dinputs, dparams;
     Tensor workspace;
     std::vector<Tensor> released;  // buffers whose life ends with this step
+    std::vector<size_t> acquired;  // gathers that this step is the first to use
+    std::vector<size_t> let_go;    // those that it is the last to use
   };
   void bind(size_t bucket);
+  void bind_gathers(size_t bucket);
+  /// Calls after(step) behind each step until it returns true.
+  template <typename After>
+  void walk(size_t bucket, GradientSink* sink, After after);
+  void let_go(const Gather& gather, WeightSlots::Lease& lease) const;
   void execute(const BoundStep& step, GradientSink* sink) const;
 
   const Plan& plan_;
   const StepMemory& memory_;
   Context context_;
   ExecutorOptions options_;
+  WeightSlots slots_;
   std::vector<std::vector<BoundStep>> steps_;  // per bucket
   std::vector<Tensor> losses_;                 // per bucket
 };

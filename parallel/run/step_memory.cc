@@ -12,38 +12,47 @@ int64_t largest_input(const Plan& plan) {
 }
 }  // namespace
 
-StepMemory::StepMemory(const Plan& plan, Device device)
-    : arena("arena", plan.memory.arena, device),
-      inputs("inputs", largest_input(plan), device),
-      state("state", plan.memory.state, device),
-      frozen("frozen parameters", plan.memory.frozen, device),
-      working("working copies", plan.memory.working, device) {}
+StepMemory::StepMemory(const Plan& plan, int rank)
+    : rank(rank),
+      layout(plan.frozen_layout(rank)),
+      arena("arena", plan.memory.arena),
+      inputs("inputs", largest_input(plan)),
+      state("state", plan.memory.state),
+      slots("slots", plan.memory.slots),
+      working("working copies", plan.memory.working),
+      frozen("frozen parameters", layout.node_bytes()) {}
 
-std::byte* StepMemory::region(Region region) const {
+std::byte* StepMemory::address(Region region, int64_t offset) const {
   switch (region) {
     case Region::kNone:
       return nullptr;
     case Region::kArena:
-      return arena.data();
+      return arena.data() + offset;
     case Region::kInputs:
-      return inputs.data();
+      return inputs.data() + offset;
     case Region::kState:
-      return state.data();
-    case Region::kFrozen:
-      return frozen.data();
+      return state.data() + offset;
+    case Region::kSlots:
+      return slots.data() + offset;
     case Region::kWorking:
-      return working.data();
+      return working.data() + offset;
+    case Region::kFrozen:
+      break;
   }
-  return nullptr;
+  // Units ascend; of those that begin at one place the last has bytes.
+  const auto& units = layout.units();
+  const auto behind = std::ranges::upper_bound(units, offset, {}, &FrozenUnit::begin);
+  const auto unit = static_cast<size_t>(behind - units.begin()) - 1;
+  return frozen.data() + layout.whole_at(unit) + (offset - units[unit].begin);
 }
 
 Tensor StepMemory::tensor(const TensorRef& ref) const {
   if (ref.region == Region::kNone) return {};
-  return {region(ref.region) + ref.offset, ref.spec};
+  return {address(ref.region, ref.offset), ref.spec};
 }
 
 Tensor StepMemory::param(const ParamPlan& param) const {
-  return {region(param.placement.region) + param.placement.offset, param.placement.stored};
+  return {address(param.placement.region, param.placement.offset), param.placement.stored};
 }
 
 }  // namespace permafrost

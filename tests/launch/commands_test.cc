@@ -61,7 +61,7 @@ TEST(PlanCommand, PlansEveryPresetWithoutWeights) {
     for (const char* kind : {"memory", "traffic"}) {
       int64_t sum = 0;
       for (const auto& [key, bytes] : plan[kind].items())
-        if (key != "total_bytes" && key != "node_bytes") sum += bytes.get<int64_t>();
+        if (key != "total_bytes") sum += bytes.get<int64_t>();
       EXPECT_EQ(plan[kind]["total_bytes"], sum) << name << ' ' << kind;
     }
     EXPECT_EQ(plan["traffic"]["total_bytes"], 0) << name << ": one rank exchanges nothing";
@@ -78,7 +78,10 @@ TEST(PlanCommand, IsTheSameEveryTimeAlsoForLargeWorlds) {
   }
   const Json large = plan_of(preset("epalm_vitb_opt125m_coco") + " --ranks 64 --nodes 8 --threads 4");
   EXPECT_EQ(large["world"], (Json{{"ranks", 64}, {"nodes", 8}, {"threads", 4}}));
-  EXPECT_EQ(large["memory"]["node_bytes"], 8 * large["memory"]["total_bytes"].get<int64_t>());
+  const int64_t own = large["memory"]["total_bytes"].get<int64_t>() - large["memory"]["frozen_bytes"].get<int64_t>(),
+                shared = large["node_memory"]["frozen_bytes"];
+  EXPECT_EQ(large["node_memory"]["total_bytes"], shared + 8 * own);
+  EXPECT_EQ(large["memory"]["frozen_bytes"], shared / 8) << "blocks of 4096 bytes divide by 8";
   EXPECT_EQ(large["slots"], 1) << "4 micro-batches over 64 ranks";
   EXPECT_GT(large["traffic"]["reduced_gradients_bytes"], 0);
   EXPECT_LT(large["memory"]["optimizer_bytes"],
@@ -139,7 +142,7 @@ TEST(PlanCommand, HasTheKeysOfItsPageAndNoOthers) {
   for (const char* arguments : {"", " --ranks 8 --nodes 2"})
     EXPECT_EQ(keys_of(plan_of(preset("quickstart") + arguments)), documented);
   EXPECT_TRUE(documented.contains("units[].flops_backward") && documented.contains("programs[].peak_live_bytes") &&
-              documented.contains("memory.node_bytes"));
+              documented.contains("node_memory.total_bytes"));
 }
 
 TEST(PlanCommand, PrintsATable) {
@@ -268,11 +271,16 @@ TEST_F(Weights, KeepTheirDtypeUnderFp32) {
     for (const Json& tensor : weights["tensors"])
       if (tensor["shape"].size() == 2) matrices += tensor["elements"].get<int64_t>();
   }
-  const int64_t half = plan_of(config() + set("half"))["memory"]["frozen_bytes"],
-                full = plan_of(config() + set("full"))["memory"]["frozen_bytes"];
+  const auto weight_bytes = [&](const std::string& arguments) {
+    int64_t bytes = 0;
+    const Json plan = plan_of(config() + arguments);
+    for (const Json& unit : plan["units"]) bytes += unit["weight_bytes"].get<int64_t>();
+    return bytes;
+  };
+  const int64_t half = weight_bytes(set("half")), full = weight_bytes(set("full"));
   EXPECT_EQ(full - half, 2 * matrices);
   EXPECT_LT(half, full * 6 / 10);
-  EXPECT_EQ(plan_of(config() + set("half") + " --set precision.frozen_storage=FP32")["memory"]["frozen_bytes"], full);
+  EXPECT_EQ(weight_bytes(set("half") + " --set precision.frozen_storage=FP32"), full);
 }
 
 TEST_F(Weights, RandomOnesTrainAndProbe) {

@@ -2,6 +2,8 @@
 // vectors through an MLP, six connectors, text layers 5 to 10 with VIS.
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "models/epalm/epalm.h"
 #include "parallel/plan/plan.h"
 
@@ -100,14 +102,20 @@ TEST(PlanFigures, ParameterBytesAreThoseOfTheSizes) {
   EXPECT_EQ(plan.total_params,
             vision_matrices + vision_vectors + text_matrices + text_vectors + trained_matrices + trained_vectors);
   EXPECT_EQ(plan.trainable_params, trained_matrices + trained_vectors);
-  EXPECT_EQ(plan.memory.frozen, 2 * (vision_matrices + text_matrices) + 4 * (vision_vectors + text_vectors));
+  const int64_t frozen = 2 * (vision_matrices + text_matrices) + 4 * (vision_vectors + text_vectors);
+  EXPECT_EQ(std::accumulate(plan.frozen_units.begin(), plan.frozen_units.end(), int64_t{0},
+                            [](int64_t sum, const FrozenUnit& unit) { return sum + unit.bytes; }),
+            frozen);
+  EXPECT_GE(plan.memory.node_frozen, frozen);
+  EXPECT_LT(plan.memory.node_frozen, frozen + kFrozenBlock * std::ssize(plan.units)) << "units begin at pages";
+  EXPECT_EQ(plan.memory.frozen, plan.memory.node_frozen) << "one rank";
   EXPECT_EQ(plan.memory.working, 2 * trained_matrices + 4 * trained_vectors);
   EXPECT_EQ(plan.memory.optimizer, 12 * plan.trainable_params);
   EXPECT_EQ(plan.memory.gradients, 4 * plan.trainable_params);
   EXPECT_EQ(plan.memory.sums, 8 * plan.trainable_params);
   int64_t units = 0;
   for (const UnitPlan& unit : plan.units) units += unit.weight_bytes;
-  EXPECT_EQ(units, plan.memory.frozen + plan.memory.working);
+  EXPECT_EQ(units, frozen + plan.memory.working);
 }
 
 }  // namespace

@@ -98,7 +98,7 @@ TEST(Plan, JsonHasTheDocumentedKeys) {
   const auto j = parse_json(make_plan(request()).json());
   EXPECT_EQ(j.at("parameters").at("trainable"), make_plan(request()).trainable_params);
   for (const char* key : {"frozen_bytes", "working_bytes", "optimizer_bytes", "sums_bytes", "gradients_bytes",
-                          "arena_bytes", "inputs_bytes", "state_bytes", "total_bytes", "node_bytes"})
+                          "arena_bytes", "inputs_bytes", "state_bytes", "slots_bytes", "total_bytes"})
     EXPECT_TRUE(j.at("memory").contains(key)) << key;
   for (const char* key : {"gathered_frozen_bytes", "reduced_gradients_bytes", "gathered_working_bytes", "total_bytes"})
     EXPECT_TRUE(j.at("traffic").contains(key)) << key;

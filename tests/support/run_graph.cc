@@ -56,6 +56,8 @@ Tensor GraphRunner::tensor(const TensorRef& ref) const {
     case Region::kFrozen:
     case Region::kWorking:
       return params_[static_cast<size_t>(ref.offset)].view();
+    case Region::kSlots:
+      break;  // nothing is sharded here
   }
   return {};
 }

@@ -1,0 +1,59 @@
+#include "launch/training/agreement.h"
+
+#include <vector>
+
+#include "core/base/check.h"
+#include "core/base/json.h"
+
+namespace permafrost {
+
+namespace {
+
+std::string shown(const Facts& facts, const std::string& name) {
+  constexpr size_t kLongest = 200;
+  const auto found = facts.find(name);
+  if (found == facts.end()) return "nothing";
+  return found->second.size() <= kLongest ? found->second : found->second.substr(0, kLongest) + "...";
+}
+
+/// Rank 0's text, on every rank.
+std::string text_of_first(Group& world, std::string text) {
+  int64_t bytes = std::ssize(text);
+  world.broadcast(flat(std::span(&bytes, 1)), 0, StreamView::caller(), "agreement").wait();
+  text.resize(static_cast<size_t>(bytes));
+  world.broadcast(Tensor(text.data(), DType::kU8, Shape{bytes}), 0, StreamView::caller(), "agreement").wait();
+  return text;
+}
+
+/// Name of the first fact in which the two differ, empty when they are equal.
+std::string first_difference(const Facts& first, const Facts& mine) {
+  Facts names = first;
+  names.insert(mine.begin(), mine.end());
+  for (const auto& [name, ignored] : names) {
+    const auto a = first.find(name), b = mine.find(name);
+    if (a == first.end() || b == mine.end() || a->second != b->second) return name;
+  }
+  return "";
+}
+
+}  // namespace
+
+void require_agreement(Group& world, std::string_view what, const Facts& mine, ErrorKind kind) {
+  if (world.size() == 1) return;
+  const Facts first = parse_json(text_of_first(world, json_text(Json(mine)))).get<Facts>();
+  const std::string difference = first_difference(first, mine);
+  int64_t own = difference.empty() ? world.size() : world.rank(), lowest = 0;
+  world
+      .all_reduce(flat(std::span(&own, 1)), flat(std::span(&lowest, 1)), ReduceOp::kMin, StreamView::caller(),
+                  "agreement")
+      .wait();
+  if (lowest == world.rank())
+    fail(kind, what, ": all ranks must agree; got ", difference, " = ", shown(first, difference), " on rank 0, ",
+         shown(mine, difference), " on rank ", world.rank());
+  if (lowest == world.size()) return;
+  // That rank speaks; its error ends this wait.
+  world.barrier(StreamView::caller(), "waiting for the report of a disagreement").wait();
+  fail(kind, what, ": all ranks must agree; rank ", lowest, " does not");
+}
+
+}  // namespace permafrost

@@ -1,0 +1,19 @@
+#pragma once
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "core/base/error.h"
+#include "parallel/group/group.h"
+
+namespace permafrost {
+
+/// Facts by name, in the order of names.
+using Facts = std::map<std::string, std::string>;
+
+/// All ranks must have the same facts as rank 0. Collective, and not for the step path.
+/// Errors: `kind`, on the first rank that differs, naming the first fact in which it does, with both values:
+/// "<what>: all ranks must agree; got optimizer.lr = 1e-4 on rank 0, 2e-4 on rank 3".
+void require_agreement(Group& world, std::string_view what, const Facts& mine, ErrorKind kind);
+
+}  // namespace permafrost

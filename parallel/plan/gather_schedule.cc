@@ -1,0 +1,78 @@
+#include "parallel/plan/gather_schedule.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "core/base/check.h"
+#include "core/base/narrow.h"
+
+namespace permafrost {
+
+namespace {
+
+constexpr int kNever = std::numeric_limits<int>::max();
+
+class GatherScheduler {
+ public:
+  explicit GatherScheduler(const std::vector<std::vector<int>>& uses) : uses_(uses) { held_.fill(-1); }
+
+  std::vector<Gather> run() {
+    for (int step = 0; step < narrow<int>(uses_.size()); ++step) {
+      const std::vector<int>& units = uses_[static_cast<size_t>(step)];
+      if (std::ssize(units) > kGatherSlots)
+        fail(ErrorKind::kConfig, "plan: a step can read ", kGatherSlots, " sharded units; got ", units.size(),
+             " in step ", step, ": keep one of them resident (parallel.policies)");
+      for (int unit : units)
+        if (!holder(unit)) gather(unit, step);
+      for (int unit : units) holder(unit)->last_use = step;
+    }
+    return std::move(gathers_);
+  }
+
+ private:
+  Gather* in_slot(int slot) {
+    const int held = held_[static_cast<size_t>(slot)];
+    return held < 0 ? nullptr : &gathers_[static_cast<size_t>(held)];
+  }
+
+  Gather* holder(int unit) {
+    for (int slot = 0; slot < kGatherSlots; ++slot)
+      if (Gather* held = in_slot(slot); held && held->unit == unit) return held;
+    return nullptr;
+  }
+
+  int next_use(int unit, int step) const {
+    for (int s = step; s < narrow<int>(uses_.size()); ++s)
+      if (std::ranges::count(uses_[static_cast<size_t>(s)], unit)) return s;
+    return kNever;
+  }
+
+  void gather(int unit, int step) {
+    int best = 0, best_next = -1, best_last = kNever;
+    for (int slot = 0; slot < kGatherSlots; ++slot) {
+      const Gather* held = in_slot(slot);
+      const int next = held ? next_use(held->unit, step) : kNever, last = held ? held->last_use : -1;
+      if (next > best_next || (next == best_next && last < best_last)) {
+        best = slot;
+        best_next = next;
+        best_last = last;
+      }
+    }
+    const Gather* former = in_slot(best);
+    int start = former ? former->last_use + 1 : 0;
+    if (!gathers_.empty()) start = std::max(start, gathers_.back().start_step);
+    held_[static_cast<size_t>(best)] = narrow<int>(gathers_.size());
+    gathers_.push_back({unit, best, start, step, step});
+  }
+
+  const std::vector<std::vector<int>>& uses_;
+  std::vector<Gather> gathers_;
+  std::array<int, kGatherSlots> held_{};  // gather in each slot
+};
+
+}  // namespace
+
+std::vector<Gather> schedule_gathers(const std::vector<std::vector<int>>& uses) { return GatherScheduler(uses).run(); }
+
+}  // namespace permafrost

@@ -1,0 +1,154 @@
+#include "parallel/plan/policies.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "core/base/check.h"
+#include "core/base/narrow.h"
+#include "core/graph/freezing.h"
+#include "parallel/plan/gather_schedule.h"
+#include "parallel/shard/frozen_layout.h"
+
+namespace permafrost {
+
+std::string_view to_string(Policy policy) {
+  switch (policy) {
+    case Policy::kResident:
+      return "resident";
+    case Policy::kSharded:
+      return "sharded";
+  }
+  return "?";
+}
+
+namespace {
+
+std::string policy_gib(int64_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2f GiB", static_cast<double>(bytes) / static_cast<double>(int64_t{1} << 30));
+  return text;
+}
+
+/// The rule that decides for each unit, -1 for none.
+std::vector<int> match_rules(const std::vector<UnitNeed>& units, const std::vector<PolicyRule>& rules) {
+  std::vector<int> match(units.size(), -1);
+  std::string unused;
+  for (size_t r = 0; r < rules.size(); ++r) {
+    bool used = false;
+    for (size_t u = 0; u < units.size(); ++u) {
+      if (!name_matches(rules[r].pattern, units[u].name)) continue;
+      used = true;
+      if (match[u] < 0) match[u] = narrow<int>(r);
+    }
+    if (!used) unused += (unused.empty() ? "'" : ", '") + rules[r].pattern + "'";
+  }
+  if (unused.empty()) return match;
+  std::string names;
+  for (size_t u = 0; u < units.size(); u += std::max<size_t>(1, units.size() / 5))
+    names += (names.empty() ? "" : ", ") + units[u].name;
+  fail(ErrorKind::kConfig, "parallel.policies: every pattern must match a unit; got ", unused,
+       ", which match none of the ", units.size(), " units (names look like: ", names, ")");
+}
+
+}  // namespace
+
+int64_t frozen_bytes_of_node(const std::vector<int64_t>& unit_bytes, const std::vector<bool>& sharded,
+                             const World& world, bool with_slots) {
+  std::vector<FrozenUnit> units;
+  int64_t at = 0, largest = 0;
+  for (size_t u = 0; u < unit_bytes.size(); ++u) {
+    units.push_back({at, unit_bytes[u], sharded[u]});
+    at += round_up(unit_bytes[u], kFrozenBlock);
+    if (sharded[u]) largest = std::max(largest, round_up(unit_bytes[u], kFrozenBlock));
+  }
+  int64_t most = 0;
+  for (int node = 0; node < world.nodes; ++node) {
+    const std::vector<int> ranks = world.ranks_of_node(node);
+    const int64_t slots = with_slots ? kGatherSlots * largest * std::ssize(ranks) : 0;
+    most = std::max(most, FrozenLayout(units, world, ranks.front()).node_bytes() + slots);
+  }
+  return most;
+}
+
+std::vector<PolicyDecision> decide_policies(const std::vector<UnitNeed>& units, const std::vector<PolicyRule>& rules,
+                                            PolicyChoice otherwise, const World& world, const NodeMemory& memory) {
+  const std::vector<int> match = match_rules(units, rules);
+  std::vector<PolicyDecision> decisions(units.size());
+  std::vector<int64_t> bytes;
+  std::vector<bool> sharded(units.size(), false);
+  std::vector<size_t> open;  // left to us
+  for (size_t u = 0; u < units.size(); ++u) {
+    bytes.push_back(units[u].frozen_bytes);
+    const PolicyChoice choice = match[u] < 0 ? otherwise : rules[static_cast<size_t>(match[u])].policy;
+    if (units[u].frozen_bytes == 0) {
+      decisions[u] = {Policy::kResident, "nothing frozen"};
+    } else if (choice == PolicyChoice::kAuto) {
+      open.push_back(u);
+    } else {
+      decisions[u] = {choice == PolicyChoice::kSharded ? Policy::kSharded : Policy::kResident,
+                      match[u] < 0 ? "asked for by parallel.frozen_policy"
+                                   : concat("asked for by parallel.policies[", match[u], "]")};
+      sharded[u] = choice == PolicyChoice::kSharded;
+    }
+  }
+  const auto needed = [&] { return memory.other_bytes + frozen_bytes_of_node(bytes, sharded, world, world.nodes > 1); };
+  const int64_t all_resident = needed();
+  const bool fits = memory.available_bytes == 0 || all_resident <= memory.available_bytes;
+  const std::string of =
+      memory.available_bytes == 0 ? "as much memory as is there" : policy_gib(memory.available_bytes);
+  for (size_t u : open)
+    decisions[u] = {Policy::kResident, fits ? concat("fits: a node needs ", policy_gib(all_resident), " of ", of)
+                                       : world.nodes == 1
+                                           ? "the ranks of one node share one copy: sharding would save nothing"
+                                           : concat("fits once others are sharded")};
+  if (fits || world.nodes == 1) return decisions;
+  std::ranges::stable_sort(open, [&](size_t a, size_t b) {
+    return units[a].uses != units[b].uses ? units[a].uses < units[b].uses : bytes[a] > bytes[b];
+  });
+  for (size_t u : open) {
+    if (needed() <= memory.available_bytes) break;
+    sharded[u] = true;
+    decisions[u] = {Policy::kSharded, concat("with all weights resident a node would need ", policy_gib(all_resident),
+                                             " of ", of, "; gathered ", units[u].uses, " times per micro-batch")};
+  }
+  return decisions;
+}
+
+std::string GatherMethod::str() const {
+  switch (kind) {
+    case GatherKind::kInPlace:
+      return "read in place";
+    case GatherKind::kCopy:
+      return prefetch ? "copied by a communication thread, one unit ahead" : "copied at the first use";
+    case GatherKind::kCollective:
+      return prefetch ? "gathered by a communication thread, one unit ahead" : "gathered at the first use";
+  }
+  return "?";
+}
+
+GatherMethod decide_gather(GatherChoice choice, const World& world) {
+  if (world.nodes > 1) {
+    if (choice == GatherChoice::kInPlace)
+      fail(ErrorKind::kConfig, "parallel.gather: IN_PLACE needs all ranks on one node; got ", world.nodes, " nodes");
+    if (choice == GatherChoice::kInline) return {GatherKind::kCollective, false, "asked for by parallel.gather"};
+    return {GatherKind::kCollective, true,
+            concat("ranks are on ", world.nodes, " nodes; the thread sleeps while it waits")};
+  }
+  switch (choice) {
+    case GatherChoice::kAuto:
+      return {GatherKind::kInPlace, false, "all parts are in the memory of this node"};
+    case GatherChoice::kInPlace:
+      return {GatherKind::kInPlace, false, "asked for by parallel.gather"};
+    case GatherChoice::kInline:
+      return {GatherKind::kCopy, false, "asked for by parallel.gather"};
+    case GatherChoice::kPrefetch:
+      return {GatherKind::kCopy, true, "asked for by parallel.gather"};
+    case GatherChoice::kCopy:
+      break;
+  }
+  const int spare = world.spare_cores();
+  if (spare > 0) return {GatherKind::kCopy, true, concat(spare, " cores of the node are spare")};
+  return {GatherKind::kCopy, false, "no core is spare for a communication thread"};
+}
+
+}  // namespace permafrost

@@ -1,0 +1,151 @@
+#include "parallel/run/weight_slots.h"
+
+#include <immintrin.h>
+
+#include <chrono>
+#include <cstring>
+
+#include "core/base/narrow.h"
+
+namespace permafrost {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr auto kSlotSpin = std::chrono::microseconds(20);  // then sleep: the other thread may need this core
+constexpr int64_t kCopyBlock = int64_t{1} << 20;
+
+bool reached(uint32_t count, uint32_t at_least) { return static_cast<int32_t>(count - at_least) >= 0; }
+
+uint32_t startable(const std::vector<Gather>& gathers, int steps_done) {
+  uint32_t count = 0;
+  while (count < gathers.size() && gathers[count].start_step <= steps_done) ++count;
+  return count;
+}
+
+}  // namespace
+
+WeightSlots::Lease& WeightSlots::Lease::operator=(Lease&& other) noexcept {
+  if (this != &other) {
+    release();
+    slots_ = std::exchange(other.slots_, nullptr);
+    gather_ = other.gather_;
+  }
+  return *this;
+}
+
+void WeightSlots::Lease::release() {
+  if (WeightSlots* slots = std::exchange(slots_, nullptr))
+    slots->allow(startable(*slots->gathers_, (*slots->gathers_)[gather_].last_use + 1));
+}
+
+WeightSlots::WeightSlots(const Plan& plan, const StepMemory& memory, const Context& context, Group* group)
+    : plan_(plan), memory_(memory), context_(context), group_(group) {
+  if (!plan.gather.uses_slots() || plan.slot_bytes == 0) return;
+  PERMAFROST_CHECK(plan.gather.kind != GatherKind::kCollective || (group && group->size() == plan.world.ranks),
+                   "weight slots: gathering between nodes needs a group of the ", plan.world.ranks, " ranks; got ",
+                   group ? concat(group->size()) : "none");
+  for (size_t u = 0; u < plan.frozen_units.size(); ++u) {
+    const ShardSpec parts = memory.layout.parts(u);
+    counts_.emplace_back(parts.counts().begin(), parts.counts().end());
+  }
+  if (plan.gather.prefetch) thread_ = std::thread([this] { work(); });
+}
+
+WeightSlots::~WeightSlots() {
+  if (!thread_.joinable()) return;
+  stopping_ = true;
+  allowed_.fetch_add(1);
+  allowed_.notify_all();
+  thread_.join();
+}
+
+void WeightSlots::begin(size_t bucket) {
+  if (gathers_) base_ += narrow<uint32_t>(std::ssize(*gathers_));
+  gathers_ = &plan_.programs[bucket].gathers;
+  allow(startable(*gathers_, 0));
+}
+
+void WeightSlots::allow(uint32_t gathers) {
+  if (!thread_.joinable() || reached(allowed_.load(std::memory_order_relaxed), base_ + gathers)) return;
+  allowed_.store(base_ + gathers, std::memory_order_release);
+  allowed_.notify_one();
+}
+
+template <typename Enough>
+void WeightSlots::wait_until(const std::atomic<uint32_t>& counter, Enough enough) {
+  const auto spin_end = Clock::now() + kSlotSpin;
+  for (uint32_t seen = counter.load(std::memory_order_acquire); !enough(seen);
+       seen = counter.load(std::memory_order_acquire)) {
+    if (Clock::now() < spin_end)
+      _mm_pause();
+    else
+      counter.wait(seen, std::memory_order_acquire);
+  }
+}
+
+WeightSlots::Lease WeightSlots::acquire(size_t index) {
+  const Gather& gather = (*gathers_)[index];
+  const auto begin = Clock::now();
+  if (thread_.joinable()) {
+    const uint32_t ticket = base_ + narrow<uint32_t>(index) + 1;
+    wait_until(filled_, [&](uint32_t count) { return reached(count, ticket) || failed_.load(); });
+    if (failed_) std::rethrow_exception(error_);
+  } else {
+    fill(gather);
+  }
+  waited_ms_ += std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
+  const auto unit = static_cast<size_t>(gather.unit);
+  gathered_bytes_ += plan_.frozen_units[unit].bytes - counts_[unit][static_cast<size_t>(memory_.rank)];
+  return {*this, index};
+}
+
+void WeightSlots::fill(const Gather& gather) {
+  const auto u = static_cast<size_t>(gather.unit);
+  const FrozenUnit& unit = plan_.frozen_units[u];
+  std::byte* slot = memory_.slots.data() + gather.slot * plan_.slot_bytes;
+  if (plan_.gather.kind == GatherKind::kCopy) {
+    const std::byte* from = memory_.frozen.data() + memory_.layout.whole_at(u);
+    if (thread_.joinable()) {  // the pool is the computing thread's
+      std::memcpy(slot, from, narrow<size_t>(unit.bytes));
+      return;
+    }
+    context_.pool->run(div_up(unit.bytes, kCopyBlock), [&](int64_t block, int) {
+      const int64_t at = block * kCopyBlock;
+      std::memcpy(slot + at, from + at, narrow<size_t>(std::min(kCopyBlock, unit.bytes - at)));
+    });
+    return;
+  }
+  const int64_t own = counts_[u][static_cast<size_t>(memory_.rank)];
+  const Tensor part(own == 0 ? nullptr : memory_.frozen.data() + memory_.layout.own_part_at(u), DType::kU8, Shape{own});
+  group_
+      ->all_gather(part, Tensor(slot, DType::kU8, Shape{unit.bytes}), counts_[u], StreamView::caller(),
+                   "frozen weights")
+      .wait();
+}
+
+void WeightSlots::work() {
+  try {
+    for (uint32_t next = 0;; ++next) {
+      wait_until(allowed_, [&](uint32_t count) { return reached(count, next + 1) || stopping_.load(); });
+      if (stopping_) return;
+      fill((*gathers_)[next - base_]);
+      filled_.store(next + 1, std::memory_order_release);
+      filled_.notify_one();
+    }
+  } catch (...) {
+    error_ = std::current_exception();
+    failed_ = true;
+    filled_.fetch_add(1);
+    filled_.notify_one();
+  }
+}
+
+void WeightSlots::pass_over(size_t first) {
+  for (size_t g = first; g < gathers_->size(); ++g) acquire(g);
+}
+
+double WeightSlots::take_waited_ms() { return std::exchange(waited_ms_, 0); }
+int64_t WeightSlots::take_gathered_bytes() { return std::exchange(gathered_bytes_, 0); }
+
+}  // namespace permafrost

@@ -1,0 +1,120 @@
+#include "parallel/plan/policies.h"
+
+#include <gtest/gtest.h>
+
+#include "core/base/check.h"
+
+namespace permafrost {
+namespace {
+
+constexpr int64_t kMiB = int64_t{1} << 20;
+
+std::vector<UnitNeed> needs() {
+  return {{"vision.blocks.0", 40 * kMiB, 1},
+          {"vision.blocks.1", 60 * kMiB, 1},
+          {"text.blocks.0", 100 * kMiB, 2},
+          {"text.blocks.1", 90 * kMiB, 2},
+          {"connector", 0, 0}};
+}
+
+std::vector<Policy> policies(const std::vector<PolicyDecision>& decisions) {
+  std::vector<Policy> found;
+  for (const PolicyDecision& decision : decisions) found.push_back(decision.policy);
+  return found;
+}
+
+constexpr Policy R = Policy::kResident, S = Policy::kSharded;
+
+TEST(Policies, WhatFitsIsNotSharded) {
+  const auto decisions = decide_policies(needs(), {}, PolicyChoice::kAuto, {4, 2, 1}, {400 * kMiB, 100 * kMiB});
+  EXPECT_EQ(policies(decisions), (std::vector<Policy>{R, R, R, R, R}));
+  EXPECT_EQ(decisions[0].reason, "fits: a node needs 0.38 GiB of 0.39 GiB");
+  EXPECT_EQ(decisions[4].reason, "nothing frozen");
+}
+
+TEST(Policies, WhatDoesNotFitIsShardedUntilTheRestFitsRarelyGatheredUnitsFirst) {
+  // 390 MiB are needed. Sharding the 60 saves 30 and costs two slots of 60 on each of two ranks of a node: more. So the
+  // next ones follow, until it is worth it.
+  World world{2, 2, 1};  // one rank per node: two slots per node
+  const auto one = decide_policies(needs(), {}, PolicyChoice::kAuto, world, {389 * kMiB, 100 * kMiB});
+  EXPECT_EQ(policies(one), (std::vector<Policy>{S, S, S, S, R})) << "slots cost more than the small units save";
+  world = {8, 8, 1};
+  const std::vector<UnitNeed> equal = {{"a", 40 * kMiB, 2}, {"b", 40 * kMiB, 1}, {"c", 40 * kMiB, 1},
+                                       {"d", 40 * kMiB, 2}, {"e", 40 * kMiB, 2}, {"f", 40 * kMiB, 2}};
+  const auto some = decide_policies(equal, {}, PolicyChoice::kAuto, world, {240 * kMiB - 80 * kMiB, 0});
+  // Slots 80; each sharded unit saves 35: five are needed to get from 240 to 160, those gathered once before others.
+  EXPECT_EQ(policies(some), (std::vector<Policy>{S, S, S, S, S, R}));
+  EXPECT_EQ(some[1].reason,
+            "with all weights resident a node would need 0.23 GiB of 0.16 GiB; gathered 1 times per "
+            "micro-batch");
+  EXPECT_EQ(some[5].reason, "fits once others are sharded");
+}
+
+TEST(Policies, WithinOneNodeAutoNeverShards) {
+  const auto decisions = decide_policies(needs(), {}, PolicyChoice::kAuto, {4, 1, 1}, {200 * kMiB, 100 * kMiB});
+  EXPECT_EQ(policies(decisions), (std::vector<Policy>{R, R, R, R, R}));
+  EXPECT_EQ(decisions[2].reason, "the ranks of one node share one copy: sharding would save nothing");
+}
+
+TEST(Policies, RulesDecideBeforeEverythingElse) {
+  const auto decisions =
+      decide_policies(needs(), {{"text.blocks.1", PolicyChoice::kResident}, {"text.*", PolicyChoice::kSharded}},
+                      PolicyChoice::kResident, {2, 1, 1}, {});
+  EXPECT_EQ(policies(decisions), (std::vector<Policy>{R, R, S, R, R}));
+  EXPECT_EQ(decisions[2].reason, "asked for by parallel.policies[1]");
+  EXPECT_EQ(decisions[3].reason, "asked for by parallel.policies[0]");
+  EXPECT_EQ(decisions[0].reason, "asked for by parallel.frozen_policy");
+}
+
+TEST(Policies, ARuleThatMatchesNothingIsAnError) {
+  try {
+    decide_policies(needs(), {{"audio.*", PolicyChoice::kSharded}}, PolicyChoice::kAuto, {2, 1, 1}, {});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kConfig);
+    const std::string message = error.what();
+    EXPECT_NE(message.find("every pattern must match a unit; got 'audio.*', which match none of the 5 units"),
+              std::string::npos)
+        << message;
+    EXPECT_NE(message.find("vision.blocks.0"), std::string::npos) << message;
+  }
+}
+
+TEST(Policies, BytesOfANodeCountPartsAndSlots) {
+  const std::vector<int64_t> bytes = {8 * kMiB, 4 * kMiB};
+  EXPECT_EQ(frozen_bytes_of_node(bytes, {false, false}, {4, 2, 1}, true), 12 * kMiB);
+  EXPECT_EQ(frozen_bytes_of_node(bytes, {true, false}, {4, 2, 1}, false), 4 * kMiB + 4 * kMiB);
+  EXPECT_EQ(frozen_bytes_of_node(bytes, {true, false}, {4, 2, 1}, true), 4 * kMiB + 4 * kMiB + 2 * 2 * 8 * kMiB);
+  EXPECT_EQ(frozen_bytes_of_node(bytes, {true, true}, {4, 1, 1}, false), 12 * kMiB);
+}
+
+TEST(Gather, OnOneNodePartsAreReadInPlaceUnlessAskedOtherwise) {
+  const World one{2, 1, 1, 2};
+  EXPECT_EQ(decide_gather(GatherChoice::kAuto, one).str(), "read in place");
+  EXPECT_EQ(decide_gather(GatherChoice::kInline, one).str(), "copied at the first use");
+  EXPECT_EQ(decide_gather(GatherChoice::kPrefetch, one).str(), "copied by a communication thread, one unit ahead");
+}
+
+TEST(Gather, CopiesUseAThreadWhenACoreIsSpare) {
+  EXPECT_EQ(decide_gather(GatherChoice::kCopy, {2, 1, 1, 2}).str(), "copied at the first use");
+  EXPECT_EQ(decide_gather(GatherChoice::kCopy, {2, 1, 1, 2}).reason, "no core is spare for a communication thread");
+  EXPECT_EQ(decide_gather(GatherChoice::kCopy, {2, 1, 1, 3}).str(), "copied by a communication thread, one unit ahead");
+  EXPECT_EQ(decide_gather(GatherChoice::kCopy, {2, 1, 1, 3}).reason, "1 cores of the node are spare");
+}
+
+TEST(Gather, BetweenNodesAThreadGathers) {
+  const World two{4, 2, 1, 2};
+  for (const GatherChoice choice : {GatherChoice::kAuto, GatherChoice::kCopy, GatherChoice::kPrefetch})
+    EXPECT_EQ(decide_gather(choice, two).str(), "gathered by a communication thread, one unit ahead");
+  EXPECT_EQ(decide_gather(GatherChoice::kInline, two).str(), "gathered at the first use");
+  try {
+    decide_gather(GatherChoice::kInPlace, two);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kConfig);
+    EXPECT_NE(std::string(error.what()).find("needs all ranks on one node; got 2 nodes"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace permafrost
