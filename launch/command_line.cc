@@ -64,6 +64,17 @@ void add_plan(CommandLine& line) {
   command->add_option("--threads", options->threads, "Compute threads per rank")
       ->capture_default_str()
       ->check(CLI::Range(1, 1024));
+  command
+      ->add_option("--cores-per-node", options->cores_per_node,
+                   "Cores that the ranks of a node may use; 0: not known, none is taken for spare")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1 << 20));
+  command
+      ->add_option("--node-memory", options->memory_gib,
+                   "Memory of a node in GiB, by which frozen weights are sharded or not; 0: everything is taken to "
+                   "fit, unless parallel.memory_limit_bytes is set")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 1e6));
   command->add_flag("--json", options->json, "JSON instead of a table (keys: docs/plan.md)");
   command->callback([=, &line] { line.action = [=] { return run_plan(*options); }; });
 }

@@ -29,6 +29,8 @@ struct PlanOptions {
   int ranks = 1;
   int nodes = 1;
   int threads = 1;
+  int cores_per_node = 0;
+  double memory_gib = 0;
   bool json = false;
 };
 int run_plan(const PlanOptions& options);

@@ -14,6 +14,8 @@ int run_plan(const PlanOptions& options) {
       config::load_config(options.config.path, options.config.overrides, check_name_patterns);
   PlanChoices choices;
   choices.world = {options.ranks, options.nodes, options.threads};
+  choices.world.cores = options.cores_per_node;
+  choices.node_memory_bytes = static_cast<int64_t>(options.memory_gib * static_cast<double>(int64_t{1} << 30));
   choices.read_files = !resolved.config.weights().vision().empty() || !resolved.config.weights().text().empty();
   const Plan plan = make_plan(plan_request(resolved.config, choices));
   resolve_groups(plan, make_adamw_config(resolved.config));  // patterns that match nothing are named here too

@@ -2,25 +2,27 @@
 #include <chrono>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "core/device/context.h"
 #include "launch/env.h"
 #include "parallel/group/group.h"
+#include "parallel/shard/world.h"
 
 namespace permafrost {
 
 struct RuntimeOptions {
   int threads = 0;                    ///< compute threads per rank; 0: usable cores of the node / ranks of the node
   std::chrono::seconds timeout{600};  ///< longest wait for other ranks
+  int ranks_per_node = 0;             ///< ranks of a machine that count as a node; 0: all of them
 };
 
 /// What one rank of a run stands on. Made by run_ranks, and gone when its body returns.
 struct Runtime {
   Group& world;
   ThreadPool& pool;
-  int ranks_on_node = 1;  ///< ranks that share this machine, this one included
-  int rank_on_node = 0;   ///< among them, by rank
-  std::string mpi;        ///< the MPI library's own name; empty for one rank without MPI
+  World place;      ///< all ranks, their nodes and threads; `threads` and `cores` are this rank's
+  std::string mpi;  ///< the MPI library's own name; empty for one rank without MPI
 
   int rank() const { return world.rank(); }
   int size() const { return world.size(); }
@@ -33,6 +35,10 @@ struct Runtime {
 /// before there are ranks: kNotBuilt (no MPI backend), kPeer (MPI refuses, or counts other ranks than the launcher, as
 /// happens when the two do not belong together).
 int run_ranks(const Launcher& launcher, const RuntimeOptions& options, const std::function<void(Runtime&)>& body);
+
+/// Nodes of ranks, given a number for each rank's machine: ranks of one machine share a node, at most `ranks_per_node`
+/// of them where that is not 0. Nodes are numbered in the order of their first ranks.
+std::vector<int> nodes_of_ranks(const std::vector<int64_t>& machines, int ranks_per_node);
 
 /// threads of options, or the share of this rank: cores / ranks, at least 1.
 int threads_per_rank(int wanted, int cores, int ranks_on_node);

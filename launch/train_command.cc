@@ -17,8 +17,10 @@
 #include "launch/metrics/event_file.h"
 #include "launch/metrics/progress.h"
 #include "launch/metrics/pss.h"
+#include "launch/training/agreement.h"
 #include "launch/training/name_patterns.h"
 #include "launch/training/plan_setup.h"
+#include "launch/training/run_identity.h"
 #include "launch/training/trainer.h"
 
 namespace permafrost {
@@ -163,14 +165,27 @@ void say_start(const config::Resolved& resolved, const Plan& plan, const Trainer
   std::cout << std::flush;
 }
 
-/// Nodes such that ranks / nodes, rounded up, is the number of ranks on the fullest one; the same on all ranks.
-int nodes_of(const Runtime& runtime) {
-  int64_t mine = runtime.ranks_on_node, most = 0;
+/// What the node with least memory has; the same on all ranks.
+int64_t least_memory(Runtime& runtime) {
+  int64_t mine = usable_memory_bytes(), least = 0;
   runtime.world
-      .all_reduce(flat(std::span(&mine, 1)), flat(std::span(&most, 1)), ReduceOp::kMax, StreamView::caller(),
-                  "ranks per node")
+      .all_reduce(flat(std::span(&mine, 1)), flat(std::span(&least, 1)), ReduceOp::kMin, StreamView::caller(),
+                  "memory of nodes")
       .wait();
-  return static_cast<int>((runtime.size() + most - 1) / most);
+  return least;
+}
+
+/// A plan that all ranks make alike, and that fits.
+Plan agreed_plan(const config::Config& config, Runtime& runtime) {
+  require_agreement(runtime.world, "config", shared_settings(config), ErrorKind::kConfig);
+  PlanChoices choices;
+  choices.world = runtime.place;
+  choices.node_memory_bytes = least_memory(runtime);
+  Plan plan = make_plan(plan_request(config, choices));
+  check_memory(plan, config.parallel().memory_limit_bytes() > 0 ? config.parallel().memory_limit_bytes()
+                                                                : choices.node_memory_bytes);
+  require_agreement(runtime.world, "plan", plan_facts(plan), ErrorKind::kConfig);
+  return plan;
 }
 
 /// The checkpoint that rank 0 sees as the latest; every rank must have it.
@@ -192,11 +207,7 @@ std::optional<std::string> agreed_checkpoint(const CheckpointStore& store, const
 void train_rank(const TrainOptions& options, const config::Resolved& resolved, Runtime& runtime, bool& stopped) {
   const config::Config& config = resolved.config;
   const fs::path dir = options.run_dir;
-  PlanChoices choices;
-  choices.world = {runtime.size(), nodes_of(runtime), runtime.pool.threads()};
-  const Plan plan = make_plan(plan_request(config, choices));
-  check_memory(plan, config.parallel().memory_limit_bytes() > 0 ? config.parallel().memory_limit_bytes()
-                                                                : usable_memory_bytes());
+  const Plan plan = agreed_plan(config, runtime);
   if (runtime.first()) prepare_run_dir(dir, options.resume);
   Trainer trainer(config, runtime, plan);
   const CheckpointStore store((dir / "checkpoints").string(), config.checkpoint().keep());
@@ -244,6 +255,7 @@ int run_train(const TrainOptions& options, const Launcher& launcher) {
   watch_signals();
   RuntimeOptions runtime_options;
   runtime_options.threads = resolved.config.parallel().threads();
+  runtime_options.ranks_per_node = resolved.config.parallel().ranks_per_node();
   runtime_options.timeout = std::chrono::seconds(resolved.config.parallel().timeout_s());
   bool stopped = false;
   const int code =

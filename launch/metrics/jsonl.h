@@ -20,7 +20,7 @@ struct StepMetrics {
   double tokens_per_s = 0;
   double step_ms = 0;
   double wait_ms = 0;          ///< waiting for data
-  double exposed_comm_ms = 0;  ///< waiting for other ranks
+  double exposed_comm_ms = 0;  ///< waiting for other ranks, and for sharded weights to be in their slot
   int64_t gathered_bytes = 0;
   int64_t reduced_bytes = 0;
   int64_t arena_bytes = 0;

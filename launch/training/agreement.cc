@@ -38,6 +38,16 @@ std::string first_difference(const Facts& first, const Facts& mine) {
 
 }  // namespace
 
+Facts plan_facts(const Plan& plan) {
+  Facts facts;
+  facts["graph"] = plan.graph_hash();
+  facts["gather"] = plan.gather.str();
+  for (const UnitPlan& unit : plan.units) facts["policy of " + unit.name] = to_string(unit.policy);
+  for (const ParamPlan& param : plan.params) facts["storage of " + param.name] = concat(param.placement.stored);
+  facts["whole schedule"] = plan.schedule_hash();
+  return facts;
+}
+
 void require_agreement(Group& world, std::string_view what, const Facts& mine, ErrorKind kind) {
   if (world.size() == 1) return;
   const Facts first = parse_json(text_of_first(world, json_text(Json(mine)))).get<Facts>();

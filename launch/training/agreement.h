@@ -5,6 +5,7 @@
 
 #include "core/base/error.h"
 #include "parallel/group/group.h"
+#include "parallel/plan/plan.h"
 
 namespace permafrost {
 
@@ -15,5 +16,9 @@ using Facts = std::map<std::string, std::string>;
 /// Errors: `kind`, on the first rank that differs, naming the first fact in which it does, with both values:
 /// "<what>: all ranks must agree; got optimizer.lr = 1e-4 on rank 0, 2e-4 on rank 3".
 void require_agreement(Group& world, std::string_view what, const Facts& mine, ErrorKind kind);
+
+/// What ranks that work together must plan alike: policies, stored dtypes, addresses of what is exchanged. Threads and
+/// what depends on them may differ.
+Facts plan_facts(const Plan& plan);
 
 }  // namespace permafrost

@@ -206,7 +206,10 @@ bool Trainer::attempt(bool stop, StepMetrics& metrics) {
   for (int64_t slot = 0; slot < plan_.slots; ++slot) {
     const MicroBatch& batch = loader_->next();
     metrics.wait_ms += loader_->last_wait_ms();
-    if (batch.number == kIdleMicroBatch) continue;
+    if (batch.number == kIdleMicroBatch) {
+      executor_.only_gather();
+      continue;
+    }
     note_left_out(batch);
     micro_in_step_ = batch.number % plan_.micro_batches;
     const double loss = run_slot(batch);
@@ -248,7 +251,8 @@ const Vote& Trainer::vote(bool stop, StepMetrics& metrics) {
 
 void Trainer::report_non_finite(const Vote& vote) {
   if (vote.bad_rank != runtime_.rank()) {
-    // The rank that knows more speaks; its error ends this wait.
+    // The rank that knows more runs its micro-batch again and speaks; its error ends this wait.
+    executor_.only_gather();
     runtime_.world.barrier(StreamView::caller(), "waiting for the report of a non-finite step").wait();
     fail(ErrorKind::kNonFinite, "train: step ", position_.step, ": loss or gradient is not finite on rank ",
          vote.bad_rank);
@@ -281,6 +285,8 @@ StepMetrics Trainer::train_step(bool stop) {
   const int64_t epoch = position_.step / order.steps_per_epoch(), in_epoch = position_.step % order.steps_per_epoch();
   counts_ = loss_counts(position_.step);
   row_weight_ = weighting_.row_weight(counts_);
+  executor_.take_gather_ms();  // what a final check left
+  executor_.take_gathered_bytes();
 
   constexpr int kMaxAttempts = 8;  // one measures, one sums; more only if gradients explode from one run to the next
   for (int tries = 1; !attempt(stop, metrics); ++tries) {
@@ -289,6 +295,8 @@ StepMetrics Trainer::train_step(bool stop) {
     loader_.reset();
     loader_ = make_loader(position_.step);
   }
+  metrics.exposed_comm_ms += executor_.take_gather_ms();
+  metrics.gathered_bytes += executor_.take_gathered_bytes();
   optimizer_phases(metrics);
   ++position_.step;
   position_.skipped_samples += counts_.samples - kept_.samples;
@@ -424,7 +432,11 @@ double Trainer::measure_loss_pass(bool exchange, int64_t samples, int64_t& count
       photographs.push_back(row == BatchOrder::kPadding ? -1
                                                         : data_.dataset.sample(data_.texts.dataset_index(row)).image);
     const int64_t number = (slot / 2) * ranks + rank;
-    if (slot % 2 == 0 || number >= micro_batches) continue;
+    if (slot % 2 == 0) continue;
+    if (number >= micro_batches) {
+      executor_.only_gather();
+      continue;
+    }
     for (int64_t row = 0; row < size; ++row)
       if (number * size + row >= wanted) leave_out(batch, static_cast<size_t>(row));
     if (exchange) exchange_images(batch, images, donor, donor_images);

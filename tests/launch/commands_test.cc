@@ -413,7 +413,14 @@ TEST(Help, ShowsEveryOptionWithDefaultAndUnit) {
   const std::vector<std::string> flags{"--json", "--resume", "--grads", "--list", "--quick"};
   const std::map<std::string, std::map<std::string, std::string>> commands{
       {"train", {{"--set", "path.to.field=value"}, {"--run-dir", "Folder"}, {"--resume", "checkpoint"}}},
-      {"plan", {{"--set", ""}, {"--ranks", "Ranks"}, {"--nodes", "Nodes"}, {"--threads", "threads"}, {"--json", ""}}},
+      {"plan",
+       {{"--set", ""},
+        {"--ranks", "Ranks"},
+        {"--nodes", "Nodes"},
+        {"--threads", "threads"},
+        {"--cores-per-node", "Cores"},
+        {"--node-memory", "GiB"},
+        {"--json", ""}}},
       {"probe",
        {{"--set", ""},
         {"--batch", "[B,3,H,W] F32"},

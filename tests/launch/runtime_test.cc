@@ -14,6 +14,14 @@ TEST(Runtime, ThreadsAreAShareOfTheCores) {
   EXPECT_EQ(threads_per_rank(5, 2, 4), 5) << "what the user asks for";
 }
 
+TEST(Runtime, RanksOfAMachineAreANodeUnlessItIsDivided) {
+  EXPECT_EQ(nodes_of_ranks({7, 7, 9, 7, 9}, 0), (std::vector<int>{0, 0, 1, 0, 1}));
+  EXPECT_EQ(nodes_of_ranks({7, 7, 7, 7, 7}, 2), (std::vector<int>{0, 0, 1, 1, 2}));
+  EXPECT_EQ(nodes_of_ranks({7, 9, 7, 9, 7}, 2), (std::vector<int>{0, 1, 0, 1, 2}));
+  EXPECT_EQ(nodes_of_ranks({7, 7}, 5), (std::vector<int>{0, 0}));
+  EXPECT_EQ(nodes_of_ranks({7}, 1), (std::vector<int>{0}));
+}
+
 TEST(Runtime, OneRankNeedsNoLauncher) {
   RuntimeOptions options;
   options.threads = 2;
@@ -23,8 +31,9 @@ TEST(Runtime, OneRankNeedsNoLauncher) {
                         ran = true;
                         EXPECT_TRUE(runtime.first());
                         EXPECT_EQ(runtime.size(), 1);
-                        EXPECT_EQ(runtime.ranks_on_node, 1);
-                        EXPECT_EQ(runtime.rank_on_node, 0);
+                        EXPECT_EQ(runtime.place.ranks, 1);
+                        EXPECT_EQ(runtime.place.nodes, 1);
+                        EXPECT_EQ(runtime.place.threads, 2);
                         EXPECT_EQ(runtime.mpi, "");
                         EXPECT_EQ(runtime.pool.threads(), 2);
                         EXPECT_EQ(runtime.context().pool, &runtime.pool);

@@ -40,7 +40,8 @@ class TrainerTest : public ::testing::Test {
   void on_rank(const Overrides& more, Runtime& runtime, const Body& body) const {
     const config::Resolved config = resolved(more);
     PlanChoices choices;
-    choices.world = {runtime.size(), 1, runtime.pool.threads()};
+    choices.world = runtime.place;
+    choices.world.threads = runtime.pool.threads();
     const Plan plan = make_plan(plan_request(config.config, choices));
     Trainer trainer(config.config, runtime, plan);
     body(trainer, config, plan, runtime);

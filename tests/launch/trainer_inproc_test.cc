@@ -41,7 +41,7 @@ class TrainerInproc : public TrainerTest {
     const CheckpointStore store((folder_ / ("checkpoints" + std::to_string(count++))).string(), 1);
     run_inproc(ranks, [&](Group& world) {
       ThreadPool pool(1);
-      Runtime runtime{world, pool, ranks, world.rank(), ""};
+      Runtime runtime{world, pool, {ranks, 1, 1}, ""};
       on_rank(more, runtime, [&](Trainer& trainer, const config::Resolved& config, const Plan& plan, Runtime&) {
         const auto [begin, end] = plan.slice(world.rank());
         Moved& moved = result.moved[static_cast<size_t>(world.rank())];
