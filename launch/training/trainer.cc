@@ -11,10 +11,12 @@
 #include "core/kernels/scale.h"
 #include "launch/machine.h"
 #include "launch/metrics/pss.h"
+#include "launch/training/frozen_hash.h"
 #include "launch/training/model_weights.h"
 #include "launch/training/run_identity.h"
 #include "models/factory.h"
 #include "optim/factory.h"
+#include "parallel/group/inproc_group.h"
 #include "parallel/reduce/global_norm.h"
 
 namespace permafrost {
@@ -82,11 +84,12 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
     working_bytes_per_rank_.push_back(plan.working_byte(shards_.end(rank)) - plan.working_byte(shards_.begin(rank)));
   losses_.reserve(static_cast<size_t>(plan.slots));
 
-  notes_ = load_model_weights(config, plan, memory_, optimizer_).lines;
+  const FrozenRange frozen{0, plan.memory.frozen, memory_.frozen.data()};
+  notes_ = load_model_weights(config, plan, {&frozen, 1}, optimizer_, runtime.world, runtime.world).lines;
   optimizer_.refresh_working(memory_);
   gather_working_bytes();
   position_.graph_hash = plan.graph_hash();
-  position_.frozen_sha256 = hash_frozen(plan, memory_, runtime.pool);
+  position_.frozen_sha256 = hash_frozen_now();
   position_.identity = run_identity(config, data_.texts);
   position_.max_steps = config.train().max_steps();
   // What ranks must agree on: what is computed and on which data; not threads or addresses, which may differ by
@@ -356,7 +359,10 @@ void Trainer::gather_working_bytes() {
       .wait();
 }
 
-std::string Trainer::hash_frozen_now() { return hash_frozen(plan_, memory_, runtime_.pool); }
+std::string Trainer::hash_frozen_now() {
+  const FrozenRange frozen{0, plan_.memory.frozen, memory_.frozen.data()};
+  return hash_frozen(plan_, {&frozen, 1}, *make_solo_group(), runtime_.pool).sha256;
+}
 
 FinalLoss Trainer::measure_loss(bool exchange_images, int64_t samples) {
   FinalLoss result;
