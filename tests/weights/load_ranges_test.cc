@@ -98,6 +98,15 @@ TEST_F(LoadRanges, NamesValuesThatAreNotFiniteOrTooLarge) {
       ErrorKind::kWeights, {"must fit f16; got 1 too large of 1 in elements 3..3", "[param=layer.w]"}));
 }
 
+TEST_F(LoadRanges, ReadsInTheOrderOfTheFile) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const WeightSource& source =
+      store({{"z", make_tensor(DType::kF32, {2}, {1, nan})}, {"a", make_tensor(DType::kF32, {1}, {nan})}});
+  const OwnedTensor z = filled_tensor(DType::kF32, {2}, 0), a = filled_tensor(DType::kF32, {1}, 0);
+  const std::vector<ReadRange> ranges{whole("a", a), whole("z", z)};
+  EXPECT_TRUE(throws_error([&] { load_ranges(source, ranges); }, ErrorKind::kWeights, {"[param=z]"}));
+}
+
 TEST_F(LoadRanges, RefusesRangesAndDTypesThatCannotBe) {
   const WeightSource& source =
       store({{"w", make_tensor(DType::kF32, {3}, {1, 2, 3})}, {"ids", make_tensor(DType::kI32, {3}, {1, 2, 3})}});
