@@ -65,6 +65,7 @@ std::string to_line(const StepChanges& changes) {
                    " (gradient zero, because the loss does not depend on them or a factor behind them is still zero; "
                    "learning rate of their group zero; or the update is below the last bit of f32)");
   }
+  if (changes.frozen_units == 0) return text + ", nothing is frozen";
   if (frozen.empty()) return text + concat(", no frozen did (hash ", changes.frozen_sha256, ")");
   return text + concat(", but FROZEN weights changed in ", first_names(frozen), " (hash ", changes.frozen_sha256, ")");
 }

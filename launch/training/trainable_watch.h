@@ -40,6 +40,7 @@ struct StepChanges {
   int64_t step = 1;
   int64_t trainables = 0;
   std::vector<std::string> unchanged_trainables;
+  int64_t frozen_units = 0;
   std::vector<std::string> changed_frozen_units;
   std::string frozen_sha256;
 };

@@ -330,15 +330,17 @@ TEST(TrainableWatch, NamesWhatNoRankChanged) {
 }
 
 TEST(StepChanges, SaysWhatChangedInALine) {
-  StepChanges changes{1, 123, {}, {}, "abc"};
+  StepChanges changes{1, 123, {}, 4, {}, "abc"};
   EXPECT_EQ(to_line(changes), "step 1: every trainable changed (123 tensors), no frozen did (hash abc)");
   changes.unchanged_trainables = {"a", "b", "c", "d", "e", "f", "g"};
   const std::string some = to_line(changes);
   EXPECT_TRUE(some.starts_with("step 1: 7 of 123 trainables did not change: a, b, c, d, e and 2 more (gradient zero"));
   EXPECT_TRUE(some.ends_with("), no frozen did (hash abc)")) << some;
-  changes = {3, 2, {}, {"text.layers.0"}, "abc"};
+  changes = {3, 2, {}, 4, {"text.layers.0"}, "abc"};
   EXPECT_EQ(to_line(changes),
             "step 3: every trainable changed (2 tensors), but FROZEN weights changed in text.layers.0 (hash abc)");
+  changes = {1, 2, {}, 0, {}, "abc"};
+  EXPECT_EQ(to_line(changes), "step 1: every trainable changed (2 tensors), nothing is frozen");
 }
 
 TEST(ThreadIo, CountsWhatThisThreadReads) {
