@@ -181,6 +181,18 @@ void add_byte_tokenizer(CommandLine& line, CLI::App& data) {
   command->callback([=, &line] { line.action = [=] { return run_byte_tokenizer(*options); }; });
 }
 
+void add_bench_memory(CommandLine& line, CLI::App& bench, const Launcher& launcher) {
+  CLI::App* command = bench.add_subcommand(
+      "memory", "Trains a few steps and sets the memory of each category beside its forecast; any number of ranks");
+  auto options = std::make_shared<BenchMemoryOptions>();
+  add_config_options(*command, options->config);
+  command->add_option("--steps", options->steps, "Steps before the steady state is looked at, at most train.max_steps")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000));
+  command->add_option("--json", options->json, "Writes the figures to this file too (keys: docs/benchmarks/memory.md)");
+  command->callback([=, &line] { line.action = [=] { return run_bench_memory(*options, launcher); }; });
+}
+
 void add_bench_kernels(CommandLine& line, CLI::App& bench) {
   CLI::App* command = bench.add_subcommand(
       "kernels", "Every linear layer of ViT-B/16 and OPT-125M against oneDNN, memory-bound kernels against a copy");
@@ -222,6 +234,7 @@ void add_commands(CommandLine& line, const Launcher& launcher) {
   add_byte_tokenizer(line, data);
   CLI::App& bench = add_family(line, "bench", "Measures this machine");
   add_bench_kernels(line, bench);
+  add_bench_memory(line, bench, launcher);
 }
 
 struct LogLevel {

@@ -90,4 +90,11 @@ struct BenchOptions {
 };
 int run_bench_kernels(const BenchOptions& options);
 
+struct BenchMemoryOptions {
+  ConfigOptions config;
+  int steps = 3;
+  std::string json;
+};
+int run_bench_memory(const BenchMemoryOptions& options, const Launcher& launcher);
+
 }  // namespace permafrost

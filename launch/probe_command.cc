@@ -10,6 +10,7 @@
 #include "launch/training/model_weights.h"
 #include "launch/training/name_patterns.h"
 #include "launch/training/plan_setup.h"
+#include "parallel/group/inproc_group.h"
 #include "parallel/run/executor.h"
 
 namespace permafrost {
@@ -206,7 +207,9 @@ int run_probe(const ProbeOptions& options) {
   const StepMemory memory(plan);
   AdamwConfig none;
   ShardedAdamw masters(plan, 0, none);
-  for (const std::string& line : load_model_weights(config, plan, memory, masters).lines) std::cerr << line << '\n';
+  const auto alone = make_solo_group();
+  for (const std::string& line : load_model_weights(config, plan, memory.frozen_share(), masters, *alone, *alone).lines)
+    std::cerr << line << '\n';
   masters.refresh_working(memory);
   Executor executor(plan, memory, context);
   fill_inputs(config, executor, batch);

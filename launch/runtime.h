@@ -6,7 +6,8 @@
 
 #include "core/device/context.h"
 #include "launch/env.h"
-#include "parallel/group/group.h"
+#include "parallel/group/moved_bytes.h"
+#include "parallel/group/node/node_group.h"
 #include "parallel/shard/world.h"
 
 namespace permafrost {

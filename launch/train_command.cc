@@ -19,8 +19,6 @@
 #include "launch/metrics/pss.h"
 #include "launch/training/agreement.h"
 #include "launch/training/name_patterns.h"
-#include "launch/training/plan_setup.h"
-#include "launch/training/run_identity.h"
 #include "launch/training/trainer.h"
 
 namespace permafrost {
@@ -85,6 +83,11 @@ class RunLog {
     if (events_) events_->write(metrics.step, wall_time_s(), scalars(metrics));
     progress_.step(metrics, elapsed_s);
     steps_.push_back(metrics);
+  }
+
+  void say(const std::string& line) {
+    progress_.end_line();
+    std::cout << line << std::endl;
   }
 
   void summary(const std::string& adapter_sha256, const std::string& frozen_sha256,
@@ -165,29 +168,6 @@ void say_start(const config::Resolved& resolved, const Plan& plan, const Trainer
   std::cout << std::flush;
 }
 
-/// What the node with least memory has; the same on all ranks.
-int64_t least_memory(Runtime& runtime) {
-  int64_t mine = usable_memory_bytes(), least = 0;
-  runtime.world
-      .all_reduce(flat(std::span(&mine, 1)), flat(std::span(&least, 1)), ReduceOp::kMin, StreamView::caller(),
-                  "memory of nodes")
-      .wait();
-  return least;
-}
-
-/// A plan that all ranks make alike, and that fits.
-Plan agreed_plan(const config::Config& config, Runtime& runtime) {
-  require_agreement(runtime.world, "config", shared_settings(config), ErrorKind::kConfig);
-  PlanChoices choices;
-  choices.world = runtime.place;
-  choices.node_memory_bytes = least_memory(runtime);
-  Plan plan = make_plan(plan_request(config, choices));
-  check_memory(plan, config.parallel().memory_limit_bytes() > 0 ? config.parallel().memory_limit_bytes()
-                                                                : choices.node_memory_bytes);
-  require_agreement(runtime.world, "plan", plan_facts(plan), ErrorKind::kConfig);
-  return plan;
-}
-
 /// The checkpoint that rank 0 sees as the latest; every rank must have it.
 std::optional<std::string> agreed_checkpoint(const CheckpointStore& store, const fs::path& dir, Runtime& runtime) {
   const std::optional<std::string> latest = store.latest();
@@ -229,7 +209,11 @@ void train_rank(const TrainOptions& options, const config::Resolved& resolved, R
   const int64_t every = config.checkpoint().every_steps();
   while (trainer.step() < config.train().max_steps() && !trainer.stop_voted()) {
     const StepMetrics metrics = trainer.train_step(stop_signal.load() != 0);
-    if (log) log->step(metrics, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    const auto changes = trainer.check_changes(metrics);
+    if (log) {
+      log->step(metrics, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+      if (changes) log->say(*changes);
+    }
     const bool last = trainer.step() == config.train().max_steps() || trainer.stop_voted();
     if (last || (every > 0 && trainer.step() % every == 0)) trainer.save(store);
   }
@@ -238,12 +222,12 @@ void train_rank(const TrainOptions& options, const config::Resolved& resolved, R
   if (!stopped && config.train().final_check().loss())
     final_loss =
         trainer.measure_loss(config.train().final_check().exchanged_images(), config.train().final_check().samples());
-  const bool unchanged = trainer.hash_frozen_now() == trainer.frozen_sha256();
+  const std::vector<std::string> changed = trainer.changed_frozen_units();
   const int64_t skipped = trainer.skipped_samples();
-  if (log) log->summary(trainer.adapter_sha256(), trainer.frozen_sha256(), final_loss, unchanged, skipped);
-  if (!unchanged)
-    fail(ErrorKind::kInternal, "train: frozen weights changed during the run; SHA-256 at the start ",
-         trainer.frozen_sha256());
+  if (log) log->summary(trainer.adapter_sha256(), trainer.frozen_sha256(), final_loss, changed.empty(), skipped);
+  if (!changed.empty())
+    fail(ErrorKind::kInternal, "train: frozen weights changed during the run, those of ", changed.size(),
+         " units, the first of them ", changed.front(), "; SHA-256 at the start ", trainer.frozen_sha256());
 }
 
 }  // namespace

@@ -36,6 +36,14 @@ std::string Sha256::finish() {
   return text;
 }
 
+std::array<std::byte, 32> Sha256::finish_and_restart() {
+  std::array<std::byte, 32> digest{};
+  if (EVP_DigestFinal_ex(state_->context, reinterpret_cast<unsigned char*>(digest.data()), nullptr) != 1 ||
+      EVP_DigestInit_ex(state_->context, nullptr, nullptr) != 1)
+    fail(ErrorKind::kInternal, "Sha256: finish and restart failed");
+  return digest;
+}
+
 std::string sha256(const void* data, size_t bytes) {
   Sha256 hash;
   hash.update(data, bytes);

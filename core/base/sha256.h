@@ -1,4 +1,5 @@
 #pragma once
+#include <array>
 #include <cstddef>
 #include <memory>
 #include <string>
@@ -16,6 +17,9 @@ class Sha256 {
   void update(const void* data, size_t bytes);
   /// Lower-case hexadecimal digest; the object must not be used afterwards.
   std::string finish();
+  /// The digest itself; afterwards the object is as new, which is cheaper than another one where many short pieces are
+  /// hashed.
+  std::array<std::byte, 32> finish_and_restart();
 
  private:
   struct State;

@@ -14,29 +14,41 @@ struct Hashes {
   Sha256 file, stored;
 };
 
-void require_finite(const WeightSource& source, const SourceTensor& tensor, DType to,
-                    const ConvertStatistics& statistics) {
-  if (statistics.non_finite > 0)
-    fail(ErrorKind::kWeights, source.file_of(tensor), ": values must be finite; got ", statistics.non_finite,
-         " NaN or infinite of ", statistics.elements, " [param=", tensor.stored.name, "]");
-  if (statistics.overflowed > 0)
-    fail(ErrorKind::kWeights, source.file_of(tensor), ": values must fit ", to_string(to), "; got ",
-         statistics.overflowed, " too large of ", statistics.elements, " [param=", tensor.stored.name, "]");
-}
 }  // namespace
 
-LoadedSlice load_slice(const WeightSource& source, const SourceTensor& tensor, int64_t first_element, DType to,
-                       std::span<std::byte> out, const LoadOptions& options) {
+void require_usable(const WeightSource& source, const SourceTensor& tensor, int64_t first_element, DType to,
+                    const ConvertStatistics& statistics) {
+  if (statistics.non_finite == 0 && statistics.overflowed == 0) return;
+  std::string where;
+  if (statistics.elements != tensor.stored.shape.elements())
+    where = concat(" in elements ", first_element, "..", first_element + statistics.elements - 1);
+  if (statistics.non_finite > 0)
+    fail(ErrorKind::kWeights, source.file_of(tensor), ": values must be finite; got ", statistics.non_finite,
+         " NaN or infinite of ", statistics.elements, where, " [param=", tensor.stored.name, "]");
+  fail(ErrorKind::kWeights, source.file_of(tensor), ": values must fit ", to_string(to), "; got ",
+       statistics.overflowed, " too large of ", statistics.elements, where, " [param=", tensor.stored.name, "]");
+}
+
+void require_range(const WeightSource& source, const SourceTensor& tensor, int64_t first_element, int64_t elements,
+                   DType to) {
   const StoredTensor& stored = tensor.stored;
   if (!stored.dtype || !can_convert(*stored.dtype, to))
     fail(ErrorKind::kWeights, source.file_of(tensor), ": expected a dtype that can become ", to_string(to), "; got ",
          stored.dtype_name, " [param=", stored.name, "]");
-  const DType from = *stored.dtype;
-  const int64_t total = stored.shape.elements(), elements = static_cast<int64_t>(out.size()) / size_of(to);
-  PERMAFROST_CHECK(elements * size_of(to) == static_cast<int64_t>(out.size()) && first_element >= 0 &&
-                       first_element <= total && elements <= total - first_element,
-                   "load_slice: range must lie within the ", total, " elements; got ", out.size(), " bytes of ",
-                   to_string(to), " from element ", first_element, " [param=", stored.name, "]");
+  const int64_t total = stored.shape.elements();
+  PERMAFROST_CHECK(first_element >= 0 && first_element <= total && elements >= 0 && elements <= total - first_element,
+                   "load: range must lie within the ", total, " elements; got ", elements, " from element ",
+                   first_element, " [param=", stored.name, "]");
+}
+
+LoadedSlice load_slice(const WeightSource& source, const SourceTensor& tensor, int64_t first_element, DType to,
+                       std::span<std::byte> out, const LoadOptions& options) {
+  const int64_t elements = static_cast<int64_t>(out.size()) / size_of(to);
+  PERMAFROST_CHECK(elements * size_of(to) == static_cast<int64_t>(out.size()),
+                   "load_slice: expected whole elements within the ", tensor.stored.shape.elements(), " elements; got ",
+                   out.size(), " bytes of ", to_string(to), " [param=", tensor.stored.name, "]");
+  require_range(source, tensor, first_element, elements, to);
+  const DType from = *tensor.stored.dtype;
 
   const int64_t chunk = kLoadChunkBytes / size_of(from);
   std::unique_ptr<std::byte[]> buffer;  // none when the bytes can go where they belong at once
@@ -62,7 +74,7 @@ LoadedSlice load_slice(const WeightSource& source, const SourceTensor& tensor, i
     result.file_sha256 = hashes->file.finish();
     result.stored_sha256 = hashes->stored.finish();
   }
-  require_finite(source, tensor, to, result.statistics);
+  require_usable(source, tensor, first_element, to, result.statistics);
   return result;
 }
 
@@ -73,11 +85,6 @@ LoadedSlice load_tensor(const WeightSource& source, const SourceTensor& tensor, 
          " [param=", tensor.stored.name, "]");
   return load_slice(source, tensor, 0, out.dtype(), {static_cast<std::byte*>(out.raw()), narrow<size_t>(out.bytes())},
                     options);
-}
-
-void CombinedHash::add(std::string_view name, const TensorSpec& spec, std::string_view sha256_of_bytes) {
-  const std::string line = concat(name, ' ', to_string(spec.dtype), ' ', spec.shape, ' ', sha256_of_bytes, '\n');
-  hash_.update(line.data(), line.size());
 }
 
 }  // namespace permafrost

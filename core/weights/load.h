@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <span>
 #include <string>
-#include <string_view>
 
 #include "core/base/sha256.h"
 #include "core/tensor/tensor.h"
@@ -37,16 +36,13 @@ LoadedSlice load_slice(const WeightSource& source, const SourceTensor& tensor, i
 LoadedSlice load_tensor(const WeightSource& source, const SourceTensor& tensor, const Tensor& out,
                         const LoadOptions& options = {});
 
-/// One hash over many tensors: SHA-256 of the lines "<name> <dtype> <shape> <sha256 of its bytes>\n" in the order
-/// added.
-class CombinedHash {
- public:
-  void add(std::string_view name, const TensorSpec& spec, std::string_view sha256_of_bytes);
-  /// Once.
-  std::string finish() { return hash_.finish(); }
-
- private:
-  Sha256 hash_;
-};
+/// Errors: kWeights naming tensor, file and counts when values were found that are not finite, or too large for `to`.
+/// `statistics`: of elements [first_element, first_element + statistics.elements) of the tensor.
+void require_usable(const WeightSource& source, const SourceTensor& tensor, int64_t first_element, DType to,
+                    const ConvertStatistics& statistics);
+/// Errors: kWeights when values of the stored dtype cannot become `to`; kInvalidArgument when elements
+/// [first_element, first_element + elements) are not all in the tensor.
+void require_range(const WeightSource& source, const SourceTensor& tensor, int64_t first_element, int64_t elements,
+                   DType to);
 
 }  // namespace permafrost

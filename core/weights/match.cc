@@ -1,12 +1,10 @@
 #include "core/weights/match.h"
 
 #include <algorithm>
-#include <cstring>
 #include <map>
-#include <optional>
 
 #include "core/base/check.h"
-#include "core/weights/load.h"
+#include "core/weights/convert.h"
 #include "core/weights/problems.h"
 
 namespace permafrost {
@@ -23,27 +21,6 @@ std::vector<std::string> variants(const std::string& name, const std::vector<std
 }
 
 bool is_parameter_dtype(const StoredTensor& stored) { return stored.dtype && can_convert(*stored.dtype, DType::kF32); }
-
-/// First row (along the first axis) in which two tensors of one shape differ; both are read in chunks.
-std::optional<int64_t> first_different_row(const WeightSource& source, const SourceTensor& a, const SourceTensor& b) {
-  const bool same_dtype = a.stored.dtype == b.stored.dtype;
-  const DType compared = same_dtype ? *a.stored.dtype : DType::kF32;
-  const int64_t item = size_of(compared), elements = a.stored.shape.elements();
-  const int64_t rows = a.stored.shape.rank() > 0 ? a.stored.shape[0] : 1;
-  const int64_t chunk = kLoadChunkBytes / item;
-  std::vector<std::byte> left(static_cast<size_t>(std::min(chunk, elements) * item)), right(left.size());
-  for (int64_t begin = 0; begin < elements; begin += chunk) {
-    const auto bytes = static_cast<size_t>(std::min(chunk, elements - begin) * item);
-    load_slice(source, a, begin, compared, std::span(left).first(bytes));
-    load_slice(source, b, begin, compared, std::span(right).first(bytes));
-    if (std::memcmp(left.data(), right.data(), bytes) == 0) continue;
-    const auto difference =
-        std::mismatch(left.begin(), left.begin() + static_cast<std::ptrdiff_t>(bytes), right.begin());
-    const int64_t element = begin + (difference.first - left.begin()) / item;
-    return element / (elements / rows);
-  }
-  return std::nullopt;
-}
 
 class Matcher {
  public:
@@ -90,10 +67,8 @@ class Matcher {
       if (alias->stored.shape != parameter.stored.shape || !is_parameter_dtype(alias->stored)) {
         problems_.add("untied: '", name, "' must equal '", tied.name, "' ", parameter.stored.shape, "; got ",
                       alias->stored.shape, " ", alias->stored.dtype_name, place(*alias));
-      } else if (const auto row = first_different_row(source_, *alias, parameter)) {
-        problems_.add("untied: '", name, "' must equal '", tied.name, "'; they differ first in row ", *row,
-                      place(*alias));
       } else {
+        matched->aliases.push_back(alias);
         report_.tied.push_back(name);
       }
     }
@@ -161,7 +136,7 @@ std::string LoadReport::str() const {
     for (size_t i = 0; i < names.size(); ++i) text += (i ? ", " : " ") + names[i];
   };
   list("known and not used:", unused);
-  list("stored twice, equal:", tied);
+  list("stored twice:", tied);
   return text;
 }
 

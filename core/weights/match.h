@@ -34,10 +34,11 @@ struct LoadReport {
   struct Match {
     std::string name;
     const SourceTensor* tensor = nullptr;
+    std::vector<const SourceTensor*> aliases = {};  ///< stored besides; their values must be equal (see load_ranges)
   };
   std::vector<Match> matches;       ///< in the order of the required tensors
   std::vector<std::string> unused;  ///< known unused tensors that the file has, under its names
-  std::vector<std::string> tied;    ///< stored aliases found equal to their parameter
+  std::vector<std::string> tied;    ///< stored aliases, under their names in the file
   int64_t elements = 0;             ///< of all matches
   int64_t file_bytes = 0;           ///< of all matches, as stored
 
@@ -46,9 +47,9 @@ struct LoadReport {
 };
 
 /// Strict: every required tensor is there, once, with its shape and a floating dtype (F32, F16, BF16, F64), and the
-/// file has nothing else but known unused tensors and tied ones that equal their parameter (their bytes are read and
-/// compared; different dtypes are compared as f32).
-/// Errors: kWeights naming every missing, extra, misshapen, ambiguous or untied tensor in one message (the first 20).
+/// file has nothing else but known unused tensors and tied ones that have the shape of their parameter. Looks at
+/// headers only: whether a tied tensor's values equal its parameter's is found by load_ranges, on the way. Errors:
+/// kWeights naming every missing, extra, misshapen, ambiguous or untied tensor in one message.
 LoadReport match_parameters(const std::vector<RequiredTensor>& required, const WeightSource& source,
                             const MatchRules& rules = {});
 

@@ -41,6 +41,12 @@ Loader::~Loader() {
   for (auto& thread : threads_) thread.join();
 }
 
+std::vector<std::span<const float>> Loader::image_memory() const {
+  std::vector<std::span<const float>> images;
+  for (const Entry& entry : ring_) images.emplace_back(entry.batch.images);
+  return images;
+}
+
 /// Takes rows in order, one at a time, as long as the ring has room. The first row of a slot sets its header up.
 void Loader::work() {
   PrepareScratch scratch;

@@ -5,6 +5,7 @@
 #include <exception>
 #include <functional>
 #include <mutex>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -87,6 +88,8 @@ class Loader {
   /// Milliseconds for which `next` waited: the last call, all calls.
   double last_wait_ms() const { return last_wait_ms_; }
   double total_wait_ms() const { return total_wait_ms_; }
+  /// The images of all places of the ring, which is nearly all memory that the loader keeps.
+  std::vector<std::span<const float>> image_memory() const;
   /// Images left out under ImagePolicy::kSkip so far, and the message of one of them.
   int64_t skipped_images() const;
   std::string skip_message() const;

@@ -4,6 +4,9 @@
 
 #include "core/base/check.h"
 #include "core/base/json.h"
+#include "launch/machine.h"
+#include "launch/training/plan_setup.h"
+#include "launch/training/run_identity.h"
 
 namespace permafrost {
 
@@ -64,6 +67,32 @@ void require_agreement(Group& world, std::string_view what, const Facts& mine, E
   // That rank speaks; its error ends this wait.
   world.barrier(StreamView::caller(), "waiting for the report of a disagreement").wait();
   fail(kind, what, ": all ranks must agree; rank ", lowest, " does not");
+}
+
+namespace {
+
+/// What the node with least memory has; the same on all ranks.
+int64_t least_memory(Runtime& runtime) {
+  int64_t mine = usable_memory_bytes(), least = 0;
+  runtime.world
+      .all_reduce(flat(std::span(&mine, 1)), flat(std::span(&least, 1)), ReduceOp::kMin, StreamView::caller(),
+                  "memory of nodes")
+      .wait();
+  return least;
+}
+
+}  // namespace
+
+Plan agreed_plan(const config::Config& config, Runtime& runtime) {
+  require_agreement(runtime.world, "config", shared_settings(config), ErrorKind::kConfig);
+  PlanChoices choices;
+  choices.world = runtime.place;
+  choices.node_memory_bytes = least_memory(runtime);
+  Plan plan = make_plan(plan_request(config, choices));
+  check_memory(plan, config.parallel().memory_limit_bytes() > 0 ? config.parallel().memory_limit_bytes()
+                                                                : choices.node_memory_bytes);
+  require_agreement(runtime.world, "plan", plan_facts(plan), ErrorKind::kConfig);
+  return plan;
 }
 
 }  // namespace permafrost

@@ -3,7 +3,9 @@
 #include <string>
 #include <string_view>
 
+#include "configs/config.pb.h"
 #include "core/base/error.h"
+#include "launch/runtime.h"
 #include "parallel/group/group.h"
 #include "parallel/plan/plan.h"
 
@@ -20,5 +22,9 @@ void require_agreement(Group& world, std::string_view what, const Facts& mine, E
 /// What ranks that work together must plan alike: policies, stored dtypes, addresses of what is exchanged. Threads and
 /// what depends on them may differ.
 Facts plan_facts(const Plan& plan);
+
+/// The plan of a run: all ranks have the same configuration, plan alike for the node with least memory, and fit.
+/// Collective. Errors: those of make_plan and check_memory; kConfig when ranks differ.
+Plan agreed_plan(const config::Config& config, Runtime& runtime);
 
 }  // namespace permafrost

@@ -11,6 +11,7 @@
 #include "core/kernels/scale.h"
 #include "launch/machine.h"
 #include "launch/metrics/pss.h"
+#include "launch/training/agreement.h"
 #include "launch/training/model_weights.h"
 #include "launch/training/run_identity.h"
 #include "models/factory.h"
@@ -49,6 +50,13 @@ int64_t trainable_count(const Plan& plan) {
   return std::ranges::count_if(plan.params, [](const ParamPlan& p) { return p.trainable; });
 }
 
+/// For gathers of frozen weights beside the computing thread; null where there are none.
+std::unique_ptr<Group> make_gather_group(const Plan& plan, Runtime& runtime) {
+  if (plan.gather.kind != GatherKind::kCollective || plan.slot_bytes == 0) return nullptr;
+  return runtime.world.split(0, runtime.rank(), "frozen weights",
+                             plan.gather.prefetch ? Waiting::kSleeping : Waiting::kEager);
+}
+
 uint64_t hash_word(const std::string& hex) { return std::stoull(hex.substr(0, 16), nullptr, 16); }
 
 }  // namespace
@@ -60,12 +68,13 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
       model_(epalm_config(config)),
       weighting_(loss_weighting(config.loss())),
       data_(config, model_.text.vocab, runtime.pool.threads()),
-      memory_(plan),
-      executor_(plan, memory_, runtime.context()),
+      memory_(plan, runtime.rank(), &runtime.node),
+      gather_group_(make_gather_group(plan, runtime)),
+      executor_(plan, memory_, runtime.context(), {}, gather_group_.get()),
       optimizer_(plan, runtime.rank(), make_adamw_config(config)),
       schedule_(make_schedule_config(config)),
       shards_(plan.trainable_space, runtime.size()),
-      sums_memory_("order-free sums", plan.memory.sums),
+      sums_memory_("order-free sums", plan.memory.sums, &runtime.node),
       slice_memory_("gradient slice", 4 * shards_.count(runtime.rank())),
       norm_memory_("norm blocks", 8 * shards_.blocks()),
       exponents_(trainable_count(plan), config.parallel().headroom_bits()),
@@ -82,13 +91,12 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
     working_bytes_per_rank_.push_back(plan.working_byte(shards_.end(rank)) - plan.working_byte(shards_.begin(rank)));
   losses_.reserve(static_cast<size_t>(plan.slots));
 
-  notes_ = load_model_weights(config, plan, memory_, optimizer_).lines;
-  optimizer_.refresh_working(memory_);
-  gather_working_bytes();
+  load_weights();
   position_.graph_hash = plan.graph_hash();
-  position_.frozen_sha256 = hash_frozen(plan, memory_, runtime.pool);
+  position_.frozen_sha256 = frozen_at_start_.sha256;
   position_.identity = run_identity(config, data_.texts);
   position_.max_steps = config.train().max_steps();
+  agree_on_start();
   // What ranks must agree on: what is computed and on which data; not threads or addresses, which may differ by
   // machine.
   std::string agreed = position_.graph_hash + position_.frozen_sha256 + std::to_string(position_.max_steps);
@@ -99,6 +107,26 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
 }
 
 Trainer::~Trainer() = default;
+
+void Trainer::load_weights() {
+  notes_ = load_model_weights(config_, plan_, memory_.frozen_share(), optimizer_, runtime_.world, runtime_.node).lines;
+  runtime_.node.barrier(StreamView::caller(), "frozen weights of the node").wait();
+  memory_.frozen.collapse();  // fewer, larger pages to look up; advice
+  memory_.frozen.protect();
+  optimizer_.refresh_working(memory_);
+  gather_working_bytes();
+  frozen_at_start_ = hash_frozen_now();
+  watch_.emplace(plan_, optimizer_, runtime_.pool);
+}
+
+/// Settings and plan were compared before; here what was read from files.
+void Trainer::agree_on_start() {
+  Facts weights, data;
+  for (const FrozenHash::Unit& unit : frozen_at_start_.units) weights["hash of " + unit.name] = to_hex(unit.sum);
+  require_agreement(runtime_.world, "weights", weights, ErrorKind::kWeights);
+  data["samples and their tokens (SHA-256)"] = position_.identity.at("data.samples");
+  require_agreement(runtime_.world, "data", data, ErrorKind::kData);
+}
 
 std::unique_ptr<Loader> Trainer::make_loader(int64_t first_step) const {
   LoaderConfig loader = loader_config(config_, data_.texts.size());
@@ -132,6 +160,7 @@ void Trainer::resume(const std::string& checkpoint) {
   if (!loaded.exponents.empty()) exponents_.restore(loaded.exponents);
   optimizer_.refresh_working(memory_);
   gather_working_bytes();
+  watch_.emplace(plan_, optimizer_, runtime_.pool);
   loader_.reset();  // before another ring of micro-batches is allocated
   loader_ = make_loader(position_.step);
 }
@@ -364,7 +393,45 @@ void Trainer::gather_working_bytes() {
       .wait();
 }
 
-std::string Trainer::hash_frozen_now() { return hash_frozen(plan_, memory_, runtime_.pool); }
+FrozenHash Trainer::hash_frozen_now() {
+  return hash_frozen(plan_, memory_.frozen_share(), runtime_.world, runtime_.node, runtime_.pool);
+}
+
+std::vector<std::string> Trainer::changed_frozen_units() { return changed_units(frozen_at_start_, hash_frozen_now()); }
+
+std::optional<std::string> Trainer::check_changes(const StepMetrics& metrics) {
+  if (!watch_ || metrics.lr == 0) return std::nullopt;
+  const FrozenHash now = hash_frozen_now();
+  const StepChanges changes{metrics.step + 1,
+                            watch_->parameters(),
+                            watch_->unchanged(optimizer_, runtime_.world, runtime_.pool),
+                            static_cast<int64_t>(now.units.size()),
+                            changed_units(frozen_at_start_, now),
+                            now.sha256};
+  watch_.reset();
+  if (!changes.changed_frozen_units.empty()) fail(ErrorKind::kInternal, "train: ", to_line(changes));
+  return to_line(changes);
+}
+
+std::vector<MemoryPiece> Trainer::memory_pieces() const {
+  std::vector<MemoryPiece> pieces;
+  const auto add = [&](const char* category, const auto& memory) {
+    pieces.push_back({category, memory.data(), memory.bytes()});
+  };
+  add("frozen", memory_.frozen);
+  add("slots", memory_.slots);
+  add("arena", memory_.arena);
+  add("inputs", memory_.inputs);
+  add("state", memory_.state);
+  add("working", memory_.working);
+  add("sums", sums_memory_);
+  add("gradients", slice_memory_);
+  for (const Tensor& t : {optimizer_.master(), optimizer_.first_moment(), optimizer_.second_moment()})
+    pieces.push_back({"optimizer", static_cast<const std::byte*>(t.raw()), t.bytes()});
+  for (const std::span<const float> images : loader_->image_memory())
+    pieces.push_back({"inputs", reinterpret_cast<const std::byte*>(images.data()), std::ssize(images) * 4});
+  return pieces;
+}
 
 FinalLoss Trainer::measure_loss(bool exchange_images, int64_t samples) {
   FinalLoss result;

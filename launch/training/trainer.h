@@ -10,7 +10,10 @@
 #include "launch/metrics/jsonl.h"
 #include "launch/runtime.h"
 #include "launch/training/checkpoint.h"
+#include "launch/training/frozen_hash.h"
 #include "launch/training/input_filler.h"
+#include "launch/training/memory_use.h"
+#include "launch/training/trainable_watch.h"
 #include "optim/learning_rate.h"
 #include "optim/sharded_adamw.h"
 #include "parallel/plan/plan.h"
@@ -62,12 +65,18 @@ class Trainer final : private GradientSink {
   /// Collective. Over the first `samples` samples (0 = all) with the transform EVAL.
   FinalLoss measure_loss(bool exchange_images, int64_t samples);
 
+  /// Where this rank's memory lies, by the categories of the plan.
+  std::vector<MemoryPiece> memory_pieces() const;
+
   /// Samples that steps so far left out because their image could not be used (data.image_policy SKIP), on all ranks,
   /// counted every time they came up.
   int64_t skipped_samples() const { return position_.skipped_samples; }
 
-  /// Hash of the frozen parameters now; equal to frozen_sha256() unless something wrote to them.
-  std::string hash_frozen_now();
+  /// Collective. Units whose frozen parameters are not what they were when they were loaded.
+  std::vector<std::string> changed_frozen_units();
+  /// Collective, after each step, with its metrics. After the first step that could change anything (whose learning rate
+  /// is not 0): a line that says what changed and what did not. Errors: kInternal with that line if frozen weights did.
+  std::optional<std::string> check_changes(const StepMetrics& metrics);
 
  private:
   void add(int param, const Tensor& gradient) override;
@@ -80,6 +89,9 @@ class Trainer final : private GradientSink {
   double run_slot(const MicroBatch& batch);
   const Vote& vote(bool stop, StepMetrics& metrics);
   void optimizer_phases(StepMetrics& metrics);
+  void load_weights();
+  void agree_on_start();
+  FrozenHash hash_frozen_now();
   void gather_working(StepMetrics& metrics);
   void gather_working_bytes();
   [[noreturn]] void report_non_finite(const Vote& vote);
@@ -92,11 +104,13 @@ class Trainer final : private GradientSink {
   LossWeighting weighting_;
   OpenedData data_;
   StepMemory memory_;
+  std::unique_ptr<Group> gather_group_;  // of the executor's communication thread
   Executor executor_;
   ShardedAdamw optimizer_;
   ScheduleConfig schedule_;
   ShardSpec shards_;
-  Buffer sums_memory_, slice_memory_, norm_memory_;
+  ReadableMemory sums_memory_;
+  Buffer slice_memory_, norm_memory_;
   std::vector<int> layout_index_;  // of a plan parameter, -1 when frozen
   std::unique_ptr<OrderFreeSums> sums_;
   Exponents exponents_;
@@ -106,6 +120,8 @@ class Trainer final : private GradientSink {
   std::unique_ptr<Loader> loader_;
   InputFiller filler_;
   TrainingPosition position_;
+  FrozenHash frozen_at_start_;
+  std::optional<TrainableWatch> watch_;  // until the first step that could change anything
   std::vector<std::string> notes_;
   bool said_skipped_ = false;
 

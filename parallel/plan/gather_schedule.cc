@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <utility>
 
 #include "core/base/check.h"
 #include "core/base/narrow.h"
@@ -15,7 +16,9 @@ constexpr int kNever = std::numeric_limits<int>::max();
 
 class GatherScheduler {
  public:
-  explicit GatherScheduler(const std::vector<std::vector<int>>& uses) : uses_(uses) { held_.fill(-1); }
+  GatherScheduler(const std::vector<std::vector<int>>& uses, SlotChoice choice) : uses_(uses), choice_(choice) {
+    held_.fill(-1);
+  }
 
   std::vector<Gather> run() {
     for (int step = 0; step < narrow<int>(uses_.size()); ++step) {
@@ -48,31 +51,35 @@ class GatherScheduler {
     return kNever;
   }
 
+  /// How gladly a slot is given to another unit: first the farther next use, if that counts, then the longer rest. An
+  /// empty slot rests longest; what this step reads stays.
+  std::pair<int, int> willingness(int slot, int step) {
+    const Gather* held = in_slot(slot);
+    if (!held) return {kNever, kNever};
+    const int next = next_use(held->unit, step);
+    if (next == step) return {-1, 0};
+    return {choice_ == SlotChoice::kFarthest ? next : kNever, kNever - 1 - held->last_use};
+  }
+
   void gather(int unit, int step) {
-    int best = 0, best_next = -1, best_last = kNever;
-    for (int slot = 0; slot < kGatherSlots; ++slot) {
-      const Gather* held = in_slot(slot);
-      const int next = held ? next_use(held->unit, step) : kNever, last = held ? held->last_use : -1;
-      if (next > best_next || (next == best_next && last < best_last)) {
-        best = slot;
-        best_next = next;
-        best_last = last;
-      }
-    }
-    const Gather* former = in_slot(best);
+    const int slot = willingness(1, step) > willingness(0, step) ? 1 : 0;
+    const Gather* former = in_slot(slot);
     int start = former ? former->last_use + 1 : 0;
     if (!gathers_.empty()) start = std::max(start, gathers_.back().start_step);
-    held_[static_cast<size_t>(best)] = narrow<int>(gathers_.size());
-    gathers_.push_back({unit, best, start, step, step});
+    held_[static_cast<size_t>(slot)] = narrow<int>(gathers_.size());
+    gathers_.push_back({unit, slot, start, step, step});
   }
 
   const std::vector<std::vector<int>>& uses_;
+  SlotChoice choice_;
   std::vector<Gather> gathers_;
   std::array<int, kGatherSlots> held_{};  // gather in each slot
 };
 
 }  // namespace
 
-std::vector<Gather> schedule_gathers(const std::vector<std::vector<int>>& uses) { return GatherScheduler(uses).run(); }
+std::vector<Gather> schedule_gathers(const std::vector<std::vector<int>>& uses, SlotChoice choice) {
+  return GatherScheduler(uses, choice).run();
+}
 
 }  // namespace permafrost

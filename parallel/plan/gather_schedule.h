@@ -1,4 +1,5 @@
 #pragma once
+#include <cstdint>
 #include <vector>
 
 namespace permafrost {
@@ -14,11 +15,16 @@ struct Gather {
   int first_use = 0, last_use = 0;
 };
 
-/// Gathers for a program whose step s reads the sharded units uses[s]. Two slots: a unit stays in its slot until the
-/// place is needed for another, which takes the slot whose unit is needed again last (of two that are never needed
-/// again, the one that was used first). No other choice moves fewer bytes of equal units, and along a chain of units
-/// the next one can always be gathered while one computes.
-/// Errors: kConfig when one step reads more than two sharded units; the message names the step by number.
-std::vector<Gather> schedule_gathers(const std::vector<std::vector<int>>& uses);
+/// Which of two units gives way to a third.
+enum class SlotChoice : uint8_t {
+  kLeastRecent,  ///< the one used longer ago: its slot is free while the other computes, so the next unit can come
+                 ///< ahead
+  kFarthest,     ///< the one needed again last: no strategy gathers less often, but often nothing can come ahead
+};
+
+/// Gathers for a program whose step s reads the sharded units uses[s]. A unit stays in its slot until the slot is
+/// needed for another. Errors: kConfig when one step reads more than two sharded units; the message names the step by
+/// number.
+std::vector<Gather> schedule_gathers(const std::vector<std::vector<int>>& uses, SlotChoice choice);
 
 }  // namespace permafrost

@@ -81,7 +81,7 @@ void gather_into_slots(Plan& plan) {
       uses.push_back(units_read(plan, step, plan.graphs[b]));
       std::erase_if(uses.back(), [&](int unit) { return !plan.frozen_units[static_cast<size_t>(unit)].sharded; });
     }
-    program.gathers = schedule_gathers(uses);
+    program.gathers = schedule_gathers(uses, plan.gather.prefetch ? SlotChoice::kLeastRecent : SlotChoice::kFarthest);
     read_from_slots(plan, plan.graphs[b], program);
     // Ranks may work on different buckets at the same time, but gather together.
     const auto same = [](const Gather& a, const Gather& c) { return a.unit == c.unit && a.slot == c.slot; };

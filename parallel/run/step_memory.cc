@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/base/narrow.h"
+
 namespace permafrost {
 
 namespace {
@@ -12,15 +14,27 @@ int64_t largest_input(const Plan& plan) {
 }
 }  // namespace
 
-StepMemory::StepMemory(const Plan& plan, int rank)
+ReadableMemory::ReadableMemory(std::string name, int64_t bytes, NodeGroup* node) : bytes_(bytes) {
+  if (!node) {
+    memory_ = SharedMemory::alone(std::move(name), bytes);
+    return;
+  }
+  constexpr int64_t kHugePage = int64_t{2} << 20;  // each rank's part begins at one, if it is that large
+  const int64_t part = round_up(bytes, bytes >= kHugePage ? kHugePage : 4096);
+  memory_ = node->allocate(std::move(name), part * node->size());
+  offset_ = part * node->rank();
+}
+
+StepMemory::StepMemory(const Plan& plan, int rank, NodeGroup* node)
     : rank(rank),
       layout(plan.frozen_layout(rank)),
       arena("arena", plan.memory.arena),
       inputs("inputs", largest_input(plan)),
       state("state", plan.memory.state),
       slots("slots", plan.memory.slots),
-      working("working copies", plan.memory.working),
-      frozen("frozen parameters", layout.node_bytes()) {}
+      working("working copies", plan.memory.working, node),
+      frozen(node ? node->allocate("frozen parameters", layout.node_bytes())
+                  : SharedMemory::alone("frozen parameters", layout.node_bytes())) {}
 
 std::byte* StepMemory::address(Region region, int64_t offset) const {
   switch (region) {

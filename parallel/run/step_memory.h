@@ -1,18 +1,40 @@
 #pragma once
+#include <string>
+#include <vector>
+
 #include "core/device/buffer.h"
+#include "parallel/group/node/node_group.h"
 #include "parallel/plan/plan.h"
 
 namespace permafrost {
 
-/// The memory that the programs of a plan run in, one buffer per region, sized by the plan. Everything is allocated
+/// A rank's own memory, which the other ranks of its node can read in place.
+class ReadableMemory {
+ public:
+  /// Collective over `node`; null: nobody else reads it.
+  ReadableMemory(std::string name, int64_t bytes, NodeGroup* node);
+  std::byte* data() const { return memory_.data() + offset_; }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  SharedMemory memory_;  // of all ranks of the node, one after the other
+  int64_t offset_ = 0, bytes_ = 0;
+};
+
+/// The memory that the programs of a plan run in, one piece per region, sized by the plan. Everything is allocated
 /// here, before the first step.
 struct StepMemory {
   int rank = 0;
   FrozenLayout layout;
-  Buffer arena, inputs, state, slots, working;
-  Buffer frozen;  ///< what this node has of the frozen space; seen by all its ranks
+  Buffer arena, inputs, state, slots;
+  ReadableMemory working;
+  SharedMemory frozen;  ///< what this node has of the frozen space, once for all its ranks
 
-  explicit StepMemory(const Plan& plan, int rank = 0);
+  /// Collective over `node`, the ranks that the plan's world puts on this rank's node; null: nobody shares this memory.
+  explicit StepMemory(const Plan& plan, int rank = 0, NodeGroup* node = nullptr);
+
+  /// This rank's part in filling and hashing the frozen memory of its node.
+  std::vector<FrozenRange> frozen_share() const { return layout.share(frozen.data()); }
 
   /// The tensor that a reference means here; undefined for Region::kNone.
   Tensor tensor(const TensorRef& ref) const;

@@ -23,5 +23,19 @@ TEST(Sha256, PiecesGiveTheSame) {
   EXPECT_EQ(moved.finish(), "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
 }
 
+TEST(Sha256, IsAsNewAfterItsDigest) {
+  Sha256 hash;
+  for (const std::string text : {"abc", "", "abc"}) {
+    hash.update(text.data(), text.size());
+    std::string hex;
+    for (const std::byte byte : hash.finish_and_restart()) {
+      char digits[3];
+      std::snprintf(digits, sizeof digits, "%02x", static_cast<unsigned>(byte));
+      hex += digits;
+    }
+    EXPECT_EQ(hex, sha256(text.data(), text.size()));
+  }
+}
+
 }  // namespace
 }  // namespace permafrost::testing

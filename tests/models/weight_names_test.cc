@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <map>
 
+#include "core/weights/load_ranges.h"
 #include "models/epalm/epalm.h"
 #include "tests/models/support.h"
 #include "tests/weights/scratch.h"
@@ -85,8 +87,17 @@ TEST(WeightNames, AStoredHeadMustEqualTheEmbedding) {
   const Rewritten other("epalm_opt_pre_weights.safetensors", same,
                         {{"lm_head.weight", {config.text.vocab, config.text.hidden}}});
   const WeightSource source = WeightSource::open(other.path());
-  EXPECT_TRUE(throws_error([&] { match_parameters(part.required, source, part.rules); }, ErrorKind::kWeights,
-                           {"lm_head.weight", "embed_tokens.weight"}));
+  const LoadReport report = match_parameters(part.required, source, part.rules);
+  const auto embedding = std::ranges::find_if(report.matches, [](const auto& match) { return !match.aliases.empty(); });
+  ASSERT_NE(embedding, report.matches.end());
+  const int64_t elements = config.text.vocab * config.text.hidden;
+  std::vector<std::byte> values(static_cast<size_t>(4 * elements));
+  const ReadRange all{embedding->tensor, 0, elements, DType::kF32, values.data(), embedding->aliases};
+  EXPECT_TRUE(throws_error(
+      [&] {
+        load_ranges(source, {&all, 1});
+      },
+      ErrorKind::kWeights, {"lm_head.weight", "embed_tokens.weight", "differ first in row 0"}));
 }
 
 TEST(WeightNames, EveryMissingExtraAndMisshapenTensorIsNamed) {

@@ -109,13 +109,5 @@ TEST(LoadTensor, ListedDTypesAreRefusedInWords) {
                            {"can become f32; got F8_E5M2", "[param=q]"}));
 }
 
-TEST(CombinedHash, IsTheHashOfItsLines) {
-  CombinedHash hash;
-  hash.add("a", {{2, 3}, DType::kBF16}, "00ff");
-  hash.add("b", {{}, DType::kF32}, "11");
-  const std::string lines = "a bf16 (2, 3) 00ff\nb f32 () 11\n";
-  EXPECT_EQ(hash.finish(), sha256(lines.data(), lines.size()));
-}
-
 }  // namespace
 }  // namespace permafrost::testing

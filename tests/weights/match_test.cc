@@ -86,29 +86,17 @@ TEST_F(MatchParameters, RefusesAmbiguity) {
                       {{"model.norm.bias", {3}}, {"norm.bias", {3}}}));
 }
 
-TEST_F(MatchParameters, TiedTensorMustEqualItsParameter) {
-  EXPECT_EQ(match({embedding("embed.weight"), bias("norm.bias"), embedding("lm_head.weight")}).tied,
-            (std::vector<std::string>{"lm_head.weight"}));
-  // The same values in another dtype are equal too.
-  EXPECT_EQ(match({embedding("embed.weight"), bias("norm.bias"), embedding("model.lm_head.weight", DType::kF32)}).tied,
-            (std::vector<std::string>{"model.lm_head.weight"}));
-  EXPECT_TRUE(
-      refused({embedding("embed.weight"), bias("norm.bias"), embedding("lm_head.weight", DType::kF16, 7.5)},
-              {"1 problem\n", "untied: 'lm_head.weight' must equal 'model.embed.weight'; they differ first in row 2"}));
-  EXPECT_TRUE(refused({embedding("embed.weight"), bias("norm.bias"), embedding("lm_head.weight", DType::kF32, 7.5)},
-                      {"first in row 2"}));
+TEST_F(MatchParameters, FindsTiedTensorsByHeadersAlone) {
+  const LoadReport report =
+      match({embedding("embed.weight"), bias("norm.bias"), embedding("model.lm_head.weight", DType::kF32, 7.5)});
+  EXPECT_EQ(report.tied, (std::vector<std::string>{"model.lm_head.weight"}));
+  EXPECT_EQ(report.matches[0].aliases, (std::vector<const SourceTensor*>{source_->find("model.lm_head.weight")}));
+  EXPECT_TRUE(report.matches[1].aliases.empty());
+  EXPECT_EQ(report.str(), "2 tensors, 15 values, 30 bytes; stored twice: model.lm_head.weight");
   EXPECT_TRUE(refused({embedding("embed.weight"), bias("norm.bias"), bias("lm_head.weight")},
                       {"untied: 'lm_head.weight' must equal 'model.embed.weight' (4, 3); got (3) BF16"}));
   EXPECT_TRUE(
       refused({bias("norm.bias"), embedding("lm_head.weight")}, {"1 problem\n", "missing: 'model.embed.weight'"}));
-}
-
-TEST_F(MatchParameters, ComparesTiedTensorsBeyondOneChunk) {
-  const int64_t rows = 5000, width = 1000;  // 20 MB of f32
-  const OwnedTensor a = random_tensor(DType::kF32, {rows, width}, 1);
-  const OwnedTensor b = a;
-  b.view().data<float>()[4321 * width + 999] += 1;
-  EXPECT_TRUE(refused({{"e", a}, {"h", b}}, {"first in row 4321"}, {{}, {}, {{"h", "e"}}}, {{"e", {rows, width}}}));
 }
 
 TEST_F(MatchParameters, NamesTheShard) {
