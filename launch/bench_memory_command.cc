@@ -14,6 +14,7 @@
 #include "launch/metrics/pss.h"
 #include "launch/training/agreement.h"
 #include "launch/training/name_patterns.h"
+#include "launch/training/plan_setup.h"
 #include "launch/training/trainer.h"
 
 namespace permafrost {

@@ -43,7 +43,9 @@ void run_body(Group& world, const std::string& mpi, const RuntimeOptions& option
   ThreadPool pool(place.threads, core_per_thread ? ThreadPool::kLongSpin : ThreadPool::kShortSpin);
   LOG(INFO) << "rank " << world.rank() << "/" << world.size() << ", node " << place.node_of(world.rank()) << "/"
             << place.nodes << ", " << pool.threads() << " threads" << (mpi.empty() ? "" : ", ") << mpi;
-  Runtime runtime{world, pool, place, mpi};
+  const auto peers = world.split(place.node_of(world.rank()), world.rank(), "node", Waiting::kEager);
+  NodeGroup node(*peers);
+  Runtime runtime{world, pool, place, node, mpi};
   body(runtime);
 }
 

@@ -23,7 +23,9 @@ struct Runtime {
   Group& world;
   ThreadPool& pool;
   World place;      ///< all ranks, their nodes and threads; `threads` and `cores` are this rank's
+  NodeGroup& node;  ///< the ranks of this rank's node
   std::string mpi;  ///< the MPI library's own name; empty for one rank without MPI
+  const MovedBytes* moved = nullptr;  ///< what this rank read from others so far, by any group; may be null
 
   int rank() const { return world.rank(); }
   int size() const { return world.size(); }

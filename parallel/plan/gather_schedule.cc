@@ -51,14 +51,14 @@ class GatherScheduler {
     return kNever;
   }
 
-  /// How gladly a slot is given to another unit: first the farther next use, if that counts, then the longer rest. An
-  /// empty slot rests longest; what this step reads stays.
+  /// How gladly a slot is given to another unit: by the choice first, by the other measure between equals. What this
+  /// step reads stays; an empty slot is taken before all others.
   std::pair<int, int> willingness(int slot, int step) {
     const Gather* held = in_slot(slot);
     if (!held) return {kNever, kNever};
-    const int next = next_use(held->unit, step);
-    if (next == step) return {-1, 0};
-    return {choice_ == SlotChoice::kFarthest ? next : kNever, kNever - 1 - held->last_use};
+    const int next = next_use(held->unit, step), rest = kNever - 1 - held->last_use;
+    if (next == step) return {-1, -1};
+    return choice_ == SlotChoice::kFarthest ? std::pair{next, rest} : std::pair{rest, next};
   }
 
   void gather(int unit, int step) {

@@ -41,7 +41,8 @@ class TrainerInproc : public TrainerTest {
     const CheckpointStore store((folder_ / ("checkpoints" + std::to_string(count++))).string(), 1);
     run_inproc(ranks, [&](Group& world) {
       ThreadPool pool(1);
-      Runtime runtime{world, pool, {ranks, 1, 1}, ""};
+      NodeGroup node(world);
+      Runtime runtime{world, pool, {ranks, 1, 1}, node, ""};
       on_rank(more, runtime, [&](Trainer& trainer, const config::Resolved& config, const Plan& plan, Runtime&) {
         const auto [begin, end] = plan.slice(world.rank());
         Moved& moved = result.moved[static_cast<size_t>(world.rank())];

@@ -36,7 +36,8 @@ TEST_F(TrainerMpi, StepsAllocateNothing) {
   send_early(world);
   for (const Overrides& more : allocation_cases()) {
     ThreadPool pool(2);
-    Runtime runtime{world, pool, {world.size(), 1, 1}, environment->library_version()};
+    NodeGroup node(world);
+    Runtime runtime{world, pool, {world.size(), 1, 1}, node, environment->library_version()};
     calls_seen = 0;
     on_rank(more, runtime, [](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& r) {
       expect_steps_allocate_nothing(trainer, r);

@@ -31,17 +31,17 @@ TEST_F(Training, MoreRanksThanSamplesIsFine) {
 }
 
 TEST_F(Training, MemoryOfARankIsWhatThePlanForecasts) {
-  // A frozen text model that each rank holds, large beside the constant; one bucket, so that the whole arena is
+  // A frozen text model that the ranks share, large beside the constant; one bucket, so that the whole arena is
   // touched.
   const Outcome given = train(
-      "--set model.epalm.text.vocab=48000 --set model.epalm.text.hidden=512 --set "
+      "--set model.epalm.text.vocab=80000 --set model.epalm.text.hidden=512 --set "
       "model.epalm.text.word_embed_proj_dim=512"
       " --set 'freeze[0].pattern=connector*' --set 'freeze+={pattern: \"*\" trainable: false}'"
       " --set data.max_text_tokens=64 --set data.length_buckets=64",
       "run", on_ranks(2));
   ASSERT_TRUE(ends(given, 0, {"2 ranks x "}));
   const auto summary = parse_json(read_file(dir() / "summary.json"));
-  const auto frozen = parse_json(read_file(dir() / "plan.json"))["memory"]["frozen_bytes"].get<int64_t>();
+  const auto frozen = parse_json(read_file(dir() / "plan.json"))["node_memory"]["frozen_bytes"].get<int64_t>();
   const auto forecast = summary["forecast_bytes"].get<int64_t>(), used = summary["largest_pss_bytes"].get<int64_t>();
   if (used == 0) GTEST_SKIP() << "this kernel has no smaps_rollup";
   EXPECT_GE(frozen, int64_t{80} << 20);

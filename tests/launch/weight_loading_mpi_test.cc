@@ -66,7 +66,7 @@ TEST(WeightLoadingMpi, RanksTogetherReadEachByteOnceAndKeepTheirShareOnly) {
 
   const config::Resolved config = quickstart(overrides);
   const Plan plan = plan_for(config.config, world.size());
-  const Buffer memory("frozen", plan.memory.frozen);  // of which this rank touches its ranges only
+  const Buffer memory("frozen", plan.memory.node_frozen);  // of which this rank touches its ranges only
   ShardedAdamw optimizer(plan, world.rank(), {});
   const auto ranges = part_of_units(plan, world.rank(), world.size(), memory.data());
   int64_t share = optimizer.master().bytes();

@@ -54,7 +54,7 @@ class WeightLoading : public ::testing::Test {
   static Loaded load(const Strings& overrides, int ranks) {
     const config::Resolved config = quickstart(overrides);
     const Plan plan = plan_for(config.config, ranks);
-    const Buffer memory("frozen", plan.memory.frozen);
+    const Buffer memory("frozen", plan.memory.node_frozen);
     Loaded all;
     all.masters.resize(static_cast<size_t>(plan.trainable_space));
     std::mutex mutex;
@@ -204,7 +204,7 @@ TEST_F(WeightLoading, NamesWhatOneRankFinds) {
 TEST_F(WeightLoading, RefusesRangesThatCutAnElement) {
   const config::Resolved config = quickstart(files());
   const Plan plan = plan_for(config.config, 1);
-  const Buffer memory("frozen", plan.memory.frozen);
+  const Buffer memory("frozen", plan.memory.node_frozen);
   ShardedAdamw optimizer(plan, 0, {});
   const FrozenRange cut{0, 4097, memory.data()};
   const auto group = make_solo_group();
@@ -255,7 +255,7 @@ class HashFrozen : public ::testing::Test {
   }
 
   Plan plan_ = plan_for(quickstart({"model.epalm.text.vocab=5000"}).config, 1);  // one unit has many blocks
-  Buffer memory_{"frozen", plan_.memory.frozen};
+  Buffer memory_{"frozen", plan_.memory.node_frozen};
 };
 
 TEST_F(HashFrozen, DoesNotDependOnRanksThreadsOrOrder) {
@@ -263,7 +263,7 @@ TEST_F(HashFrozen, DoesNotDependOnRanksThreadsOrOrder) {
   EXPECT_EQ(one.units.size(), units_of(plan_).size());
   EXPECT_GE(one.units.size(), 5u);
   EXPECT_EQ(one.sha256.size(), 64u);
-  EXPECT_EQ(hash_of({{0, plan_.memory.frozen, memory_.data()}}).sha256, one.sha256);
+  EXPECT_EQ(hash_of({{0, plan_.memory.node_frozen, memory_.data()}}).sha256, one.sha256);
   for (int ranks = 1; ranks <= 5; ++ranks)
     for (int threads : {1, 2}) {
       const FrozenHash several = hash(ranks, threads);

@@ -183,8 +183,8 @@ class FailingGroup final : public Group {
   explicit FailingGroup(Group& group) : group_(group) {}
   int rank() const override { return group_.rank(); }
   int size() const override { return group_.size(); }
-  std::unique_ptr<Group> split(int color, int key, std::string_view tag) override {
-    return group_.split(color, key, tag);
+  std::unique_ptr<Group> split(int color, int key, std::string_view tag, Waiting waiting) override {
+    return group_.split(color, key, tag, waiting);
   }
   Event barrier(StreamView stream, std::string_view tag) override { return group_.barrier(stream, tag); }
   Event all_gather(const Tensor& part, const Tensor& all, std::span<const int64_t> counts, StreamView stream,
