@@ -1,6 +1,6 @@
-#include <array>
 #include <unistd.h>
 
+#include <array>
 #include <filesystem>
 #include <iomanip>
 #include <iostream>
@@ -30,7 +30,8 @@ struct Moment {
 };
 
 Moment look(const std::string& name, const Plan& plan, const Trainer& trainer, Runtime& runtime) {
-  runtime.node.barrier(StreamView::caller(), "bench memory").wait();  // shared pages are divided by who has touched them
+  runtime.node.barrier(StreamView::caller(), "bench memory")
+      .wait();  // shared pages are divided by who has touched them
   Moment moment{name, {}, pss_bytes(), peak_memory_bytes()};
   moment.uses = memory_use(plan, trainer.memory_pieces(), moment.pss_bytes);
   runtime.node.barrier(StreamView::caller(), "bench memory").wait();
@@ -104,8 +105,8 @@ void bench_memory_rank(const BenchMemoryOptions& options, const config::Config& 
   moments.push_back(look("checkpoint", plan, trainer, runtime));
   if (!runtime.first()) return;
   for (const std::string& note : trainer.notes()) std::cout << note << '\n';
-  std::cout << "memory of rank 0 of " << runtime.size() << " on " << runtime.place.nodes << " nodes, after each of: load, "
-            << options.steps << " steps, a checkpoint\n"
+  std::cout << "memory of rank 0 of " << runtime.size() << " on " << runtime.place.nodes
+            << " nodes, after each of: load, " << options.steps << " steps, a checkpoint\n"
             << memory_table(plan, moments);
   if (!options.json.empty()) write_file_atomically(options.json, memory_json(plan, runtime, moments));
 }
@@ -117,8 +118,9 @@ int run_bench_memory(const BenchMemoryOptions& options, const Launcher& launcher
       config::load_config(options.config.path, options.config.overrides, check_name_patterns);
   config::require_data(resolved.config);
   if (options.steps > resolved.config.train().max_steps())
-    fail(ErrorKind::kConfig, "bench memory: --steps must be at most train.max_steps = ",
-         resolved.config.train().max_steps(), "; got ", options.steps);
+    fail(ErrorKind::kConfig,
+         "bench memory: --steps must be at most train.max_steps = ", resolved.config.train().max_steps(), "; got ",
+         options.steps);
   RuntimeOptions runtime_options;
   runtime_options.threads = resolved.config.parallel().threads();
   runtime_options.ranks_per_node = resolved.config.parallel().ranks_per_node();

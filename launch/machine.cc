@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <fstream>
 #include <sstream>
 #include <thread>
@@ -56,14 +55,6 @@ int64_t usable_memory_bytes() {
     if (limit > 0) bytes = std::min(bytes, limit);
   }
   return bytes;
-}
-
-std::string machine_identity() {
-  const std::string boot = first_line("/proc/sys/kernel/random/boot_id");
-  if (!boot.empty()) return boot;
-  std::array<char, 256> name{};
-  gethostname(name.data(), name.size() - 1);
-  return name.data();
 }
 
 }  // namespace permafrost

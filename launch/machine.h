@@ -11,9 +11,6 @@ int usable_cores();
 /// Bytes of memory this process may use: the machine's, or the limit of its control group where that is lower.
 int64_t usable_memory_bytes();
 
-/// A name that processes on the same machine share and others do not (the boot id, or the host name without one).
-std::string machine_identity();
-
 /// Pieces of the above that read text, apart so that they can be tested.
 /// Cores from the text of cpu.max ("200000 100000", "max 100000"); 0 without limit.
 int cores_of_cpu_max(const std::string& text);

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "core/base/check.h"
-#include "core/base/sha256.h"
 #include "launch/machine.h"
 #include "parallel/group/fail_together.h"
+#include "parallel/group/hierarchical_group.h"
 #include "parallel/group/inproc_group.h"
 #include "parallel/group/mpi_loader.h"
 
@@ -17,45 +17,34 @@ namespace permafrost {
 
 namespace {
 
-/// A number for each rank's machine; needs nothing from the launcher.
-std::vector<int64_t> machines_of(Group& world) {
-  const std::string identity = machine_identity();
-  const std::string digest = sha256(identity.data(), identity.size());
-  int64_t mine = static_cast<int64_t>(std::stoull(digest.substr(0, 15), nullptr, 16));
-  std::vector<int64_t> all(static_cast<size_t>(world.size()));
-  world.all_gather(flat(std::span(&mine, 1)), flat(std::span(all)), {}, StreamView::caller(), "machine identity")
-      .wait();
-  return all;
-}
-
-void run_body(Group& world, const std::string& mpi, const RuntimeOptions& options,
+void run_body(Group& flat, const std::string& mpi, const RuntimeOptions& options, NodeOptions node_options,
               const std::function<void(Runtime&)>& body) {
-  const std::vector<int64_t> machines = machines_of(world);
-  const auto on_machine = static_cast<int>(std::ranges::count(machines, machines[static_cast<size_t>(world.rank())]));
+  const std::vector<int> machines = find_nodes(flat);
+  const auto on_machine = static_cast<int>(std::ranges::count(machines, machines[static_cast<size_t>(flat.rank())]));
   World place;
-  place.ranks = world.size();
-  place.node_of_rank = nodes_of_ranks(machines, options.ranks_per_node);
+  place.ranks = flat.size();
+  place.node_of_rank = divide_machines(machines, options.ranks_per_node);
   place.nodes = 1 + std::ranges::max(place.node_of_rank);
   place.threads = threads_per_rank(options.threads, usable_cores(), on_machine);
-  const auto on_node = static_cast<int>(place.ranks_of_node(place.node_of(world.rank())).size());
+  const auto on_node = static_cast<int>(place.ranks_of_node(place.node_of(flat.rank())).size());
   place.cores = usable_cores() * on_node / on_machine;
   const bool core_per_thread = place.threads * on_machine <= usable_cores();
   ThreadPool pool(place.threads, core_per_thread ? ThreadPool::kLongSpin : ThreadPool::kShortSpin);
-  LOG(INFO) << "rank " << world.rank() << "/" << world.size() << ", node " << place.node_of(world.rank()) << "/"
+  node_options.timeout = options.timeout;
+  HierarchicalGroup world(flat, place.node_of_rank, node_options);
+  LOG(INFO) << "rank " << flat.rank() << "/" << flat.size() << ", node " << place.node_of(flat.rank()) << "/"
             << place.nodes << ", " << pool.threads() << " threads" << (mpi.empty() ? "" : ", ") << mpi;
-  const auto peers = world.split(place.node_of(world.rank()), world.rank(), "node", Waiting::kEager);
-  NodeGroup node(*peers);
-  Runtime runtime{world, pool, place, node, mpi};
+  Runtime runtime{world, pool, place, world.node(), mpi, node_options.moved};
   body(runtime);
 }
 
 }  // namespace
 
-std::vector<int> nodes_of_ranks(const std::vector<int64_t>& machines, int ranks_per_node) {
+std::vector<int> divide_machines(const std::vector<int>& machines, int ranks_per_node) {
   std::vector<int> nodes;
-  std::map<int64_t, std::pair<int, int>> filling;  // machine -> the node being filled, and its ranks so far
+  std::map<int, std::pair<int, int>> filling;  // machine -> the node being filled, and its ranks so far
   int count = 0;
-  for (int64_t machine : machines) {
+  for (int machine : machines) {
     const auto [at, fresh] = filling.try_emplace(machine, count, 0);
     auto& [node, ranks] = at->second;
     if (fresh || (ranks_per_node > 0 && ranks == ranks_per_node)) {
@@ -76,10 +65,12 @@ int run_ranks(const Launcher& launcher, const RuntimeOptions& options, const std
   if (!launcher.seen.empty()) LOG(INFO) << "environment: " << launcher.seen;
   if (!launcher.several()) {
     const auto world = make_solo_group();
-    return fail_together(*world, [&] { run_body(*world, "", options, body); });
+    return fail_together(*world, [&] { run_body(*world, "", options, {}, body); });
   }
   MpiOptions mpi_options;
   mpi_options.timeout = options.timeout;
+  MovedBytes moved;
+  mpi_options.moved = &moved;
   const auto environment = open_mpi(mpi_options);
   Group& world = environment->world();
   return fail_together(world, [&] {
@@ -87,7 +78,10 @@ int run_ranks(const Launcher& launcher, const RuntimeOptions& options, const std
       fail(ErrorKind::kPeer, "mpi: expected ", launcher.size, " ranks, as ", launcher.name, " says (", launcher.seen,
            "); got ", world.size(), " from ", environment->library_version(),
            ": launcher and MPI library do not belong together");
-    run_body(world, environment->library_version(), options, body);
+    NodeOptions node_options;
+    node_options.moved = &moved;
+    node_options.mpi = environment.get();
+    run_body(world, environment->library_version(), options, node_options, body);
     environment->close();
   });
 }

@@ -22,9 +22,9 @@ struct RuntimeOptions {
 struct Runtime {
   Group& world;
   ThreadPool& pool;
-  World place;      ///< all ranks, their nodes and threads; `threads` and `cores` are this rank's
-  NodeGroup& node;  ///< the ranks of this rank's node
-  std::string mpi;  ///< the MPI library's own name; empty for one rank without MPI
+  World place;                        ///< all ranks, their nodes and threads; `threads` and `cores` are this rank's
+  NodeGroup& node;                    ///< the ranks of this rank's node
+  std::string mpi;                    ///< the MPI library's own name; empty for one rank without MPI
   const MovedBytes* moved = nullptr;  ///< what this rank read from others so far, by any group; may be null
 
   int rank() const { return world.rank(); }
@@ -39,9 +39,9 @@ struct Runtime {
 /// happens when the two do not belong together).
 int run_ranks(const Launcher& launcher, const RuntimeOptions& options, const std::function<void(Runtime&)>& body);
 
-/// Nodes of ranks, given a number for each rank's machine: ranks of one machine share a node, at most `ranks_per_node`
-/// of them where that is not 0. Nodes are numbered in the order of their first ranks.
-std::vector<int> nodes_of_ranks(const std::vector<int64_t>& machines, int ranks_per_node);
+/// Nodes of ranks, given the machine of each: ranks of one machine share a node, at most `ranks_per_node` of them where
+/// that is not 0. Nodes are numbered in the order of their first ranks.
+std::vector<int> divide_machines(const std::vector<int>& machines, int ranks_per_node);
 
 /// threads of options, or the share of this rank: cores / ranks, at least 1.
 int threads_per_rank(int wanted, int cores, int ranks_on_node);

@@ -97,13 +97,11 @@ int64_t incoming_sums(const Plan& plan, int rank) {
   const World& world = plan.world;
   const auto elements = [&](int r) { return plan.slice(r).second - plan.slice(r).first; };
   const int per_node = world.ranks / world.nodes;
-  bool even = world.nodes > 1 && per_node > 1 && plan.reduction == Reduction::kOrderFree;
-  for (int node = 0; node < world.nodes && even; ++node) even = std::ssize(world.ranks_of_node(node)) == per_node;
-  if (!even) return (world.ranks - 1) * elements(rank) * sum_bytes(plan.reduction);
-  const std::vector<int> here = world.ranks_of_node(world.node_of(rank));
-  const auto lane = static_cast<size_t>(std::ranges::find(here, rank) - here.begin());
+  bool in_two_steps = world.nodes > 1 && per_node > 1 && plan.reduction == Reduction::kOrderFree;
+  for (int r = 0; r < world.ranks; ++r) in_two_steps = in_two_steps && world.node_of(r) == r / per_node;
+  if (!in_two_steps) return (world.ranks - 1) * elements(rank) * sum_bytes(plan.reduction);
   int64_t of_lane = 0;
-  for (int node = 0; node < world.nodes; ++node) of_lane += elements(world.ranks_of_node(node)[lane]);
+  for (int r = rank % per_node; r < world.ranks; r += per_node) of_lane += elements(r);
   return ((per_node - 1) * of_lane + (world.nodes - 1) * elements(rank)) * sum_bytes(plan.reduction);
 }
 

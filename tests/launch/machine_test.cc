@@ -18,8 +18,6 @@ TEST(Machine, ReadsLimitsOfControlGroups) {
 TEST(Machine, IsDescribed) {
   EXPECT_GE(usable_cores(), 1);
   EXPECT_GT(usable_memory_bytes(), 64 << 20);
-  EXPECT_FALSE(machine_identity().empty());
-  EXPECT_EQ(machine_identity(), machine_identity());
 }
 
 }  // namespace

@@ -15,11 +15,11 @@ TEST(Runtime, ThreadsAreAShareOfTheCores) {
 }
 
 TEST(Runtime, RanksOfAMachineAreANodeUnlessItIsDivided) {
-  EXPECT_EQ(nodes_of_ranks({7, 7, 9, 7, 9}, 0), (std::vector<int>{0, 0, 1, 0, 1}));
-  EXPECT_EQ(nodes_of_ranks({7, 7, 7, 7, 7}, 2), (std::vector<int>{0, 0, 1, 1, 2}));
-  EXPECT_EQ(nodes_of_ranks({7, 9, 7, 9, 7}, 2), (std::vector<int>{0, 1, 0, 1, 2}));
-  EXPECT_EQ(nodes_of_ranks({7, 7}, 5), (std::vector<int>{0, 0}));
-  EXPECT_EQ(nodes_of_ranks({7}, 1), (std::vector<int>{0}));
+  EXPECT_EQ(divide_machines({7, 7, 9, 7, 9}, 0), (std::vector<int>{0, 0, 1, 0, 1}));
+  EXPECT_EQ(divide_machines({7, 7, 7, 7, 7}, 2), (std::vector<int>{0, 0, 1, 1, 2}));
+  EXPECT_EQ(divide_machines({7, 9, 7, 9, 7}, 2), (std::vector<int>{0, 1, 0, 1, 2}));
+  EXPECT_EQ(divide_machines({7, 7}, 5), (std::vector<int>{0, 0}));
+  EXPECT_EQ(divide_machines({7}, 1), (std::vector<int>{0}));
 }
 
 TEST(Runtime, OneRankNeedsNoLauncher) {

@@ -3,6 +3,7 @@
 
 #include "core/base/narrow.h"
 #include "core/device/cpu_features.h"
+#include "parallel/group/hierarchical_group.h"
 #include "parallel/group/inproc_group.h"
 #include "tests/launch/trainer_fixture.h"
 
@@ -41,8 +42,8 @@ class TrainerInproc : public TrainerTest {
     const CheckpointStore store((folder_ / ("checkpoints" + std::to_string(count++))).string(), 1);
     run_inproc(ranks, [&](Group& world) {
       ThreadPool pool(1);
-      NodeGroup node(world);
-      Runtime runtime{world, pool, {ranks, 1, 1}, node, ""};
+      HierarchicalGroup group(world, std::vector<int>(static_cast<size_t>(world.size()), 0), {});
+      Runtime runtime{group, pool, {ranks, 1, 1}, group.node(), ""};
       on_rank(more, runtime, [&](Trainer& trainer, const config::Resolved& config, const Plan& plan, Runtime&) {
         const auto [begin, end] = plan.slice(world.rank());
         Moved& moved = result.moved[static_cast<size_t>(world.rank())];

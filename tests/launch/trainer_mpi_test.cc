@@ -2,6 +2,7 @@
 #include <mpi.h>
 
 #include "parallel/group/fail_together.h"
+#include "parallel/group/hierarchical_group.h"
 #include "parallel/group/mpi_loader.h"
 #include "tests/launch/trainer_fixture.h"
 
@@ -36,8 +37,8 @@ TEST_F(TrainerMpi, StepsAllocateNothing) {
   send_early(world);
   for (const Overrides& more : allocation_cases()) {
     ThreadPool pool(2);
-    NodeGroup node(world);
-    Runtime runtime{world, pool, {world.size(), 1, 1}, node, environment->library_version()};
+    HierarchicalGroup group(world, std::vector<int>(static_cast<size_t>(world.size()), 0), {});
+    Runtime runtime{group, pool, {world.size(), 1, 1}, group.node(), environment->library_version()};
     calls_seen = 0;
     on_rank(more, runtime, [](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& r) {
       expect_steps_allocate_nothing(trainer, r);
