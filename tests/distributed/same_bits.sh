@@ -2,7 +2,8 @@
 # Trains two small models on 1 to 4 ranks with 1 and 2 threads each, in f32 and in bf16, with clipping and with five micro-batches
 # per step (which no rank count but 1 divides), and compares losses (printed to round-trip) and the adapter's SHA-256:
 #   all     everything trains, as the configuration says
-#   frozen  only connectors train, below dropout in the frozen text model, on augmented images, with the loss summed per sample
+#   frozen  only connectors train, below dropout in the frozen text model, on augmented images, with the loss summed per sample;
+#           frozen weights resident, sharded in every way they can be, and mixed, on one node and on several
 # Controls with plain f32 sums must differ, and gradients must be beyond the clipping threshold: otherwise this could not fail.
 #   same_bits.sh PROGRAM CONFIG
 # Prints a table; exits 0 when every row of a model and dtype is equal, its controls are not, and it was clipped.
@@ -22,10 +23,23 @@ options() {
   fi
 }
 
-# run NAME MODEL RANKS THREADS COMPUTE REDUCTION -> "<hash of losses> <adapter sha256> <steps that were clipped>"
+# policy NAME: how frozen weights reach the ranks, one argument per line. Nodes are pretended: ranks of a machine that share nothing.
+policy() {
+  case $1 in
+    resident) ;;
+    in-place) printf '%s\n' --set parallel.frozen_policy=SHARDED ;;
+    copied) printf '%s\n' --set parallel.frozen_policy=SHARDED --set parallel.gather=INLINE ;;
+    gathered) printf '%s\n' --set parallel.frozen_policy=SHARDED --set parallel.gather=PREFETCH --set parallel.ranks_per_node=1 ;;
+    mixed) printf '%s\n' --set 'parallel.policies+={unit: "text.layers*" policy: SHARDED}' --set parallel.frozen_policy=RESIDENT \
+      --set parallel.gather=PREFETCH --set parallel.ranks_per_node=2 ;;
+    *) echo "same_bits.sh: no policy $1" >&2; exit 2 ;;
+  esac
+}
+
+# run NAME MODEL RANKS THREADS COMPUTE REDUCTION POLICY -> "<hash of losses> <adapter sha256> <steps that were clipped>"
 run() {
   local dir=$work/$1 more
-  mapfile -t more < <(options "$2")
+  mapfile -t more < <(options "$2"; policy "$7")
   if ! "$here/../../launch/mpirun.sh" -n "$3" "$program" train "$config" --run-dir "$dir" \
     --set "data.root=$work/photos" --set train.max_steps=4 --set schedule.warmup_steps=1 --set checkpoint.every_steps=0 \
     --set train.global_batch=10 --set train.micro_batch=2 --set "optimizer.clip_norm=$clip_norm" --set "parallel.threads=$4" \
@@ -44,25 +58,28 @@ run() {
 }
 
 failed=0
-row() { printf '%-7s %-6s %5s %7s %-10s %-14s %-14s %7s %s\n' "$@"; }
+row() { printf '%-7s %-6s %5s %7s %-10s %-9s %-14s %-14s %7s %s\n' "$@"; }
 
 # check MODEL COMPUTE: all rows of it
 check() {
-  local expected='' controls='' ranks threads losses adapter clipped result
-  for ranks in 1 2 3 4; do
-    for threads in 1 2; do
-      read -r losses adapter clipped < <(run "$1-$2-$ranks-$threads" "$1" "$ranks" "$threads" "$2" ORDER_FREE)
-      : "${expected:=$losses $adapter}"
-      result=same
-      if [ "$losses $adapter" != "$expected" ]; then result=DIFFERENT failed=1; fi
-      if [ "$clipped" = 0 ]; then result="NEVER CLIPPED" failed=1; fi
-      row "$1" "$2" "$ranks" "$threads" order-free "$losses" "$adapter" "$clipped/4" "$result"
+  local expected='' controls='' policies=resident policy ranks threads losses adapter clipped result
+  if [ "$1" = frozen ]; then policies="resident in-place copied gathered mixed"; fi
+  for policy in $policies; do
+    for ranks in 1 2 3 4; do
+      for threads in 1 2; do
+        read -r losses adapter clipped < <(run "$1-$2-$policy-$ranks-$threads" "$1" "$ranks" "$threads" "$2" ORDER_FREE "$policy")
+        : "${expected:=$losses $adapter}"
+        result=same
+        if [ "$losses $adapter" != "$expected" ]; then result=DIFFERENT failed=1; fi
+        if [ "$clipped" = 0 ]; then result="NEVER CLIPPED" failed=1; fi
+        row "$1" "$2" "$ranks" "$threads" order-free "$policy" "$losses" "$adapter" "$clipped/4" "$result"
+      done
     done
   done
   for ranks in 1 2 3; do
-    read -r losses adapter clipped < <(run "$1-$2-plain-$ranks" "$1" "$ranks" 1 "$2" PLAIN)
+    read -r losses adapter clipped < <(run "$1-$2-plain-$ranks" "$1" "$ranks" 1 "$2" PLAIN resident)
     controls+="$adapter"$'\n'
-    row "$1" "$2" "$ranks" 1 plain "$losses" "$adapter" "$clipped/4" control
+    row "$1" "$2" "$ranks" 1 plain resident "$losses" "$adapter" "$clipped/4" control
   done
   if [ "$(printf '%s' "$controls" | sort -u | wc -l)" -lt 2 ]; then
     echo "$1 $2: plain sums gave the same bits on 1, 2 and 3 ranks, so this comparison proves nothing"
@@ -72,7 +89,7 @@ check() {
 
 computes=FP32
 if "$program" info | grep -q avx512_bf16; then computes="FP32 BF16"; else echo "SKIPPED: bf16 rows, because this processor has no avx512_bf16"; fi
-row model dtype ranks threads reduction losses adapter clipped result
+row model dtype ranks threads reduction policy losses adapter clipped result
 for model in all frozen; do
   for compute in $computes; do check "$model" "$compute"; done
 done
