@@ -15,6 +15,12 @@ namespace permafrost {
 enum class ReduceOp : uint8_t { kSum, kMax, kMin };
 std::string_view to_string(ReduceOp op);
 
+/// How the waits of a group spend their time.
+enum class Waiting : uint8_t {
+  kEager,     ///< look for the others for some microseconds before giving the core away: the thread that computes
+  kSleeping,  ///< sleep at once (polls, where it must poll, are 50 us apart): a thread beside those that compute
+};
+
 /// N ranks that exchange tensors. This page is the whole contract; every backend obeys it and one conformance suite
 /// (tests/group/conformance.h) checks them all.
 ///
@@ -32,7 +38,7 @@ std::string_view to_string(ReduceOp op);
 /// Counts.   `counts` (one per rank, summing to the elements of `all`) lets parts be uneven, zero included; an empty
 ///           span means N equal parts. Part r of `all` starts at counts[0] + ... + counts[r-1].
 /// In place. all_gather and reduce_scatter: `part` may be exactly this rank's part of `all`. all_reduce: `out` may be
-///           `in`. No other overlap. reduce_scatter leaves the other parts of `all` unchanged.
+///           `in`. No other overlap. After reduce_scatter the other parts of `all` are undefined.
 /// One rank. A group of one copies, and never waits.
 /// Tag.      Names the call in logs (debug level: tag, sequence number, bytes) and in errors.
 /// Errors.   kInvalidArgument or kShapeMismatch for arguments, before anything is sent. kTimeout when ranks do not come
@@ -46,8 +52,9 @@ class Group {
   virtual int size() const = 0;
 
   /// Ranks that give the same color >= 0 form a new group, ordered by (key, rank here); color < 0 joins none and
-  /// returns null. Blocks all ranks; not for the step path.
-  virtual std::unique_ptr<Group> split(int color, int key, std::string_view tag) = 0;
+  /// returns null. Blocks all ranks; not for the step path. `waiting` is of the new group alone, and may differ by
+  /// rank.
+  virtual std::unique_ptr<Group> split(int color, int key, std::string_view tag, Waiting waiting = Waiting::kEager) = 0;
 
   /// Completes when all ranks have come.
   virtual Event barrier(StreamView stream, std::string_view tag) = 0;

@@ -91,7 +91,7 @@ class InprocGroup final : public Group {
   int rank() const override { return rank_; }
   int size() const override { return room_->size(); }
 
-  std::unique_ptr<Group> split(int color, int key, std::string_view tag) override;
+  std::unique_ptr<Group> split(int color, int key, std::string_view tag, Waiting waiting) override;
   Event barrier(StreamView stream, std::string_view tag) override {
     return run(barrier_call(tag), stream, &InprocGroup::do_barrier);
   }
@@ -128,6 +128,10 @@ class InprocGroup final : public Group {
 
  private:
   World& world() const { return *room_->world; }
+  void count_moved(int64_t bytes) const {
+    if (world().options.moved.empty()) return;
+    world().options.moved[static_cast<size_t>(room_->members[static_cast<size_t>(rank_)])].add(bytes);
+  }
 
   Event run(const Call& call, StreamView stream, void (InprocGroup::*body)(const Call&)) {
     return stream.submit([this, call, body] { (this->*body)(call); });
@@ -226,6 +230,7 @@ void InprocGroup::do_all_gather(const Call& call) {
     const int64_t bytes = call.count(r, size()) * size_of(call.dtype);
     std::byte* target = call.out + call.offset(r, size()) * size_of(call.dtype);
     if (bytes > 0 && call_of(r).in != target) std::memcpy(target, call_of(r).in, static_cast<size_t>(bytes));
+    if (r != rank_) count_moved(bytes);
   }
   regroup();
 }
@@ -234,6 +239,7 @@ void InprocGroup::combine_slice(const Call& call, int64_t begin, int64_t count, 
   if (count == 0) return;
   for (int r = 0; r < size(); ++r) sources_[static_cast<size_t>(r)] = call_of(r).in + begin * size_of(call.dtype);
   combine(call.op, call.dtype, sources_, target, count);
+  count_moved((size() - 1) * count * size_of(call.dtype));
 }
 
 // In place is safe: slice r is read and written by rank r alone, others read only their own slices.
@@ -254,7 +260,9 @@ void InprocGroup::do_all_reduce(const Call& call) {
   for (int r = 0; r < size(); ++r) {
     const int64_t at = begin_of(r) * size_of(call.dtype);
     const int64_t bytes = begin_of(r + 1) * size_of(call.dtype) - at;
-    if (r != rank_ && bytes > 0) std::memcpy(call.out + at, call_of(r).out + at, static_cast<size_t>(bytes));
+    if (r == rank_ || bytes == 0) continue;
+    std::memcpy(call.out + at, call_of(r).out + at, static_cast<size_t>(bytes));
+    count_moved(bytes);
   }
   regroup();
 }
@@ -262,8 +270,10 @@ void InprocGroup::do_all_reduce(const Call& call) {
 void InprocGroup::do_broadcast(const Call& call) {
   if (size() == 1) return;
   meet(call);
-  if (rank_ != call.peer && call.elements > 0)
+  if (rank_ != call.peer && call.elements > 0) {
     std::memcpy(call.out, call_of(call.peer).in, static_cast<size_t>(call.bytes()));
+    count_moved(call.bytes());
+  }
   regroup();
 }
 
@@ -296,11 +306,13 @@ void InprocGroup::do_recv(const Call& call) {
   }
   // Copied under the lock: the sender cannot leave, and point-to-point traffic is rare here.
   if (call.elements > 0) std::memcpy(call.out, sent.in, static_cast<size_t>(call.bytes()));
+  count_moved(call.bytes());
   letter.taken = true;
   world().changed.notify_all();
 }
 
-std::unique_ptr<Group> InprocGroup::split(int color, int key, std::string_view tag) {
+// Waits sleep on a condition, whichever kind is asked for.
+std::unique_ptr<Group> InprocGroup::split(int color, int key, std::string_view tag, Waiting /*waiting*/) {
   Room& room = *room_;
   {
     const std::lock_guard lock(world().mutex);
@@ -339,6 +351,9 @@ std::unique_ptr<Group> InprocGroup::split(int color, int key, std::string_view t
 
 std::vector<std::unique_ptr<Group>> make_inproc_groups(int ranks, const InprocOptions& options) {
   PERMAFROST_CHECK(ranks >= 1, "make_inproc_groups: ranks must be >= 1; got ", ranks);
+  PERMAFROST_CHECK(options.moved.empty() || std::ssize(options.moved) == ranks,
+                   "make_inproc_groups: moved must have one counter per rank (", ranks, "); got ",
+                   options.moved.size());
   std::vector<int> members(static_cast<size_t>(ranks));
   for (int r = 0; r < ranks; ++r) members[static_cast<size_t>(r)] = r;
   const auto room = std::make_shared<Room>(std::make_shared<World>(ranks, options), members);

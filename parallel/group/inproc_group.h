@@ -5,11 +5,13 @@
 #include <vector>
 
 #include "parallel/group/group.h"
+#include "parallel/group/moved_bytes.h"
 
 namespace permafrost {
 
 struct InprocOptions {
   std::chrono::milliseconds timeout{std::chrono::seconds(60)};  ///< longest wait of one call for the other ranks
+  std::span<MovedBytes> moved{};                                ///< one per rank, or empty
 };
 
 /// Groups whose ranks are threads of this process and read each other's memory. Beyond the contract of Group, a call

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "parallel/group/group.h"
+#include "parallel/group/moved_bytes.h"
 
 namespace permafrost {
 
@@ -17,6 +18,7 @@ struct MpiOptions {
   std::filesystem::path library;  ///< empty: libpermafrost_mpi.so beside the executable or in ../lib
   std::chrono::milliseconds timeout{std::chrono::minutes(10)};  ///< longest wait of one call for the other ranks
   int64_t chunk_bytes = int64_t{1} << 30;                       ///< largest single message, <= 2^31 - 1; tests lower it
+  MovedBytes* moved = nullptr;  ///< counts what this rank receives; outlives the environment
 };
 
 /// MPI from initialisation to finalisation; one per process. Groups must be gone before it.
@@ -27,6 +29,11 @@ class MpiEnvironment {
   virtual Group& world() = 0;
   /// First line of the MPI library's own name.
   virtual std::string library_version() const = 0;
+  /// Memory that all ranks of `group` see (an MPI shared window): `group` is one of this environment's, and its ranks
+  /// share a machine. Collective. Zero-filled; belongs to the environment and lives until close(). Rank 0 looks for
+  /// room in the file system behind it first, and takes all of it at once, so that no later touch can fail.
+  /// Errors, the same on all ranks: kStorage with the bytes needed and available.
+  virtual std::byte* allocate_shared(Group& group, std::string_view name, int64_t bytes) = 0;
   /// Orderly end: waits for all ranks, then finalises MPI. Without it (an exception is under way) the destructor
   /// leaves MPI alone and the launcher ends the other ranks.
   virtual void close() = 0;
@@ -38,6 +45,6 @@ class MpiEnvironment {
 std::unique_ptr<MpiEnvironment> open_mpi(const MpiOptions& options = {});
 
 /// What the loader and the library must agree on; both are compiled from this header.
-inline constexpr int kMpiLibraryVersion = 1;
+inline constexpr int kMpiLibraryVersion = 2;
 
 }  // namespace permafrost

@@ -20,7 +20,7 @@ class RecordingGroup final : public Group {
   int rank() const override { return rank_; }
   int size() const override { return size_; }
 
-  std::unique_ptr<Group> split(int color, int /*key*/, std::string_view tag) override {
+  std::unique_ptr<Group> split(int color, int /*key*/, std::string_view tag, Waiting /*waiting*/) override {
     Call call = barrier_call(tag);
     call.operation = Operation::kSplit;
     note(call, 0);

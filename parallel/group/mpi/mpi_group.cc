@@ -18,16 +18,17 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kSpin = std::chrono::microseconds(20);  // then give the core away between polls
 constexpr auto kYield = std::chrono::milliseconds(5);  // then sleep between polls
 constexpr auto kSleep = std::chrono::microseconds(100);
+constexpr auto kShortSleep = std::chrono::microseconds(50);  // of groups that sleep at once
 
-constexpr int64_t kScratchBytes = int64_t{8} << 20;     // per group that reduces
-constexpr int64_t kLargestBlock = int64_t{512} << 10;   // measured: docs/notes/mpi_collectives.md
-constexpr int64_t kSmallAllReduce = int64_t{16} << 10;  // below, everybody sends everything to everybody
-constexpr int kPeersAtOnce = 8;                         // of an all_gather
-constexpr int kUserMessage = 0;                         // MPI tag of send and recv; collectives use 1...
+constexpr int64_t kScratchBytes = int64_t{8} << 20;    // per group that reduces
+constexpr int64_t kLargestBlock = int64_t{512} << 10;  // measured: docs/notes/mpi_collectives.md
+constexpr int kPeersAtOnce = 8;                        // of an all_gather
+constexpr int kUserMessage = 0;                        // MPI tag of send and recv; collectives use 1...
 
 }  // namespace
 
-MpiGroup::MpiGroup(std::shared_ptr<MpiShared> shared, MPI_Comm comm) : shared_(std::move(shared)), comm_(comm) {
+MpiGroup::MpiGroup(std::shared_ptr<MpiShared> shared, MPI_Comm comm, Waiting waiting)
+    : shared_(std::move(shared)), comm_(comm), waiting_(waiting) {
   mpi_check(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler", "a group");
   mpi_check(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank", "a group");
   mpi_check(MPI_Comm_size(comm_, &size_), "MPI_Comm_size", "a group");
@@ -103,7 +104,7 @@ Event MpiGroup::recv(const Tensor& data, int from, StreamView stream, std::strin
   return run(recv_call(rank_, size_, data, from, tag), stream, &MpiGroup::do_recv);
 }
 
-std::unique_ptr<Group> MpiGroup::split(int color, int key, std::string_view tag) {
+std::unique_ptr<Group> MpiGroup::split(int color, int key, std::string_view tag, Waiting waiting) {
   Call call = barrier_call(tag);
   call.operation = Operation::kSplit;
   // MPI_Comm_split cannot be interrupted: meet first, where a failed peer is noticed.
@@ -111,7 +112,7 @@ std::unique_ptr<Group> MpiGroup::split(int color, int key, std::string_view tag)
   MPI_Comm made = MPI_COMM_NULL;
   mpi_check(MPI_Comm_split(comm_, color < 0 ? MPI_UNDEFINED : color, key, &made), "MPI_Comm_split", call.name());
   if (made == MPI_COMM_NULL) return nullptr;
-  return std::make_unique<MpiGroup>(shared_, made);
+  return std::make_unique<MpiGroup>(shared_, made, waiting);
 }
 
 void MpiGroup::post_send(Pending& pending, const Call& call, const std::byte* data, int64_t bytes, int to) {
@@ -131,6 +132,8 @@ void MpiGroup::post_recv(Pending& pending, const Call& call, std::byte* data, in
   const int tag = call.operation == Operation::kRecv ? kUserMessage : mpi_tag();
   const int code = MPI_Irecv(data, narrow<int>(bytes), MPI_BYTE, from, tag, comm_, &request);
   if (code != MPI_SUCCESS) throw mpi_error(code, "MPI_Irecv", call.name());
+  if (shared_->options.moved && call.operation != Operation::kBarrier && call.operation != Operation::kSplit)
+    shared_->options.moved->add(bytes);
   pending.requests.push_back(request);
   pending.peers.push_back(from);
 }
@@ -158,7 +161,9 @@ void MpiGroup::wait(Pending& pending, const Call& call) {
                                     " ms; missing rank", missing.empty() ? " unknown" : missing, " [rank ", rank_, "/",
                                     size_, "]")));
     }
-    if (waited > kYield)
+    if (waiting_ == Waiting::kSleeping)
+      std::this_thread::sleep_for(kShortSleep);
+    else if (waited > kYield)
       std::this_thread::sleep_for(kSleep);
     else if (waited > kSpin)
       sched_yield();
@@ -221,7 +226,7 @@ void MpiGroup::prepare_scratch() {
   const int64_t block = kScratchBytes / (2 * (size_ - 1));
   block_bytes_ = std::clamp<int64_t>(block / 4096 * 4096, 4096, kLargestBlock);
   block_bytes_ = std::min(block_bytes_, shared_->options.chunk_bytes / 64 * 64);
-  scratch_ = Buffer("mpi reduce scratch", std::max(2 * (size_ - 1) * block_bytes_, (size_ - 1) * kSmallAllReduce));
+  scratch_ = Buffer("mpi reduce scratch", std::max(2 * (size_ - 1) * block_bytes_, (size_ - 1) * kSmallAllReduceBytes));
 }
 
 int64_t MpiGroup::elements_in_round(const Call& call, int rank, int64_t round) const {
@@ -272,8 +277,8 @@ void MpiGroup::do_reduce_scatter(const Call& call) {
 
 void MpiGroup::all_reduce_small(const Call& call) {
   for (int step = 1; step < size_; ++step) {
-    post_recv(pending_[0], call, scratch_.data() + (step - 1) * kSmallAllReduce, call.bytes(), peer_before(step));
-    sources_[static_cast<size_t>(peer_before(step))] = scratch_.data() + (step - 1) * kSmallAllReduce;
+    post_recv(pending_[0], call, scratch_.data() + (step - 1) * kSmallAllReduceBytes, call.bytes(), peer_before(step));
+    sources_[static_cast<size_t>(peer_before(step))] = scratch_.data() + (step - 1) * kSmallAllReduceBytes;
     post_send(pending_[0], call, call.in, call.bytes(), peer_after(step));
   }
   sources_[static_cast<size_t>(rank_)] = call.in;
@@ -284,7 +289,7 @@ void MpiGroup::all_reduce_small(const Call& call) {
 void MpiGroup::do_all_reduce(const Call& call) {
   if (size_ == 1 || call.elements == 0) return copy_alone(call);
   prepare_scratch();
-  if (call.bytes() <= std::min(kSmallAllReduce, shared_->options.chunk_bytes)) return all_reduce_small(call);
+  if (call.bytes() <= std::min(kSmallAllReduceBytes, shared_->options.chunk_bytes)) return all_reduce_small(call);
   for (int r = 0; r < size_; ++r)
     even_counts_[static_cast<size_t>(r)] = call.elements * (r + 1) / size_ - call.elements * r / size_;
   Call half = call;

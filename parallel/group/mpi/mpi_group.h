@@ -28,12 +28,12 @@ struct MpiShared {
 class MpiGroup final : public Group {
  public:
   /// Takes over `comm`.
-  MpiGroup(std::shared_ptr<MpiShared> shared, MPI_Comm comm);
+  MpiGroup(std::shared_ptr<MpiShared> shared, MPI_Comm comm, Waiting waiting = Waiting::kEager);
   ~MpiGroup() override;
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  std::unique_ptr<Group> split(int color, int key, std::string_view tag) override;
+  std::unique_ptr<Group> split(int color, int key, std::string_view tag, Waiting waiting) override;
   Event barrier(StreamView stream, std::string_view tag) override;
   Event all_gather(const Tensor& part, const Tensor& all, std::span<const int64_t> counts, StreamView stream,
                    std::string_view tag) override;
@@ -45,6 +45,7 @@ class MpiGroup final : public Group {
   Event recv(const Tensor& data, int from, StreamView stream, std::string_view tag) override;
   std::optional<Error> async_error() const override;
   void abort(const Error& reason) noexcept override { shared_->watch->abort(reason); }
+  MPI_Comm communicator() const { return comm_; }
 
  private:
   /// Requests under way, with the rank each waits for.
@@ -80,6 +81,7 @@ class MpiGroup final : public Group {
 
   std::shared_ptr<MpiShared> shared_;
   MPI_Comm comm_;
+  Waiting waiting_;
   int rank_ = 0;
   int size_ = 1;
   uint64_t sequence_ = 0;  // of collectives; also separates the messages of neighbouring ones

@@ -1,5 +1,7 @@
 #include "parallel/group/mpi/watch.h"
 
+#include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,19 +19,56 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr auto kListenEvery = std::chrono::milliseconds(20);
-constexpr auto kGrace = std::chrono::seconds(2);           // for a computing rank to reach a collective
+constexpr std::chrono::milliseconds kGrace{2000};          // for a computing rank to reach a collective
 constexpr auto kHearing = std::chrono::seconds(5);         // for all ranks to hear
 constexpr auto kWriting = std::chrono::milliseconds(700);  // for all ranks to write their line
+constexpr std::chrono::milliseconds kGraceForLost{150};    // the launcher kills a second after a loss
+constexpr std::chrono::milliseconds kGraceForUnwinding{500};
+constexpr auto kEcho = std::chrono::milliseconds(100);     // from a rank's end to SIGTERM for the others
 constexpr auto kSending = std::chrono::milliseconds(100);  // for a notice to leave
 
 constexpr int kFailed = 1;
 constexpr int kHeard = 2;
 
+std::atomic<bool> termination = false;
+std::atomic<ProcessWatch*> woken_by_termination = nullptr;
+
+void note_termination(int /*signal*/) {
+  termination.store(true);
+  if (ProcessWatch* watch = woken_by_termination.load()) watch->wake();
+}
+
+bool terminates_by_default() {
+  struct sigaction action = {};
+  return sigaction(SIGTERM, nullptr, &action) == 0 && !(action.sa_flags & SA_SIGINFO) && action.sa_handler == SIG_DFL;
+}
+
+bool handled_here() {
+  struct sigaction action = {};
+  return sigaction(SIGTERM, nullptr, &action) == 0 && !(action.sa_flags & SA_SIGINFO) &&
+         action.sa_handler == note_termination;
+}
+
+void handle_termination(void (*handler)(int)) {
+  struct sigaction action = {};
+  action.sa_handler = handler;
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+/// A process id means something to those of the same machine and the same namespace of ids.
+struct Neighbour {
+  int64_t rank = 0;
+  int64_t pid = 0;
+  int64_t space = 0;
+};
+
 }  // namespace
 
 struct Watch::Notice {
   int32_t kind = 0;
-  std::array<char, 1020> reason{};  // zero-terminated
+  int32_t rank = 0;                 // that failed
+  std::array<char, 1016> reason{};  // zero-terminated
 };
 
 Watch::Watch(MPI_Comm comm) : comm_(comm) {
@@ -37,7 +76,32 @@ Watch::Watch(MPI_Comm comm) : comm_(comm) {
   mpi_check(MPI_Comm_size(comm_, &size_), "MPI_Comm_size", "the watch");
   heard_.resize(static_cast<size_t>(size_), false);
   heard_[static_cast<size_t>(rank_)] = true;
-  if (size_ > 1) thread_ = std::thread([this] { listen(); });
+  if (size_ == 1) return;
+  watch_neighbours();
+  if (terminates_by_default()) {
+    woken_by_termination = processes_.get();
+    handle_termination(note_termination);
+  }
+  thread_ = std::thread([this] { listen(); });
+}
+
+void Watch::watch_neighbours() {
+  MPI_Comm node = MPI_COMM_NULL;
+  mpi_check(MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node), "MPI_Comm_split_type",
+            "the watch");
+  int count = 0;
+  mpi_check(MPI_Comm_size(node, &count), "MPI_Comm_size", "the watch");
+  struct stat space = {};
+  stat("/proc/self/ns/pid", &space);
+  const Neighbour self{rank_, getpid(), static_cast<int64_t>(space.st_ino)};
+  std::vector<Neighbour> all(static_cast<size_t>(count));
+  mpi_check(MPI_Allgather(&self, sizeof self, MPI_BYTE, all.data(), sizeof self, MPI_BYTE, node), "MPI_Allgather",
+            "the watch");
+  mpi_check(MPI_Comm_free(&node), "MPI_Comm_free", "the watch");
+  std::vector<int64_t> pids(static_cast<size_t>(size_), 0);
+  for (const Neighbour& other : all)
+    if (other.rank != rank_ && other.space == self.space) pids[static_cast<size_t>(other.rank)] = other.pid;
+  processes_ = std::make_unique<ProcessWatch>(pids);
 }
 
 Watch::~Watch() { stop(); }
@@ -47,8 +111,11 @@ void Watch::stop() {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
   }
-  wake_.notify_all();
-  if (thread_.joinable()) thread_.join();
+  if (!thread_.joinable()) return;
+  processes_->wake();
+  thread_.join();
+  if (handled_here()) handle_termination(SIG_DFL);
+  woken_by_termination = nullptr;
 }
 
 std::optional<Failure> Watch::failure() const {
@@ -75,7 +142,9 @@ void Watch::receive_all() {
     heard_[static_cast<size_t>(status.MPI_SOURCE)] = true;
     if (status.MPI_TAG == kFailed && !failure_) {
       notice.reason.back() = '\0';
-      failure_ = Failure{status.MPI_SOURCE, size_, static_cast<ErrorKind>(notice.kind), notice.reason.data()};
+      failure_ = Failure{notice.rank, size_, static_cast<ErrorKind>(notice.kind), notice.reason.data()};
+      heard_[static_cast<size_t>(notice.rank)] = true;
+      lost_ = notice.rank != status.MPI_SOURCE;
       failed_.store(true, std::memory_order_release);
     }
   }
@@ -84,19 +153,54 @@ void Watch::receive_all() {
 void Watch::listen() {
   Clock::time_point known{};
   while (true) {
+    std::optional<int> gone;
+    if (failed())
+      std::this_thread::sleep_for(kListenEvery);
+    else
+      gone = processes_->gone(kListenEvery);
     {
-      std::unique_lock lock(mutex_);
-      if (wake_.wait_for(lock, kListenEvery, [this] { return stopping_; })) return;
+      const std::lock_guard lock(mutex_);
+      if (stopping_) return;
     }
-    if (!failed()) receive_all();
+    if (!failed()) receive_all();  // first: a rank that failed in words ends soon after
+    if (!failed() && gone) report_gone(*gone);
+    if (!failed() && termination) answer_termination();
     if (!failed()) continue;
     if (known == Clock::time_point{}) known = Clock::now();
-    if (Clock::now() - known > kGrace && !acknowledged_ && !announced_ && !aborting_) speak_for_stuck_rank();
+    const bool answered = aborting_ || (!lost_ && (acknowledged_ || announced_));
+    const Clock::duration grace = !lost_ ? kGrace : acknowledged_ ? kGraceForUnwinding : kGraceForLost;
+    if (!answered && Clock::now() - known > grace) speak_for_this_rank();
   }
 }
 
-// The rank's own thread is in a long computation and cannot be unwound, so this thread says why it ends.
-void Watch::speak_for_stuck_rank() {
+void Watch::report_gone(int rank) {
+  static Notice notice;  // outlives sends that do not leave in time
+  {
+    const std::lock_guard lock(mutex_);
+    const std::string reason = concat("its process ", processes_->pid(rank), " is gone (killed, or crashed)");
+    failure_ = Failure{rank, size_, ErrorKind::kPeer, reason};
+    heard_[static_cast<size_t>(rank)] = true;
+    lost_ = true;
+    notice.kind = static_cast<int32_t>(ErrorKind::kPeer);
+    notice.rank = rank;
+    std::strncpy(notice.reason.data(), reason.c_str(), notice.reason.size() - 1);
+    failed_.store(true, std::memory_order_release);
+  }
+  for (int r = 0; r < size_; ++r)
+    if (r != rank_ && r != rank) send_notice(r, kFailed, notice);
+}
+
+void Watch::answer_termination() {
+  if (const auto gone = processes_->gone(kEcho)) return report_gone(*gone);
+  // Nobody was. Who ends in the following moment was told to, as this rank is, and is no cause.
+  std::this_thread::sleep_for(kEcho);
+  handle_termination(SIG_DFL);
+  kill(getpid(), SIGTERM);
+}
+
+// The rank's own thread is in a long computation, or would be late. It cannot be unwound, so this thread says why the
+// rank ends.
+void Watch::speak_for_this_rank() {
   const Error error = failure()->error();
   std::fputs((failure_line(rank_, size_, error) + "\n").c_str(), stderr);
   std::fflush(stderr);
@@ -116,6 +220,7 @@ void Watch::announce(const Error& reason) noexcept {
   if (announced_.exchange(true)) return;
   static Notice notice;  // outlives sends that do not leave in time
   notice.kind = static_cast<int32_t>(reason.kind());
+  notice.rank = rank_;
   std::strncpy(notice.reason.data(), reason.what(), notice.reason.size() - 1);
   {
     const std::lock_guard lock(mutex_);
@@ -136,8 +241,9 @@ void Watch::announce(const Error& reason) noexcept {
 void Watch::acknowledge() noexcept {
   if (acknowledged_.exchange(true)) return;
   static const Notice notice;
+  const int failing = lost_ ? failure()->rank : -1;  // who is gone takes no messages
   for (int r = 0; r < size_; ++r)
-    if (r != rank_) send_notice(r, kHeard, notice);
+    if (r != rank_ && r != failing) send_notice(r, kHeard, notice);
 }
 
 void Watch::abort(const Error& reason) noexcept {
@@ -148,6 +254,10 @@ void Watch::abort(const Error& reason) noexcept {
   const int code = exit_code(cause.kind);
   if (cause.rank != rank_) {
     acknowledge();
+    if (lost_) {
+      std::this_thread::sleep_for(kWriting);
+      MPI_Abort(MPI_COMM_WORLD, code);
+    }
     std::this_thread::sleep_for(kHearing + kWriting);  // the failing rank ends us before
     _exit(code);
   }

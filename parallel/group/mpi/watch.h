@@ -2,13 +2,14 @@
 #include <mpi.h>
 
 #include <atomic>
-#include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <thread>
 #include <vector>
 
 #include "parallel/group/failure.h"
+#include "parallel/group/process_watch.h"
 
 namespace permafrost {
 
@@ -16,6 +17,10 @@ namespace permafrost {
 /// others. The protocol as its users see it stands in parallel/group/fail_together.h. Two messages:
 ///   kFailed  failing rank -> everyone: kind and reason
 ///   kHeard   everyone else -> everyone: I know, and am about to write my line
+/// A rank that dies without a word (kill -9, a crash) is seen by the ranks of its machine, which watch each other's
+/// processes; they send kFailed in its name. The launcher then ends everybody: Open MPI's sends SIGTERM at once and
+/// SIGKILL a second later. So SIGTERM, where the program leaves it alone, first waits for a moment: is it the echo of a
+/// rank that is gone? Then this rank says so and ends by itself; otherwise SIGTERM does what it always does.
 /// Messages of collectives that were under way point at memory that is freed while the stack unwinds, and any MPI call
 /// may still touch it. So all talking is done before a collective throws (`announce`, `acknowledge`), and a process
 /// that knows of a failure makes no further MPI call but MPI_Abort.
@@ -43,7 +48,10 @@ class Watch {
   struct Notice;
   void listen();
   void receive_all();
-  void speak_for_stuck_rank();
+  void watch_neighbours();
+  void report_gone(int rank);
+  void answer_termination();
+  void speak_for_this_rank();
   void send_notice(int to, int tag, const Notice& notice) noexcept;
   bool all_heard() const;
 
@@ -55,11 +63,12 @@ class Watch {
   std::atomic<bool> acknowledged_ = false;
   std::atomic<bool> aborting_ = false;
   mutable std::mutex mutex_;  // failure_, heard_, stopping_
-  std::condition_variable wake_;
+  std::unique_ptr<ProcessWatch> processes_;
   std::optional<Failure> failure_;
   std::vector<bool> heard_;  // ranks known to know; those that fail by themselves count
   bool stopping_ = false;
-  std::mutex receive_mutex_;  // one receiver at a time
+  std::atomic<bool> lost_ = false;  // the failing rank died without a word
+  std::mutex receive_mutex_;        // one receiver at a time
   std::thread thread_;
 };
 
