@@ -10,7 +10,6 @@
 #include "launch/machine.h"
 #include "parallel/group/fail_together.h"
 #include "parallel/group/inproc_group.h"
-#include "parallel/group/mpi_loader.h"
 
 namespace permafrost {
 
@@ -34,8 +33,9 @@ Place place_of(Group& world) {
           static_cast<int>(std::count(all.begin(), all.begin() + rank, mine))};
 }
 
-void run_body(Group& world, const std::string& mpi, const RuntimeOptions& options,
+void run_body(Group& world, MpiEnvironment* environment, const RuntimeOptions& options,
               const std::function<void(Runtime&)>& body) {
+  const std::string mpi = environment ? environment->library_version() : "";
   const Place place = place_of(world);
   const int threads = threads_per_rank(options.threads, usable_cores(), place.ranks_on_node);
   const bool core_per_thread = threads * place.ranks_on_node <= usable_cores();
@@ -43,7 +43,7 @@ void run_body(Group& world, const std::string& mpi, const RuntimeOptions& option
   LOG(INFO) << "rank " << world.rank() << "/" << world.size() << ", " << place.rank_on_node << "/"
             << place.ranks_on_node << " of its node, " << pool.threads() << " threads" << (mpi.empty() ? "" : ", ")
             << mpi;
-  Runtime runtime{world, pool, place.ranks_on_node, place.rank_on_node, mpi};
+  Runtime runtime{world, pool, place.ranks_on_node, place.rank_on_node, mpi, environment};
   body(runtime);
 }
 
@@ -57,7 +57,7 @@ int run_ranks(const Launcher& launcher, const RuntimeOptions& options, const std
   if (!launcher.seen.empty()) LOG(INFO) << "environment: " << launcher.seen;
   if (!launcher.several()) {
     const auto world = make_solo_group();
-    return fail_together(*world, [&] { run_body(*world, "", options, body); });
+    return fail_together(*world, [&] { run_body(*world, nullptr, options, body); });
   }
   MpiOptions mpi_options;
   mpi_options.timeout = options.timeout;
@@ -68,7 +68,7 @@ int run_ranks(const Launcher& launcher, const RuntimeOptions& options, const std
       fail(ErrorKind::kPeer, "mpi: expected ", launcher.size, " ranks, as ", launcher.name, " says (", launcher.seen,
            "); got ", world.size(), " from ", environment->library_version(),
            ": launcher and MPI library do not belong together");
-    run_body(world, environment->library_version(), options, body);
+    run_body(world, environment.get(), options, body);
     environment->close();
   });
 }

@@ -6,6 +6,7 @@
 #include "core/device/context.h"
 #include "launch/env.h"
 #include "parallel/group/group.h"
+#include "parallel/group/mpi_loader.h"
 
 namespace permafrost {
 
@@ -21,6 +22,7 @@ struct Runtime {
   int ranks_on_node = 1;  ///< ranks that share this machine, this one included
   int rank_on_node = 0;   ///< among them, by rank
   std::string mpi;        ///< the MPI library's own name; empty for one rank without MPI
+  MpiEnvironment* environment = nullptr;  ///< null for one rank without MPI
 
   int rank() const { return world.rank(); }
   int size() const { return world.size(); }
