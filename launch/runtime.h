@@ -19,9 +19,9 @@ struct RuntimeOptions {
 struct Runtime {
   Group& world;
   ThreadPool& pool;
-  int ranks_on_node = 1;  ///< ranks that share this machine, this one included
-  int rank_on_node = 0;   ///< among them, by rank
-  std::string mpi;        ///< the MPI library's own name; empty for one rank without MPI
+  int ranks_on_node = 1;                  ///< ranks that share this machine, this one included
+  int rank_on_node = 0;                   ///< among them, by rank
+  std::string mpi;                        ///< the MPI library's own name; empty for one rank without MPI
   MpiEnvironment* environment = nullptr;  ///< null for one rank without MPI
 
   int rank() const { return world.rank(); }

@@ -38,18 +38,18 @@ class CommReport {
     out_ << "# " << setup_.world.size() << " ranks; time: median of " << rounds
          << " rounds in which the variants take turns, slowest rank; 25%, 75%: quartiles; ratio: speed in units of "
          << setup_.base << "'s\n"
-         << "# " << std::left << std::setw(14) << "operation" << std::setw(16) << "variant" << std::right
+         << "# " << std::left << std::setw(15) << "operation" << std::setw(16) << "variant" << std::right
          << std::setw(12) << "size" << std::setw(12) << "count" << std::setw(8) << "type" << std::setw(7) << "redop"
          << std::setw(12) << "time" << std::setw(12) << "25%" << std::setw(12) << "75%" << std::setw(9) << "algbw"
          << std::setw(9) << "busbw" << std::setw(8) << "#wrong" << std::setw(8) << "ratio"
-         << "\n# " << std::setw(42) << "(B)" << std::setw(12) << "(elements)" << std::setw(27) << "(us)"
+         << "\n# " << std::setw(43) << "(B)" << std::setw(12) << "(elements)" << std::setw(27) << "(us)"
          << std::setw(12) << "(us)" << std::setw(12) << "(us)" << std::setw(9) << "(GB/s)" << std::setw(9) << "(GB/s)"
          << "\n";
   }
 
   void line(const CommRow& row) {
     const CommCase& at = *row.row;
-    out_ << "  " << std::left << std::setw(14) << to_string(at.op) << std::setw(16) << row.variant << std::right
+    out_ << "  " << std::left << std::setw(15) << to_string(at.op) << std::setw(16) << row.variant << std::right
          << std::setw(12) << at.size_bytes() << std::setw(12) << at.nccl_count() << std::setw(8) << type(at)
          << std::setw(7) << redop(at) << std::fixed << std::setprecision(2) << std::setw(12) << row.time * 1e6
          << std::setw(12) << row.quartile1 * 1e6 << std::setw(12) << row.quartile3 * 1e6 << std::setw(9)

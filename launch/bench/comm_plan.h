@@ -68,7 +68,7 @@ struct CommPlan {
 CommPlan plan_comm(const BenchCommOptions& options, int ranks, std::span<const std::string> variants);
 
 /// Bytes that all ranks of a machine take together: `memories` times the buffers per rank, and what plain MPI's
-/// reduce-scatter takes for itself (twice the whole; seen in Open MPI 4.1).
+/// reduce-scatter may take for itself: twice the whole (Open MPI 4.1 was seen to touch 1.5 times the whole on 2 ranks).
 int64_t comm_bytes(const CommPlan& plan, int ranks_on_node, int memories, bool plain_mpi);
 /// kStorage with both numbers when they do not fit.
 void check_comm_room(int64_t needed, int64_t available, int ranks_on_node, int64_t max_bytes);
