@@ -187,7 +187,8 @@ void HierarchicalGroup::gather_lane(const Call& call) {
     for (int n = 0; n < nodes_; ++n) {
       std::byte* target = call.out + (call.offset(rank_of(n, self_local_), size()) + at) * size_bytes;
       const auto bytes = static_cast<size_t>(lane_counts_[static_cast<size_t>(n)] * size_bytes);
-      if (bytes > 0 && target != call.in + at * size_bytes) std::memcpy(target, source, bytes);
+      const bool in_place = n == self_node_ && target == call.in + at * size_bytes;
+      if (bytes > 0 && !in_place) std::memcpy(target, source, bytes);
       source += bytes;
     }
   }

@@ -32,7 +32,7 @@ class HierarchicalGroup final : public Group {
 
   int rank() const override { return flat_->rank(); }
   int size() const override { return flat_->size(); }
-  std::unique_ptr<Group> split(int color, int key, std::string_view tag, Waiting waiting) override;
+  std::unique_ptr<Group> split(int color, int key, std::string_view tag, Waiting waiting = Waiting::kEager) override;
   Event barrier(StreamView stream, std::string_view tag) override;
   Event all_gather(const Tensor& part, const Tensor& all, std::span<const int64_t> counts, StreamView stream,
                    std::string_view tag) override;

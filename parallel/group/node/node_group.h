@@ -51,7 +51,7 @@ class NodeGroup final : public Group {
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  std::unique_ptr<Group> split(int color, int key, std::string_view tag, Waiting waiting) override;
+  std::unique_ptr<Group> split(int color, int key, std::string_view tag, Waiting waiting = Waiting::kEager) override;
   Event barrier(StreamView stream, std::string_view tag) override;
   Event all_gather(const Tensor& part, const Tensor& all, std::span<const int64_t> counts, StreamView stream,
                    std::string_view tag) override;
