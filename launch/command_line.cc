@@ -212,6 +212,35 @@ void add_bench_kernels(CommandLine& line, CLI::App& bench) {
   command->callback([=, &line] { line.action = [=] { return run_bench_kernels(*options); }; });
 }
 
+void add_bench_comm(CommandLine& line, CLI::App& bench, const Launcher& launcher) {
+  CLI::App* command = bench.add_subcommand(
+      "comm",
+      "Collectives of every backend beside the MPI library's own, results checked; alone or as one rank under mpirun");
+  auto options = std::make_shared<BenchCommOptions>();
+  command
+      ->add_option("--json", options->json_path,
+                   "Also write the results to this file, one JSON object per line (keys: "
+                   "docs/benchmarks/communication.md; default: none)")
+      ->type_name("FILE");
+  command->add_option("--min-bytes", options->min_bytes, "Smallest size in bytes, of the large f32 buffer of each rank")
+      ->capture_default_str();
+  command
+      ->add_option("--max-bytes", options->max_bytes,
+                   "Largest size in bytes; a rank takes about ten times as much memory")
+      ->capture_default_str();
+  command->add_option("--factor", options->factor, "From one size to the next")->capture_default_str();
+  command
+      ->add_option("--only", options->only,
+                   "Only rows whose operation and variant contain this, such as 'all_gather' or 'order_free node' "
+                   "(default: all)")
+      ->type_name("PATTERN");
+  command
+      ->add_option("--rounds", options->rounds, "Rounds in which the variants take turns; small calls repeat in each")
+      ->capture_default_str();
+  command->add_flag("--uneven", options->uneven, "Parts in proportion to rank + 1 instead of equal ones");
+  command->callback([=, &line] { line.action = [=] { return run_bench_comm(*options, launcher); }; });
+}
+
 /// A command that is nothing without one of its own.
 CLI::App& add_family(CommandLine& line, const char* name, const char* description) {
   CLI::App* family = line.app.add_subcommand(name, description);
@@ -234,6 +263,7 @@ void add_commands(CommandLine& line, const Launcher& launcher) {
   add_byte_tokenizer(line, data);
   CLI::App& bench = add_family(line, "bench", "Measures this machine");
   add_bench_kernels(line, bench);
+  add_bench_comm(line, bench, launcher);
   add_bench_memory(line, bench, launcher);
 }
 

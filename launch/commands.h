@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "launch/bench/bench_kernels.h"
+#include "launch/bench/comm_plan.h"
 #include "launch/env.h"
 
 namespace permafrost {
@@ -89,6 +90,7 @@ struct BenchOptions {
   int threads = 0;
 };
 int run_bench_kernels(const BenchOptions& options);
+int run_bench_comm(const BenchCommOptions& options, const Launcher& launcher);
 
 struct BenchMemoryOptions {
   ConfigOptions config;

@@ -64,7 +64,7 @@ OrderedJson description(const Runtime& runtime, const Launcher& launcher) {
   json["memory_bytes"] = usable_memory_bytes();
   json["cores"] = usable_cores();
   json["ranks"] = {{"world", runtime.size()},
-                   {"on_this_node", runtime.place.ranks_of_node(runtime.place.node_of(runtime.rank())).size()},
+                   {"on_this_node", runtime.ranks_on_node()},
                    {"threads_per_rank", runtime.pool.threads()},
                    {"launcher", launcher.name.empty() ? OrderedJson() : OrderedJson(launcher.name)},
                    {"mpi", runtime.mpi.empty() ? OrderedJson() : OrderedJson(runtime.mpi)}};

@@ -11,14 +11,14 @@
 #include "parallel/group/fail_together.h"
 #include "parallel/group/hierarchical_group.h"
 #include "parallel/group/inproc_group.h"
-#include "parallel/group/mpi_loader.h"
 
 namespace permafrost {
 
 namespace {
 
-void run_body(Group& flat, const std::string& mpi, const RuntimeOptions& options, NodeOptions node_options,
+void run_body(Group& flat, MpiEnvironment* environment, const RuntimeOptions& options, MovedBytes* moved,
               const std::function<void(Runtime&)>& body) {
+  const std::string mpi = environment ? environment->library_version() : "";
   const std::vector<int> machines = find_nodes(flat);
   const auto on_machine = static_cast<int>(std::ranges::count(machines, machines[static_cast<size_t>(flat.rank())]));
   World place;
@@ -30,11 +30,14 @@ void run_body(Group& flat, const std::string& mpi, const RuntimeOptions& options
   place.cores = usable_cores() * on_node / on_machine;
   const bool core_per_thread = place.threads * on_machine <= usable_cores();
   ThreadPool pool(place.threads, core_per_thread ? ThreadPool::kLongSpin : ThreadPool::kShortSpin);
+  NodeOptions node_options;
   node_options.timeout = options.timeout;
+  node_options.moved = moved;
+  node_options.mpi = environment;
   HierarchicalGroup world(flat, place.node_of_rank, node_options);
   LOG(INFO) << "rank " << flat.rank() << "/" << flat.size() << ", node " << place.node_of(flat.rank()) << "/"
             << place.nodes << ", " << pool.threads() << " threads" << (mpi.empty() ? "" : ", ") << mpi;
-  Runtime runtime{world, pool, place, world.node(), mpi, node_options.moved};
+  Runtime runtime{world, pool, place, world.node(), mpi, environment, moved};
   body(runtime);
 }
 
@@ -65,7 +68,7 @@ int run_ranks(const Launcher& launcher, const RuntimeOptions& options, const std
   if (!launcher.seen.empty()) LOG(INFO) << "environment: " << launcher.seen;
   if (!launcher.several()) {
     const auto world = make_solo_group();
-    return fail_together(*world, [&] { run_body(*world, "", options, {}, body); });
+    return fail_together(*world, [&] { run_body(*world, nullptr, options, nullptr, body); });
   }
   MpiOptions mpi_options;
   mpi_options.timeout = options.timeout;
@@ -78,10 +81,7 @@ int run_ranks(const Launcher& launcher, const RuntimeOptions& options, const std
       fail(ErrorKind::kPeer, "mpi: expected ", launcher.size, " ranks, as ", launcher.name, " says (", launcher.seen,
            "); got ", world.size(), " from ", environment->library_version(),
            ": launcher and MPI library do not belong together");
-    NodeOptions node_options;
-    node_options.moved = &moved;
-    node_options.mpi = environment.get();
-    run_body(world, environment->library_version(), options, node_options, body);
+    run_body(world, environment.get(), options, &moved, body);
     environment->close();
   });
 }

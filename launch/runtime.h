@@ -22,14 +22,16 @@ struct RuntimeOptions {
 struct Runtime {
   Group& world;
   ThreadPool& pool;
-  World place;                        ///< all ranks, their nodes and threads; `threads` and `cores` are this rank's
-  NodeGroup& node;                    ///< the ranks of this rank's node
-  std::string mpi;                    ///< the MPI library's own name; empty for one rank without MPI
-  const MovedBytes* moved = nullptr;  ///< what this rank read from others so far, by any group; may be null
+  World place;                            ///< all ranks, their nodes and threads; `threads` and `cores` are this rank's
+  NodeGroup& node;                        ///< the ranks of this rank's node
+  std::string mpi;                        ///< the MPI library's own name; empty for one rank without MPI
+  MpiEnvironment* environment = nullptr;  ///< null for one rank without MPI
+  const MovedBytes* moved = nullptr;      ///< what this rank read from others so far, by any group; may be null
 
   int rank() const { return world.rank(); }
   int size() const { return world.size(); }
   bool first() const { return world.rank() == 0; }
+  int ranks_on_node() const { return node.size(); }
   Context context() const { return Context{Device::cpu(), &pool, StreamView::caller()}; }
 };
 

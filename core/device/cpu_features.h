@@ -17,4 +17,7 @@ const CpuFeatures& cpu_features();
 /// "avx2 avx512 avx512_bf16 amx_bf16", those present.
 std::string to_string(const CpuFeatures& features);
 
+/// The processor's own name, "unknown" where the system does not say.
+std::string processor_name();
+
 }  // namespace permafrost

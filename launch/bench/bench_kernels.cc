@@ -21,13 +21,6 @@ using bench::MemoryRow;
 
 constexpr double kWantedRatio = 0.9, kWantedShare = 0.7;
 
-std::string processor_name() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);)
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  return "unknown";
-}
-
 std::string onednn_version() {
   const dnnl_version_t* version = dnnl_version();
   return concat(version->major, ".", version->minor, ".", version->patch);

@@ -27,6 +27,9 @@ class MpiEnvironment {
   virtual ~MpiEnvironment() = default;
   /// All ranks the launcher started.
   virtual Group& world() = 0;
+  /// The MPI library's own all_gather, reduce_scatter and all_reduce over all ranks, to measure ours against; it has no
+  /// other methods (kNotBuilt) and takes at most 2^31 - 1 elements (kInvalidArgument). Collective.
+  virtual std::unique_ptr<Group> plain() = 0;
   /// First line of the MPI library's own name.
   virtual std::string library_version() const = 0;
   /// Memory that all ranks of `group` see (an MPI shared window): `group` is one of this environment's, and its ranks
@@ -45,6 +48,6 @@ class MpiEnvironment {
 std::unique_ptr<MpiEnvironment> open_mpi(const MpiOptions& options = {});
 
 /// What the loader and the library must agree on; both are compiled from this header.
-inline constexpr int kMpiLibraryVersion = 2;
+inline constexpr int kMpiLibraryVersion = 3;
 
 }  // namespace permafrost

@@ -409,8 +409,19 @@ std::map<std::string, std::string> options_in(const std::string& help) {
   return options;
 }
 
+TEST(BenchComm, RunsAloneAndRefusesWhatMakesNoSense) {
+  EXPECT_TRUE(ends(run("bench comm --max-bytes 4096 --rounds 1"), 0,
+                   {"alone: nothing to compare with", "all_gather", "order_free", "node_registered", "#wrong"}));
+  EXPECT_TRUE(ends(run("bench comm --min-bytes 4096 --max-bytes 1024"), 2,
+                   {"must not exceed the largest (1024 bytes); got 4096 [param=--min-bytes]"}));
+  EXPECT_TRUE(
+      ends(run("bench comm --only mpi"), 2, {"a variant (node_registered, node_ordinary); got 'mpi' [param=--only]"}));
+  EXPECT_TRUE(ends(run("bench comm --max-bytes 1024 --json /proc/none/x.jsonl"), 4,
+                   {"a file that can be written was expected; got /proc/none/x.jsonl [param=--json]"}));
+}
+
 TEST(Help, ShowsEveryOptionWithDefaultAndUnit) {
-  const std::vector<std::string> flags{"--json", "--resume", "--grads", "--list", "--quick"};
+  const std::vector<std::string> flags{"--json", "--resume", "--grads", "--list", "--quick", "--uneven"};
   const std::map<std::string, std::map<std::string, std::string>> commands{
       {"train", {{"--set", "path.to.field=value"}, {"--run-dir", "Folder"}, {"--resume", "checkpoint"}}},
       {"plan",
@@ -435,6 +446,14 @@ TEST(Help, ShowsEveryOptionWithDefaultAndUnit) {
       {"data sample-photos", {{"--out", "Folder"}, {"--count", "Images"}, {"--size", "pixels"}, {"--seed", ""}}},
       {"data byte-tokenizer", {{"--out", "Folder"}}},
       {"bench kernels", {{"--json", "file"}, {"--only", "rows"}, {"--threads", "Threads"}, {"--quick", "samples"}}},
+      {"bench comm",
+       {{"--json", "file"},
+        {"--min-bytes", "bytes"},
+        {"--max-bytes", "bytes"},
+        {"--factor", "size"},
+        {"--only", "rows"},
+        {"--rounds", "Rounds"},
+        {"--uneven", "Parts"}}},
       {"info", {{"--json", ""}}}};
   for (const auto& [command, expected] : commands) {
     const Outcome help = run(command + " --help");

@@ -12,6 +12,7 @@
 #include "core/base/check.h"
 #include "core/base/narrow.h"
 #include "parallel/group/mpi/mpi_check.h"
+#include "parallel/group/mpi/plain_mpi_group.h"
 
 namespace permafrost {
 namespace {
@@ -83,6 +84,12 @@ MpiLibrary::~MpiLibrary() {
   shared_->watch->stop();
   shared_->open = false;  // groups leave their communicators alone
   LOG(WARNING) << "mpi: left without close(); MPI is not finalised and the launcher will end the other ranks";
+}
+
+std::unique_ptr<Group> MpiLibrary::plain() {
+  // MPI_Comm_dup cannot be interrupted: meet first, where a failed peer is noticed.
+  world_->barrier(StreamView::caller(), "plain MPI");
+  return std::make_unique<PlainMpiGroup>(shared_, duplicate_world("plain MPI"));
 }
 
 std::string MpiLibrary::library_version() const {

@@ -15,6 +15,7 @@ class MpiLibrary final : public MpiEnvironment {
   explicit MpiLibrary(const MpiOptions& options);
   ~MpiLibrary() override;
   Group& world() override { return *world_; }
+  std::unique_ptr<Group> plain() override;
   std::string library_version() const override;
   std::byte* allocate_shared(Group& group, std::string_view name, int64_t bytes) override;
   void close() override;
