@@ -2,6 +2,7 @@
 // processes.
 #include "parallel/group/node/node_group.h"
 
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -143,6 +144,7 @@ class OneAddressSpace final : public MpiEnvironment {
   }
   Group& world() override { fail(ErrorKind::kInternal, "no world here"); }
   std::string library_version() const override { return "threads"; }
+  std::unique_ptr<Group> plain() override { fail(ErrorKind::kInternal, "no MPI here"); }
   void close() override {}
 
  private:
@@ -263,6 +265,29 @@ TEST(NodeGroup, AMemoryFileHasItsPages) {
   ASSERT_EQ(fstat(file, &status), 0);
   EXPECT_EQ(status.st_blocks * 512, 1 << 20);
   close(file);
+}
+
+TEST(NodeGroupDeathTest, ASoftLimitOnFileSizesDoesNotBindMemoryAndAHardOneIsNamed) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto with_limit = [](bool hard) {
+    rlimit limit{};
+    getrlimit(RLIMIT_FSIZE, &limit);
+    limit.rlim_cur = 1 << 20;
+    if (hard) limit.rlim_max = 1 << 20;
+    setrlimit(RLIMIT_FSIZE, &limit);
+    try {
+      const int file = make_memory_file("weights", 8 << 20);
+      rlimit after{};
+      getrlimit(RLIMIT_FSIZE, &after);
+      std::exit(file >= 0 && after.rlim_cur == 1 << 20 ? 0 : 1);
+    } catch (const Error& error) {
+      std::fputs(error.what(), stderr);
+      std::exit(exit_code(error.kind()));
+    }
+  };
+  EXPECT_EXIT(with_limit(false), ::testing::ExitedWithCode(0), "");
+  EXPECT_EXIT(with_limit(true), ::testing::ExitedWithCode(exit_code(ErrorKind::kStorage)),
+              "node memory 'weights': 8388608 bytes needed; got a limit of 1048576 bytes for files");
 }
 
 TEST(NodeGroup, DifferentCallsAreNoticed) {

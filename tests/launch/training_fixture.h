@@ -47,7 +47,7 @@ class Training : public ::testing::Test {
     return std::string(PERMAFROST_SOURCE) + "/launch/mpirun.sh -n " + std::to_string(ranks);
   }
   /// A limit on file size stands for the full disk: writing fails in the same way.
-  static std::string on_a_full_disk() { return "bash -c 'ulimit -f 200; exec \"$@\"' --"; }
+  static std::string on_a_full_disk() { return "bash -c 'ulimit -S -f 200; exec \"$@\"' --"; }
 
   std::string adapter_hash(const std::string& name, const std::string& step = "step-00000004") const {
     const std::string bytes = read_file(dir(name) / "checkpoints" / step / "adapter.safetensors");

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -25,6 +26,28 @@ int64_t whole_pages(int64_t bytes) { return round_up(bytes, bytes >= kHugeBytes 
 [[noreturn]] void refuse(const std::string& name, const char* what, int64_t bytes) {
   fail(ErrorKind::kStorage, "node memory '", name, "': cannot ", what, " ", bytes, " bytes: ", std::strerror(errno));
 }
+
+/// A limit on the size of files also binds files that are memory. While one of these lives, the soft limit is the hard
+/// one.
+class WithoutFileSizeLimit {
+ public:
+  WithoutFileSizeLimit() {
+    getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit raised{before_.rlim_max, before_.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &raised);
+  }
+  ~WithoutFileSizeLimit() { setrlimit(RLIMIT_FSIZE, &before_); }
+  WithoutFileSizeLimit(const WithoutFileSizeLimit&) = delete;
+  WithoutFileSizeLimit& operator=(const WithoutFileSizeLimit&) = delete;
+
+  bool allows(int64_t bytes) const {
+    return before_.rlim_max == RLIM_INFINITY || bytes <= static_cast<int64_t>(before_.rlim_max);
+  }
+  int64_t bytes() const { return static_cast<int64_t>(before_.rlim_max); }
+
+ private:
+  rlimit before_{};
+};
 
 }  // namespace
 
@@ -112,6 +135,10 @@ int make_memory_file(const std::string& name, int64_t bytes) {
   const int64_t available = free_memory_bytes();
   if (length > available)
     fail(ErrorKind::kStorage, "node memory '", name, "': ", bytes, " bytes needed; got ", available, " available");
+  const WithoutFileSizeLimit limit;
+  if (!limit.allows(length))  // the system would end the process
+    fail(ErrorKind::kStorage, "node memory '", name, "': ", bytes, " bytes needed; got a limit of ", limit.bytes(),
+         " bytes for files (ulimit -H -f)");
   const int file = memfd_create(("permafrost " + name).substr(0, 200).c_str(), MFD_CLOEXEC);
   if (file < 0) refuse(name, "make a memory file of", bytes);
   if (ftruncate(file, length) == 0) {
