@@ -27,6 +27,7 @@ void for_each_field(Metrics& m, Visit&& visit) {
   visit("exposed_comm_ms", m.exposed_comm_ms);
   visit("gathered_bytes", m.gathered_bytes);
   visit("reduced_bytes", m.reduced_bytes);
+  visit("moved_bytes", m.moved_bytes);
   visit("arena_bytes", m.arena_bytes);
   visit("pss_bytes", m.pss_bytes);
 }

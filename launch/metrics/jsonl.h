@@ -23,6 +23,7 @@ struct StepMetrics {
   double exposed_comm_ms = 0;  ///< waiting for other ranks, and for sharded weights to be in their slot
   int64_t gathered_bytes = 0;
   int64_t reduced_bytes = 0;
+  int64_t moved_bytes = 0;  ///< read from other ranks' memory or received
   int64_t arena_bytes = 0;
   int64_t pss_bytes = 0;
 

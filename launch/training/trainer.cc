@@ -52,7 +52,7 @@ int64_t trainable_count(const Plan& plan) {
 
 /// For gathers of frozen weights beside the computing thread; null where there are none.
 std::unique_ptr<Group> make_gather_group(const Plan& plan, Runtime& runtime) {
-  if (plan.gather.kind != GatherKind::kCollective || plan.slot_bytes == 0) return nullptr;
+  if (plan.gather.kind != GatherKind::kCollective || plan.memory.slots == 0) return nullptr;
   return runtime.world.split(0, runtime.rank(), "frozen weights",
                              plan.gather.prefetch ? Waiting::kSleeping : Waiting::kEager);
 }
@@ -308,6 +308,7 @@ void Trainer::report_non_finite(const Vote& vote) {
 
 StepMetrics Trainer::train_step(bool stop) {
   const auto begin = Clock::now();
+  const int64_t moved_before = runtime_.moved ? runtime_.moved->total() : 0;
   StepMetrics metrics;
   metrics.step = position_.step;
   const BatchOrder& order = index_->order();
@@ -325,8 +326,11 @@ StepMetrics Trainer::train_step(bool stop) {
     loader_ = make_loader(position_.step);
   }
   metrics.exposed_comm_ms += executor_.take_gather_ms();
-  metrics.gathered_bytes += executor_.take_gathered_bytes();
+  const int64_t gathered = executor_.take_gathered_bytes();
+  metrics.gathered_bytes += gathered;
   optimizer_phases(metrics);
+  if (runtime_.moved) metrics.moved_bytes = runtime_.moved->total() - moved_before;
+  if (plan_.gather.kind == GatherKind::kCopy) metrics.moved_bytes += gathered;  // copied without any group
   ++position_.step;
   position_.skipped_samples += counts_.samples - kept_.samples;
 

@@ -42,7 +42,8 @@ class GatherReplay {
       return false;
     }
     const FrozenUnit& unit = plan_.frozen_units[static_cast<size_t>(gather.unit)];
-    if (unit.bytes > plan_.slot_bytes) problem("unit ", gather.unit, " does not fit its slot");
+    if (unit.bytes > plan_.slot_bytes[static_cast<size_t>(gather.slot)])
+      problem("unit ", gather.unit, " does not fit its slot");
     if (!unit.sharded) problem("unit ", gather.unit, " is gathered, but resident");
     return true;
   }
@@ -71,15 +72,16 @@ class GatherReplay {
       if (ref.offset != param.placement.offset) problem(param.name, " is read from ", ref.offset);
       return;
     }
-    const int64_t slot = ref.offset / plan_.slot_bytes;
-    const auto found = slot < 0 || slot >= kGatherSlots ? content_.end() : content_.find(narrow<int>(slot));
+    const int slot = ref.offset < plan_.slot_bytes[0] ? 0 : 1;
+    const auto found = content_.find(slot);
     if (found == content_.end() || found->second != param.unit)
       return problem(param.name, " is read from slot ", slot, ", which ",
                      found == content_.end()      ? "holds nothing"
                      : found->second == kUnderWay ? "is being filled"
                                                   : concat("holds unit ", found->second));
-    if (ref.offset % plan_.slot_bytes != param.placement.offset - unit.begin)
-      problem(param.name, " is not at ", ref.offset, " of its slot");
+    const int64_t begin = slot == 0 ? 0 : plan_.slot_bytes[0];
+    if (ref.offset - begin != param.placement.offset - unit.begin)
+      problem(param.name, " is not at ", ref.offset - begin, " of its slot");
   }
 
   const Plan& plan_;

@@ -158,6 +158,10 @@ int64_t Plan::working_byte(int64_t element) const {
   return matrix_elements * size_of(compute) + (element - matrix_elements) * 4;
 }
 
+int64_t Plan::micro_batches_of(int rank) const {
+  return micro_batches > rank ? div_up(micro_batches - rank, world.ranks) : 0;
+}
+
 double Plan::flops_forward() const {
   double sum = 0;
   for (const UnitPlan& unit : units) sum += unit.flops_forward;

@@ -1,5 +1,7 @@
 #pragma once
+#include <array>
 #include <functional>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -124,7 +126,8 @@ class Plan {
   std::vector<PhaseKind> phases;
   std::vector<FrozenUnit> frozen_units;  ///< per unit: its range of the frozen space (ParamPlacement::offset)
   GatherMethod gather;                   ///< of sharded units
-  int64_t slot_bytes = 0;                ///< of each of the two slots; 0 when nothing is gathered into them
+  /// Bytes of each slot: the largest unit that is gathered into it; 0 when none is.
+  std::array<int64_t, kGatherSlots> slot_bytes{};
   MemoryPlan memory;
   TrafficPlan traffic;  ///< of the rank with the largest total
   int64_t total_params = 0, trainable_params = 0;
@@ -136,9 +139,15 @@ class Plan {
   std::pair<int64_t, int64_t> slice(int rank) const;
   /// Byte range of the working region that holds elements [begin, end) of the trainable space.
   int64_t working_byte(int64_t element) const;
+  /// Where a slot begins in Region::kSlots.
+  int64_t slot_begin(int slot) const {
+    return std::accumulate(slot_bytes.begin(), slot_bytes.begin() + slot, int64_t{0});
+  }
   /// Where the frozen parameters lie on the node of `rank`.
   FrozenLayout frozen_layout(int rank) const { return {frozen_units, world, rank}; }
   TrafficPlan traffic_of(int rank) const;
+  /// How many of a step's micro-batches `rank` computes.
+  int64_t micro_batches_of(int rank) const;
   double flops_forward() const;
   double flops_backward() const;
 

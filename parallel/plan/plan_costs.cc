@@ -65,15 +65,13 @@ void read_from_slots(const Plan& plan, const Graph& graph, Program& program) {
         const int p = graph.ops()[static_cast<size_t>(step.op)].params[i];
         if (plan.params[static_cast<size_t>(p)].unit != gather.unit) continue;
         ref.region = Region::kSlots;
-        ref.offset += gather.slot * plan.slot_bytes - unit.begin;
+        ref.offset += plan.slot_begin(gather.slot) - unit.begin;
       }
     }
   }
 }
 
 void gather_into_slots(Plan& plan) {
-  for (const FrozenUnit& unit : plan.frozen_units)
-    if (unit.sharded) plan.slot_bytes = std::max(plan.slot_bytes, round_up(unit.bytes, kFrozenBlock));
   for (size_t b = 0; b < plan.programs.size(); ++b) {
     Program& program = plan.programs[b];
     std::vector<std::vector<int>> uses;
@@ -82,13 +80,17 @@ void gather_into_slots(Plan& plan) {
       std::erase_if(uses.back(), [&](int unit) { return !plan.frozen_units[static_cast<size_t>(unit)].sharded; });
     }
     program.gathers = schedule_gathers(uses, plan.gather.prefetch ? SlotChoice::kLeastRecent : SlotChoice::kFarthest);
-    read_from_slots(plan, plan.graphs[b], program);
     // Ranks may work on different buckets at the same time, but gather together.
     const auto same = [](const Gather& a, const Gather& c) { return a.unit == c.unit && a.slot == c.slot; };
     PERMAFROST_CHECK(std::ranges::equal(program.gathers, plan.programs[0].gathers, same),
                      "make_plan: all buckets must gather the same units in the same order; those of ", plan.buckets[b],
                      " and ", plan.buckets[0], " tokens differ");
   }
+  for (const Gather& gather : plan.programs[0].gathers) {
+    int64_t& bytes = plan.slot_bytes[static_cast<size_t>(gather.slot)];
+    bytes = std::max(bytes, round_up(plan.frozen_units[static_cast<size_t>(gather.unit)].bytes, kFrozenBlock));
+  }
+  for (size_t b = 0; b < plan.programs.size(); ++b) read_from_slots(plan, plan.graphs[b], plan.programs[b]);
 }
 
 /// What comes to `rank` in a reduce-scatter of the trainable space: its part from everybody else; with several nodes of
@@ -125,7 +127,7 @@ std::vector<std::string> apply_policies(Plan& plan, const PlanRequest& request) 
   plan.gather = decide_gather(request.gather, plan.world);
   std::vector<std::string> reasons = decide(plan, request);
   if (plan.gather.uses_slots()) gather_into_slots(plan);
-  plan.memory.slots = kGatherSlots * plan.slot_bytes;
+  plan.memory.slots = plan.slot_begin(kGatherSlots);
   for (int node = 0; node < plan.world.nodes; ++node) {
     const std::vector<int> ranks = plan.world.ranks_of_node(node);
     plan.memory.node_frozen = std::max(plan.memory.node_frozen, plan.frozen_layout(ranks.front()).node_bytes());
@@ -139,9 +141,11 @@ TrafficPlan Plan::traffic_of(int rank) const {
   const auto [begin, end] = slice(rank);
   TrafficPlan traffic;
   const FrozenLayout layout = frozen_layout(rank);
-  for (const Gather& gather : programs.back().gathers) {
-    const auto unit = static_cast<size_t>(gather.unit);
-    traffic.gathered_frozen += slots * (frozen_units[unit].bytes - layout.parts(unit).count(rank));
+  // Together all ranks gather for every slot, also those without a micro-batch; copies are made for one's own alone.
+  const int64_t times = gather.kind == GatherKind::kCollective ? slots : micro_batches_of(rank);
+  for (const Gather& each : programs.back().gathers) {
+    const auto unit = static_cast<size_t>(each.unit);
+    traffic.gathered_frozen += times * (frozen_units[unit].bytes - layout.parts(unit).count(rank));
   }
   traffic.reduced_gradients = (trainable_space - (end - begin)) * sum_bytes(reduction);
   traffic.gathered_working = memory.working - (working_byte(end) - working_byte(begin));

@@ -81,7 +81,8 @@ void Executor::walk(size_t bucket, GradientSink* sink, After after) {
 
 void Executor::let_go(const Gather& gather, WeightSlots::Lease& lease) const {
   if (options_.poison_released)
-    std::memset(memory_.slots.data() + gather.slot * plan_.slot_bytes, 0xFF, static_cast<size_t>(plan_.slot_bytes));
+    std::memset(memory_.slots.data() + plan_.slot_begin(gather.slot), 0xFF,
+                static_cast<size_t>(plan_.slot_bytes[static_cast<size_t>(gather.slot)]));
   lease = {};
 }
 

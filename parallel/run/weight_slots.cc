@@ -41,7 +41,7 @@ void WeightSlots::Lease::release() {
 
 WeightSlots::WeightSlots(const Plan& plan, const StepMemory& memory, const Context& context, Group* group)
     : plan_(plan), memory_(memory), context_(context), group_(group) {
-  if (!plan.gather.uses_slots() || plan.slot_bytes == 0) return;
+  if (!plan.gather.uses_slots() || plan.memory.slots == 0) return;
   PERMAFROST_CHECK(plan.gather.kind != GatherKind::kCollective || (group && group->size() == plan.world.ranks),
                    "weight slots: gathering between nodes needs a group of the ", plan.world.ranks, " ranks; got ",
                    group ? concat(group->size()) : "none");
@@ -103,7 +103,7 @@ WeightSlots::Lease WeightSlots::acquire(size_t index) {
 void WeightSlots::fill(const Gather& gather) {
   const auto u = static_cast<size_t>(gather.unit);
   const FrozenUnit& unit = plan_.frozen_units[u];
-  std::byte* slot = memory_.slots.data() + gather.slot * plan_.slot_bytes;
+  std::byte* slot = memory_.slots.data() + plan_.slot_begin(gather.slot);
   if (plan_.gather.kind == GatherKind::kCopy) {
     const std::byte* from = memory_.frozen.data() + memory_.layout.whole_at(u);
     if (thread_.joinable()) {  // the pool is the computing thread's

@@ -445,6 +445,7 @@ TEST(Help, ShowsEveryOptionWithDefaultAndUnit) {
       {"data inspect", {{"--set", ""}, {"--index", "from 0"}, {"--epoch", "from 0"}, {"--out", "[3,H,W] F32"}}},
       {"data sample-photos", {{"--out", "Folder"}, {"--count", "Images"}, {"--size", "pixels"}, {"--seed", ""}}},
       {"data byte-tokenizer", {{"--out", "Folder"}}},
+      {"bench memory", {{"--set", ""}, {"--steps", "Steps"}, {"--json", "file"}}},
       {"bench kernels", {{"--json", "file"}, {"--only", "rows"}, {"--threads", "Threads"}, {"--quick", "samples"}}},
       {"bench comm",
        {{"--json", "file"},

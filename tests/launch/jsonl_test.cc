@@ -34,7 +34,7 @@ TEST(MetricsFile, LinesHaveTheFieldsInOrder) {
   EXPECT_EQ(json_line(metrics),
             "{\"step\": 3, \"loss\": 0.3333333333333333, \"lr\": 2e-05, \"grad_norm\": 0.5, \"samples_per_s\": 12, "
             "\"tokens_per_s\": 0, \"step_ms\": 0, \"wait_ms\": 0, \"exposed_comm_ms\": 0, \"gathered_bytes\": "
-            "1099511627776, \"reduced_bytes\": 0, \"arena_bytes\": 0, \"pss_bytes\": 7}\n");
+            "1099511627776, \"reduced_bytes\": 0, \"moved_bytes\": 0, \"arena_bytes\": 0, \"pss_bytes\": 7}\n");
 }
 
 TEST(MetricsFile, NumbersReadBackToTheSameBits) {
@@ -91,7 +91,7 @@ TEST(MetricsFile, ResumingDropsWhatWillBeWrittenAgain) {
 
 TEST(MetricsFile, ScalarsForTensorBoardHaveEveryFieldButTheStep) {
   const auto values = scalars(at(1));
-  EXPECT_EQ(values.size(), 12u);
+  EXPECT_EQ(values.size(), 13u);
   EXPECT_EQ(values[0].first, "train/loss");
   EXPECT_EQ(values[0].second, 1.0 / 3.0);
   EXPECT_EQ(values.back().first, "train/pss_bytes");

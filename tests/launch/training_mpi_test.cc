@@ -52,6 +52,38 @@ TEST_F(Training, MemoryOfARankIsWhatThePlanForecasts) {
   RecordProperty("largest_pss_bytes", std::to_string(used));
 }
 
+TEST_F(Training, BenchMemorySetsEachCategoryBesideItsForecast) {
+  const std::string file = (folder_ / "memory.json").string();
+  const std::string command = "bench memory " + config() + " --set data.root=" + photos().string() +
+                              " --set schedule.warmup_steps=1 --set train.global_batch=8 --set train.micro_batch=4"
+                              " --set precision.compute=FP32 --set model.epalm.text.vocab=20000"
+                              " --set 'freeze[0].pattern=connector*' --set 'freeze+={pattern: \"*\" trainable: false}'"
+                              " --set data.max_text_tokens=64 --set data.length_buckets=64"
+                              " --set parallel.frozen_policy=SHARDED --set parallel.gather=INLINE --json " +
+                              file;
+  for (const int ranks : {1, 2}) {
+    ASSERT_TRUE(ends(run(command, ranks == 1 ? "" : on_ranks(ranks)), 0,
+                     {"forecast", "load", "steady state", "checkpoint", "slots", "total (PSS)", "peak RSS"}));
+    const Json all = parse_json(read_file(file));
+    EXPECT_EQ(all["ranks"], ranks);
+    ASSERT_EQ(all["moments"].size(), 3u);
+    const int64_t page = 4096;
+    for (const auto& [category, forecast] : all["forecast_bytes"].items()) {
+      if (category == "process" || category == "optimizer" || category == "gradients") continue;
+      const int64_t used = all["moments"][1]["used_bytes"][category], planned = forecast;
+      // In whole pages, and huge ones where the kernel gives them; a ring of image buffers begins anywhere in a page.
+      EXPECT_LE(used, planned + 8 * page + (planned >= (2 << 20) ? 2 << 20 : 0)) << category;
+      if (category == "arena" || category == "slots" || category == "frozen") {
+        EXPECT_GE(used, planned * 9 / 10) << category;
+      }
+    }
+    EXPECT_GT(all["forecast_bytes"]["slots"], 1 << 20);
+    EXPECT_LT(all["moments"][0]["used_bytes"]["arena"], all["moments"][1]["used_bytes"]["arena"]) << "not yet touched";
+    EXPECT_GT(all["moments"][0]["peak_rss_bytes"], 0);
+  }
+  EXPECT_TRUE(ends(run(command + " --steps 900"), 2, {"--steps must be at most train.max_steps = ", "got 900"}));
+}
+
 TEST_F(Training, ARankThatFailsTakesTheOthersDown) {
   // One photograph is damaged: the rank that decodes it fails before the vote, where the others wait for it.
   write_file(photos() / "images" / first_image(), "no photograph");

@@ -87,7 +87,7 @@ TEST(CheckGathers, SeesAWrongPlaceInTheSlotAndAParameterReadFromNowhere) {
 }
 
 TEST(CheckGathers, SeesASlotThatIsTooSmall) {
-  expect_complaint([](Plan& plan) { plan.slot_bytes = 64; }, "does not fit its slot");
+  expect_complaint([](Plan& plan) { plan.slot_bytes = {64, 64}; }, "does not fit its slot");
 }
 
 }  // namespace
