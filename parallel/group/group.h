@@ -38,7 +38,8 @@ enum class Waiting : uint8_t {
 /// Counts.   `counts` (one per rank, summing to the elements of `all`) lets parts be uneven, zero included; an empty
 ///           span means N equal parts. Part r of `all` starts at counts[0] + ... + counts[r-1].
 /// In place. all_gather and reduce_scatter: `part` may be exactly this rank's part of `all`. all_reduce: `out` may be
-///           `in`. No other overlap. After reduce_scatter the other parts of `all` are undefined.
+///           `in`. No other overlap. reduce_scatter uses `all` up: but for a
+///           `part` within it, `all` is undefined afterwards.
 /// One rank. A group of one copies, and never waits.
 /// Tag.      Names the call in logs (debug level: tag, sequence number, bytes) and in errors.
 /// Errors.   kInvalidArgument or kShapeMismatch for arguments, before anything is sent. kTimeout when ranks do not come

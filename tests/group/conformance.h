@@ -1,5 +1,6 @@
 #pragma once
 #include "parallel/group/group.h"
+#include "parallel/group/moved_bytes.h"
 
 namespace permafrost::testing {
 
@@ -17,6 +18,11 @@ void check_collectives(Group& group, Others others);  ///< every collective x dt
 void check_streams(Group& group, Others others);      ///< the same on a queue
 void check_point_to_point(Group& group);              ///< a ring of messages (ranks that take part only)
 void check_split(Group& group);                       ///< halves, reversed order, left-out ranks (taking part only)
-void check_argument_errors(Group& group);             ///< kinds and messages; nothing is exchanged
+/// Whether reductions of uneven parts read what parallel/group/moved_bytes.h says (a hierarchy reads what its nodes and
+/// lanes do).
+enum class MovedClosedForm { kFlat, kNodesAndLanes };
+void check_moved_bytes(Group& group, const MovedBytes& moved,
+                       MovedClosedForm form);  ///< `moved` is the group's counter
+void check_argument_errors(Group& group);      ///< kinds and messages; nothing is exchanged
 
 }  // namespace permafrost::testing
