@@ -1,11 +1,19 @@
 #!/usr/bin/env bash
 # A rank that fails takes the others down within 10 s, with its exit code, and every rank's last line names it.
-# fail_together.sh MPIRUN_SCRIPT PROGRAM HOW, HOW: wait | compute | all | late | kill (see failing_rank.cc)
+# fail_together.sh MPIRUN_SCRIPT PROGRAM HOW, HOW: wait | compute | all | late (see failing_rank.cc), and for a rank that is killed
+# kill | kill-compute | term (exchange by messages) | node-gather | node-scratch | node-barrier | node-compute (through shared memory).
+# Nothing may stay in /dev/shm or in the folder for temporary files.
 set -uo pipefail
 mpirun_script=$1 program=$2 how=$3
-output=$(mktemp) time_file=$(mktemp)
-trap 'rm -f "$output" "$time_file"' EXIT
-timeout -k 2 50 "$mpirun_script" -n 3 --tag-output "$program" "$how" "$time_file" >"$output" 2>&1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+output=$work/output time_file=$work/time
+mkdir "$work/tmp"
+start=("$mpirun_script" -n 3 --tag-output "$program" "$how" "$time_file")
+if unshare -m true 2>/dev/null; then  # a /dev/shm of its own, because other programs use the common one meanwhile
+  start=(unshare -m bash -c 'mount -t tmpfs tmpfs /dev/shm || exit 99; "$@"; code=$?; ls -A /dev/shm >"$0/left"; exit $code' "$work" "${start[@]}")
+fi
+TMPDIR=$work/tmp timeout -k 2 50 "${start[@]}" >"$output" 2>&1
 code=$?
 failed_at=$(cat "$time_file")  # written by the failing rank; starting up is not counted
 elapsed_ms=$(($(date +%s%3N) - ${failed_at:-0}))
@@ -19,6 +27,8 @@ expect_last() { [[ "$(last_line "$1")" == "$2" ]] || complain "last line of rank
 ((elapsed_ms <= 10000)) || complain "all ranks must end within 10000 ms; took $elapsed_ms ms"
 grep -q "went on" "$output" && complain "a rank passed the collective"
 sleep 0.2
+[[ -s "$work/left" ]] && complain "left in /dev/shm: $(cat "$work/left")"
+[[ -z "$(find "$work/tmp" -type f)" ]] || complain "left in TMPDIR: $(find "$work/tmp" -type f)"
 pgrep -f "^$program $how" >/dev/null && complain "a rank is still running"
 reason="loss: must be finite; got nan [step 3]"
 case $how in
@@ -39,9 +49,17 @@ case $how in
       [[ "$(last_line $rank)" == *"all_reduce 'gradients': all ranks must come within 1000 ms; missing rank "*1* ]] ||
         complain "rank $rank does not name the missing rank"
     done ;;
-  kill)
+  kill | kill-compute | term | node-*)
     ((code != 0)) || complain "exit code must not be 0"
-    grep -Eq "rank 1 .*signal 9" "$output" || complain "the launcher must name rank 1 and signal 9" ;;
+    for rank in 0 2; do
+      line=$(last_line $rank)
+      # What waits may see it first as the group does, with the call's name.
+      [[ "$line" =~ ^"permafrost: rank $rank/3: ".*"rank 1/3 ".*process\ [0-9]+.*"is gone (killed, or crashed)" ]] ||
+        complain "rank $rank must name rank 1 and its process; got '$line'"
+    done
+    signal=9
+    [[ $how == term ]] && signal=15  # it does what it always does, a moment later
+    grep -Eq "rank 1 .*signal $signal " "$output" || complain "the launcher must name rank 1 and signal $signal" ;;
   *) complain "unknown way to fail: $how" ;;
 esac
 exit $problems

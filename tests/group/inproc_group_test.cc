@@ -30,6 +30,20 @@ TEST_P(InprocGroupTest, Split) {
 TEST_P(InprocGroupTest, ArgumentErrors) {
   run_inproc(GetParam(), [](Group& group) { testing::check_argument_errors(group); });
 }
+TEST_P(InprocGroupTest, MovedBytes) {
+  std::vector<MovedBytes> moved(static_cast<size_t>(GetParam()));
+  InprocOptions options;
+  options.moved = moved;
+  run_inproc(
+      GetParam(),
+      [&](Group& group) {
+        const MovedBytes& own = moved[static_cast<size_t>(group.rank())];
+        testing::check_moved_bytes(group, own, testing::MovedClosedForm::kFlat);
+        const auto reversed = group.split(0, group.rank(), "same order");
+        testing::check_moved_bytes(*reversed, own, testing::MovedClosedForm::kFlat);
+      },
+      options);
+}
 INSTANTIATE_TEST_SUITE_P(Ranks, InprocGroupTest, ::testing::Values(1, 2, 3, 4));
 
 TEST(InprocGroup, RanksThatWaitAreReleasedWithTheFailingRanksReason) {
@@ -149,6 +163,14 @@ TEST(InprocGroup, IntegerSumsWrap) {
     group.all_reduce(flat(std::span(&x, 1)), flat(std::span(&x, 1)), ReduceOp::kSum, kHere, "wrap");
     EXPECT_EQ(x, -2);
   });
+}
+
+TEST(InprocGroup, RefusesAnotherNumberOfCounters) {
+  std::vector<MovedBytes> moved(3);
+  InprocOptions options;
+  options.moved = moved;
+  EXPECT_TRUE(throws_error([&] { make_inproc_groups(2, options); }, ErrorKind::kInvalidArgument,
+                           {"one counter per rank (2); got 3"}));
 }
 
 TEST(InprocGroup, RefusesNoRanks) {

@@ -14,12 +14,15 @@ namespace {
 using testing::kHere;
 using testing::Others;
 MpiEnvironment* environment = nullptr;
+MovedBytes moved;
 
 TEST(MpiGroup, Collectives) { testing::check_collectives(environment->world(), Others::kTakePart); }
 TEST(MpiGroup, Streams) { testing::check_streams(environment->world(), Others::kTakePart); }
 TEST(MpiGroup, PointToPoint) { testing::check_point_to_point(environment->world()); }
 TEST(MpiGroup, Split) { testing::check_split(environment->world()); }
 TEST(MpiGroup, ArgumentErrors) { testing::check_argument_errors(environment->world()); }
+
+TEST(MpiGroup, MovedBytes) { testing::check_moved_bytes(environment->world(), moved, testing::MovedClosedForm::kFlat); }
 
 TEST(MpiGroup, LongReductionsUseManyBlocksAndStayInRankOrder) {
   Group& group = environment->world();
@@ -85,6 +88,7 @@ int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   permafrost::MpiOptions options;
   options.timeout = std::chrono::seconds(20);
+  options.moved = &permafrost::moved;
   // With the argument `small-chunks` every message beyond 1000 bytes takes several chunks: what counts above 2^31 take.
   if (argc > 1 && std::string(argv[1]) == "small-chunks") options.chunk_bytes = 1000;
   const auto environment = permafrost::open_mpi(options);
