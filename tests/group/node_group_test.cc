@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <deque>
 #include <fstream>
 #include <limits>
 #include <thread>
@@ -126,6 +127,44 @@ TEST_P(NodeGroupTest, LongTensorsInSharedMemoryOrNot) {
   for (const Where where : {Where::kAll, Where::kNone, Where::kEven})
     for (const bool in_place : {true, false})
       run_node(GetParam(), [&](NodeGroup& group) { check_long(group, where, in_place); });
+}
+/// Gives threads the same addresses, as no two processes have them: the thread sanitizer, which goes by address, then
+/// sees who reads what whom wrote.
+class OneAddressSpace final : public MpiEnvironment {
+ public:
+  std::byte* allocate_shared(Group& group, std::string_view name, int64_t bytes) override {
+    int64_t address = 0;
+    if (group.rank() == 0) {
+      const std::lock_guard lock(mutex_);
+      address = reinterpret_cast<int64_t>(pieces_.emplace_back(std::string(name), bytes).data());
+    }
+    group.broadcast(flat(std::span(&address, 1)), 0, kHere, "address");
+    return reinterpret_cast<std::byte*>(address);
+  }
+  Group& world() override { fail(ErrorKind::kInternal, "no world here"); }
+  std::string library_version() const override { return "threads"; }
+  void close() override {}
+
+ private:
+  std::mutex mutex_;
+  std::deque<Buffer> pieces_;
+};
+
+TEST_P(NodeGroupTest, InOneAddressSpace) {
+  OneAddressSpace memory;
+  NodeOptions options;
+  options.mpi = &memory;
+  options.force_windows = true;
+  run_node(
+      GetParam(),
+      [](NodeGroup& group) {
+        EXPECT_EQ(group.uses_windows(), group.size() > 1);
+        testing::check_collectives(group, Others::kTakePart);
+        testing::check_point_to_point(group);
+        testing::check_split(group);
+        for (const Where where : {Where::kAll, Where::kNone, Where::kEven}) check_long(group, where, true);
+      },
+      options);
 }
 INSTANTIATE_TEST_SUITE_P(Ranks, NodeGroupTest, ::testing::Values(1, 2, 3, 4));
 

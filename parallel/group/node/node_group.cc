@@ -73,19 +73,18 @@ NodeGroup::NodeGroup(Group& bootstrap, const NodeOptions& options)
 }
 
 NodeGroup::NodeGroup(std::unique_ptr<Group> owned, Group& bootstrap, const NodeOptions& options,
-                     std::shared_ptr<PieceRegistry> parent)
+                     const NodeGroup& parent)
     : owned_bootstrap_(std::move(owned)),
       bootstrap_(&bootstrap),
       options_(options),
       rank_(bootstrap.rank()),
-      size_(bootstrap.size()) {
-  set_up(std::move(parent));
+      size_(bootstrap.size()),
+      windows_(parent.windows_) {
+  set_up(parent.registry_);
 }
 
 std::unique_ptr<NodeGroup> NodeGroup::child(const NodeGroup& parent, Group& bootstrap, const NodeOptions& options) {
-  NodeOptions same = options;
-  same.force_windows = options.force_windows || parent.windows_;
-  return std::unique_ptr<NodeGroup>(new NodeGroup(nullptr, bootstrap, same, parent.registry_));
+  return std::unique_ptr<NodeGroup>(new NodeGroup(nullptr, bootstrap, options, parent));
 }
 
 NodeGroup::~NodeGroup() = default;
@@ -180,9 +179,8 @@ std::unique_ptr<Group> NodeGroup::split(int color, int key, std::string_view tag
   if (!part) return nullptr;
   NodeOptions options = options_;
   options.waiting = waiting;
-  options.force_windows = options.force_windows || windows_;
   Group& base = *part;
-  return std::unique_ptr<Group>(new NodeGroup(std::move(part), base, options, registry_));
+  return std::unique_ptr<Group>(new NodeGroup(std::move(part), base, options, *this));
 }
 
 std::optional<Error> NodeGroup::async_error() const {

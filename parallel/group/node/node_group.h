@@ -65,8 +65,7 @@ class NodeGroup final : public Group {
   void abort(const Error& reason) noexcept override { bootstrap_->abort(reason); }
 
  private:
-  NodeGroup(std::unique_ptr<Group> owned, Group& bootstrap, const NodeOptions& options,
-            std::shared_ptr<PieceRegistry> parent);
+  NodeGroup(std::unique_ptr<Group> owned, Group& bootstrap, const NodeOptions& options, const NodeGroup& parent);
   void set_up(std::shared_ptr<PieceRegistry> parent);
   std::vector<int64_t> gather(int64_t value, std::string_view tag);
   std::optional<SharedMemory> share_file(const std::string& name, int64_t bytes);
