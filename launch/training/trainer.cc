@@ -111,7 +111,6 @@ Trainer::~Trainer() = default;
 void Trainer::load_weights() {
   notes_ = load_model_weights(config_, plan_, memory_.frozen_share(), optimizer_, runtime_.world, runtime_.node).lines;
   runtime_.node.barrier(StreamView::caller(), "frozen weights of the node").wait();
-  memory_.frozen.collapse();  // fewer, larger pages to look up; advice
   memory_.frozen.protect();
   optimizer_.refresh_working(memory_);
   gather_working_bytes();

@@ -48,6 +48,23 @@ TEST_P(HierarchicalGroupTest, ArgumentErrors) {
   run([](Group& group) { testing::check_argument_errors(group); });
 }
 
+TEST_P(HierarchicalGroupTest, MovedBytes) {
+  const std::vector<int>& nodes = GetParam().node_of_rank;
+  std::vector<MovedBytes> moved(nodes.size());
+  InprocOptions options;
+  options.moved = moved;
+  run_inproc(
+      static_cast<int>(nodes.size()),
+      [&](Group& flat_group) {
+        NodeOptions node_options;
+        node_options.moved = &moved[static_cast<size_t>(flat_group.rank())];
+        HierarchicalGroup group(flat_group, nodes, node_options);
+        testing::check_moved_bytes(group, *node_options.moved, testing::MovedClosedForm::kNodesAndLanes);
+        flat_group.barrier(kHere, "end of test");
+      },
+      options);
+}
+
 /// Bits that depend on grouping and order if anything does: floats of mixed size, NaNs with payloads, zeros of both
 /// signs, integers that overflow.
 template <typename T>

@@ -39,7 +39,8 @@ class SharedMemory {
   /// when the system refuses.
   void protect();
   /// Asks for huge pages in place of small ones (Linux 6.1 and later; call it once the piece is filled). For all ranks
-  /// at once where they share the piece; each still maps them on its next touch. Advice: false when refused.
+  /// at once, so one rank calls it (several get in each other's way); each maps them on its next touch. Takes 1 to 2 s
+  /// per GB. Advice: false when refused, in part or whole.
   bool collapse();
 
  private:
