@@ -209,6 +209,24 @@ TEST_F(TrainingPolicies, NodesWithOtherWeightsAreRefused) {
   EXPECT_TRUE(ends(train_frozen(one, "fine", on_ranks(2)), 0, {"step 4/4"}));
 }
 
+TEST_F(TrainingPolicies, AMixtureOfWeightFilesIsRefused) {
+  const Plan plan = plan_of({}, 2, 2);
+  const Graph& graph = plan.graphs.front();
+  const auto file = [&](const std::string& name) { return (folder_ / (name + ".safetensors")).string(); };
+  write_weights(file("one"), text_weights(graph), graph, DType::kF32);
+  write_weights(file("other"), text_weights(graph), graph, DType::kF32,
+                [](const std::string& name, std::span<float> values) {
+                  if (name.find("layers.1.fc1.weight") != std::string::npos) values.front() += 1;
+                });
+  // Ranks of a node share one copy, and ranks that share out a unit have all seen the same parts.
+  for (const Overrides& policy : {Overrides{}, kTwoNodes + kSharded})
+    EXPECT_TRUE(ends(train_frozen(policy + Overrides{"weights.text=" + file("one")}, "run",
+                                  with_another_rank(2, 1, "--set weights.text=" + file("other"))),
+                     3,
+                     {"rank 1/2: weight files: all ranks must agree; got text ", "layers.1.fc1.weight = F32 ",
+                      " on rank 0, F32 ", " on rank 1"}));
+}
+
 TEST_F(TrainingPolicies, NodesWhoseWeightsHaveAnotherDtypeAreRefused) {
   const Plan plan = plan_of({}, 2, 2);
   const Graph& graph = plan.graphs.front();
