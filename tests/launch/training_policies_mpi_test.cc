@@ -172,6 +172,8 @@ TEST_F(TrainingPolicies, RanksWithOtherSettingsAreRefused) {
   EXPECT_TRUE(
       ends(train_frozen({}, "run", with_another_rank(2, 1, "--set parallel.frozen_policy=SHARDED")), 2,
            {"config: all ranks must agree; got parallel.frozen_policy = \"AUTO\" on rank 0, \"SHARDED\" on rank 1"}));
+  EXPECT_TRUE(ends(train_frozen({}, "run", with_another_rank(2, 1, "--set weights.adapter=somewhere")), 2,
+                   {"config: all ranks must agree; got weights.adapter = not set on rank 0, a file on rank 1"}));
   EXPECT_FALSE(began());
 }
 
