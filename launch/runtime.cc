@@ -16,9 +16,20 @@ namespace permafrost {
 
 namespace {
 
+/// Before anything depends on it: ranks that divide their machines differently wait for different ranks.
+void require_same_division(Group& world, int ranks_per_node) {
+  int64_t bounds[] = {ranks_per_node, -ranks_per_node};
+  const Tensor tensor = flat(std::span<int64_t>(bounds));
+  world.all_reduce(tensor, tensor, ReduceOp::kMin, StreamView::caller(), "ranks per node").wait();
+  if (bounds[0] != -bounds[1])
+    fail(ErrorKind::kConfig, "config: all ranks must agree; got parallel.ranks_per_node from ", bounds[0], " to ",
+         -bounds[1], ", here ", ranks_per_node);
+}
+
 void run_body(Group& flat, MpiEnvironment* environment, const RuntimeOptions& options, MovedBytes* moved,
               const std::function<void(Runtime&)>& body) {
   const std::string mpi = environment ? environment->library_version() : "";
+  require_same_division(flat, options.ranks_per_node);
   const std::vector<int> machines = find_nodes(flat);
   const auto on_machine = static_cast<int>(std::ranges::count(machines, machines[static_cast<size_t>(flat.rank())]));
   World place;

@@ -45,7 +45,13 @@ std::map<std::string, std::string> shared_settings(const config::Config& config)
   kept.clear_logging();
   kept.clear_weights();
   clear_fields(*kept.mutable_data(), {"root", "captions", "images", "tokenizer", "decode_threads"});
-  return fields_by_path(kept);
+  std::map<std::string, std::string> settings = fields_by_path(kept);
+  // Where files are may differ, but not whether there are any: ranks load the same parts.
+  const auto presence = [](const std::string& path) { return path.empty() ? "not set" : "a file"; };
+  settings["weights.vision"] = presence(config.weights().vision());
+  settings["weights.text"] = presence(config.weights().text());
+  settings["weights.adapter"] = presence(config.weights().adapter());
+  return settings;
 }
 
 std::map<std::string, std::string> run_identity(const config::Config& config, const TextTable& texts) {

@@ -13,7 +13,7 @@ namespace permafrost {
 std::map<std::string, std::string> run_identity(const config::Config& config, const TextTable& texts);
 
 /// What all ranks of a run must have equal, by field path: the resolved configuration without paths (which may differ
-/// by machine), threads and logging.
+/// by machine; whether there are weight files may not), threads and logging.
 std::map<std::string, std::string> shared_settings(const config::Config& config);
 
 /// Throws kConfig naming every field in which the two differ, with both values.

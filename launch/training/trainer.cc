@@ -14,6 +14,7 @@
 #include "launch/training/agreement.h"
 #include "launch/training/model_weights.h"
 #include "launch/training/run_identity.h"
+#include "launch/training/weight_files.h"
 #include "models/factory.h"
 #include "optim/factory.h"
 #include "parallel/reduce/global_norm.h"
@@ -123,6 +124,9 @@ void Trainer::agree_on_start() {
   Facts weights, data;
   for (const FrozenHash::Unit& unit : frozen_at_start_.units) weights["hash of " + unit.name] = to_hex(unit.sum);
   require_agreement(runtime_.world, "weights", weights, ErrorKind::kWeights);
+  // Ranks that read parts of one unit from different files all see the same mixture.
+  if (runtime_.size() > 1)
+    require_agreement(runtime_.world, "weight files", ends_of_tensors(config_), ErrorKind::kWeights);
   data["samples and their tokens (SHA-256)"] = position_.identity.at("data.samples");
   require_agreement(runtime_.world, "data", data, ErrorKind::kData);
 }
