@@ -2,10 +2,11 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <chrono>
-#include <cstring>
 
 #include "core/base/narrow.h"
+#include "parallel/group/copy.h"
 
 namespace permafrost {
 
@@ -107,12 +108,12 @@ void WeightSlots::fill(const Gather& gather) {
   if (plan_.gather.kind == GatherKind::kCopy) {
     const std::byte* from = memory_.frozen.data() + memory_.layout.whole_at(u);
     if (thread_.joinable()) {  // the pool is the computing thread's
-      std::memcpy(slot, from, narrow<size_t>(unit.bytes));
+      copy_past_caches(slot, from, unit.bytes);
       return;
     }
     context_.pool->run(div_up(unit.bytes, kCopyBlock), [&](int64_t block, int) {
       const int64_t at = block * kCopyBlock;
-      std::memcpy(slot + at, from + at, narrow<size_t>(std::min(kCopyBlock, unit.bytes - at)));
+      copy_past_caches(slot + at, from + at, std::min(kCopyBlock, unit.bytes - at));
     });
     return;
   }

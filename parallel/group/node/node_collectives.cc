@@ -4,13 +4,14 @@
 
 #include "core/base/check.h"
 #include "parallel/group/combine.h"
+#include "parallel/group/copy.h"
 #include "parallel/group/node/node_group.h"
 
 namespace permafrost {
 namespace {
 
 void copy_bytes(std::byte* target, const std::byte* source, int64_t bytes) {
-  if (bytes > 0 && target != source) std::memcpy(target, source, static_cast<size_t>(bytes));
+  if (target != source) copy_past_caches(target, source, bytes);
 }
 
 /// Differs, but for one chance in 2^64, when the calls do.
