@@ -86,7 +86,7 @@ OrderedJson about(const Runtime& runtime) {
           {"threads_per_rank", runtime.pool.threads()},
           {"cores", usable_cores()},
           {"machine", processor_name()},
-          {"memory_bytes", usable_memory_bytes()},
+          {"memory_bytes", memory_limit_bytes()},
           {"mpi", runtime.mpi.empty() ? OrderedJson() : OrderedJson(runtime.mpi)},
           {"version", PERMAFROST_VERSION},
           {"commit", std::string(kCommit).empty() ? OrderedJson() : OrderedJson(kCommit)},

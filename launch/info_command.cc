@@ -19,6 +19,7 @@
 #include "launch/commands.h"
 #include "launch/machine.h"
 #include "launch/runtime.h"
+#include "parallel/group/node/free_memory.h"
 
 namespace permafrost {
 
@@ -61,7 +62,7 @@ OrderedJson description(const Runtime& runtime, const Launcher& launcher) {
   json["libraries"] = libraries();
   json["instruction_sets"] = {
       {"avx2", cpu.avx2}, {"avx512", cpu.avx512}, {"avx512_bf16", cpu.avx512_bf16}, {"amx_bf16", cpu.amx_bf16}};
-  json["memory_bytes"] = usable_memory_bytes();
+  json["memory_bytes"] = memory_limit_bytes();
   json["cores"] = usable_cores();
   json["ranks"] = {{"world", runtime.size()},
                    {"on_this_node", runtime.ranks_on_node()},

@@ -11,6 +11,7 @@
 #include "launch/training/name_patterns.h"
 #include "launch/training/plan_setup.h"
 #include "parallel/group/inproc_group.h"
+#include "parallel/group/node/free_memory.h"
 #include "parallel/run/executor.h"
 
 namespace permafrost {
@@ -200,7 +201,7 @@ int run_probe(const ProbeOptions& options) {
   if (options.values.empty() || options.out.empty())
     fail(ErrorKind::kConfig, "probe: --values NAME,... and --out FILE are required (or --list)");
   check_names(options.values, plan);
-  check_memory(plan, usable_memory_bytes());
+  check_memory(plan, memory_limit_bytes());
   ThreadPool pool(threads);
   Context context;
   context.pool = &pool;

@@ -1,6 +1,7 @@
 #include "launch/runtime.h"
 
 #include <glog/logging.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <map>
@@ -26,29 +27,59 @@ void require_same_division(Group& world, int ranks_per_node) {
          -bounds[1], ", here ", ranks_per_node);
 }
 
+/// Cores that the ranks of this rank's machine may use together, whether launchers bind each to its own or not.
+int cores_of_machine(Group& world, const std::vector<int>& machines) {
+  cpu_set_t mine;
+  CPU_ZERO(&mine);
+  sched_getaffinity(0, sizeof mine, &mine);
+  std::vector<cpu_set_t> all(machines.size());
+  world
+      .all_gather(Tensor(&mine, DType::kU8, Shape{sizeof mine}),
+                  Tensor(all.data(), DType::kU8, Shape{static_cast<int64_t>(all.size() * sizeof mine)}), {},
+                  StreamView::caller(), "cores")
+      .wait();
+  cpu_set_t together = mine;
+  for (size_t r = 0; r < all.size(); ++r)
+    if (machines[r] == machines[static_cast<size_t>(world.rank())]) CPU_OR(&together, &together, &all[r]);
+  const int limit = granted_cores(), cores = std::max(1, CPU_COUNT(&together));
+  return limit > 0 ? std::min(limit, cores) : cores;
+}
+
+/// What plans are made for: with the most threads of any rank and the fewest cores of any node, so that all ranks plan
+/// alike.
+void agree_on_threads(Group& world, World& place) {
+  int64_t most[] = {place.threads, -place.cores};
+  const Tensor tensor = flat(std::span<int64_t>(most));
+  world.all_reduce(tensor, tensor, ReduceOp::kMax, StreamView::caller(), "threads").wait();
+  place.threads = static_cast<int>(most[0]);
+  place.cores = static_cast<int>(-most[1]);
+}
+
 void run_body(Group& flat, MpiEnvironment* environment, const RuntimeOptions& options, MovedBytes* moved,
               const std::function<void(Runtime&)>& body) {
   const std::string mpi = environment ? environment->library_version() : "";
   require_same_division(flat, options.ranks_per_node);
   const std::vector<int> machines = find_nodes(flat);
   const auto on_machine = static_cast<int>(std::ranges::count(machines, machines[static_cast<size_t>(flat.rank())]));
+  const int cores = cores_of_machine(flat, machines), threads = threads_per_rank(options.threads, cores, on_machine);
   World place;
   place.ranks = flat.size();
   place.node_of_rank = divide_machines(machines, options.ranks_per_node);
   place.nodes = 1 + std::ranges::max(place.node_of_rank);
-  place.threads = threads_per_rank(options.threads, usable_cores(), on_machine);
+  place.threads = threads;
   const auto on_node = static_cast<int>(place.ranks_of_node(place.node_of(flat.rank())).size());
-  place.cores = usable_cores() * on_node / on_machine;
-  const bool core_per_thread = place.threads * on_machine <= usable_cores();
-  ThreadPool pool(place.threads, core_per_thread ? ThreadPool::kLongSpin : ThreadPool::kShortSpin);
+  place.cores = cores * on_node / on_machine;
+  agree_on_threads(flat, place);
+  ThreadPool pool(threads, threads * on_machine <= cores ? ThreadPool::kLongSpin : ThreadPool::kShortSpin);
   NodeOptions node_options;
   node_options.timeout = options.timeout;
   node_options.moved = moved;
   node_options.mpi = environment;
+  node_options.cores = cores;
   HierarchicalGroup world(flat, place.node_of_rank, node_options);
   LOG(INFO) << "rank " << flat.rank() << "/" << flat.size() << ", node " << place.node_of(flat.rank()) << "/"
             << place.nodes << ", " << pool.threads() << " threads" << (mpi.empty() ? "" : ", ") << mpi;
-  Runtime runtime{world, pool, place, world.node(), mpi, environment, moved};
+  Runtime runtime{world, pool, place, world.node(), mpi, environment, on_machine, moved};
   body(runtime);
 }
 

@@ -22,10 +22,11 @@ struct RuntimeOptions {
 struct Runtime {
   Group& world;
   ThreadPool& pool;
-  World place;                            ///< all ranks, their nodes and threads; `threads` and `cores` are this rank's
-  NodeGroup& node;                        ///< the ranks of this rank's node
-  std::string mpi;                        ///< the MPI library's own name; empty for one rank without MPI
+  World place;      ///< all ranks and nodes; the most threads of any rank, the fewest cores of any node
+  NodeGroup& node;  ///< the ranks of this rank's node
+  std::string mpi;  ///< the MPI library's own name; empty for one rank without MPI
   MpiEnvironment* environment = nullptr;  ///< null for one rank without MPI
+  int ranks_on_machine = 1;               ///< at least those of the node
   const MovedBytes* moved = nullptr;      ///< what this rank read from others so far, by any group; may be null
 
   int rank() const { return world.rank(); }

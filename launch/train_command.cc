@@ -20,6 +20,7 @@
 #include "launch/training/agreement.h"
 #include "launch/training/name_patterns.h"
 #include "launch/training/trainer.h"
+#include "parallel/group/fail_together.h"
 
 namespace permafrost {
 
@@ -184,12 +185,10 @@ std::optional<std::string> agreed_checkpoint(const CheckpointStore& store, const
   return path;
 }
 
-void train_rank(const TrainOptions& options, const config::Resolved& resolved, Runtime& runtime, bool& stopped) {
+void train_steps(const TrainOptions& options, const config::Resolved& resolved, Runtime& runtime, const Plan& plan,
+                 Trainer& trainer, bool& stopped) {
   const config::Config& config = resolved.config;
   const fs::path dir = options.run_dir;
-  const Plan plan = agreed_plan(config, runtime);
-  if (runtime.first()) prepare_run_dir(dir, options.resume);
-  Trainer trainer(config, runtime, plan);
   const CheckpointStore store((dir / "checkpoints").string(), config.checkpoint().keep());
   runtime.world.barrier(StreamView::caller(), "run directory").wait();
   if (options.resume) {
@@ -228,6 +227,19 @@ void train_rank(const TrainOptions& options, const config::Resolved& resolved, R
   if (!changed.empty())
     fail(ErrorKind::kInternal, "train: frozen weights changed during the run, those of ", changed.size(),
          " units, the first of them ", changed.front(), "; SHA-256 at the start ", trainer.frozen_sha256());
+}
+
+void train_rank(const TrainOptions& options, const config::Resolved& resolved, Runtime& runtime, bool& stopped) {
+  const Plan plan = agreed_plan(resolved.config, runtime);
+  if (runtime.first()) prepare_run_dir(options.run_dir, options.resume);
+  Trainer trainer(resolved.config, runtime, plan);
+  try {
+    train_steps(options, resolved, runtime, plan, trainer, stopped);
+  } catch (const Error& error) {
+    // Others are told first: the trainer's communication thread may be waiting for them.
+    if (runtime.size() > 1) fail_now(runtime.world, error);
+    throw;
+  }
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "launch/machine.h"
 #include "launch/training/plan_setup.h"
 #include "launch/training/run_identity.h"
+#include "parallel/group/node/free_memory.h"
 
 namespace permafrost {
 
@@ -71,9 +72,9 @@ void require_agreement(Group& world, std::string_view what, const Facts& mine, E
 
 namespace {
 
-/// What the node with least memory has; the same on all ranks.
+/// What the node with least memory has, of a machine its share by ranks; the same on all ranks.
 int64_t least_memory(Runtime& runtime) {
-  int64_t mine = usable_memory_bytes(), least = 0;
+  int64_t mine = memory_limit_bytes() / runtime.ranks_on_machine * runtime.ranks_on_node(), least = 0;
   runtime.world
       .all_reduce(flat(std::span(&mine, 1)), flat(std::span(&least, 1)), ReduceOp::kMin, StreamView::caller(),
                   "memory of nodes")

@@ -137,6 +137,10 @@ std::string gib(int64_t bytes) {
   std::snprintf(text, sizeof text, "%.2f GiB", static_cast<double>(bytes) / static_cast<double>(1 << 30));
   return text;
 }
+
+bool all_sharded(const Plan& plan) {
+  return std::ranges::all_of(plan.frozen_units, [](const FrozenUnit& unit) { return unit.sharded || unit.bytes == 0; });
+}
 }  // namespace
 
 void check_memory(const Plan& plan, int64_t available_bytes) {
@@ -150,8 +154,9 @@ void check_memory(const Plan& plan, int64_t available_bytes) {
        gib(m.sums), ", inputs ", gib(m.inputs), ", working ", gib(m.working),
        ". Ways out: a smaller train.micro_batch shrinks arena and inputs, bf16 compute halves frozen weights, fewer "
        "trainable parameters shrink optimizer and sums, fewer ranks per node have fewer arenas",
-       plan.world.nodes > 1 ? ", parallel.frozen_policy SHARDED divides frozen weights among nodes"
-                            : ", more nodes divide frozen weights (parallel.frozen_policy SHARDED)");
+       plan.world.nodes == 1 ? ", more nodes divide frozen weights (parallel.frozen_policy SHARDED)"
+       : all_sharded(plan)   ? ", more nodes divide frozen weights further"
+                             : ", parallel.frozen_policy SHARDED divides frozen weights among nodes");
 }
 
 }  // namespace permafrost

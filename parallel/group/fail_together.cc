@@ -6,7 +6,6 @@
 #include "core/base/check.h"
 
 namespace permafrost {
-namespace {
 
 int fail_now(Group& group, const Error& error) {
   std::cout.flush();
@@ -17,8 +16,6 @@ int fail_now(Group& group, const Error& error) {
   group.abort(error);
   return exit_code(error.kind());
 }
-
-}  // namespace
 
 std::string failure_line(int rank, int size, const Error& error) {
   return concat("permafrost: rank ", rank, "/", size, ": ", error.what());

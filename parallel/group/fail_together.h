@@ -25,4 +25,8 @@ std::string failure_line(int rank, int size, const Error& error);
 /// rank's word about the failure would wait for the time limit.
 int fail_together(Group& group, const std::function<void()>& body);
 
+/// The same for a failure that must be told before the stack is unwound, because what is on it waits for other ranks (a
+/// thread in a collective, say). Of processes it does not return.
+int fail_now(Group& group, const Error& error);
+
 }  // namespace permafrost

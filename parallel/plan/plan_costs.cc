@@ -43,7 +43,8 @@ std::vector<std::string> decide(Plan& plan, const PlanRequest& request) {
   const auto& units = plan.graphs.back().units();
   for (size_t u = 0; u < units.size(); ++u) needs.push_back({units[u].name, plan.frozen_units[u].bytes, uses[u]});
   const NodeMemory memory{request.node_memory_bytes,
-                          plan.world.most_ranks_of_a_node() * (plan.memory.own() + request.process_bytes)};
+                          plan.world.most_ranks_of_a_node() * (plan.memory.own() + request.process_bytes),
+                          plan.gather.uses_slots()};
   const auto decisions = decide_policies(needs, request.policies, request.frozen_policy, plan.world, memory);
   std::vector<std::string> reasons;
   for (size_t u = 0; u < units.size(); ++u) {

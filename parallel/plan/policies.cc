@@ -1,7 +1,7 @@
 #include "parallel/plan/policies.h"
 
 #include <algorithm>
-#include <numeric>
+#include <set>
 
 #include "core/base/check.h"
 #include "core/base/narrow.h"
@@ -50,6 +50,48 @@ std::vector<int> match_rules(const std::vector<UnitNeed>& units, const std::vect
        ", which match none of the ", units.size(), " units (names look like: ", names, ")");
 }
 
+/// What choose_sharded works on.
+struct Choice {
+  const std::vector<UnitNeed>& units;
+  const std::vector<int64_t>& bytes;
+  std::vector<size_t> open;           ///< units left to the plan
+  const std::vector<bool>& by_rules;  ///< those that are sharded in any case
+  const World& world;
+  const NodeMemory& memory;
+};
+
+/// Slots are as large as the largest sharded unit, so a large unit may cost more than it saves: for every limit on the
+/// size of units, shards one after the other until the rest fits. Of the choices that fit the one that gathers the
+/// fewest bytes; if none fits, the one that needs least.
+std::vector<bool> choose_sharded(Choice c) {
+  std::ranges::stable_sort(c.open, [&](size_t a, size_t b) {
+    return c.units[a].uses != c.units[b].uses ? c.units[a].uses < c.units[b].uses : c.bytes[a] > c.bytes[b];
+  });
+  const auto needed = [&](const std::vector<bool>& sharded) {
+    return c.memory.other_bytes + frozen_bytes_of_node(c.bytes, sharded, c.world, c.memory.with_slots);
+  };
+  struct Best {
+    std::vector<bool> sharded;
+    int64_t needed = 0, gathered = 0;
+  } best{c.by_rules, needed(c.by_rules), 0};
+  std::set<int64_t> limits;
+  for (size_t u : c.open) limits.insert(c.bytes[u]);
+  for (int64_t limit : limits) {
+    std::vector<bool> sharded = c.by_rules;
+    int64_t gathered = 0;
+    for (size_t u : c.open) {
+      if (c.bytes[u] > limit) continue;
+      sharded[u] = true;
+      gathered += c.units[u].uses * c.bytes[u];
+      const int64_t now = needed(sharded), available = c.memory.available_bytes;
+      const bool better = now <= available ? best.needed > available || gathered < best.gathered : now < best.needed;
+      if (better && (now <= available || best.needed > available)) best = {sharded, now, gathered};
+      if (now <= available) break;
+    }
+  }
+  return best.sharded;
+}
+
 }  // namespace
 
 int64_t frozen_bytes_of_node(const std::vector<int64_t>& unit_bytes, const std::vector<bool>& sharded,
@@ -91,25 +133,24 @@ std::vector<PolicyDecision> decide_policies(const std::vector<UnitNeed>& units, 
       sharded[u] = choice == PolicyChoice::kSharded;
     }
   }
-  const auto needed = [&] { return memory.other_bytes + frozen_bytes_of_node(bytes, sharded, world, world.nodes > 1); };
-  const int64_t all_resident = needed();
+  const int64_t all_resident = memory.other_bytes + frozen_bytes_of_node(bytes, sharded, world, memory.with_slots);
   const bool fits = memory.available_bytes == 0 || all_resident <= memory.available_bytes;
   const std::string of =
       memory.available_bytes == 0 ? "as much memory as is there" : policy_gib(memory.available_bytes);
-  for (size_t u : open)
-    decisions[u] = {Policy::kResident, fits ? concat("fits: a node needs ", policy_gib(all_resident), " of ", of)
-                                       : world.nodes == 1
-                                           ? "the ranks of one node share one copy: sharding would save nothing"
-                                           : concat("fits once others are sharded")};
-  if (fits || world.nodes == 1) return decisions;
-  std::ranges::stable_sort(open, [&](size_t a, size_t b) {
-    return units[a].uses != units[b].uses ? units[a].uses < units[b].uses : bytes[a] > bytes[b];
-  });
+  const std::vector<bool> chosen =
+      fits || world.nodes == 1 ? sharded : choose_sharded({units, bytes, open, sharded, world, memory});
+  const bool helps = chosen != sharded;
   for (size_t u : open) {
-    if (needed() <= memory.available_bytes) break;
-    sharded[u] = true;
-    decisions[u] = {Policy::kSharded, concat("with all weights resident a node would need ", policy_gib(all_resident),
-                                             " of ", of, "; gathered ", units[u].uses, " times per micro-batch")};
+    if (chosen[u])
+      decisions[u] = {Policy::kSharded, concat("with all weights resident a node would need ", policy_gib(all_resident),
+                                               " of ", of, "; gathered ", units[u].uses, " times per micro-batch")};
+    else if (fits)
+      decisions[u] = {Policy::kResident, concat("fits: a node needs ", policy_gib(all_resident), " of ", of)};
+    else if (world.nodes == 1)
+      decisions[u] = {Policy::kResident, "the ranks of one node share one copy: sharding would save nothing"};
+    else
+      decisions[u] = {Policy::kResident,
+                      helps ? "fits once others are sharded" : "its slots would need more than it saves"};
   }
   return decisions;
 }

@@ -35,6 +35,7 @@ struct UnitNeed {
 struct NodeMemory {
   int64_t available_bytes = 0;  ///< 0: not known, everything is taken to fit
   int64_t other_bytes = 0;      ///< of all ranks of the fullest node, everything but frozen weights and slots
+  bool with_slots = true;       ///< sharded units are gathered into slots
 };
 
 struct PolicyDecision {
@@ -44,9 +45,9 @@ struct PolicyDecision {
 
 /// Decides for every unit. Rules first, then `otherwise` for units that no rule matches. kAuto: what fits is not
 /// sharded; of what does not fit, units that are gathered least often come first, large ones before small ones, until
-/// the rest fits or nothing is left. Within one node sharding saves nothing (its ranks share one copy), so kAuto never
-/// does it there.
-/// Errors: kConfig naming rules that match no unit.
+/// the rest fits, leaving out units so large that the slots for them cost more than they save. Within one node sharding
+/// saves nothing (its ranks share one copy), so kAuto never does it there. Errors: kConfig naming rules that match no
+/// unit.
 std::vector<PolicyDecision> decide_policies(const std::vector<UnitNeed>& units, const std::vector<PolicyRule>& rules,
                                             PolicyChoice otherwise, const World& world, const NodeMemory& memory);
 

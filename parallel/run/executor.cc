@@ -75,15 +75,15 @@ void Executor::walk(size_t bucket, GradientSink* sink, After after) {
       if (!gathers.empty()) slots_.pass_over(acquired);
       return;
     }
-    for (size_t g : step.let_go) let_go(gathers[g], leases[static_cast<size_t>(gathers[g].slot)]);
+    if (options_.poison_released)  // all of them before any lease goes: then slots are filled anew
+      for (size_t g : step.let_go) poison(gathers[g]);
+    for (size_t g : step.let_go) leases[static_cast<size_t>(gathers[g].slot)] = {};
   }
 }
 
-void Executor::let_go(const Gather& gather, WeightSlots::Lease& lease) const {
-  if (options_.poison_released)
-    std::memset(memory_.slots.data() + plan_.slot_begin(gather.slot), 0xFF,
-                static_cast<size_t>(plan_.slot_bytes[static_cast<size_t>(gather.slot)]));
-  lease = {};
+void Executor::poison(const Gather& gather) const {
+  std::memset(memory_.slots.data() + plan_.slot_begin(gather.slot), 0xFF,
+              static_cast<size_t>(plan_.slot_bytes[static_cast<size_t>(gather.slot)]));
 }
 
 void Executor::only_gather() {

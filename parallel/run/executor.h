@@ -78,7 +78,7 @@ class Executor {
   /// Calls after(step) behind each step until it returns true.
   template <typename After>
   void walk(size_t bucket, GradientSink* sink, After after);
-  void let_go(const Gather& gather, WeightSlots::Lease& lease) const;
+  void poison(const Gather& gather) const;
   void execute(const BoundStep& step, GradientSink* sink) const;
 
   const Plan& plan_;

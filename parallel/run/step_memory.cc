@@ -31,7 +31,7 @@ StepMemory::StepMemory(const Plan& plan, int rank, NodeGroup* node)
       arena("arena", plan.memory.arena),
       inputs("inputs", largest_input(plan)),
       state("state", plan.memory.state),
-      slots("slots", plan.memory.slots),
+      slots("slots", plan.memory.slots, plan.gather.kind == GatherKind::kCollective ? node : nullptr),
       working("working copies", plan.memory.working, node),
       frozen(node ? node->allocate("frozen parameters", layout.node_bytes())
                   : SharedMemory::alone("frozen parameters", layout.node_bytes())) {}

@@ -26,7 +26,8 @@ class ReadableMemory {
 struct StepMemory {
   int rank = 0;
   FrozenLayout layout;
-  Buffer arena, inputs, state, slots;
+  Buffer arena, inputs, state;
+  ReadableMemory slots;  ///< neighbours on the node read here what came from other nodes
   ReadableMemory working;
   SharedMemory frozen;  ///< what this node has of the frozen space, once for all its ranks
 

@@ -29,6 +29,7 @@ policy() {
     resident) ;;
     in-place) printf '%s\n' --set parallel.frozen_policy=SHARDED ;;
     copied) printf '%s\n' --set parallel.frozen_policy=SHARDED --set parallel.gather=INLINE ;;
+    ahead) printf '%s\n' --set parallel.frozen_policy=SHARDED --set parallel.gather=PREFETCH ;;
     gathered) printf '%s\n' --set parallel.frozen_policy=SHARDED --set parallel.gather=PREFETCH --set parallel.ranks_per_node=1 ;;
     mixed) printf '%s\n' --set 'parallel.policies+={unit: "text.layers*" policy: SHARDED}' --set parallel.frozen_policy=RESIDENT \
       --set parallel.gather=PREFETCH --set parallel.ranks_per_node=2 ;;
@@ -63,7 +64,7 @@ row() { printf '%-7s %-6s %5s %7s %-10s %-9s %-14s %-14s %7s %s\n' "$@"; }
 # check MODEL COMPUTE: all rows of it
 check() {
   local expected='' controls='' policies=resident policy ranks threads losses adapter clipped result
-  if [ "$1" = frozen ]; then policies="resident in-place copied gathered mixed"; fi
+  if [ "$1" = frozen ]; then policies="resident in-place copied ahead gathered mixed"; fi
   for policy in $policies; do
     for ranks in 1 2 3 4; do
       for threads in 1 2; do

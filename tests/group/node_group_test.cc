@@ -182,7 +182,6 @@ TEST(NodeGroup, MemoryIsSeenByAllRanksAlignedAndZero) {
       if (group.rank() == 1) memory.data()[bytes - 1] = std::byte{77};
       group.barrier(kHere, "written");
       EXPECT_EQ(memory.data()[bytes - 1], std::byte{77});
-      memory.collapse();  // advice
       EXPECT_EQ(memory.data()[bytes - 1], std::byte{77});
       SharedMemory moved = std::move(memory);
       EXPECT_EQ(memory.data(), nullptr);  // NOLINT: what a moved-from one holds is the question
@@ -442,6 +441,18 @@ TEST_F(FreeMemoryTest, IsWhatTheTightestControlGroupLeaves) {
   EXPECT_EQ(free_memory_bytes(root_), 150'000);
   write("sys/fs/cgroup/job/memory.current", "2000000\n");
   EXPECT_EQ(free_memory_bytes(root_), 0);
+}
+
+TEST_F(FreeMemoryTest, TheLimitIsTheTightestOfAllControlGroupsAndTheMachine) {
+  EXPECT_EQ(memory_limit_bytes(root_), 8000 * 1024);
+  write("proc/self/cgroup", "0::/job/step\n5:memory:/box\n");
+  write("sys/fs/cgroup/job/step/memory.max", "7000000\n");
+  write("sys/fs/cgroup/job/step/memory.current", "6000000\n");
+  EXPECT_EQ(memory_limit_bytes(root_), 7'000'000) << "whatever is used";
+  write("sys/fs/cgroup/job/memory.max", "6500000\n");
+  EXPECT_EQ(memory_limit_bytes(root_), 6'500'000);
+  write("sys/fs/cgroup/memory/box/memory.limit_in_bytes", "3000000\n");
+  EXPECT_EQ(memory_limit_bytes(root_), 3'000'000);
 }
 
 TEST_F(FreeMemoryTest, KnowsTheFirstVersionOfControlGroups) {

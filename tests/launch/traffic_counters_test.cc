@@ -184,7 +184,7 @@ class TrafficCounters : public TrainerTest {
                  place.nodes = 1 + std::ranges::max(place.node_of_rank);
                  HierarchicalGroup world(flat, place.node_of_rank, options);
                  ThreadPool pool(1);
-                 Runtime runtime{world, pool, place, world.node(), "", nullptr, &moved[rank]};
+                 Runtime runtime{world, pool, place, world.node(), "", nullptr, ranks, &moved[rank]};
                  on_rank(overrides, runtime,
                          [&](Trainer& trainer, const config::Resolved& config, const Plan& plan, Runtime&) {
                            const std::string about =

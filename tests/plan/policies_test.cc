@@ -33,21 +33,38 @@ TEST(Policies, WhatFitsIsNotSharded) {
 }
 
 TEST(Policies, WhatDoesNotFitIsShardedUntilTheRestFitsRarelyGatheredUnitsFirst) {
-  // 390 MiB are needed. Sharding the 60 saves 30 and costs two slots of 60 on each of two ranks of a node: more. So the
-  // next ones follow, until it is worth it.
-  World world{2, 2, 1};  // one rank per node: two slots per node
-  const auto one = decide_policies(needs(), {}, PolicyChoice::kAuto, world, {389 * kMiB, 100 * kMiB});
-  EXPECT_EQ(policies(one), (std::vector<Policy>{S, S, S, S, R})) << "slots cost more than the small units save";
-  world = {8, 8, 1};
+  const World world{8, 8, 1};
   const std::vector<UnitNeed> equal = {{"a", 40 * kMiB, 2}, {"b", 40 * kMiB, 1}, {"c", 40 * kMiB, 1},
                                        {"d", 40 * kMiB, 2}, {"e", 40 * kMiB, 2}, {"f", 40 * kMiB, 2}};
-  const auto some = decide_policies(equal, {}, PolicyChoice::kAuto, world, {240 * kMiB - 80 * kMiB, 0});
+  const auto some = decide_policies(equal, {}, PolicyChoice::kAuto, world, {160 * kMiB, 0});
   // Slots 80; each sharded unit saves 35: five are needed to get from 240 to 160, those gathered once before others.
   EXPECT_EQ(policies(some), (std::vector<Policy>{S, S, S, S, S, R}));
   EXPECT_EQ(some[1].reason,
-            "with all weights resident a node would need 0.23 GiB of 0.16 GiB; gathered 1 times per "
-            "micro-batch");
+            "with all weights resident a node would need 0.23 GiB of 0.16 GiB; gathered 1 times per micro-batch");
   EXPECT_EQ(some[5].reason, "fits once others are sharded");
+}
+
+TEST(Policies, AUnitWhoseSlotsCostMoreThanItSavesStaysResident) {
+  // Eight ranks per node have slots of their own. To shard the table would take 16 GiB of slots and save half of one.
+  std::vector<UnitNeed> units = {{"table", 1024 * kMiB, 1}};
+  for (int i = 0; i < 64; ++i) units.push_back({"layers." + std::to_string(i), 100 * kMiB, 2});
+  const auto decisions = decide_policies(units, {}, PolicyChoice::kAuto, {16, 2, 1}, {6000 * kMiB, 0});
+  EXPECT_EQ(decisions[0].policy, R);
+  EXPECT_EQ(decisions[0].reason, "fits once others are sharded");
+  std::vector<int64_t> bytes;
+  std::vector<bool> sharded;
+  for (size_t u = 0; u < units.size(); ++u) {
+    bytes.push_back(units[u].frozen_bytes);
+    sharded.push_back(decisions[u].policy == S);
+  }
+  EXPECT_LE(frozen_bytes_of_node(bytes, sharded, {16, 2, 1}, true), 6000 * kMiB);
+}
+
+TEST(Policies, WhatFitsInNoWayIsNotMadeLarger) {
+  // 390 MiB; every choice with slots needs more.
+  const auto decisions = decide_policies(needs(), {}, PolicyChoice::kAuto, {2, 2, 1}, {389 * kMiB, 100 * kMiB});
+  EXPECT_EQ(policies(decisions), (std::vector<Policy>{R, R, R, R, R}));
+  EXPECT_EQ(decisions[0].reason, "its slots would need more than it saves");
 }
 
 TEST(Policies, WithinOneNodeAutoNeverShards) {

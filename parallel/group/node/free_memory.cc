@@ -44,15 +44,15 @@ std::string control_group(const fs::path& root, const std::string& controller) {
   return "/";
 }
 
-/// What the limits of `group` and of the groups above it leave.
+/// What the limits of `group` and of the groups above it leave; the least limit itself without `used_file`.
 int64_t left_in(const fs::path& tree, const fs::path& group, const char* limit_file, const char* used_file,
                 const char* cache_key) {
   int64_t left = kUnknown;
   for (fs::path at = group.relative_path();; at = at.parent_path()) {
     const fs::path folder = at.empty() ? tree : tree / at;
     if (const auto limit = number_in(folder / limit_file)) {
-      const int64_t used = number_in(folder / used_file).value_or(0);
-      const int64_t cache = number_after(folder / "memory.stat", cache_key).value_or(0);
+      const int64_t used = used_file ? number_in(folder / used_file).value_or(0) : 0;
+      const int64_t cache = used_file ? number_after(folder / "memory.stat", cache_key).value_or(0) : 0;
       left = std::min(left, std::max<int64_t>(0, *limit - used + cache));
     }
     if (at.empty()) return left;
@@ -60,6 +60,14 @@ int64_t left_in(const fs::path& tree, const fs::path& group, const char* limit_f
 }
 
 }  // namespace
+
+int64_t memory_limit_bytes(const fs::path& root) {
+  int64_t bytes = kUnknown;
+  if (const auto total = number_after(root / "proc/meminfo", "MemTotal:")) bytes = *total * 1024;
+  bytes = std::min(bytes, left_in(root / "sys/fs/cgroup", control_group(root, ""), "memory.max", nullptr, nullptr));
+  return std::min(bytes, left_in(root / "sys/fs/cgroup/memory", control_group(root, "memory"), "memory.limit_in_bytes",
+                                 nullptr, nullptr));
+}
 
 int64_t free_memory_bytes(const fs::path& root) {
   int64_t bytes = kUnknown;

@@ -96,7 +96,7 @@ void NodeGroup::set_up(std::shared_ptr<PieceRegistry> parent) {
   sources_.resize(ranks);
   even_counts_.resize(ranks);
   if (size_ == 1) return;
-  spins_ = options_.waiting == Waiting::kEager && size_ <= cores();
+  spins_ = options_.waiting == Waiting::kEager && size_ <= (options_.cores > 0 ? options_.cores : cores());
   pids_ = gather(getpid(), "process ids");
   board_ = Board(allocate("board", Board::bytes(size_)), size_);
   std::vector<int64_t> watched = pids_;  // after the allocation: without it, ids may be of another namespace

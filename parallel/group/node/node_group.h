@@ -22,6 +22,7 @@ struct NodeOptions {
   MpiEnvironment* mpi = nullptr;  ///< whose windows are the second choice of memory; outlives the group
   bool force_windows = false;     ///< as if this rank could not open the others' memory: for tests
   Waiting waiting = Waiting::kEager;
+  int cores = 0;  ///< that the ranks may use together; 0: those of this process. Ranks without a core each do not spin
 };
 
 /// Groups whose ranks share a machine and exchange through memory that all of them see (docs/notes/node_backend.md).

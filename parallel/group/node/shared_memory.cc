@@ -114,15 +114,6 @@ void SharedMemory::protect() {
   if (mprotect(data_, narrow<size_t>(round_up(bytes_, kPageBytes)), PROT_READ) != 0) refuse(name_, "protect", bytes_);
 }
 
-bool SharedMemory::collapse() {
-  constexpr int kCollapse = 25;  // MADV_COLLAPSE
-  if (bytes_ < kHugeBytes) return false;
-  const auto length = narrow<size_t>(mapping_ ? whole_pages(bytes_) : bytes_ / kHugeBytes * kHugeBytes);
-  if (reinterpret_cast<uintptr_t>(data_) % static_cast<uintptr_t>(kHugeBytes) != 0) return false;  // of a window
-  madvise(data_, length, MADV_HUGEPAGE);
-  return madvise(data_, length, kCollapse) == 0;
-}
-
 void SharedMemory::release() noexcept {
   if (registry_) registry_->remove(piece_);
   registry_.reset();
@@ -163,7 +154,8 @@ int open_memory_file(int64_t pid, int64_t file, int64_t inode) {
   std::snprintf(path.data(), path.size(), "/proc/%lld/fd/%lld", static_cast<long long>(pid),
                 static_cast<long long>(file));
   const int opened = open(path.data(), O_RDWR | O_CLOEXEC);
-  if (opened < 0 || inode_of(opened) == inode) return opened;
+  // Only files that are memory have seals; another's file may have the inode in another namespace.
+  if (opened < 0 || (inode_of(opened) == inode && fcntl(opened, F_GET_SEALS) >= 0)) return opened;
   close(opened);
   errno = ENOENT;
   return -1;

@@ -38,10 +38,6 @@ class SharedMemory {
   /// From now on a write of this rank to the piece is a segmentation fault. Other ranks are not concerned. kStorage
   /// when the system refuses.
   void protect();
-  /// Asks for huge pages in place of small ones (Linux 6.1 and later; call it once the piece is filled). For all ranks
-  /// at once, so one rank calls it (several get in each other's way); each maps them on its next touch. Takes 1 to 2 s
-  /// per GB. Advice: false when refused, in part or whole.
-  bool collapse();
 
  private:
   void release() noexcept;
