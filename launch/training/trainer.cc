@@ -119,13 +119,23 @@ void Trainer::load_weights() {
   watch_.emplace(plan_, optimizer_, runtime_.pool);
 }
 
+/// Known without reading: all ranks are on one machine, and have opened the same files.
+bool Trainer::read_the_same_files() {
+  const int64_t one_machine = runtime_.ranks_on_machine == runtime_.size() ? 1 : 0;
+  const int64_t identity = identity_of_files(config_);
+  int64_t least[] = {one_machine, identity, -identity};
+  const Tensor tensor = flat(std::span<int64_t>(least));
+  runtime_.world.all_reduce(tensor, tensor, ReduceOp::kMin, StreamView::caller(), "weight files").wait();
+  return least[0] == 1 && least[1] == -least[2];
+}
+
 /// Settings and plan were compared before; here what was read from files.
 void Trainer::agree_on_start() {
   Facts weights, data;
   for (const FrozenHash::Unit& unit : frozen_at_start_.units) weights["hash of " + unit.name] = to_hex(unit.sum);
   require_agreement(runtime_.world, "weights", weights, ErrorKind::kWeights);
   // Ranks that read parts of one unit from different files all see the same mixture.
-  if (runtime_.size() > 1)
+  if (!read_the_same_files())
     require_agreement(runtime_.world, "weight files", ends_of_tensors(config_), ErrorKind::kWeights);
   data["samples and their tokens (SHA-256)"] = position_.identity.at("data.samples");
   require_agreement(runtime_.world, "data", data, ErrorKind::kData);

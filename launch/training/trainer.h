@@ -74,8 +74,9 @@ class Trainer final : private GradientSink {
 
   /// Collective. Units whose frozen parameters are not what they were when they were loaded.
   std::vector<std::string> changed_frozen_units();
-  /// Collective, after each step, with its metrics. After the first step that could change anything (whose learning rate
-  /// is not 0): a line that says what changed and what did not. Errors: kInternal with that line if frozen weights did.
+  /// Collective, after each step, with its metrics. After the first step that could change anything (whose learning
+  /// rate is not 0): a line that says what changed and what did not. Errors: kInternal with that line if frozen weights
+  /// did.
   std::optional<std::string> check_changes(const StepMetrics& metrics);
 
  private:
@@ -90,6 +91,7 @@ class Trainer final : private GradientSink {
   const Vote& vote(bool stop, StepMetrics& metrics);
   void optimizer_phases(StepMetrics& metrics);
   void load_weights();
+  bool read_the_same_files();
   void agree_on_start();
   FrozenHash hash_frozen_now();
   void gather_working(StepMetrics& metrics);

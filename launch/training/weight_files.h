@@ -11,4 +11,8 @@ namespace permafrost {
 /// Errors: kWeights and kStorage as in WeightSource.
 std::map<std::string, std::string> ends_of_tensors(const config::Config& config);
 
+/// A number that ranks of one machine have equal when they read the very same files: of device, inode, size and time of
+/// the last change of each. Errors: those of ends_of_tensors.
+int64_t identity_of_files(const config::Config& config);
+
 }  // namespace permafrost

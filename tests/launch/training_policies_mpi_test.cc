@@ -1,6 +1,8 @@
 // Policies of frozen weights as users start them, through launch/mpirun.sh: a run goes on with other ranks and
 // policies, too little memory, ranks that do not agree, and more ranks than there is to share out. Nodes are pretended:
 // ranks of a machine that share nothing.
+#include <regex>
+
 #include "configs/load.h"
 #include "launch/training/plan_setup.h"
 #include "tests/launch/training_fixture.h"
@@ -61,6 +63,37 @@ class TrainingPolicies : public Training {
 
   bool began(const std::string& name = "run") const { return std::filesystem::exists(dir(name)); }
 };
+
+// ---- Weights are read once per node.
+
+TEST_F(TrainingPolicies, WeightsAreReadOncePerNodeWhateverThePolicy) {
+  const Overrides large{"model.epalm.text.hidden=768", "model.epalm.text.word_embed_proj_dim=768",
+                        "model.epalm.text.ffn=3072"};
+  const std::string folder = (folder_ / "weights").string();
+  ASSERT_EQ(run("weights random " + config() + as_arguments(large) + " --dtype f32 --out " + folder).code, 0);
+  const Overrides files{"weights.vision=" + folder + "/vision", "weights.text=" + folder + "/text"};
+  // Megabytes needed on rank 0's node and the ratio of what its ranks read, from the log.
+  const auto read = [&](const std::string& name, const Overrides& more, int ranks) {
+    const Outcome given = train_frozen(large + files + more, name, on_ranks(ranks));
+    std::smatch found;
+    EXPECT_EQ(given.code, 0) << given.output;
+    EXPECT_TRUE(std::regex_search(given.output, found,
+                                  std::regex("weights: ([0-9.]+) MB needed on this node, [0-9.]+ MB "
+                                             "read \\(([0-9.]+) x\\)")))
+        << given.output;
+    return std::pair{std::stod(found[1]), std::stod(found[2])};
+  };
+  const auto [whole, alone_ratio] = read("one", {}, 1);
+  EXPECT_GE(whole, 70) << "or headers count for too much";
+  for (const double ratio : {alone_ratio, read("resident", {}, 2).second, read("in-place", {kSharded[0]}, 2).second}) {
+    EXPECT_GE(ratio, 1.0);
+    EXPECT_LE(ratio, 1.05);
+  }
+  const auto [half, half_ratio] = read("nodes", kSharded + kTwoNodes, 2);
+  EXPECT_LE(half, 0.6 * whole) << "each node reads its part";
+  EXPECT_GE(half_ratio, 1.0);
+  EXPECT_LE(half_ratio, 1.05);
+}
 
 // ---- A run goes on with other ranks and policies.
 
