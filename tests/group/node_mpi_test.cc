@@ -79,8 +79,30 @@ TEST(NodeOfProcesses, CallsAllocateNothing) {
   EXPECT_EQ(count.calls, 0) << count.bytes << " bytes";
 }
 
+/// While one lives, this process has two cores at most.
+class TwoCores {
+ public:
+  TwoCores() {
+    sched_getaffinity(0, sizeof before_, &before_);
+    cpu_set_t two;
+    CPU_ZERO(&two);
+    for (size_t cpu = 0; cpu < CPU_SETSIZE && CPU_COUNT(&two) < 2; ++cpu)
+      if (CPU_ISSET(cpu, &before_)) CPU_SET(cpu, &two);
+    sched_setaffinity(0, sizeof two, &two);
+  }
+  ~TwoCores() { sched_setaffinity(0, sizeof before_, &before_); }
+
+ private:
+  cpu_set_t before_{};
+};
+
+/// Prints the time, which no test asserts: goal 100 us for 4 ranks. That ranks without a core each sleep instead of
+/// spinning is asserted.
 TEST(NodeOfProcesses, BarrierTime) {
-  NodeGroup group(environment->world(), node_options());
+  const TwoCores two;
+  NodeOptions options = node_options();
+  options.cores = 2;
+  NodeGroup group(environment->world(), options);
   std::vector<double> times;
   for (int i = 0; i < 2000; ++i) {
     const auto start = std::chrono::steady_clock::now();
@@ -89,10 +111,12 @@ TEST(NodeOfProcesses, BarrierTime) {
   }
   std::ranges::sort(times);
   if (group.rank() == 0)
-    std::cout << "barrier of " << group.size() << " ranks on " << std::thread::hardware_concurrency()
-              << " cores: median " << times[1000] << " us, 99 % " << times[1980] << " us, " << group.sleeps()
-              << " sleeps in 2000\n";
+    std::cout << "barrier of " << group.size() << " ranks on at most 2 cores: median " << times[1000] << " us, 99 % "
+              << times[1980] << " us, " << group.sleeps() << " sleeps in 2000\n";
   EXPECT_LE(group.sleeps(), 4100) << "a wait may end early, but not often";
+  if (group.size() > 2) {
+    EXPECT_GT(group.sleeps(), 100) << "others need the cores";
+  }
 }
 
 TEST(HierarchyOfProcesses, ConformanceOnPretendedNodes) {

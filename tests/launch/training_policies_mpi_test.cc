@@ -1,6 +1,7 @@
 // Policies of frozen weights as users start them, through launch/mpirun.sh: a run goes on with other ranks and
 // policies, too little memory, ranks that do not agree, and more ranks than there is to share out. Nodes are pretended:
 // ranks of a machine that share nothing.
+#include <chrono>
 #include <regex>
 
 #include "configs/load.h"
@@ -285,6 +286,15 @@ TEST_F(TrainingPolicies, RanksWithOtherSamplesAreRefused) {
 }
 
 // ---- More ranks than there is to share out.
+
+TEST_F(TrainingPolicies, ARankThatFailsWhileUnitsAreGatheredTakesTheOthersDown) {
+  // One photograph is damaged: the rank that decodes it fails, while its communication thread may wait for the others.
+  write_file(photos() / "images" / first_image(), "no photograph");
+  const auto begin = std::chrono::steady_clock::now();
+  const Outcome given = train_frozen(kSharded + kTwoNodes + Overrides{"train.max_steps=100000"}, "run", on_ranks(3));
+  EXPECT_TRUE(ends(given, 3, {first_image(), "/3: "}));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(30)) << "and not when time is up";
+}
 
 TEST_F(TrainingPolicies, MoreRanksThanUnitsBlocksAndSamplesIsFine) {
   Json all = captions();
