@@ -16,7 +16,7 @@ namespace permafrost {
 namespace {
 
 const StreamView kInline = StreamView::caller();
-constexpr int64_t kLaneScratchBytes = int64_t{1} << 20;
+constexpr int64_t kLaneScratchBytes = int64_t{8} << 20;  // fewer, larger rounds: each waits for the network once
 
 Tensor elements_at(const std::byte* data, DType dtype, int64_t elements) {
   return {const_cast<std::byte*>(data), dtype, Shape({elements})};
