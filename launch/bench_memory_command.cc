@@ -16,6 +16,7 @@
 #include "launch/training/name_patterns.h"
 #include "launch/training/plan_setup.h"
 #include "launch/training/trainer.h"
+#include "parallel/group/fail_together.h"
 
 namespace permafrost {
 
@@ -98,11 +99,17 @@ void bench_memory_rank(const BenchMemoryOptions& options, const config::Config& 
   } remove{folder};
   std::vector<Moment> moments;
   Trainer trainer(config, runtime, plan);
-  moments.push_back(look("load", plan, trainer, runtime));
-  for (int step = 0; step < options.steps; ++step) trainer.train_step(false);
-  moments.push_back(look("steady state", plan, trainer, runtime));
-  trainer.save(CheckpointStore(folder.string(), 1));
-  moments.push_back(look("checkpoint", plan, trainer, runtime));
+  try {
+    moments.push_back(look("load", plan, trainer, runtime));
+    for (int step = 0; step < options.steps; ++step) trainer.train_step(false);
+    moments.push_back(look("steady state", plan, trainer, runtime));
+    trainer.save(CheckpointStore(folder.string(), 1));
+    moments.push_back(look("checkpoint", plan, trainer, runtime));
+  } catch (const Error& error) {
+    // Others are told first: the trainer's communication thread may be waiting for them.
+    if (runtime.size() > 1) fail_now(runtime.world, error);
+    throw;
+  }
   if (!runtime.first()) return;
   for (const std::string& note : trainer.notes()) std::cout << note << '\n';
   std::cout << "memory of rank 0 of " << runtime.size() << " on " << runtime.place.nodes

@@ -143,7 +143,8 @@ std::vector<PolicyDecision> decide_policies(const std::vector<UnitNeed>& units, 
   for (size_t u : open) {
     if (chosen[u])
       decisions[u] = {Policy::kSharded, concat("with all weights resident a node would need ", policy_gib(all_resident),
-                                               " of ", of, "; gathered ", units[u].uses, " times per micro-batch")};
+                                               " of ", of, "; gathered ", units[u].uses,
+                                               units[u].uses == 1 ? " time" : " times", " per micro-batch")};
     else if (fits)
       decisions[u] = {Policy::kResident, concat("fits: a node needs ", policy_gib(all_resident), " of ", of)};
     else if (world.nodes == 1)
@@ -188,7 +189,7 @@ GatherMethod decide_gather(GatherChoice choice, const World& world) {
       break;
   }
   const int spare = world.spare_cores();
-  if (spare > 0) return {GatherKind::kCopy, true, concat(spare, " cores of the node are spare")};
+  if (spare > 0) return {GatherKind::kCopy, true, concat(spare, spare == 1 ? " core" : " cores", " of the node spare")};
   return {GatherKind::kCopy, false, "no core is spare for a communication thread"};
 }
 

@@ -40,7 +40,7 @@ TEST(Policies, WhatDoesNotFitIsShardedUntilTheRestFitsRarelyGatheredUnitsFirst) 
   // Slots 80; each sharded unit saves 35: five are needed to get from 240 to 160, those gathered once before others.
   EXPECT_EQ(policies(some), (std::vector<Policy>{S, S, S, S, S, R}));
   EXPECT_EQ(some[1].reason,
-            "with all weights resident a node would need 0.23 GiB of 0.16 GiB; gathered 1 times per micro-batch");
+            "with all weights resident a node would need 0.23 GiB of 0.16 GiB; gathered 1 time per micro-batch");
   EXPECT_EQ(some[5].reason, "fits once others are sharded");
 }
 
@@ -116,7 +116,7 @@ TEST(Gather, CopiesUseAThreadWhenACoreIsSpare) {
   EXPECT_EQ(decide_gather(GatherChoice::kCopy, {2, 1, 1, 2}).str(), "copied at the first use");
   EXPECT_EQ(decide_gather(GatherChoice::kCopy, {2, 1, 1, 2}).reason, "no core is spare for a communication thread");
   EXPECT_EQ(decide_gather(GatherChoice::kCopy, {2, 1, 1, 3}).str(), "copied by a communication thread, one unit ahead");
-  EXPECT_EQ(decide_gather(GatherChoice::kCopy, {2, 1, 1, 3}).reason, "1 cores of the node are spare");
+  EXPECT_EQ(decide_gather(GatherChoice::kCopy, {2, 1, 1, 3}).reason, "1 core of the node spare");
 }
 
 TEST(Gather, BetweenNodesAThreadGathers) {
