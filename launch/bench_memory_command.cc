@@ -90,26 +90,23 @@ void bench_memory_rank(const BenchMemoryOptions& options, const config::Config& 
   const Plan plan = agreed_plan(config, runtime);
   const std::filesystem::path folder =
       std::filesystem::temp_directory_path() / concat("permafrost-bench-memory-", runtime.rank(), "-", getpid());
-  const struct Remove {
-    const std::filesystem::path& folder;
-    ~Remove() {
-      std::error_code ignored;
-      std::filesystem::remove_all(folder, ignored);
-    }
-  } remove{folder};
   std::vector<Moment> moments;
   Trainer trainer(config, runtime, plan);
-  try {
+  // The trainer's communication thread may be waiting for the others.
+  tell_before_unwinding(runtime.world, [&] {
+    const struct Remove {
+      const std::filesystem::path& folder;
+      ~Remove() {
+        std::error_code ignored;
+        std::filesystem::remove_all(folder, ignored);
+      }
+    } remove{folder};
     moments.push_back(look("load", plan, trainer, runtime));
     for (int step = 0; step < options.steps; ++step) trainer.train_step(false);
     moments.push_back(look("steady state", plan, trainer, runtime));
     trainer.save(CheckpointStore(folder.string(), 1));
     moments.push_back(look("checkpoint", plan, trainer, runtime));
-  } catch (const Error& error) {
-    // Others are told first: the trainer's communication thread may be waiting for them.
-    if (runtime.size() > 1) fail_now(runtime.world, error);
-    throw;
-  }
+  });
   if (!runtime.first()) return;
   for (const std::string& note : trainer.notes()) std::cout << note << '\n';
   std::cout << "memory of rank 0 of " << runtime.size() << " on " << runtime.place.nodes

@@ -233,13 +233,8 @@ void train_rank(const TrainOptions& options, const config::Resolved& resolved, R
   const Plan plan = agreed_plan(resolved.config, runtime);
   if (runtime.first()) prepare_run_dir(options.run_dir, options.resume);
   Trainer trainer(resolved.config, runtime, plan);
-  try {
-    train_steps(options, resolved, runtime, plan, trainer, stopped);
-  } catch (const Error& error) {
-    // Others are told first: the trainer's communication thread may be waiting for them.
-    if (runtime.size() > 1) fail_now(runtime.world, error);
-    throw;
-  }
+  // The trainer's communication thread may be waiting for the others.
+  tell_before_unwinding(runtime.world, [&] { train_steps(options, resolved, runtime, plan, trainer, stopped); });
 }
 
 }  // namespace

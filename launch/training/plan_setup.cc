@@ -132,11 +132,6 @@ PlanRequest plan_request(const config::Config& config, const PlanChoices& choice
 }
 
 namespace {
-std::string gib(int64_t bytes) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.2f GiB", static_cast<double>(bytes) / static_cast<double>(1 << 30));
-  return text;
-}
 
 bool all_sharded(const Plan& plan) {
   return std::ranges::all_of(plan.frozen_units, [](const FrozenUnit& unit) { return unit.sharded || unit.bytes == 0; });
@@ -148,10 +143,11 @@ void check_memory(const Plan& plan, int64_t available_bytes) {
   const int64_t needed = plan.memory.node(ranks) + ranks * kProcessConstantBytes;
   if (needed <= available_bytes) return;
   const MemoryPlan& m = plan.memory;
-  fail(ErrorKind::kConfig, "memory: ", ranks, " ranks of a node need ", gib(needed), "; got ", gib(available_bytes),
-       ", short by ", gib(needed - available_bytes), ". Frozen weights, once per node: ", gib(m.node_frozen),
-       ". Per rank: slots ", gib(m.slots), ", arena ", gib(m.arena), ", optimizer ", gib(m.optimizer), ", sums ",
-       gib(m.sums), ", inputs ", gib(m.inputs), ", working ", gib(m.working),
+  fail(ErrorKind::kConfig, "memory: ", ranks, " ranks of a node need ", gib_text(needed), "; got ",
+       gib_text(available_bytes), ", short by ", gib_text(needed - available_bytes),
+       ". Frozen weights, once per node: ", gib_text(m.node_frozen), ". Per rank: slots ", gib_text(m.slots),
+       ", arena ", gib_text(m.arena), ", optimizer ", gib_text(m.optimizer), ", sums ", gib_text(m.sums), ", inputs ",
+       gib_text(m.inputs), ", working ", gib_text(m.working),
        ". Ways out: a smaller train.micro_batch shrinks arena and inputs, bf16 compute halves frozen weights, fewer "
        "trainable parameters shrink optimizer and sums, fewer ranks per node have fewer arenas",
        plan.world.nodes == 1 ? ", more nodes divide frozen weights (parallel.frozen_policy SHARDED)"

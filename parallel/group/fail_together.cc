@@ -7,6 +7,8 @@
 
 namespace permafrost {
 
+namespace {
+
 int fail_now(Group& group, const Error& error) {
   std::cout.flush();
   std::fflush(stdout);
@@ -16,6 +18,8 @@ int fail_now(Group& group, const Error& error) {
   group.abort(error);
   return exit_code(error.kind());
 }
+
+}  // namespace
 
 std::string failure_line(int rank, int size, const Error& error) {
   return concat("permafrost: rank ", rank, "/", size, ": ", error.what());
@@ -29,6 +33,18 @@ int fail_together(Group& group, const std::function<void()>& body) {
     return fail_now(group, error);
   } catch (const std::exception& error) {
     return fail_now(group, Error(ErrorKind::kInternal, error.what()));
+  }
+}
+
+void tell_before_unwinding(Group& group, const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    if (group.size() > 1) fail_now(group, error);
+    throw;
+  } catch (const std::exception& error) {
+    if (group.size() > 1) fail_now(group, Error(ErrorKind::kInternal, error.what()));
+    throw;
   }
 }
 

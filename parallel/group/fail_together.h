@@ -25,8 +25,9 @@ std::string failure_line(int rank, int size, const Error& error);
 /// rank's word about the failure would wait for the time limit.
 int fail_together(Group& group, const std::function<void()>& body);
 
-/// The same for a failure that must be told before the stack is unwound, because what is on it waits for other ranks (a
-/// thread in a collective, say). Of processes it does not return.
-int fail_now(Group& group, const Error& error);
+/// Runs body() within that of fail_together, and tells the others of a failure before more of the stack is unwound:
+/// what is on it may wait for other ranks (a thread in a collective, say). Of processes it then does not return; a
+/// group of one passes the error on.
+void tell_before_unwinding(Group& group, const std::function<void()>& body);
 
 }  // namespace permafrost

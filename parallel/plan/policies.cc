@@ -11,6 +11,12 @@
 
 namespace permafrost {
 
+std::string gib_text(int64_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2f GiB", static_cast<double>(bytes) / static_cast<double>(int64_t{1} << 30));
+  return text;
+}
+
 std::string_view to_string(Policy policy) {
   switch (policy) {
     case Policy::kResident:
@@ -22,12 +28,6 @@ std::string_view to_string(Policy policy) {
 }
 
 namespace {
-
-std::string policy_gib(int64_t bytes) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.2f GiB", static_cast<double>(bytes) / static_cast<double>(int64_t{1} << 30));
-  return text;
-}
 
 /// The rule that decides for each unit, -1 for none.
 std::vector<int> match_rules(const std::vector<UnitNeed>& units, const std::vector<PolicyRule>& rules) {
@@ -103,13 +103,12 @@ int64_t frozen_bytes_of_node(const std::vector<int64_t>& unit_bytes, const std::
     at += round_up(unit_bytes[u], kFrozenBlock);
     if (sharded[u]) largest = std::max(largest, round_up(unit_bytes[u], kFrozenBlock));
   }
-  int64_t most = 0;
-  for (int node = 0; node < world.nodes; ++node) {
-    const std::vector<int> ranks = world.ranks_of_node(node);
-    const int64_t slots = with_slots ? kGatherSlots * largest * std::ssize(ranks) : 0;
-    most = std::max(most, FrozenLayout(units, world, ranks.front()).node_bytes() + slots);
-  }
-  return most;
+  std::vector<int> ranks =
+      world.ranks_of_node(0);  // other nodes with as many ranks hold a block of a unit less at most
+  for (int node = 1; node < world.nodes && std::ssize(ranks) < world.most_ranks_of_a_node(); ++node)
+    if (std::vector<int> here = world.ranks_of_node(node); here.size() > ranks.size()) ranks = std::move(here);
+  const int64_t slots = with_slots ? kGatherSlots * largest * std::ssize(ranks) : 0;
+  return FrozenLayout(units, world, ranks.front()).node_bytes() + slots;
 }
 
 std::vector<PolicyDecision> decide_policies(const std::vector<UnitNeed>& units, const std::vector<PolicyRule>& rules,
@@ -135,18 +134,17 @@ std::vector<PolicyDecision> decide_policies(const std::vector<UnitNeed>& units, 
   }
   const int64_t all_resident = memory.other_bytes + frozen_bytes_of_node(bytes, sharded, world, memory.with_slots);
   const bool fits = memory.available_bytes == 0 || all_resident <= memory.available_bytes;
-  const std::string of =
-      memory.available_bytes == 0 ? "as much memory as is there" : policy_gib(memory.available_bytes);
+  const std::string of = memory.available_bytes == 0 ? "as much memory as is there" : gib_text(memory.available_bytes);
   const std::vector<bool> chosen =
       fits || world.nodes == 1 ? sharded : choose_sharded({units, bytes, open, sharded, world, memory});
   const bool helps = chosen != sharded;
   for (size_t u : open) {
     if (chosen[u])
-      decisions[u] = {Policy::kSharded, concat("with all weights resident a node would need ", policy_gib(all_resident),
+      decisions[u] = {Policy::kSharded, concat("with all weights resident a node would need ", gib_text(all_resident),
                                                " of ", of, "; gathered ", units[u].uses,
                                                units[u].uses == 1 ? " time" : " times", " per micro-batch")};
     else if (fits)
-      decisions[u] = {Policy::kResident, concat("fits: a node needs ", policy_gib(all_resident), " of ", of)};
+      decisions[u] = {Policy::kResident, concat("fits: a node needs ", gib_text(all_resident), " of ", of)};
     else if (world.nodes == 1)
       decisions[u] = {Policy::kResident, "the ranks of one node share one copy: sharding would save nothing"};
     else

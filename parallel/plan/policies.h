@@ -15,6 +15,9 @@ enum class Policy : uint8_t {
 };
 std::string_view to_string(Policy policy);
 
+/// "3.10 GiB".
+std::string gib_text(int64_t bytes);
+
 /// What was asked for; kAuto leaves it to the plan.
 enum class PolicyChoice : uint8_t { kAuto, kResident, kSharded };
 
