@@ -9,6 +9,7 @@
 #include "configs/load.h"
 #include "models/factory.h"
 #include "parallel/plan/check.h"
+#include "parallel/plan/check_gathers.h"
 #include "tests/models/support.h"
 #include "tests/support/compare.h"
 
@@ -105,6 +106,23 @@ INSTANTIATE_TEST_SUITE_P(All, PresetPrograms, ::testing::ValuesIn(all_presets())
       name, [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');
   return name;
 });
+
+TEST(PresetGathers, AreRightForEveryPresetAndMethod) {
+  for (const std::string& name : all_presets())
+    for (const GatherChoice gather : {GatherChoice::kInline, GatherChoice::kPrefetch})
+      for (const int nodes : {1, 2}) {
+        const config::Config config = preset(name);
+        PlanRequest request = request_for(epalm_config(config), freeze_rules(config), config.train().micro_batch(), {});
+        request.buckets = {config.data().length_buckets().begin(), config.data().length_buckets().end()};
+        request.world.ranks = 4;
+        request.world.nodes = nodes;
+        request.frozen_policy = PolicyChoice::kSharded;
+        request.gather = gather;
+        const Plan plan = make_plan(request);
+        EXPECT_EQ(check_gathers(plan), std::vector<std::string>()) << name;
+        EXPECT_EQ(plan.programs[0].gathers.empty(), plan.total_params == plan.trainable_params) << name;
+      }
+}
 
 TEST(PresetList, IsTheWholeFolder) { EXPECT_GE(all_presets().size(), 7u); }
 
