@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "configs/fields.h"
+#include "configs/inherit.h"
 #include "configs/overrides.h"
 #include "configs/parse.h"
 #include "configs/sizes.h"
@@ -31,6 +32,7 @@ Resolved resolve_config(const std::string& text, const std::string& source, cons
   parse_text(text, source, resolved.config, problems);
   for (const std::string& assignment : overrides) apply_override(assignment, resolved.config, problems);
   expand_sizes(resolved.config, problems);
+  inherit_data(resolved.config);
   fill_defaults(resolved.config);
   validate(resolved.config, problems);
   const bool model_is_sound =

@@ -10,6 +10,7 @@ packages=(
   libprotobuf-dev protobuf-compiler  # configuration
   nlohmann-json3-dev libcli11-dev libgoogle-glog-dev libssl-dev
   libjpeg-dev libpng-dev             # photographs
+  libhdf5-dev zlib1g-dev             # dataset shards, compressed weight archives
   libpcre2-dev                       # tokenizers
   libgtest-dev                       # tests
 )
