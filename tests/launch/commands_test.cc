@@ -443,6 +443,7 @@ TEST(Help, ShowsEveryOptionWithDefaultAndUnit) {
        {{"--set", ""}, {"--out", "Folder"}, {"--dtype", "f32, bf16 or f16"}, {"--shard-gb", "GB (10^9 bytes)"}}},
       {"weights inspect", {{"--json", ""}}},
       {"data inspect", {{"--set", ""}, {"--index", "from 0"}, {"--epoch", "from 0"}, {"--out", "[3,H,W] F32"}}},
+      {"data pack", {{"--set", ""}, {"--out", "Folder"}, {"--shard-mb", "MB"}, {"--evaluation", "evaluation.data"}}},
       {"data sample-photos", {{"--out", "Folder"}, {"--count", "Images"}, {"--size", "pixels"}, {"--seed", ""}}},
       {"data byte-tokenizer", {{"--out", "Folder"}}},
       {"bench memory", {{"--set", ""}, {"--steps", "Steps"}, {"--json", "file"}}},
