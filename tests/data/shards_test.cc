@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 #include <fstream>
+#include <iostream>
 #include <memory>
 #include <thread>
 
@@ -244,6 +245,30 @@ TEST_F(Shards, DamageElsewhere) {
   pack(1 << 20);
   damage(only_shard(), "rgb.jpggrey.png");
   EXPECT_TRUE(refused({"an index whose checksum (crc32c) agrees"}));
+}
+
+TEST_F(Shards, AnyDamagedByteIsFoundOrHarmless) {
+  pack(1 << 20);
+  const std::string good = bytes_of(only_shard());
+  int found = 0, harmless = 0;
+  for (size_t at = 0; at < good.size(); at += 23) {
+    std::string bad = good;
+    bad[at] = static_cast<char>(bad[at] ^ 0x10);
+    std::ofstream(only_shard(), std::ios::binary) << bad;
+    try {
+      const auto shards = open();
+      expect_same(*files_, *shards);
+      for (int64_t i = 0; i < shards->size(); ++i)
+        EXPECT_EQ(shards->packed_text(i)->rest, text_pieces(tokenizer_, TextTask::kCaptions, files_->sample(i)).rest);
+      ++harmless;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kData) << at << ": " << error.what();
+      ++found;
+    }
+    if (HasFailure()) FAIL() << "byte " << at << " of " << good.size();
+  }
+  std::cout << "shards: " << found << " damaged bytes found, " << harmless << " where nothing is stored\n";
+  EXPECT_GT(found, harmless);
 }
 
 TEST_F(Shards, TruncatedFilesAndOtherFiles) {

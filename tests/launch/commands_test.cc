@@ -421,7 +421,7 @@ TEST(BenchComm, RunsAloneAndRefusesWhatMakesNoSense) {
 }
 
 TEST(Help, ShowsEveryOptionWithDefaultAndUnit) {
-  const std::vector<std::string> flags{"--json", "--resume", "--grads", "--list", "--quick", "--uneven"};
+  const std::vector<std::string> flags{"--evaluation", "--json", "--resume", "--grads", "--list", "--quick", "--uneven"};
   const std::map<std::string, std::map<std::string, std::string>> commands{
       {"train", {{"--set", "path.to.field=value"}, {"--run-dir", "Folder"}, {"--resume", "checkpoint"}}},
       {"plan",
