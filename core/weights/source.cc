@@ -92,7 +92,8 @@ std::unique_ptr<TensorFile> open_tensor_file(const std::string& path) {
          archive->members().size(), ": '", archive->members().empty() ? "" : archive->members()[0].name, "')");
   }
   // The magic number with which torch.save began until PyTorch 1.6.
-  if (start.substr(2).starts_with("\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"sv))
+  if (start.size() > 2 &&
+      std::string_view(start).substr(2).starts_with("\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"sv))
     fail(ErrorKind::kWeights, path,
          ": expected a zip archive of torch.save; got a PyTorch file from before 1.6 (rewrite it "
          "in Python: torch.save(torch.load(FILE, map_location='cpu', weights_only=True), NEW_FILE))");
