@@ -39,6 +39,7 @@ std::string find_in_folder(const std::string& folder) {
     if (has_single) return (base / single).string();
     if (has_index) return (base / index).string();
   }
+  if (is_there(base / "adapter.safetensors")) return (base / "adapter.safetensors").string();
   fail(ErrorKind::kWeights, folder,
        ": expected model.safetensors or pytorch_model.bin, or ….index.json of either, in the "
        "folder; got none of them");

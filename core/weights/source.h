@@ -24,9 +24,10 @@ std::unique_ptr<TensorFile> open_tensor_file(const std::string& path);
 /// A named set of tensors, wherever it lies: one file (see open_tensor_file); a sharded set, given by its index
 /// (`….safetensors.index.json`, `….bin.index.json`); or a folder as the Hugging Face Hub lays it out:
 /// model.safetensors, or model.safetensors.index.json and its shards; where there is neither, pytorch_model.bin, or
-/// pytorch_model.bin.index.json and its shards. Opening reads headers only; reading is by slices.
-/// Errors: kWeights for files missing or refused, an index that disagrees with its shards (all disagreements at once),
-/// a tensor in two shards, a folder without weights; kStorage as in TensorFile.
+/// pytorch_model.bin.index.json and its shards; or the folder of a checkpoint of ours, with adapter.safetensors.
+/// Opening reads headers only; reading is by slices. Errors: kWeights for files missing or refused, an index that
+/// disagrees with its shards (all disagreements at once), a tensor in two shards, a folder without weights; kStorage as
+/// in TensorFile.
 class WeightSource {
  public:
   static WeightSource open(const std::string& path);

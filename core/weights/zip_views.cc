@@ -24,6 +24,7 @@ void ZipViews::read_elements(const ZipView& view, int64_t first, int64_t count, 
   const int64_t item = view.item, all = view.view.elements() * item;
   if (view.view.run() * item < kLongRowBytes && view.view.extent() * item <= all + kMoreThanTensor) {
     view.view.gather(loaded(view)->data(), item, first, count, out);
+    if (first + count == view.view.elements()) forget(view);  // whoever reads in order is done with it
     return;
   }
   view.view.for_each_row(first, count, [&](int64_t place, int64_t n, int64_t stride) {
@@ -31,6 +32,13 @@ void ZipViews::read_elements(const ZipView& view, int64_t first, int64_t count, 
     for (int64_t i = 0; i < pieces; ++i, out += piece)
       archive_->read(*view.member, view.begin + (place + i * stride) * item, {out, narrow<size_t>(piece)});
   });
+}
+
+void ZipViews::forget(const ZipView& view) const {
+  const std::lock_guard lock(mutex_);
+  if (loaded_view_ != &view) return;
+  loaded_view_ = nullptr;
+  loaded_.reset();
 }
 
 std::shared_ptr<const ZipViews::Bytes> ZipViews::loaded(const ZipView& view) const {

@@ -33,6 +33,7 @@ class ZipViews {
   using Bytes = std::vector<std::byte>;
   void read_elements(const ZipView& view, int64_t first, int64_t count, std::byte* out) const;
   std::shared_ptr<const Bytes> loaded(const ZipView& view) const;
+  void forget(const ZipView& view) const;
 
   std::unique_ptr<ZipArchive> archive_;
   mutable std::mutex mutex_;  // of the two below
