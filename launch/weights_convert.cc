@@ -51,6 +51,7 @@ std::vector<TensorDeclaration> declarations_of(const WeightMap& map, std::option
 std::map<std::string, std::string> metadata_of(const WeightSource& source) {
   std::map<std::string, std::string> metadata;
   for (const auto& file : source.files()) metadata.insert(file->metadata().begin(), file->metadata().end());
+  std::erase_if(metadata, [](const auto& entry) { return entry.first.starts_with("torch."); });
   return metadata;
 }
 

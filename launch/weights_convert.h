@@ -26,7 +26,7 @@ std::vector<TensorDeclaration> declarations_of(const WeightMap& map, std::option
 /// writing fails; kWeights from values that do not fit.
 void write_safetensors(const WeightSource& source, WeightMap map, std::optional<DType> dtype, const std::string& path);
 
-/// Metadata of all files of a source; of two values the first.
+/// Metadata of all files of a source, of two values the first; without what TorchArchive says of the file itself.
 std::map<std::string, std::string> metadata_of(const WeightSource& source);
 
 }  // namespace permafrost

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -32,7 +33,7 @@ Json find_config(const std::string& from) {
 Json other_entries(const WeightSource& source, const std::string& from) {
   Json others = Json::object();
   const auto metadata = metadata_of(source);
-  for (const char* key : {"epoch", "config", "best_epoch", "best_valid"})
+  for (const char* key : {"epoch", "config", "best_epoch", "best_valid", "lr_scheduler"})
     if (const auto found = metadata.find(key); found != metadata.end())
       if (Json value = try_parse_json(found->second); !value.is_discarded()) others[key] = value;
   if (!others.contains("config"))
@@ -62,28 +63,49 @@ const RewrittenTensor* find(const WeightMap& map, const std::string& name) {
   return found == map.tensors.end() ? nullptr : &*found;
 }
 
+/// What the run's configuration says of the text model, under the names of transformers' config.json; or such a file.
+Json known_config(const std::string& from) {
+  const Json config = find_config(from);
+  for (const char* place : {"/model/epalm/text", "/model/language_model/text"}) {
+    const Json::json_pointer at(place);
+    if (!config.is_object() || !config.contains(at)) continue;
+    const Json& text = config[at];
+    Json known = Json::object();
+    for (const auto& [ours, theirs] : {std::pair("heads", "num_attention_heads"), std::pair("dropout", "dropout"),
+                                       std::pair("do_layer_norm_before", "do_layer_norm_before")})
+      if (text.contains(ours)) known[theirs] = text[ours];
+    return known;
+  }
+  return config.is_object() && config.contains("model_type") && config["model_type"] == "opt" ? config : Json::object();
+}
+
+/// A field where it is known and of the type of `otherwise`.
+Json given(const Json& known, const char* field, const Json& otherwise) {
+  return known.contains(field) && known[field].type() == otherwise.type() ? known[field] : otherwise;
+}
+
 /// Attention heads: as asked, as the run's or the model's configuration says, or as published models of that width
 /// have.
-int64_t heads_of(const WeightsExportOptions& options, int64_t hidden) {
+int64_t heads_of(const WeightsExportOptions& options, const Json& known, int64_t hidden) {
   if (options.heads > 0) return options.heads;
-  const Json config = find_config(options.from);
-  for (const char* place : {"/model/epalm/text/heads", "/model/language_model/text/heads", "/num_attention_heads"})
-    if (const auto at = Json::json_pointer(place);
-        config.is_object() && config.contains(at) && config[at].is_number_integer())
-      return config[at].get<int64_t>();
+  if (known.contains("num_attention_heads") && known["num_attention_heads"].is_number_integer())
+    return known["num_attention_heads"].get<int64_t>();
   for (const auto& [width, heads] :
        {std::pair(768, 12), std::pair(1024, 16), std::pair(2048, 32), std::pair(2560, 32), std::pair(4096, 32)})
     if (hidden == width) return heads;
-  fail(ErrorKind::kConfig, "weights export: the number of attention heads is in no config.json beside ", options.from,
-       " and cannot be guessed from width ", hidden, "; say it with --heads");
+  fail(ErrorKind::kConfig, "weights export: the number of attention heads must be in a config.json beside ",
+       options.from, " or given by --heads; got neither, and no published model is ", hidden, " wide");
 }
 
 /// config.json of transformers for what the weights show.
 std::string hf_config(const WeightMap& map, const WeightsExportOptions& options) {
   const Shape tokens = find(map, "embed_tokens.weight")->shape, positions = find(map, "embed_positions.weight")->shape;
   const bool final_norm = find(map, "final_layer_norm.weight") != nullptr;
-  const int64_t hidden = positions[1], heads = heads_of(options, hidden);
-  if (hidden % heads != 0)
+  const int64_t hidden = positions[1];
+  const Json known = known_config(options.from);
+  const int64_t heads = heads_of(options, known, hidden);
+  const bool norm_before = given(known, "do_layer_norm_before", Json(final_norm)).get<bool>();
+  if (heads < 1 || hidden % heads != 0)
     fail(ErrorKind::kConfig, "weights export: heads must divide the width ", hidden, "; got ", heads);
   const OrderedJson config{{"architectures", {"OPTForCausalLM"}},
                            {"model_type", "opt"},
@@ -95,8 +117,9 @@ std::string hf_config(const WeightMap& map, const WeightsExportOptions& options)
                            {"num_attention_heads", heads},
                            {"ffn_dim", find(map, "layers.0.fc1.weight")->shape[0]},
                            {"max_position_embeddings", positions[0] - 2},
-                           {"do_layer_norm_before", final_norm},
-                           {"dropout", 0.1},
+                           {"do_layer_norm_before", norm_before},
+                           {"_remove_final_layer_norm", norm_before && !final_norm},
+                           {"dropout", given(known, "dropout", Json(0.1))},
                            {"attention_dropout", 0.0},
                            {"layerdrop", 0.0},
                            {"bos_token_id", 2},

@@ -40,14 +40,21 @@ def views(source):
 
 def checkpoint(source):
     """Laid out like the checkpoint_best.pth of eP-ALM's trainer."""
-    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2))
+    nn = torch.nn
+    model = nn.Module()
+    model.connector = nn.ModuleList([nn.Linear(4, 3), nn.Linear(4, 3)])
+    model.prompt_module = nn.Module()
+    model.prompt_module.prefix_embedding = nn.Sequential(nn.Embedding(2, 3), nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
     with torch.no_grad():
         for p in model.parameters():
             p.copy_(source.normal(*p.shape))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    model(source.normal(2, 4)).sum().backward()
+    (model.connector[0](source.normal(2, 4)) + model.prompt_module.prefix_embedding(torch.tensor([0, 1]))).sum().backward()
     optimizer.step()
-    return {"model": collections.OrderedDict((f"connector.{k}", v) for k, v in model.state_dict().items()),
+    weights = model.state_dict()
+    for module in ("model_text", "transformer"):  # saved twice
+        weights[f"{module}.model.decoder.layers.0.fc2.1.adapter.0.weight"] = model.connector[0].weight
+    return {"model": weights,
             "optimizer": optimizer.state_dict(), "lr_scheduler": {"base_values": [2e-5], "t_initial": 8, "warmup": None},
             "config": {"use_vis_prefix": True, "injected_hidden_states": 6, "text_model": "facebook/opt-2.7b", "lr": 2e-5},
             "epoch": 7, "best_valid": np.float64(0.5325), "best_epoch": torch.Size([5])}
