@@ -2,6 +2,7 @@
 
 #include <google/protobuf/descriptor.h>
 
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <optional>
@@ -145,8 +146,11 @@ Numbers hf_numbers(const HfFile& file) {
 }
 
 void read_hf_config(Opt& opt, const std::string& path, Problems& problems) {
-  const std::string name = opt.hf_config(), where = path + ".hf_config";
+  std::string name = opt.hf_config();
+  const std::string where = path + ".hf_config";
   opt.clear_hf_config();
+  std::error_code ignored;
+  if (std::filesystem::is_directory(name, ignored)) name = (std::filesystem::path(name) / "config.json").string();
   std::ifstream stream(name);
   const auto json = stream ? try_parse_json(stream) : Json();
   if (!json.is_object()) {

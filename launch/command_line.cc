@@ -108,7 +108,9 @@ void add_weights_inspect(CommandLine& line, CLI::App& weights) {
   CLI::App* command =
       weights.add_subcommand("inspect", "Lists what weight files hold: names, dtypes, shapes, bytes, metadata");
   auto options = std::make_shared<WeightsInspectOptions>();
-  command->add_option("file", options->path, "A .safetensors file, an index of several, or a folder with either")
+  command
+      ->add_option("file", options->path,
+                   "A file of weights (safetensors, torch.save, .npz), an index of several, or a folder with any")
       ->required()
       ->type_name("PATH");
   command->add_flag("--json", options->json, "JSON instead of a table");
@@ -128,6 +130,64 @@ void add_weights_random(CommandLine& line, CLI::App& weights) {
       ->capture_default_str()
       ->check(CLI::Range(0.001, 1e6));
   command->callback([=, &line] { line.action = [=] { return run_weights_random(*options); }; });
+}
+
+void add_weights_import(CommandLine& line, CLI::App& weights) {
+  CLI::App* command = weights.add_subcommand(
+      "import", "Turns published weights into one safetensors file under the names that this program reads");
+  auto options = std::make_shared<WeightsImportOptions>();
+  command
+      ->add_option(
+          "--from", options->from,
+          "A file of torch.save (.bin, .pt, .pth), a numpy .npz, safetensors, an index of several, or a folder "
+          "with any of these (no default)")
+      ->required()
+      ->type_name("PATH");
+  command->add_option("--to", options->to, "safetensors file to write (no default)")->required()->type_name("FILE");
+  command
+      ->add_option(
+          "--as", options->as,
+          "What the names mean: opt, timm_vit, timm_vit_npz (JAX originals), epalm, or raw for all as they are "
+          "(no default)")
+      ->required()
+      ->type_name("KIND");
+  command->add_option("--dtype", options->dtype, "Of floats in the new file: keep, f32, bf16 or f16")
+      ->capture_default_str();
+  command->callback([=, &line] { line.action = [=] { return run_weights_import(*options); }; });
+}
+
+void add_weights_export(CommandLine& line, CLI::App& weights) {
+  CLI::App* command =
+      weights.add_subcommand("export", "Writes what was trained here under the names and formats of other programs");
+  auto options = std::make_shared<WeightsExportOptions>();
+  command->add_option("--from", options->from, "adapter.safetensors, or the checkpoint folder that has it (no default)")
+      ->required()
+      ->type_name("PATH");
+  command
+      ->add_option("--to", options->to,
+                   "File to write: .pth for epalm, .safetensors for the others; opt and timm_vit also take a folder, "
+                   "which gets model.safetensors and, for opt, config.json (no default)")
+      ->required()
+      ->type_name("PATH");
+  command
+      ->add_option("--as", options->as,
+                   "epalm (a PyTorch checkpoint of its trainer), opt (transformers) or timm_vit (timm) (no default)")
+      ->required()
+      ->type_name("KIND");
+  command
+      ->add_option("--dtype", options->dtype, "Of floats for opt and timm_vit: keep, f32, bf16 or f16; epalm has f32")
+      ->capture_default_str();
+  command
+      ->add_option("--tokenizer", options->tokenizer,
+                   "opt, to a folder: copies vocab.json and merges.txt from here (default: none)")
+      ->type_name("FOLDER");
+  command
+      ->add_option("--heads", options->heads,
+                   "opt, to a folder: attention heads, which no weight file tells; 0: from the run's configuration, or "
+                   "as a published model of that size has")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1024));
+  command->callback([=, &line] { line.action = [=] { return run_weights_export(*options); }; });
 }
 
 void add_info(CommandLine& line, const Launcher& launcher) {
@@ -271,8 +331,10 @@ void add_commands(CommandLine& line, const Launcher& launcher) {
   add_train(line, launcher);
   add_plan(line);
   add_probe(line);
-  CLI::App& weights = add_family(line, "weights", "Looks at weight files and makes random ones");
+  CLI::App& weights = add_family(line, "weights", "Looks at weight files, converts them and makes random ones");
   add_weights_inspect(line, weights);
+  add_weights_import(line, weights);
+  add_weights_export(line, weights);
   add_weights_random(line, weights);
   add_info(line, launcher);
   CLI::App& data = add_family(line, "data", "Looks at datasets, packs them, and makes small ones");

@@ -59,6 +59,22 @@ struct WeightsRandomOptions {
 };
 int run_weights_random(const WeightsRandomOptions& options);
 
+struct WeightsImportOptions {
+  std::string from, to;
+  std::string as;
+  std::string dtype = "keep";
+};
+int run_weights_import(const WeightsImportOptions& options);
+
+struct WeightsExportOptions {
+  std::string from, to;
+  std::string as;
+  std::string dtype = "keep";
+  std::string tokenizer;
+  int heads = 0;
+};
+int run_weights_export(const WeightsExportOptions& options);
+
 struct InfoOptions {
   bool json = false;
 };

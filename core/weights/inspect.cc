@@ -42,7 +42,8 @@ OrderedJson to_json(const Totals& totals) {
 
 std::string inspect_text(const WeightSource& source) {
   std::string text;
-  for (const SafetensorsReader& file : source.files()) {
+  for (const auto& opened : source.files()) {
+    const TensorFile& file = *opened;
     text += concat(file.path(), "  ", file.file_bytes(), " bytes, ", file.tensors().size(), " tensors\n");
     for (const auto& [key, value] : file.metadata()) text += concat("  metadata ", key, " = ", value, "\n");
   }
@@ -63,11 +64,11 @@ std::string inspect_text(const WeightSource& source) {
 
 std::string inspect_json(const WeightSource& source) {
   OrderedJson files = OrderedJson::array(), tensors = files;
-  for (const SafetensorsReader& file : source.files())
-    files.push_back({{"path", file.path()},
-                     {"bytes", file.file_bytes()},
-                     {"tensors", file.tensors().size()},
-                     {"metadata", file.metadata()}});
+  for (const auto& file : source.files())
+    files.push_back({{"path", file->path()},
+                     {"bytes", file->file_bytes()},
+                     {"tensors", file->tensors().size()},
+                     {"metadata", file->metadata()}});
   for (const SourceTensor& tensor : source.tensors()) {
     const StoredTensor& stored = tensor.stored;
     const auto dims = stored.shape.dims();

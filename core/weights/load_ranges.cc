@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <tuple>
 
 #include "core/base/check.h"
 #include "core/base/narrow.h"
@@ -90,9 +91,7 @@ class RangeLoader {
 RangesRead load_ranges(const WeightSource& source, std::span<const ReadRange> ranges, bool with_change) {
   const auto place = [&](size_t i) {
     const ReadRange& range = ranges[i];
-    // Of a dtype that is only listed, no element is known; load() refuses it.
-    const int64_t item = range.tensor->stored.dtype ? size_of(*range.tensor->stored.dtype) : 0;
-    return std::pair(range.tensor->file, range.tensor->stored.file_offset + range.first_element * item);
+    return std::tuple(range.tensor->file, range.tensor->stored.file_offset, range.first_element);
   };
   std::vector<size_t> order(ranges.size());
   std::iota(order.begin(), order.end(), size_t{0});

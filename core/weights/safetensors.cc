@@ -1,12 +1,7 @@
 #include "core/weights/safetensors.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <array>
 #include <bit>
-#include <cerrno>
 #include <cstring>
 #include <set>
 
@@ -20,21 +15,6 @@ static_assert(std::endian::native == std::endian::little, "safetensors data is l
 
 namespace {
 constexpr int64_t kLengthBytes = 8;
-
-void read_exactly(int fd, const std::string& path, int64_t offset, std::span<std::byte> out) {
-  while (!out.empty()) {
-    const ssize_t count = pread(fd, out.data(), out.size(), offset);
-    if (count < 0) {
-      if (errno == EINTR) continue;
-      fail(ErrorKind::kStorage, "cannot read ", path, " at byte ", offset, ": ", std::strerror(errno));
-    }
-    if (count == 0)
-      fail(ErrorKind::kStorage, path, ": ended at byte ", offset, " with ", out.size(),
-           " bytes to come; it became shorter while open");
-    out = out.subspan(static_cast<size_t>(count));
-    offset += count;
-  }
-}
 
 /// Files that people give by mistake, known by how they begin; empty when it is none of them.
 std::string_view other_format(std::string_view start) {
@@ -62,51 +42,31 @@ std::string_view other_format(std::string_view start) {
   return {};
 }
 
-struct OpenedFile {
-  FileDescriptor file;
-  int64_t bytes = 0;
-};
-
-OpenedFile open_regular(const std::string& path) {
-  OpenedFile opened{FileDescriptor(open(path.c_str(), O_RDONLY | O_CLOEXEC)), 0};
-  if (!opened.file) {
-    const int error = errno;
-    fail(error == ENOENT || error == ENOTDIR ? ErrorKind::kWeights : ErrorKind::kStorage, path,
-         ": expected a safetensors file; cannot open: ", std::strerror(error));
-  }
-  struct stat info {};
-  if (fstat(opened.file.get(), &info) != 0)
-    fail(ErrorKind::kStorage, "cannot ask for the size of ", path, ": ", std::strerror(errno));
-  if (!S_ISREG(info.st_mode))
-    fail(ErrorKind::kWeights, path, ": expected a safetensors file; got something else (a folder?)");
-  opened.bytes = info.st_size;
-  return opened;
-}
-
 /// The JSON text; nothing is allocated before its length is known to be sane.
-std::string read_header(const OpenedFile& opened, const std::string& path) {
+std::string read_header(const InputFile& file) {
+  const std::string& path = file.path();
   std::array<char, kLengthBytes + 1> start{};  // one byte more: the opening brace
-  const auto start_bytes = static_cast<size_t>(std::min<int64_t>(opened.bytes, kLengthBytes + 1));
-  read_exactly(opened.file.get(), path, 0, std::as_writable_bytes(std::span(start)).first(start_bytes));
+  const auto start_bytes = static_cast<size_t>(std::min<int64_t>(file.bytes(), kLengthBytes + 1));
+  file.read(0, std::as_writable_bytes(std::span(start)).first(start_bytes));
   uint64_t length = 0;
   std::memcpy(&length, start.data(), kLengthBytes);
-  const bool whole = opened.bytes >= kLengthBytes + 2;
+  const bool whole = file.bytes() >= kLengthBytes + 2;
   const bool sane = whole && length >= 2 && length <= static_cast<uint64_t>(SafetensorsReader::kMaxHeaderBytes) &&
-                    std::cmp_less_equal(length, opened.bytes - kLengthBytes);
+                    std::cmp_less_equal(length, file.bytes() - kLengthBytes);
   if (!sane || start[kLengthBytes] != '{') {
     const std::string_view format = other_format({start.data(), start_bytes});
     if (!format.empty()) fail(ErrorKind::kWeights, path, ": expected a safetensors file; got ", format);
   }
   if (!whole)
-    fail(ErrorKind::kWeights, path, ": expected a safetensors file of at least 10 bytes; got ", opened.bytes, " bytes");
+    fail(ErrorKind::kWeights, path, ": expected a safetensors file of at least 10 bytes; got ", file.bytes(), " bytes");
   if (!sane)
     fail(ErrorKind::kWeights, path, ": header length must be 2 to ", SafetensorsReader::kMaxHeaderBytes,
-         " bytes and within the file; got ", length, " in a file of ", opened.bytes,
+         " bytes and within the file; got ", length, " in a file of ", file.bytes(),
          " bytes (truncated, or not safetensors)");
   if (start[kLengthBytes] != '{')
     fail(ErrorKind::kWeights, path, ": header must begin with '{'; got another byte (not safetensors?)");
   std::string text(length, '\0');
-  read_exactly(opened.file.get(), path, kLengthBytes, std::as_writable_bytes(std::span(text)));
+  file.read(kLengthBytes, std::as_writable_bytes(std::span(text)));
   return text;
 }
 
@@ -142,54 +102,15 @@ int64_t sum_bytes(const std::vector<TensorDeclaration>& tensors) {
 }
 }  // namespace
 
-SafetensorsReader::SafetensorsReader(std::string path) : path_(std::move(path)) {
-  OpenedFile opened = open_regular(path_);
-  const std::string text = read_header(opened, path_);
+SafetensorsReader::SafetensorsReader(std::string path) : file_(std::move(path), "a safetensors file") {
+  const std::string text = read_header(file_);
   const int64_t data_begin = kLengthBytes + static_cast<int64_t>(text.size());
-  SafetensorsHeader header = parse_safetensors_header(path_, text, data_begin, opened.bytes - data_begin);
-  file_ = std::move(opened.file);
-  file_bytes_ = opened.bytes;
-  tensors_ = std::move(header.tensors);
-  metadata_ = std::move(header.metadata);
-  for (size_t i = 0; i < tensors_.size(); ++i) index_.emplace(tensors_[i].name, i);
+  SafetensorsHeader header = parse_safetensors_header(file_.path(), text, data_begin, file_.bytes() - data_begin);
+  describe(file_.path(), file_.bytes(), std::move(header.tensors), std::move(header.metadata));
 }
 
-const StoredTensor* SafetensorsReader::find(std::string_view name) const {
-  const auto found = index_.find(std::string(name));
-  return found == index_.end() ? nullptr : &tensors_[found->second];
-}
-
-const StoredTensor& SafetensorsReader::at(std::string_view name) const {
-  const StoredTensor* tensor = find(name);
-  if (!tensor) fail(ErrorKind::kWeights, path_, ": expected a tensor '", name, "'; got none among ", tensors_.size());
-  return *tensor;
-}
-
-void SafetensorsReader::read(const StoredTensor& tensor, int64_t byte_offset, std::span<std::byte> out) const {
-  PERMAFROST_CHECK(
-      byte_offset >= 0 && byte_offset <= tensor.bytes && std::cmp_less_equal(out.size(), tensor.bytes - byte_offset),
-      "SafetensorsReader::read: range must lie within the ", tensor.bytes, " bytes of '", tensor.name, "'; got ",
-      out.size(), " bytes from ", byte_offset);
-  read_exactly(file_.get(), path_, tensor.file_offset + byte_offset, out);
-}
-
-void SafetensorsReader::read(std::string_view name, int64_t byte_offset, std::span<std::byte> out) const {
-  read(at(name), byte_offset, out);
-}
-
-std::vector<std::byte> SafetensorsReader::read_all(std::string_view name) const {
-  const StoredTensor& tensor = at(name);
-  std::vector<std::byte> bytes(narrow<size_t>(tensor.bytes));
-  read(tensor, 0, bytes);
-  return bytes;
-}
-
-void SafetensorsReader::read_tensor(std::string_view name, const Tensor& out) const {
-  const StoredTensor& tensor = at(name);
-  if (!tensor.dtype || *tensor.dtype != out.dtype() || tensor.shape != out.shape())
-    fail(ErrorKind::kWeights, path_, ": expected '", name, "' as ", out.spec(), "; got ", tensor.shape, " ",
-         tensor.dtype_name);
-  read(tensor, 0, {static_cast<std::byte*>(out.raw()), narrow<size_t>(out.bytes())});
+void SafetensorsReader::read_bytes(const StoredTensor& tensor, int64_t byte_offset, std::span<std::byte> out) const {
+  file_.read(tensor.file_offset + byte_offset, out);
 }
 
 SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<TensorDeclaration> tensors,

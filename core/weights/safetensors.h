@@ -2,71 +2,35 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "core/tensor/tensor.h"
 #include "core/weights/atomic_file.h"
+#include "core/weights/input_file.h"
+#include "core/weights/tensor_file.h"
 
 namespace permafrost {
-
-/// A tensor as a safetensors header describes it. `dtype_name` is the format's word ("F32", "BF16", "F8_E4M3", ...);
-/// `dtype` is empty for those we only list (they can be read as bytes, not as a tensor).
-struct StoredTensor {
-  std::string name;
-  std::string dtype_name;
-  std::optional<DType> dtype;
-  Shape shape;
-  int64_t file_offset = 0;  ///< of the first byte, from the beginning of the file
-  int64_t bytes = 0;
-};
-
-/// The safetensors word for a dtype, e.g. "BF16".
-std::string_view safetensors_name(DType dtype);
 
 /// One .safetensors file: 8 bytes of header length (little endian), a JSON header, the data.
 /// Opening reads and checks the header only: its length (at most 100 MB and the file), no key twice, known dtypes,
 /// shapes that give the bytes of the offsets, offsets that cover the data without gap or overlap, no byte behind them.
-/// `read` uses pread, so one reader may serve several threads.
+/// `metadata` is `__metadata__`.
 /// Errors: kWeights with the file's name for whatever the file says wrongly, a missing file included; kStorage when
 /// the system refuses to read. A file of another known format is called by its name.
 /// Source: https://github.com/huggingface/safetensors (format description).
-class SafetensorsReader {
+class SafetensorsReader : public TensorFile {
  public:
   static constexpr int64_t kMaxHeaderBytes = 100'000'000;
 
   explicit SafetensorsReader(std::string path);
 
-  const std::string& path() const { return path_; }
-  int64_t file_bytes() const { return file_bytes_; }
-  /// In the order of their data, so that reading one after the other is sequential.
-  const std::vector<StoredTensor>& tensors() const { return tensors_; }
-  /// `__metadata__`, empty when there is none.
-  const std::map<std::string, std::string>& metadata() const { return metadata_; }
-
-  /// nullptr when the file has no such tensor.
-  const StoredTensor* find(std::string_view name) const;
-  /// Throws kWeights when the file has no such tensor.
-  const StoredTensor& at(std::string_view name) const;
-
-  /// Bytes [byte_offset, byte_offset + out.size()) of a tensor of this file. Any dtype.
-  void read(const StoredTensor& tensor, int64_t byte_offset, std::span<std::byte> out) const;
-  void read(std::string_view name, int64_t byte_offset, std::span<std::byte> out) const;
-  std::vector<std::byte> read_all(std::string_view name) const;
-  /// Into memory of exactly the stored shape and dtype; kWeights otherwise.
-  void read_tensor(std::string_view name, const Tensor& out) const;
-
  private:
-  std::string path_;
-  FileDescriptor file_;
-  int64_t file_bytes_ = 0;
-  std::vector<StoredTensor> tensors_;
-  std::unordered_map<std::string, size_t> index_;
-  std::map<std::string, std::string> metadata_;
+  void read_bytes(const StoredTensor& tensor, int64_t byte_offset, std::span<std::byte> out) const override;
+
+  InputFile file_;
 };
 
 /// What SafetensorsReader found in a header; `data_offset` is where the data begins, tensors are in data order.

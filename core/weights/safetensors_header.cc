@@ -9,21 +9,6 @@ namespace permafrost {
 
 namespace {
 
-struct KnownDType {
-  std::string_view name;
-  int bits;
-  std::optional<DType> dtype;
-};
-
-constexpr std::optional<DType> kListedOnly = std::nullopt;
-constexpr KnownDType kKnownDTypes[] = {
-    {"F32", 32, DType::kF32},    {"F16", 16, DType::kF16},    {"BF16", 16, DType::kBF16},  {"F64", 64, DType::kF64},
-    {"I64", 64, DType::kI64},    {"I32", 32, DType::kI32},    {"U8", 8, DType::kU8},       {"BOOL", 8, kListedOnly},
-    {"I8", 8, kListedOnly},      {"I16", 16, kListedOnly},    {"U16", 16, kListedOnly},    {"U32", 32, kListedOnly},
-    {"U64", 64, kListedOnly},    {"C64", 64, kListedOnly},    {"F8_E4M3", 8, kListedOnly}, {"F8_E5M2", 8, kListedOnly},
-    {"F8_E8M0", 8, kListedOnly}, {"F6_E2M3", 6, kListedOnly}, {"F6_E3M2", 6, kListedOnly}, {"F4", 4, kListedOnly},
-};
-
 /// One header being read; every complaint begins with the file's name.
 struct HeaderParser {
   const std::string& path;
@@ -78,7 +63,7 @@ struct HeaderParser {
     return values;
   }
 
-  int64_t bytes_of(const std::string& name, const Shape& shape, const KnownDType& dtype) const {
+  int64_t bytes_of(const std::string& name, const Shape& shape, const StoredDType& dtype) const {
     int64_t bits = dtype.bits;
     for (const int64_t extent : shape.dims())
       if (__builtin_mul_overflow(bits, extent, &bits))
@@ -95,9 +80,8 @@ struct HeaderParser {
         refuse("tensor '", name, "': expected dtype, shape and data_offsets; got '", key, "'");
     if (!entry.contains("dtype") || !entry["dtype"].is_string()) refuse("tensor '", name, "': dtype must be a string");
     const auto word = entry["dtype"].get<std::string>();
-    const auto* known = std::ranges::find(kKnownDTypes, word, &KnownDType::name);
-    if (known == std::end(kKnownDTypes))
-      refuse("tensor '", name, "': dtype must be one of safetensors'; got '", word, "'");
+    const StoredDType* known = find_stored_dtype(word);
+    if (!known) refuse("tensor '", name, "': dtype must be one of safetensors'; got '", word, "'");
 
     const std::vector<int64_t> extents = integers(entry, name, "shape");
     if (extents.size() > Shape::kMaxRank)
@@ -128,12 +112,6 @@ struct HeaderParser {
   }
 };
 }  // namespace
-
-std::string_view safetensors_name(DType dtype) {
-  for (const KnownDType& known : kKnownDTypes)
-    if (known.dtype == dtype) return known.name;
-  fail(ErrorKind::kInternal, "safetensors_name: no word for dtype ", to_string(dtype));
-}
 
 SafetensorsHeader parse_safetensors_header(const std::string& path, std::string_view text, int64_t data_begin,
                                            int64_t data_bytes) {

@@ -8,15 +8,18 @@
 
 #include "core/base/check.h"
 #include "core/base/json.h"
+#include "core/weights/atomic_file.h"
+#include "core/weights/input_file.h"
+#include "core/weights/npz_archive.h"
 #include "core/weights/problems.h"
+#include "core/weights/safetensors.h"
+#include "core/weights/torch_archive.h"
 
 namespace permafrost {
 
 namespace {
 namespace fs = std::filesystem;
 
-constexpr std::string_view kSingleFile = "model.safetensors";
-constexpr std::string_view kIndexFile = "model.safetensors.index.json";
 constexpr int64_t kMaxIndexBytes = 100'000'000;
 
 /// False also where the system does not let us look; opening the file then says why.
@@ -28,18 +31,18 @@ bool is_there(const fs::path& path) {
 /// The file inside a Hugging Face style folder that says what the weights are.
 std::string find_in_folder(const std::string& folder) {
   const fs::path base(folder);
-  const bool single = is_there(base / kSingleFile), index = is_there(base / kIndexFile);
-  if (single && index)
-    fail(ErrorKind::kWeights, folder, ": expected either ", kSingleFile, " or ", kIndexFile,
-         "; got both (name one of them)");
-  if (single) return (base / kSingleFile).string();
-  if (index) return (base / kIndexFile).string();
-  for (const char* pickle : {"pytorch_model.bin", "pytorch_model.bin.index.json"})
-    if (is_there(base / pickle))
-      fail(ErrorKind::kWeights, folder, ": expected ", kSingleFile, " or ", kIndexFile, "; got ", pickle,
-           " only, a PyTorch pickle; `permafrost weights import`, which will convert it, is not in this build: save "
-           "the model as safetensors");
-  fail(ErrorKind::kWeights, folder, ": expected ", kSingleFile, " or ", kIndexFile, " in the folder; got neither");
+  for (const auto& [single, index] : {std::pair("model.safetensors", "model.safetensors.index.json"),
+                                      std::pair("pytorch_model.bin", "pytorch_model.bin.index.json")}) {
+    const bool has_single = is_there(base / single), has_index = is_there(base / index);
+    if (has_single && has_index)
+      fail(ErrorKind::kWeights, folder, ": expected either ", single, " or ", index, "; got both (name one of them)");
+    if (has_single) return (base / single).string();
+    if (has_index) return (base / index).string();
+  }
+  if (is_there(base / "adapter.safetensors")) return (base / "adapter.safetensors").string();
+  fail(ErrorKind::kWeights, folder,
+       ": expected model.safetensors or pytorch_model.bin, or ….index.json of either, in the "
+       "folder; got none of them");
 }
 
 std::string read_index_text(const std::string& path) {
@@ -77,6 +80,27 @@ std::map<std::string, std::string> parse_index(const std::string& path) {
 }
 }  // namespace
 
+std::unique_ptr<TensorFile> open_tensor_file(const std::string& path) {
+  using namespace std::string_view_literals;
+  const std::string start = start_of_file(InputFile(path, "a file of weights"));
+  if (start.starts_with("PK\x03\x04"sv) || start.starts_with("PK\x05\x06"sv)) {
+    auto archive = std::make_unique<ZipArchive>(path, "a file of weights");
+    if (is_torch_archive(*archive)) return std::make_unique<TorchArchive>(std::move(archive));
+    if (is_npz_archive(*archive)) return std::make_unique<NpzArchive>(std::move(archive));
+    fail(ErrorKind::kWeights, path,
+         ": expected what torch.save or numpy.savez writes; got another zip archive (its first "
+         "member of ",
+         archive->members().size(), ": '", archive->members().empty() ? "" : archive->members()[0].name, "')");
+  }
+  // The magic number with which torch.save began until PyTorch 1.6.
+  if (start.size() > 2 &&
+      std::string_view(start).substr(2).starts_with("\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"sv))
+    fail(ErrorKind::kWeights, path,
+         ": expected a zip archive of torch.save; got a PyTorch file from before 1.6 (rewrite it "
+         "in Python: torch.save(torch.load(FILE, map_location='cpu', weights_only=True), NEW_FILE))");
+  return std::make_unique<SafetensorsReader>(path);
+}
+
 WeightSource WeightSource::open(const std::string& path) {
   WeightSource source(path);
   std::error_code ignored;
@@ -90,8 +114,8 @@ WeightSource WeightSource::open(const std::string& path) {
 }
 
 void WeightSource::add_file(const std::string& path) {
-  files_.emplace_back(path);
-  for (const StoredTensor& tensor : files_.back().tensors()) {
+  files_.push_back(open_tensor_file(path));
+  for (const StoredTensor& tensor : files_.back()->tensors()) {
     const auto [place, fresh] = index_.emplace(tensor.name, tensors_.size());
     if (!fresh)
       fail(ErrorKind::kWeights, path_, ": a tensor must be in one file; got '", tensor.name, "' in ",
@@ -143,7 +167,7 @@ const SourceTensor& WeightSource::at(std::string_view name) const {
 }
 
 void WeightSource::read(const SourceTensor& tensor, int64_t byte_offset, std::span<std::byte> out) const {
-  files_[tensor.file].read(tensor.stored, byte_offset, out);
+  files_[tensor.file]->read(tensor.stored, byte_offset, out);
 }
 
 }  // namespace permafrost

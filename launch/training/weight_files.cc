@@ -31,10 +31,10 @@ int64_t identity_of_files(const config::Config& config) {
   Sha256 hash;
   for (const auto& [part, path] : given_weights(config)) {
     const WeightSource source = WeightSource::open(path);
-    for (const SafetensorsReader& file : source.files()) {
+    for (const auto& file : source.files()) {
       struct stat status = {};
-      if (stat(file.path().c_str(), &status) != 0)
-        fail(ErrorKind::kStorage, "cannot look at ", file.path(), ": ", std::strerror(errno));
+      if (stat(file->path().c_str(), &status) != 0)
+        fail(ErrorKind::kStorage, "cannot look at ", file->path(), ": ", std::strerror(errno));
       const std::string line = concat(part, " ", status.st_dev, " ", status.st_ino, " ", status.st_size, " ",
                                       status.st_mtim.tv_sec, ".", status.st_mtim.tv_nsec, "\n");
       hash.update(line.data(), line.size());

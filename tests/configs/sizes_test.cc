@@ -86,6 +86,17 @@ TEST_F(HfConfig, FillsTheFieldsAndIsNoLongerNeeded) {
   EXPECT_EQ(resolve_config(resolved.text, "again").text, resolved.text);
 }
 
+TEST_F(HfConfig, MayBeTheFolderOfAModel) {
+  const std::string folder = path_ + "_folder";
+  std::filesystem::create_directories(folder);
+  EXPECT_TRUE(throws_error([&] { sized("size: VIT_B16", "hf_config: \"" + folder + "\""); }, ErrorKind::kConfig,
+                           {folder + "/config.json', which cannot be opened"}));
+  std::ofstream(folder + "/config.json") << R"({"vocab_size": 70, "num_hidden_layers": 3, "hidden_size": 24,
+    "num_attention_heads": 4, "ffn_dim": 40})";
+  EXPECT_EQ(sized("size: VIT_B16", "hf_config: \"" + folder + "\"").config.model().epalm().text().layers(), 3);
+  std::filesystem::remove_all(folder);
+}
+
 TEST_F(HfConfig, AbsentFieldsMeanWhatTransformersMeans) {
   const std::string json = R"({"vocab_size": 70, "num_hidden_layers": 3, "hidden_size": 24, "num_attention_heads": 4,
     "ffn_dim": 40)";

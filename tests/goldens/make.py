@@ -31,6 +31,7 @@ def families(tokenizers):
         "resize": own("pixels", "make_resize"),
         "transforms": own("pixels", "make_transforms"),
         "images": own("images", "make_images"),
+        "weight_files": own("weight_files", "make_weight_files"),
     })
     return table
 

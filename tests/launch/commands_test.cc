@@ -174,7 +174,7 @@ TEST(PlanCommand, RefusesWorldsAndConfigurations) {
   EXPECT_TRUE(ends(run("plan " + preset("quickstart") + " --set model.epalm.vision.heads=3"), 2,
                    {"model.epalm.vision.dim: expected a multiple of heads = 3; got 64"}));
   EXPECT_TRUE(ends(run("plan " + preset("quickstart") + " --set precision.compute=FP32 --set weights.text=/no/such"), 3,
-                   {"/no/such: expected a safetensors file; cannot open: No such file or directory"}));
+                   {"/no/such: expected a file of weights; cannot open: No such file or directory"}));
 }
 
 // --- weights ---------------------------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ TEST_F(Weights, AreNotWrittenOverOthers) {
   EXPECT_TRUE(ends(run("weights random " + config() + " --out /proc/none"), 4,
                    {"cannot make folder /proc/none/vision: No such file or directory"}));
   EXPECT_TRUE(ends(run("weights inspect /no/such"), 3,
-                   {"/no/such: expected a safetensors file; cannot open: No such file or directory"}));
+                   {"/no/such: expected a file of weights; cannot open: No such file or directory"}));
   EXPECT_TRUE(ends(run("weights inspect " + config()), 3,
                    {config() + ": header length must be 2 to 100000000 bytes and within the file; got "}));
 }
@@ -442,6 +442,14 @@ TEST(Help, ShowsEveryOptionWithDefaultAndUnit) {
       {"weights random",
        {{"--set", ""}, {"--out", "Folder"}, {"--dtype", "f32, bf16 or f16"}, {"--shard-gb", "GB (10^9 bytes)"}}},
       {"weights inspect", {{"--json", ""}}},
+      {"weights import", {{"--from", ".npz"}, {"--to", "safetensors"}, {"--as", "timm_vit_npz"}, {"--dtype", "keep"}}},
+      {"weights export",
+       {{"--from", "adapter"},
+        {"--to", ".pth"},
+        {"--as", "epalm"},
+        {"--dtype", "keep"},
+        {"--tokenizer", "vocab.json"},
+        {"--heads", "attention heads"}}},
       {"data inspect", {{"--set", ""}, {"--index", "from 0"}, {"--epoch", "from 0"}, {"--out", "[3,H,W] F32"}}},
       {"data pack", {{"--set", ""}, {"--out", "Folder"}, {"--shard-mb", "MB"}, {"--evaluation", "evaluation.data"}}},
       {"data sample-photos", {{"--out", "Folder"}, {"--count", "Images"}, {"--size", "pixels"}, {"--seed", ""}}},

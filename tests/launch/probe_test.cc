@@ -4,9 +4,11 @@
 #include <fstream>
 #include <sstream>
 
+#include "core/weights/torch_writer.h"
 #include "tests/launch/run_program.h"
 #include "tests/launch/scratch_folder.h"
 #include "tests/support/golden.h"
+#include "tests/weights/zip_bytes.h"
 
 namespace permafrost {
 namespace {
@@ -180,6 +182,51 @@ TEST(Probe, ListsNamesWithShapes) {
   ASSERT_TRUE(ends(probe.values(names), 0, {}));
   EXPECT_EQ(SafetensorsReader(probe.out().string()).tensors().size(),
             static_cast<size_t>(std::ranges::count(names, ',')) + 1);
+}
+
+/// The tensors of a golden file as torch.save writes them.
+void write_torch(const std::string& golden, const std::string& path) {
+  const SafetensorsReader reader(testing::golden_path(golden));
+  std::vector<TensorDeclaration> declarations;
+  for (const StoredTensor& tensor : reader.tensors())
+    declarations.push_back({tensor.name, {tensor.shape, *tensor.dtype}});
+  TorchWriter writer(path, declarations, Json::object());
+  for (const StoredTensor& tensor : reader.tensors()) writer.write(reader.read_all(tensor.name));
+  writer.finish();
+}
+
+/// The same as numpy.savez_compressed does.
+void write_npz(const std::string& golden, const std::string& path) {
+  const SafetensorsReader reader(testing::golden_path(golden));
+  std::vector<testing::ZipEntry> entries;
+  for (const StoredTensor& tensor : reader.tensors()) {
+    std::string shape;
+    for (const int64_t extent : tensor.shape.dims()) shape += std::to_string(extent) + ",";
+    const std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (" + shape + "), }";
+    std::string member = "\x93NUMPY\x01";
+    testing::put(member, 0, 1), testing::put(member, header.size(), 2);
+    const std::vector<std::byte> data = reader.read_all(tensor.name);
+    member += header + std::string(reinterpret_cast<const char*>(data.data()), data.size());
+    entries.push_back({.name = tensor.name + ".npy", .data = member, .deflate = true});
+  }
+  std::ofstream(path, std::ios::binary) << testing::zip_bytes(entries);
+}
+
+TEST(Probe, TakesWeightsAsOtherProgramsWriteThem) {
+  const ProbeRun probe("main");
+  const ScratchFolder folder;
+  std::filesystem::create_directories(folder / "hf");
+  write_torch(probe.golden().text("text") + "_weights.safetensors", (folder / "hf/pytorch_model.bin").string());
+  write_npz(probe.golden().text("vision") + "_weights.safetensors", (folder / "vision.npz").string());
+  write_torch("epalm_main_adapter.safetensors", (folder / "checkpoint_best.pth").string());
+  ASSERT_TRUE(
+      ends(probe.values("logits,loss", concat("--set weights.text=", (folder / "hf").string(),
+                                              " --set weights.vision=", (folder / "vision.npz").string(),
+                                              " --set weights.adapter=", (folder / "checkpoint_best.pth").string())),
+           0, {"/hf: ", "vision.npz: ", "checkpoint_best.pth: "}));
+  const std::vector<std::byte> logits = SafetensorsReader(probe.out().string()).read_all("logits");
+  ASSERT_TRUE(ends(probe.values("logits,loss"), 0, {}));
+  EXPECT_EQ(logits, SafetensorsReader(probe.out().string()).read_all("logits")) << "the same bits as from safetensors";
 }
 
 TEST(Probe, RunsWithEverythingFrozen) {

@@ -20,15 +20,15 @@ TEST(WriteRandom, OneFileHoldsWhatFillGives) {
   EXPECT_EQ(written.files, (std::vector<std::string>{folder / "out/deep/model.safetensors"}));
   EXPECT_EQ(written.bytes, static_cast<int64_t>(std::filesystem::file_size(written.files[0])));
   const WeightSource source = WeightSource::open(folder / "out/deep");
-  EXPECT_EQ(source.files()[0].metadata().at("format"), "pt");
-  EXPECT_EQ(source.files()[0].metadata().at("permafrost.seed"), "7");
+  EXPECT_EQ(source.files()[0]->metadata().at("format"), "pt");
+  EXPECT_EQ(source.files()[0]->metadata().at("permafrost.seed"), "7");
   for (const RandomParameter& parameter : kParameters) {
     const SourceTensor& tensor = source.at(parameter.name);
     EXPECT_EQ(tensor.stored.shape, parameter.shape);
     EXPECT_EQ(tensor.stored.dtype, DType::kF16);
     std::vector<std::byte> expected(static_cast<size_t>(tensor.stored.bytes));
     fill(parameter.initializer, 7, parameter.name, DType::kF16, 0, expected);
-    EXPECT_EQ(source.files()[0].read_all(parameter.name), expected) << parameter.name;
+    EXPECT_EQ(source.files()[0]->read_all(parameter.name), expected) << parameter.name;
   }
 }
 
@@ -46,8 +46,8 @@ TEST(WriteRandom, ShardsHoldTheSameTensors) {
   EXPECT_EQ(index["metadata"]["total_size"], 2 * (600000 + 1200 + 30 + 40));
   const WeightSource one = WeightSource::open(folder / "one"), many = WeightSource::open(folder / "many");
   for (const RandomParameter& parameter : kParameters)
-    EXPECT_EQ(one.files()[0].read_all(parameter.name),
-              many.files()[many.at(parameter.name).file].read_all(parameter.name));
+    EXPECT_EQ(one.files()[0]->read_all(parameter.name),
+              many.files()[many.at(parameter.name).file]->read_all(parameter.name));
 }
 
 TEST(WriteRandom, TheSameSeedGivesTheSameFile) {

@@ -103,10 +103,11 @@ TEST(WeightSource, RefusesABadIndex) {
 
 TEST(WeightSource, RefusesFoldersWithoutWeights) {
   const ScratchFolder folder;
-  EXPECT_TRUE(refused(folder.path(), {folder.path(), "model.safetensors.index.json", "got neither"}));
+  EXPECT_TRUE(refused(folder.path(), {folder.path(), "model.safetensors", "pytorch_model.bin", "got none of them"}));
   write_text(folder / "pytorch_model.bin", "PK\x03\x04");
-  EXPECT_TRUE(refused(folder.path(), {"pytorch_model.bin only", "permafrost weights import", "not in this build"}));
-  EXPECT_TRUE(refused(folder / "pytorch_model.bin", {"pytorch_model.bin", "zip archive"}));
+  EXPECT_TRUE(refused(folder.path(), {"pytorch_model.bin: expected a whole zip archive"}));
+  write_text(folder / "pytorch_model.bin.index.json", "{}");
+  EXPECT_TRUE(refused(folder.path(), {"either pytorch_model.bin or pytorch_model.bin.index.json; got both"}));
   write_sharded(folder);
   write_tensors(folder / "model.safetensors", {numbers("a", 1)});
   EXPECT_TRUE(refused(folder.path(), {"got both"}));
