@@ -26,6 +26,7 @@ def families(tokenizers):
         "philox": own("philox", "make_philox"),
         "vit": own("vit", "make_vit"),
         "opt": own("opt", "make_opt"),
+        "decoding": own("decoding", "make_decoding"),
         "epalm": own("epalm", "make_epalm"),
         "bpe": lambda: __import__("bpe").make_bpe(tokenizers),
         "resize": own("pixels", "make_resize"),
