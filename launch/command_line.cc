@@ -87,8 +87,8 @@ void add_probe(CommandLine& line) {
   add_config_options(*command, options->config);
   command
       ->add_option("--batch", options->batch,
-                   "safetensors file with images [B,3,H,W] F32 (normalised), input_ids, attention_mask, labels [B,T] "
-                   "I64 (no default)")
+                   "safetensors file with what the model reads: images [B,3,H,W] F32 (normalised); input_ids, "
+                   "attention_mask, labels [B,T] I64, or labels [B,L] I64 of a classifier (no default)")
       ->type_name("FILE");
   command
       ->add_option("--values", options->values,
