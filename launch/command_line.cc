@@ -46,6 +46,11 @@ void add_train(CommandLine& line, const Launcher& launcher) {
       ->type_name("FOLDER");
   command->add_flag("--resume", options->resume,
                     "Continue from the latest complete checkpoint in --run-dir, bit for bit");
+  command
+      ->add_option("--init-from", options->init_from,
+                   "Start a new run from trained parameters: an adapter file, or the folder of a checkpoint; the "
+                   "optimizer starts afresh (default: none)")
+      ->type_name("PATH");
   command->callback([=, &line] { line.action = [=] { return run_train(*options, launcher); }; });
 }
 

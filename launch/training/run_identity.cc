@@ -25,6 +25,12 @@ void clear_fields(config::Data& data, std::initializer_list<const char*> names) 
   for (const char* name : names) data.GetReflection()->ClearField(&data, data.GetDescriptor()->FindFieldByName(name));
 }
 
+/// Where files are, which may differ by machine, and what only says how they are read; of the datasets of a mix too.
+void clear_places(config::Data& data) {
+  clear_fields(data, {"root", "captions", "images", "tokenizer", "questions", "annotations", "shards", "decode_threads"});
+  for (config::MixedData& entry : *data.mutable_mix()) clear_places(*entry.mutable_data());
+}
+
 /// Values as JSON by field path, "optimizer.lr".
 std::map<std::string, std::string> fields_by_path(const config::Config& config) {
   std::map<std::string, std::string> fields;
@@ -44,7 +50,8 @@ std::map<std::string, std::string> shared_settings(const config::Config& config)
   kept.mutable_parallel()->clear_threads();
   kept.clear_logging();
   kept.clear_weights();
-  clear_fields(*kept.mutable_data(), {"root", "captions", "images", "tokenizer", "decode_threads"});
+  clear_places(*kept.mutable_data());
+  clear_places(*kept.mutable_evaluation()->mutable_data());
   std::map<std::string, std::string> settings = fields_by_path(kept);
   // Where files are may differ, but not whether there are any: ranks load the same parts.
   const auto presence = [](const std::string& path) { return path.empty() ? "not set" : "a file"; };
@@ -65,7 +72,11 @@ std::map<std::string, std::string> run_identity(const config::Config& config, co
   kept.clear_weights();  // frozen weights are compared by hash, trained ones come from the checkpoint
   kept.mutable_train()->clear_max_steps();
   kept.mutable_train()->clear_final_check();
-  clear_fields(*kept.mutable_data(), {"root", "captions", "images", "tokenizer", "decode_threads", "prefetch"});
+  kept.clear_evaluation();  // what is looked at on the way changes no bit
+  kept.clear_validation();
+  clear_places(*kept.mutable_data());
+  kept.mutable_data()->clear_prefetch();
+  for (config::MixedData& entry : *kept.mutable_data()->mutable_mix()) entry.mutable_data()->clear_prefetch();
   std::map<std::string, std::string> identity = fields_by_path(kept);
   identity["data.samples"] = hash_of_texts(texts);
   return identity;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 
 #include "core/base/narrow.h"
 #include "models/factory.h"
@@ -190,14 +189,6 @@ MeasuredSums measure_sums(const MeasureOn& on, const OpenedData& data, LoaderCon
   return MeasurePass(on, data, std::move(loader), samples, exchange_images).run();
 }
 
-std::string metric_name(config::Validation::Metric metric) {
-  std::string name = config::Validation::Metric_Name(metric);
-  std::ranges::transform(name, name.begin(), [](char c) { return static_cast<char>(std::tolower(c)); });
-  return name;
-}
-
-bool higher_is_better(config::Validation::Metric metric) { return metric != config::Validation::LOSS; }
-
 config::Config evaluation_config(const config::Config& config) {
   config::Config evaluation = config;
   config::Data& data = *evaluation.mutable_data();
@@ -218,17 +209,6 @@ std::unique_ptr<ValidationMeasure> make_validation_measure(const config::Config&
       fail(ErrorKind::kNotBuilt, "validation.metric: only LOSS and CLASS_ACCURACY are built in this version; got ",
            config::Validation::Metric_Name(config.validation().metric()));
   }
-}
-
-bool take_value(std::optional<BestSoFar>& best, config::Validation::Metric metric, double value, int64_t step) {
-  const std::string name = metric_name(metric);
-  if (best && best->metric != name) best.reset();
-  const bool better = !best || (higher_is_better(metric) ? value > best->value : value < best->value);
-  if (better)
-    best = BestSoFar{name, value, step, 0};
-  else
-    ++best->without_better;
-  return better;
 }
 
 }  // namespace permafrost

@@ -6,6 +6,7 @@
 #include "configs/config.pb.h"
 #include "data/factory.h"
 #include "launch/runtime.h"
+#include "launch/training/best_so_far.h"
 #include "launch/training/input_filler.h"
 #include "parallel/plan/plan.h"
 #include "parallel/run/executor.h"
@@ -37,10 +38,6 @@ struct MeasuredSums {
 MeasuredSums measure_sums(const MeasureOn& on, const OpenedData& data, LoaderConfig loader, int64_t samples,
                           bool exchange_images);
 
-/// "loss", "class_accuracy", ...: as in logs and tags.
-std::string metric_name(config::Validation::Metric metric);
-bool higher_is_better(config::Validation::Metric metric);
-
 /// A value of a metric, and how many samples it was measured on.
 struct MeasuredValue {
   double value = 0;
@@ -61,18 +58,5 @@ std::unique_ptr<ValidationMeasure> make_validation_measure(const config::Config&
 
 /// The configuration whose `data` is evaluation.data, in its order and with the transform EVAL.
 config::Config evaluation_config(const config::Config& config);
-
-/// The best value so far, and the patience that is left. Part of a checkpoint.
-struct BestSoFar {
-  std::string metric;          ///< metric_name
-  double value = 0;
-  int64_t step = 0;            ///< updates after which it was measured
-  int64_t without_better = 0;  ///< validations since then
-  friend bool operator==(const BestSoFar&, const BestSoFar&) = default;
-};
-
-/// Takes in the value after `step` updates; true when it is the best, which equal values are not. `best` of another
-/// metric is forgotten.
-bool take_value(std::optional<BestSoFar>& best, config::Validation::Metric metric, double value, int64_t step);
 
 }  // namespace permafrost
