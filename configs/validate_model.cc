@@ -106,7 +106,8 @@ void check_what_fits(const Config& config, const ModelKind& kind, Problems& prob
     refuse("quirks.frozen_dropout", "false", config.quirks().frozen_dropout());
     refuse("quirks.prompt_lr_ignored", "false", config.quirks().prompt_lr_ignored());
   }
-  if (!kind.vision) refuse("train.final_check.exchanged_images", "false", config.train().final_check().exchanged_images());
+  if (!kind.vision)
+    refuse("train.final_check.exchanged_images", "false", config.train().final_check().exchanged_images());
   const auto no_file = [&](const char* field, const std::string& path) {
     if (!path.empty()) problems.expected(field, concat("none where the model is ", kind.name), concat("'", path, "'"));
   };
@@ -129,8 +130,7 @@ std::string other_metrics(const Config& config, Validation::Metric metric) {
   const bool vqa = config.evaluation().data().task() == Data::VQA;
   if (vqa && metric != Validation::VQA_ACCURACY)
     return "LOSS, EXACT_MATCH or VQA_ACCURACY where evaluation.data.task is VQA";
-  const bool of_captions =
-      metric == Validation::CIDER || metric == Validation::BLEU_4 || metric == Validation::ROUGE_L;
+  const bool of_captions = metric == Validation::CIDER || metric == Validation::BLEU_4 || metric == Validation::ROUGE_L;
   if (!vqa && !of_captions)
     return "LOSS, EXACT_MATCH, CIDER, BLEU_4 or ROUGE_L where evaluation.data.task is CAPTIONING";
   return "";
@@ -170,7 +170,8 @@ void check_validation(const Config& config, const Section& s) {
     s.problems().expected(s.at("metric"), others, Validation::Metric_Name(validation.metric()));
   if (validation.metric() != Validation::LOSS) return;
   if (config.loss().label_smoothing() > 0)
-    s.problems().expected(s.at("metric"), "another than LOSS with loss.label_smoothing (it would be part of it)", "LOSS");
+    s.problems().expected(s.at("metric"), "another than LOSS with loss.label_smoothing (it would be part of it)",
+                          "LOSS");
   if (config.quirks().frozen_dropout())
     s.problems().expected(s.at("metric"),
                           "another than LOSS with quirks.frozen_dropout (it would be measured under dropout)", "LOSS");

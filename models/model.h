@@ -33,8 +33,8 @@ struct ModelBatch {
 /// The inputs of a program by name; undefined where the graph has no such input.
 using InputTensors = std::function<Tensor(std::string_view)>;
 
-/// What can be trained and looked at: how its graph is built and its inputs are filled. models/factory.h makes it from a
-/// configuration; what trains it knows nothing else of it.
+/// What can be trained and looked at: how its graph is built and its inputs are filled. models/factory.h makes it from
+/// a configuration; what trains it knows nothing else of it.
 class Model {
  public:
   virtual ~Model() = default;

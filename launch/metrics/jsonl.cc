@@ -87,7 +87,7 @@ std::string json_line(const StepMetrics& metrics) {
 }
 
 std::string json_line(const ValidationMetrics& m) {
-  return concat("{\"step\": ", m.step, ", \"metric\": ", json_text(m.metric), ", \"value\": ", print(m.value),
+  return concat("{\"step\": ", m.step, ", \"metric\": ", "\"", m.metric, "\"", ", \"value\": ", print(m.value),
                 ", \"samples\": ", m.samples, ", \"best\": ", m.best ? "true" : "false",
                 ", \"best_value\": ", print(m.best_value), ", \"best_step\": ", m.best_step,
                 ", \"without_better\": ", m.without_better, ", \"seconds\": ", print(m.seconds), "}\n");

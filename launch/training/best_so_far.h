@@ -13,7 +13,7 @@ bool higher_is_better(config::Validation::Metric metric);
 
 /// The best value so far, and the patience that is left. Part of a checkpoint.
 struct BestSoFar {
-  std::string metric;          ///< metric_name
+  std::string metric;  ///< metric_name
   double value = 0;
   int64_t step = 0;            ///< updates after which it was measured
   int64_t without_better = 0;  ///< validations since then

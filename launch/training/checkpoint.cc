@@ -188,8 +188,7 @@ void CheckpointStore::save_as(const std::string& final_path, const Plan& plan, c
   }
   if (group.rank() != 0) return;
   // Exchanged, so that there is a complete folder under the name at any time; what was there is then `temporary`.
-  const bool exchanged =
-      renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, final_path.c_str(), RENAME_EXCHANGE) == 0;
+  const bool exchanged = renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, final_path.c_str(), RENAME_EXCHANGE) == 0;
   fs::remove_all(exchanged ? temporary : final_path, error);
   if (!exchanged) fs::rename(temporary, final_path, error);
   if (error) storage_error("cannot rename folder to", final_path, error.message());

@@ -123,6 +123,8 @@ PlanRequest plan_request(const config::Config& config, const PlanChoices& choice
   request.world = choices.world;
   request.micro_batches = div_exact(config.train().global_batch(), micro_batch);
   request.prefetched_inputs = config.data().prefetch() + 1;  // and the one the trainer reads from
+  if (config.validation().every_steps() > 0)                 // has a loader of its own, besides
+    request.prefetched_inputs += config.evaluation().data().prefetch() + 2;
   request.reduction =
       config.parallel().reduction() == config::Parallel::PLAIN ? Reduction::kPlain : Reduction::kOrderFree;
   for (const auto& rule : config.parallel().policies())

@@ -140,7 +140,7 @@ class Trainer final : private GradientSink {
   TrainingPosition position_;
   FrozenHash frozen_at_start_;
   std::unique_ptr<ValidationMeasure> validation_;  // null without validation
-  std::optional<TrainableWatch> watch_;  // until the first step that could change anything
+  std::optional<TrainableWatch> watch_;            // until the first step that could change anything
   std::vector<std::string> notes_;
   bool said_skipped_ = false;
 

@@ -4,7 +4,6 @@
 #include <array>
 
 #include "core/base/narrow.h"
-#include "models/factory.h"
 
 namespace permafrost {
 
@@ -87,6 +86,7 @@ class MeasurePass {
       : on_(on), data_(data), loader_(std::move(loader)), exchange_(exchange) {
     loader_.order.global_batch = loader_.order.micro_batch;
     loader_.transform.training = false;
+    loader_.order.parts.clear();  // every sample once, whatever the weights of a mix
     loader_.buckets = on.plan.buckets;
     wanted_ = samples > 0 ? std::min(samples, loader_.order.samples) : loader_.order.samples;
     if (!loader_.order.shuffle) loader_.order.samples = wanted_;  // what is behind is not even decoded
@@ -104,7 +104,7 @@ class MeasurePass {
 
   MeasuredSums run() {
     SumsByMicroBatch sums(micro_batches_);
-    Loader batches(data_.dataset, data_.texts, loader_);
+    Loader batches(*data_.dataset, data_.texts, loader_);
     for (int64_t slot = 0; slot < loader_.slots; slot += exchange_ ? 2 : 1) {
       if (exchange_) donor_ = batches.next();
       batch_ = batches.next();
@@ -132,11 +132,11 @@ class MeasurePass {
     on_.filler.fill(batch_, 1.0f, on_.executor, bucket);
     const double nats = on_.executor.forward(bucket);
     const Tensor labels = on_.executor.value(bucket, "labels");
-    const int64_t correct =
-        on_.model.labels() > 0 ? count_correct(on_.executor.value(bucket, "logits"), labels) : 0;
+    const int64_t correct = on_.model.labels() > 0 ? count_correct(on_.executor.value(bucket, "logits"), labels) : 0;
     const auto is_label = [](int32_t label) { return label != kIgnoredLabel; };
-    sums.add(batch_.number, nats, std::count_if(labels.data<int32_t>(), labels.data<int32_t>() + labels.elements(), is_label),
-             correct, std::ranges::count_if(batch_.weights, [](float weight) { return weight > 0; }));
+    sums.add(batch_.number, nats,
+             std::count_if(labels.data<int32_t>(), labels.data<int32_t>() + labels.elements(), is_label), correct,
+             std::ranges::count_if(batch_.weights, [](float weight) { return weight > 0; }));
   }
 
   /// Which image each row shows; -1 for padding.
@@ -144,8 +144,7 @@ class MeasurePass {
     index_->members(batch.number, rows_);
     images.clear();
     for (int64_t row : rows_)
-      images.push_back(row == BatchOrder::kPadding ? -1
-                                                   : data_.dataset.sample(data_.texts.dataset_index(row)).image);
+      images.push_back(row == BatchOrder::kPadding ? -1 : data_.dataset->sample(data_.texts.dataset_index(row)).image);
   }
 
   const MeasureOn& on_;
@@ -158,6 +157,14 @@ class MeasurePass {
   std::optional<BatchIndex> index_;
 };
 
+/// What is looked at, in its order and without augmentation, whatever its fields say.
+config::Data evaluation_data(const config::Config& config) {
+  config::Data data = config.evaluation().data();
+  data.set_transform(config::Data::EVAL);
+  data.set_shuffle(false);
+  return data;
+}
+
 /// Loss and share of right class labels come from the programs that train.
 class ProgramMeasure final : public ValidationMeasure {
  public:
@@ -165,11 +172,12 @@ class ProgramMeasure final : public ValidationMeasure {
       : metric_(config.validation().metric()),
         samples_(config.validation().samples()),
         on_(on),
-        config_(evaluation_config(config)),
-        data_(config_, on.model.vocab(), on.runtime.pool.threads()) {}
+        data_(evaluation_data(config), training_options(config, on.model.vocab(), on.runtime.pool.threads())),
+        loader_(loader_config(evaluation_data(config), data_, on.model.image_size(), config.train().micro_batch(),
+                              config.train().micro_batch())) {}
 
   MeasuredValue measure() override {
-    const MeasuredSums sums = measure_sums(on_, data_, loader_config(config_, data_.texts.size()), samples_, false);
+    const MeasuredSums sums = measure_sums(on_, data_, loader_, samples_, false);
     if (metric_ == config::Validation::LOSS) return {sums.nats_per_target(), sums.samples};
     return {static_cast<double>(sums.correct) / static_cast<double>(sums.targets), sums.samples};
   }
@@ -178,8 +186,8 @@ class ProgramMeasure final : public ValidationMeasure {
   config::Validation::Metric metric_;
   int64_t samples_;
   MeasureOn on_;
-  config::Config config_;
   OpenedData data_;
+  LoaderConfig loader_;
 };
 
 }  // namespace
@@ -187,16 +195,6 @@ class ProgramMeasure final : public ValidationMeasure {
 MeasuredSums measure_sums(const MeasureOn& on, const OpenedData& data, LoaderConfig loader, int64_t samples,
                           bool exchange_images) {
   return MeasurePass(on, data, std::move(loader), samples, exchange_images).run();
-}
-
-config::Config evaluation_config(const config::Config& config) {
-  config::Config evaluation = config;
-  config::Data& data = *evaluation.mutable_data();
-  data = config.evaluation().data();
-  data.set_transform(config::Data::EVAL);
-  data.set_shuffle(false);
-  for (config::MixedData& entry : *data.mutable_mix()) entry.mutable_data()->set_transform(config::Data::EVAL);
-  return evaluation;
 }
 
 std::unique_ptr<ValidationMeasure> make_validation_measure(const config::Config& config, const MeasureOn& on) {

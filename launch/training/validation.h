@@ -56,7 +56,4 @@ class ValidationMeasure {
 /// must outlive it. Errors: kData, kConfig.
 std::unique_ptr<ValidationMeasure> make_validation_measure(const config::Config& config, const MeasureOn& on);
 
-/// The configuration whose `data` is evaluation.data, in its order and with the transform EVAL.
-config::Config evaluation_config(const config::Config& config);
-
 }  // namespace permafrost

@@ -116,10 +116,12 @@ TEST(VisionClassifier, RefusesWhatDoesNotFit) {
   classes = {-1, 0};
   EXPECT_TRUE(throws_error([&] { model.fill(batch, inputs); }, ErrorKind::kData, {"got -1 as label 0 of sample 4711"}));
   batch.classes = std::span(classes).first(1);
-  EXPECT_TRUE(throws_error([&] { model.fill(batch, inputs); }, ErrorKind::kInvalidArgument, {"classes must be (1, 2)"}));
+  EXPECT_TRUE(
+      throws_error([&] { model.fill(batch, inputs); }, ErrorKind::kInvalidArgument, {"classes must be (1, 2)"}));
   batch.classes = classes;
   batch.images = std::span(images).first(3);
-  EXPECT_TRUE(throws_error([&] { model.fill(batch, inputs); }, ErrorKind::kInvalidArgument, {"images must be", "got 3"}));
+  EXPECT_TRUE(
+      throws_error([&] { model.fill(batch, inputs); }, ErrorKind::kInvalidArgument, {"images must be", "got 3"}));
 }
 
 }  // namespace
