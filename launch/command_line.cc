@@ -46,6 +46,11 @@ void add_train(CommandLine& line, const Launcher& launcher) {
       ->type_name("FOLDER");
   command->add_flag("--resume", options->resume,
                     "Continue from the latest complete checkpoint in --run-dir, bit for bit");
+  command
+      ->add_option("--init-from", options->init_from,
+                   "Start a new run from trained parameters: an adapter file, or the folder of a checkpoint; the "
+                   "optimizer starts afresh (default: none)")
+      ->type_name("PATH");
   command->callback([=, &line] { line.action = [=] { return run_train(*options, launcher); }; });
 }
 
@@ -87,8 +92,8 @@ void add_probe(CommandLine& line) {
   add_config_options(*command, options->config);
   command
       ->add_option("--batch", options->batch,
-                   "safetensors file with images [B,3,H,W] F32 (normalised), input_ids, attention_mask, labels [B,T] "
-                   "I64 (no default)")
+                   "safetensors file with what the model reads: images [B,3,H,W] F32 (normalised); input_ids, "
+                   "attention_mask, labels [B,T] I64, or labels [B,L] I64 of a classifier (no default)")
       ->type_name("FILE");
   command
       ->add_option("--values", options->values,

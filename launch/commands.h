@@ -22,6 +22,7 @@ struct TrainOptions {
   ConfigOptions config;
   std::string run_dir;
   bool resume = false;
+  std::string init_from;
 };
 int run_train(const TrainOptions& options, const Launcher& launcher);
 

@@ -66,11 +66,11 @@ void DecodingTexts::fill_allowed(uint8_t* row, int64_t sample, int64_t slots, in
     row[slots + t] = t <= last && (vis ? open_to_vis(sample, t) : visible(sample, t)) ? 1 : 0;
 }
 
-void DecodingTexts::fill_see(const Inputs& input) const {
+void DecodingTexts::fill_see(const InputTensors& input) const {
   std::fill_n(input("cache_begin").data<int32_t>(), shape_.batch, 0);
 }
 
-void DecodingTexts::fill_prefill(const Inputs& input) const {
+void DecodingTexts::fill_prefill(const InputTensors& input) const {
   fill_see(input);
   const int64_t tokens = shape_.prompt, slots = config_.slots();
   std::vector<int32_t> lengths;
@@ -92,7 +92,7 @@ void DecodingTexts::fill_prefill(const Inputs& input) const {
   fill_position_ids(lengths, input("position_ids"));
 }
 
-void DecodingTexts::fill_step(const Inputs& input) const {
+void DecodingTexts::fill_step(const InputTensors& input) const {
   PERMAFROST_CHECK(generated_ > 0, "decoding: a step follows a generated token; got none");
   const int64_t prompts = config_.prompt_tokens(), slots = config_.slots();
   const int64_t before = prompts + shape_.tokens, after = slots + shape_.tokens;
@@ -116,7 +116,7 @@ void DecodingTexts::fill_step(const Inputs& input) const {
   }
 }
 
-void DecodingTexts::fill_whole(const Inputs& input) const {
+void DecodingTexts::fill_whole(const InputTensors& input) const {
   const int64_t tokens = shape_.tokens, prompts = config_.prompt_tokens(), slots = config_.slots();
   const int64_t before = prompts + tokens, after = slots + tokens;
   auto *ids = input("input_ids").data<int32_t>(), *positions = input("position_ids").data<int32_t>();

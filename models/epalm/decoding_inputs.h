@@ -1,12 +1,11 @@
 #pragma once
 #include <cstdint>
-#include <functional>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "core/tensor/tensor.h"
 #include "models/epalm/decoding.h"
+#include "models/model.h"
 
 namespace permafrost {
 
@@ -33,13 +32,11 @@ class DecodingTexts {
   /// long as the shape allows, or for a parent of another sample.
   void advance(std::span<const int32_t> parents, std::span<const int32_t> tokens);
 
-  /// The tensor of an input by name; undefined where the program has none.
-  using Inputs = std::function<Tensor(std::string_view name)>;
-  void fill_prefill(const Inputs& input) const;
-  void fill_see(const Inputs& input) const;
+  void fill_prefill(const InputTensors& input) const;
+  void fill_see(const InputTensors& input) const;
   /// After at least one advance.
-  void fill_step(const Inputs& input) const;
-  void fill_whole(const Inputs& input) const;
+  void fill_step(const InputTensors& input) const;
+  void fill_whole(const InputTensors& input) const;
 
  private:
   bool visible(int64_t sample, int64_t token) const;

@@ -120,6 +120,15 @@ double Executor::run(size_t bucket, GradientSink* sink) {
   return losses_[bucket].defined() ? *losses_[bucket].data<double>() : 0.0;
 }
 
+double Executor::forward(size_t bucket) {
+  const Graph& graph = plan_.graphs[bucket];
+  PERMAFROST_CHECK(graph.loss() >= 0, "executor: forward needs a graph with a loss; got none");
+  const int last = graph.values()[static_cast<size_t>(graph.loss())].producer;
+  walk(bucket, nullptr,
+       [&](const BoundStep& step) { return step.plan->kind == StepKind::kForward && step.plan->op == last; });
+  return *losses_[bucket].data<double>();
+}
+
 namespace {
 
 template <typename T>
