@@ -13,7 +13,7 @@ namespace {
 
 constexpr PtbRule kRules[] = {
     {Take::kDrop, R"([\s\x{85}\x{1680}\x{2000}-\x{200B}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}\x{FEFF}]+)"},
-    {Take::kDrop, "&nbsp;"},
+    {Take::kDrop, "(?:&nbsp;|\\x{AD}+)"},
     // Tags of mark-up, their spaces included.
     {Take::kToken,
      "</?[A-Za-z][A-Za-z0-9]*(?:" S "+[A-Za-z][A-Za-z0-9_:.-]*(?:" S "*=" S R"(*(?:"[^"\n]*"|'[^'\n]*'))?)*)" S "*/?>"},
