@@ -15,6 +15,7 @@
 #include "launch/training/model_weights.h"
 #include "launch/training/run_identity.h"
 #include "launch/training/weight_files.h"
+#include "launch/training/working_copies.h"
 #include "models/factory.h"
 #include "optim/factory.h"
 #include "parallel/reduce/global_norm.h"
@@ -51,13 +52,6 @@ int64_t trainable_count(const Plan& plan) {
   return std::ranges::count_if(plan.params, [](const ParamPlan& p) { return p.trainable; });
 }
 
-/// For gathers of frozen weights beside the computing thread; null where there are none.
-std::unique_ptr<Group> make_gather_group(const Plan& plan, Runtime& runtime) {
-  if (plan.gather.kind != GatherKind::kCollective || plan.memory.slots == 0) return nullptr;
-  return runtime.world.split(0, runtime.rank(), "frozen weights",
-                             plan.gather.prefetch ? Waiting::kSleeping : Waiting::kEager);
-}
-
 uint64_t hash_word(const std::string& hex) { return std::stoull(hex.substr(0, 16), nullptr, 16); }
 
 }  // namespace
@@ -87,8 +81,7 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
   sums_ = std::make_unique<OrderFreeSums>(
       layout, shards_, plan.micro_batches, order_free ? SumMode::kOrderFree : SumMode::kPlain,
       Tensor(sums_memory_.data(), order_free ? DType::kI64 : DType::kF32, Shape{plan.trainable_space}));
-  for (int rank = 0; rank < runtime.size(); ++rank)
-    working_bytes_per_rank_.push_back(plan.working_byte(shards_.end(rank)) - plan.working_byte(shards_.begin(rank)));
+  working_bytes_per_rank_ = working_bytes_per_rank(plan);
   losses_.reserve(static_cast<size_t>(plan.slots));
 
   load_weights();
@@ -427,12 +420,7 @@ void Trainer::gather_working(StepMetrics& metrics) {
 }
 
 void Trainer::gather_working_bytes() {
-  const int64_t begin = plan_.working_byte(shards_.begin(runtime_.rank()));
-  const int64_t bytes = working_bytes_per_rank_[static_cast<size_t>(runtime_.rank())];
-  const Tensor all(memory_.working.data(), DType::kU8, Shape{memory_.working.bytes()});
-  runtime_.world
-      .all_gather(all.rows(begin, begin + bytes), all, working_bytes_per_rank_, StreamView::caller(), "working copies")
-      .wait();
+  gather_working_copies(memory_, runtime_.world, working_bytes_per_rank_);
 }
 
 FrozenHash Trainer::hash_frozen_now() {

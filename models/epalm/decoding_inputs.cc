@@ -22,7 +22,7 @@ DecodingTexts::DecodingTexts(const EpalmConfig& config, const EpalmDecodingShape
   }
   for (const auto& prompt : prompts_)
     base_.push_back(padding == DecodingPadding::kPublished ? longest : std::ssize(prompt));
-  most_ = shape.tokens - longest + 1;
+  most_ = shape.tokens - *std::ranges::min_element(base_);
   texts_.assign(static_cast<size_t>(shape.rows() * most_), pad_id);
   before_ = texts_;
   parents_.resize(static_cast<size_t>(shape.rows()));
@@ -100,10 +100,12 @@ void DecodingTexts::fill_step(const InputTensors& input) const {
   if (vis.defined()) std::fill_n(input("vis_place").data<int32_t>(), shape_.rows(), 0);
   std::ranges::copy(parents_, input("parents").data<int32_t>());
   for (int64_t r = 0; r < shape_.rows(); ++r) {
-    const int64_t sample = r / shape_.beams, token = base_[static_cast<size_t>(sample)] + generated_ - 1;
+    const int64_t sample = r / shape_.beams, length = std::ssize(prompts_[static_cast<size_t>(sample)]);
+    const int64_t token = std::min(base_[static_cast<size_t>(sample)] + generated_, shape_.tokens) - 1;
+    const int64_t position = length + token - base_[static_cast<size_t>(sample)];
     const auto set = [&](const char* name, int64_t number) { input(name).data<int32_t>()[r] = narrow<int32_t>(number); };
     set("input_ids", texts_[static_cast<size_t>(r * most_ + generated_ - 1)]);
-    set("position_ids", OptConfig::kPositionOffset + std::ssize(prompts_[static_cast<size_t>(sample)]) + generated_ - 1);
+    set("position_ids", OptConfig::kPositionOffset + position);
     for (const char* name : {"used_before", "place_before"}) set(name, prompts + token);
     for (const char* name : {"used_after", "place_after"}) set(name, slots + token);
     set("keys_before", prompts + token + 1);
@@ -126,15 +128,16 @@ void DecodingTexts::fill_whole(const InputTensors& input) const {
   std::fill_n(positions, shape_.rows() * tokens, first - 1);
   for (int64_t r = 0; r < shape_.rows(); ++r) {
     const int64_t sample = r / shape_.beams, base = base_[static_cast<size_t>(sample)];
+    const int64_t generated = std::min(generated_, tokens - base);
     const auto& prompt = prompts_[static_cast<size_t>(sample)];
     std::ranges::copy(prompt, ids + r * tokens);
     std::iota(positions + r * tokens, positions + r * tokens + std::ssize(prompt), first);
-    std::copy_n(texts_.begin() + r * most_, generated_, ids + r * tokens + base);
-    std::iota(positions + r * tokens + base, positions + r * tokens + base + generated_,
+    std::copy_n(texts_.begin() + r * most_, generated, ids + r * tokens + base);
+    std::iota(positions + r * tokens + base, positions + r * tokens + base + generated,
               first + narrow<int32_t>(prompt.size()));
-    input("lengths_before").data<int32_t>()[r] = narrow<int32_t>(prompts + base + generated_);
-    input("lengths_after").data<int32_t>()[r] = narrow<int32_t>(slots + base + generated_);
-    input("last_rows").data<int32_t>()[r] = narrow<int32_t>(r * after + slots + base + generated_ - 1);
+    input("lengths_before").data<int32_t>()[r] = narrow<int32_t>(prompts + base + generated);
+    input("lengths_after").data<int32_t>()[r] = narrow<int32_t>(slots + base + generated);
+    input("last_rows").data<int32_t>()[r] = narrow<int32_t>(r * after + slots + base + generated - 1);
     // Soft prompts are causal like tokens; VIS, in front of them, is seen by all.
     for (int64_t q = 0; q < before; ++q)
       fill_allowed(allowed_before + (r * before + q) * before, sample, prompts, q - prompts, false);
