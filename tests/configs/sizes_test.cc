@@ -18,7 +18,8 @@ Resolved sized(const std::string& vision, const std::string& text, const std::ve
 
 TEST(Sizes, OfModelsThatBecomeBackbones) {
   const Resolved vision = resolve_config(
-      "model { vision_classifier { vision { size: VIT_L16 } labels: 2 classes: 3 } } data { task: CLASSES } train { "
+      "model { vision_classifier { vision { size: VIT_L16 } labels: 2 classes: 3 } } data { task: CLASSES format: "
+      "SHARDS shards: \"s\" } train { "
       "max_steps: 1 }",
       "v");
   EXPECT_EQ(vision.config.model().vision_classifier().vision().depth(), 24);
