@@ -2,16 +2,14 @@
 #include <cstdint>
 #include <limits>
 #include <string>
-#include <utility>
 
-#include "configs/config.pb.h"
 #include "configs/problems.h"
 #include "core/base/check.h"
 
 namespace permafrost::config {
 
-constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
-constexpr int64_t kMostWidth = 1 << 20;
+inline constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+inline constexpr int64_t kMostWidth = 1 << 20;
 
 /// Checks of the fields below one path.
 class Section {
@@ -59,10 +57,5 @@ class Section {
   std::string path_;
   Problems& problems_;
 };
-
-/// model, and what in other sections must fit its kind. (validate_model.cc)
-void check_model(const Config& config, Problems& problems);
-/// validation, and whether its metric fits model and data. (validate_model.cc)
-void check_validation(const Config& config, const Section& s);
 
 }  // namespace permafrost::config

@@ -1,37 +1,13 @@
 #include "configs/validate.h"
 
 #include "configs/section.h"
+#include "configs/validate_data.h"
+#include "configs/validate_model.h"
+#include "core/base/check.h"
 
 namespace permafrost::config {
 
 namespace {
-
-void check_buckets(const Data& data, const Section& s) {
-  for (int i = 0; i < data.length_buckets_size(); ++i) {
-    const int bucket = data.length_buckets(i);
-    const int before = i == 0 ? 1 : data.length_buckets(i - 1);
-    if (bucket <= before)
-      s.problems().expected(s.at(concat("length_buckets[", i, "]")), concat("more than ", before, " (ascending)"),
-                            bucket);
-  }
-  const int count = data.length_buckets_size();
-  if (count > 0 && data.length_buckets(count - 1) != data.max_text_tokens())
-    s.problems().expected(s.at(concat("length_buckets[", count - 1, "]")),
-                          concat("max_text_tokens = ", data.max_text_tokens(), " as the last one"),
-                          data.length_buckets(count - 1));
-}
-
-void check_data(const Config& config, const Section& s) {
-  const Data& data = config.data();
-  s.whole("max_text_tokens", data.max_text_tokens(), 2, 1 << 20);
-  s.whole("decode_threads", data.decode_threads(), 1, 64);
-  s.whole("prefetch", data.prefetch(), 1, 64);
-  check_buckets(data, s);
-  if (data.task() == Data::CAPTIONING && config.loss().tokens() == Loss::ANSWER)
-    s.problems().expected("loss.tokens", "ALL where data.task is CAPTIONING (captions have no answer)", "ANSWER");
-  if (data.format() == Data::KARPATHY && data.task() == Data::VQA)
-    s.problems().expected(s.at("task"), "CAPTIONING where data.format is KARPATHY", "VQA");
-}
 
 void check_train(const Train& train, const Section& s) {
   s.given(train.has_max_steps(), "max_steps", train.max_steps(), 1, kMost);
@@ -124,22 +100,13 @@ void check_rest(const Config& config, Problems& problems) {
 
 void validate(const Config& config, Problems& problems) {
   check_model(config, problems);
-  check_data(config, Section("data", problems));
+  check_data(config, problems);
   check_train(config.train(), Section("train", problems));
   check_optimizer(config, Section("optimizer", problems));
   check_schedule(config, Section("schedule", problems));
   check_parallel(config.parallel(), Section("parallel", problems));
   check_rest(config, problems);
-  check_validation(config, Section("validation", problems));
-}
-
-void require_data(const Config& config) {
-  Problems problems;
-  if (config.data().root().empty()) problems.expected("data.root", "the folder of the dataset", "none");
-  const Tokenizer& tokenizer = config.data().tokenizer();
-  if (config.data().task() != Data::CLASSES && tokenizer.root().empty() && tokenizer.tokenizer_json().empty())
-    problems.expected("data.tokenizer.root", "the folder of vocab.json and merges.txt (or tokenizer_json)", "none");
-  problems.throw_if_any("the configuration");
+  check_validation(config, problems);
 }
 
 }  // namespace permafrost::config

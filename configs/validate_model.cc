@@ -1,3 +1,5 @@
+#include "configs/validate_model.h"
+
 #include "configs/section.h"
 
 namespace permafrost::config {
@@ -156,7 +158,8 @@ void check_model(const Config& config, Problems& problems) {
   check_what_fits(config, kind_of(config.model()), problems);
 }
 
-void check_validation(const Config& config, const Section& s) {
+void check_validation(const Config& config, Problems& problems) {
+  const Section s("validation", problems);
   const Validation& validation = config.validation();
   s.whole("every_steps", validation.every_steps(), 0, kMost);
   s.whole("samples", validation.samples(), 0, kMost);

@@ -13,6 +13,7 @@ struct OpenOptions {
   int threads = 1;            ///< that tokenise
   bool with_images = true;    ///< false: images are neither looked up nor read
   bool needs_answers = true;  ///< every question must have an answer: for training, not for generation
+  bool whole = false;         ///< not only what train_fraction and train_first leave to training: for evaluation
   LossTokens loss_tokens = LossTokens::kAll;
 };
 

@@ -89,7 +89,6 @@ class MeasurePass {
     loader_.order.parts.clear();  // every sample once, whatever the weights of a mix
     loader_.buckets = on.plan.buckets;
     wanted_ = samples > 0 ? std::min(samples, loader_.order.samples) : loader_.order.samples;
-    if (!loader_.order.shuffle) loader_.order.samples = wanted_;  // what is behind is not even decoded
     micro_batches_ = div_up(wanted_, loader_.order.micro_batch);
     index_.emplace(data.texts, loader_.order, loader_.buckets);
     const int64_t each = exchange ? 2 : 1, all = div_up(loader_.order.samples, loader_.order.micro_batch);
