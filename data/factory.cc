@@ -147,19 +147,19 @@ TextConfig text_config(const config::Data& data, const OpenOptions& options) {
   return to;
 }
 
-std::unique_ptr<const Tokenizer> open_tokenizer(const config::Data& data, int64_t model_vocab) {
-  if (data.task() == config::Data::CLASSES) return nullptr;
-  auto tokenizer = std::make_unique<const Tokenizer>(Tokenizer::load(tokenizer_config(data)));
-  if (model_vocab > 0) check_vocabulary(*tokenizer, model_vocab, "the text model");
-  return tokenizer;
-}
-
 TextTable make_texts(const config::Data& data, const OpenOptions& options, const Dataset& dataset,
                      const Tokenizer* tokenizer) {
   return tokenizer ? TextTable(dataset, *tokenizer, text_config(data, options)) : TextTable(dataset);
 }
 
 }  // namespace
+
+std::unique_ptr<const Tokenizer> open_tokenizer(const config::Data& data, int64_t model_vocab) {
+  if (data.task() == config::Data::CLASSES) return nullptr;
+  auto tokenizer = std::make_unique<const Tokenizer>(Tokenizer::load(tokenizer_config(data)));
+  if (model_vocab > 0) check_vocabulary(*tokenizer, model_vocab, "the text model");
+  return tokenizer;
+}
 
 OpenedData::OpenedData(const config::Data& data, const OpenOptions& options)
     : tokenizer(open_tokenizer(data, options.model_vocab)),

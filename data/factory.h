@@ -32,6 +32,9 @@ struct OpenedData {
   OpenedData& operator=(const OpenedData&) = delete;
 };
 
+/// The tokenizer of the data alone; null with task CLASSES. model_vocab as in OpenOptions. Errors: kData.
+std::unique_ptr<const Tokenizer> open_tokenizer(const config::Data& data, int64_t model_vocab);
+
 /// How the data of a configuration are opened for training its model.
 OpenOptions training_options(const config::Config& config, int64_t model_vocab, int threads);
 /// Pixels of the square its vision model reads; 0 for a model without one.
