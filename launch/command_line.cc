@@ -21,9 +21,9 @@ struct CommandLine {
   std::function<int()> action;  ///< set by the callback of the command that the user named
 };
 
-void add_config_options(CLI::App& command, ConfigOptions& options) {
+void add_config_options(CLI::App& command, ConfigOptions& options, bool required = true) {
   command.add_option("config", options.path, "Configuration: a file in protobuf text, such as configs/*.textproto")
-      ->required()
+      ->required(required)
       ->type_name("CONFIG");
   command
       .add_option(
@@ -107,6 +107,40 @@ void add_probe(CommandLine& line) {
       ->type_name("FILE");
   command->add_flag("--list", options->list, "Print all names with shapes instead");
   command->callback([=, &line] { line.action = [=] { return run_probe(*options); }; });
+}
+
+void add_eval(CommandLine& line, const Launcher& launcher) {
+  CLI::App* command = line.app.add_subcommand(
+      "eval", "Scores captions and answers: of a model (CONFIG), or of files (--results, --annotations)");
+  auto options = std::make_shared<EvalOptions>();
+  add_config_options(*command, options->config, /*required=*/false);
+  command
+      ->add_option(
+          "--results", options->results,
+          "What a model said: COCO captions [{image_id, caption}] or answers [{question_id, answer}] (no default)")
+      ->type_name("FILE");
+  command
+      ->add_option("--annotations", options->annotations,
+                   "What would have been right: COCO or Karpathy captions, VQA, A-OKVQA, GQA or VL-T5 (no default)")
+      ->type_name("FILE");
+  command
+      ->add_option("--split", options->split,
+                   "Of a Karpathy file: train (with restval), val or test (default: all images with a result)")
+      ->type_name("NAME");
+  command
+      ->add_option("--metrics", options->metrics,
+                   "Only these, comma-separated, such as bleu_4,cider (default: all that the annotations allow)")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->type_name("NAMES");
+  command->add_flag("--partial", options->partial,
+                    "Score the questions that have an answer, instead of refusing results that leave some out");
+  command
+      ->add_option("--out", options->out,
+                   "With CONFIG: result file to write, in the format of --results (default: none)")
+      ->type_name("FILE");
+  command->add_flag("--json", options->json, "JSON instead of a table (keys: docs/metrics.md)");
+  command->callback([=, &line] { line.action = [=] { return run_eval(*options, launcher); }; });
 }
 
 void add_weights_inspect(CommandLine& line, CLI::App& weights) {
@@ -276,6 +310,7 @@ void add_commands(CommandLine& line, const Launcher& launcher) {
   add_train(line, launcher);
   add_plan(line);
   add_probe(line);
+  add_eval(line, launcher);
   CLI::App& weights = add_family(line, "weights", "Looks at weight files and makes random ones");
   add_weights_inspect(line, weights);
   add_weights_random(line, weights);

@@ -46,6 +46,18 @@ struct ProbeOptions {
 };
 int run_probe(const ProbeOptions& options);
 
+/// Without a CONFIG: scores of existing result files. With one: of a model.
+struct EvalOptions {
+  ConfigOptions config;  ///< path empty: none
+  std::string results, annotations, split;
+  std::string out;  ///< with a CONFIG: result file to write
+  std::vector<std::string> metrics;
+  bool partial = false;
+  bool json = false;
+};
+int run_eval(const EvalOptions& options, const Launcher& launcher);
+int run_eval_model(const EvalOptions& options, const Launcher& launcher);
+
 struct WeightsInspectOptions {
   std::string path;
   bool json = false;

@@ -202,16 +202,9 @@ MeasuredSums measure_sums(const MeasureOn& on, const OpenedData& data, LoaderCon
   return MeasurePass(on, data, std::move(loader), samples, exchange_images).run();
 }
 
-std::unique_ptr<ValidationMeasure> make_validation_measure(const config::Config& config, const MeasureOn& on) {
-  if (config.validation().every_steps() == 0) return nullptr;
-  switch (config.validation().metric()) {
-    case config::Validation::LOSS:
-    case config::Validation::CLASS_ACCURACY:
-      return std::make_unique<ProgramMeasure>(config, on);
-    default:
-      fail(ErrorKind::kNotBuilt, "validation.metric: only LOSS and CLASS_ACCURACY are built in this version; got ",
-           config::Validation::Metric_Name(config.validation().metric()));
-  }
+std::unique_ptr<ValidationMeasure> make_program_measure(const config::Config& config, const MeasureOn& on) {
+  if (config.validation().every_steps() == 0 || is_generated(config.validation().metric())) return nullptr;
+  return std::make_unique<ProgramMeasure>(config, on);
 }
 
 }  // namespace permafrost

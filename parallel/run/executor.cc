@@ -86,10 +86,10 @@ void Executor::poison(const Gather& gather) const {
               static_cast<size_t>(plan_.slot_bytes[static_cast<size_t>(gather.slot)]));
 }
 
-void Executor::only_gather() {
+void Executor::only_gather(size_t bucket) {
   if (plan_.gather.kind != GatherKind::kCollective) return;
-  if (plan_.programs[0].gathers.empty()) return;
-  slots_.begin(0);
+  if (plan_.programs[bucket].gathers.empty()) return;
+  slots_.begin(bucket);
   slots_.pass_over(0);
 }
 

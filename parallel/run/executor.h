@@ -50,7 +50,8 @@ class Executor {
   double forward(size_t bucket);
 
   /// For a rank without a micro-batch while others have one: takes part in what they gather, and computes nothing.
-  void only_gather();
+  /// bucket: of a plan in lockstep, the one that the others run; any other plan gathers the same in all.
+  void only_gather(size_t bucket = 0);
 
   /// Since the last call: milliseconds that computing waited for sharded weights, and bytes gathered from other ranks.
   double take_gather_ms() { return slots_.take_waited_ms(); }

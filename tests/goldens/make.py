@@ -27,6 +27,7 @@ def families(tokenizers):
         "vit": own("vit", "make_vit"),
         "classifier": own("classifier", "make_classifier"),
         "opt": own("opt", "make_opt"),
+        "decoding": own("decoding", "make_decoding"),
         "epalm": own("epalm", "make_epalm"),
         "bpe": lambda: __import__("bpe").make_bpe(tokenizers),
         "resize": own("pixels", "make_resize"),
