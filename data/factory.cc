@@ -9,6 +9,7 @@
 #include "data/datasets/mixed_dataset.h"
 #include "data/datasets/selection.h"
 #include "data/datasets/vqa_dataset.h"
+#include "data/shards/shard_dataset.h"
 
 namespace permafrost {
 
@@ -38,18 +39,6 @@ TokenizerConfig tokenizer_config(const config::Data& data) {
       break;
   }
   return to;
-}
-
-TextTask text_task(const config::Data& data) {
-  switch (data.task()) {
-    case config::Data::CAPTIONING:
-      return TextTask::kCaptions;
-    case config::Data::VQA:
-      return TextTask::kVqa;
-    case config::Data::CLASSES:
-      break;
-  }
-  return TextTask::kClasses;
 }
 
 CaptionDatasetConfig caption_config(const config::Data& data, bool with_images) {
@@ -85,11 +74,15 @@ VqaDatasetConfig vqa_config(const config::Data& data, bool with_images) {
   return to;
 }
 
-std::unique_ptr<const Dataset> open_files(const config::Data& data, const OpenOptions& options) {
+std::unique_ptr<const Dataset> open_files(const config::Data& data, const OpenOptions& options,
+                                          const Tokenizer* tokenizer) {
   switch (data.format()) {
     case config::Data::COCO:
     case config::Data::KARPATHY:
       return std::make_unique<CaptionDataset>(CaptionDataset::load(caption_config(data, options.with_images)));
+    case config::Data::SHARDS:
+      return ShardDataset::open(
+          {below(data.root(), data.shards()), text_task(data), tokenizer ? tokenizer->hash() : ""});
     default:
       return std::make_unique<VqaDataset>(VqaDataset::load(vqa_config(data, options.with_images)));
   }
@@ -112,17 +105,10 @@ std::unique_ptr<const Dataset> trained_part(const config::Data& data, std::uniqu
   return std::make_unique<SelectedDataset>(std::move(whole), random_indices(samples, count, data.seed()));
 }
 
-std::unique_ptr<const Dataset> open_one(const config::Data& data, const OpenOptions& options) {
-  auto dataset = open_files(data, options);
+std::unique_ptr<const Dataset> open_one(const config::Data& data, const OpenOptions& options,
+                                        const Tokenizer* tokenizer) {
+  auto dataset = open_files(data, options, tokenizer);
   return options.whole ? std::move(dataset) : trained_part(data, std::move(dataset));
-}
-
-std::unique_ptr<const Dataset> open_dataset(const config::Data& data, const OpenOptions& options) {
-  if (data.mix().empty()) return open_one(data, options);
-  std::vector<MixedDataset::Entry> entries;
-  for (const config::MixedData& entry : data.mix())
-    entries.push_back({open_one(entry.data(), options), entry.weight()});
-  return std::make_unique<MixedDataset>(std::move(entries));
 }
 
 TextConfig text_config(const config::Data& data, const OpenOptions& options) {
@@ -154,6 +140,18 @@ TextTable make_texts(const config::Data& data, const OpenOptions& options, const
 
 }  // namespace
 
+TextTask text_task(const config::Data& data) {
+  switch (data.task()) {
+    case config::Data::CAPTIONING:
+      return TextTask::kCaptions;
+    case config::Data::VQA:
+      return TextTask::kVqa;
+    case config::Data::CLASSES:
+      break;
+  }
+  return TextTask::kClasses;
+}
+
 std::unique_ptr<const Tokenizer> open_tokenizer(const config::Data& data, int64_t model_vocab) {
   if (data.task() == config::Data::CLASSES) return nullptr;
   auto tokenizer = std::make_unique<const Tokenizer>(Tokenizer::load(tokenizer_config(data)));
@@ -161,9 +159,18 @@ std::unique_ptr<const Tokenizer> open_tokenizer(const config::Data& data, int64_
   return tokenizer;
 }
 
+std::unique_ptr<const Dataset> open_dataset(const config::Data& data, const OpenOptions& options,
+                                            const Tokenizer* tokenizer) {
+  if (data.mix().empty()) return open_one(data, options, tokenizer);
+  std::vector<MixedDataset::Entry> entries;
+  for (const config::MixedData& entry : data.mix())
+    entries.push_back({open_one(entry.data(), options, tokenizer), entry.weight()});
+  return std::make_unique<MixedDataset>(std::move(entries));
+}
+
 OpenedData::OpenedData(const config::Data& data, const OpenOptions& options)
     : tokenizer(open_tokenizer(data, options.model_vocab)),
-      dataset(open_dataset(data, options)),
+      dataset(open_dataset(data, options, tokenizer.get())),
       texts(make_texts(data, options, *dataset, tokenizer.get())) {}
 
 OpenedData::OpenedData(const config::Config& config, int64_t model_vocab, int threads)

@@ -17,6 +17,14 @@ struct OpenOptions {
   LossTokens loss_tokens = LossTokens::kAll;
 };
 
+/// The tokenizer that `data` names; null with task CLASSES, which needs none. Errors: kData.
+std::unique_ptr<const Tokenizer> open_tokenizer(const config::Data& data, int64_t model_vocab);
+/// The samples that `data` describes, from files, shards or several of them. `tokenizer` may be null where nothing is
+/// tokenised. Errors: kData, kConfig.
+std::unique_ptr<const Dataset> open_dataset(const config::Data& data, const OpenOptions& options,
+                                            const Tokenizer* tokenizer);
+TextTask text_task(const config::Data& data);
+
 /// Everything a run reads, opened and tokenised. Not movable: the parts refer to each other.
 struct OpenedData {
   std::unique_ptr<const Tokenizer> tokenizer;  ///< null with task CLASSES, which needs none
@@ -31,9 +39,6 @@ struct OpenedData {
   OpenedData(const OpenedData&) = delete;
   OpenedData& operator=(const OpenedData&) = delete;
 };
-
-/// The tokenizer of the data alone; null with task CLASSES. model_vocab as in OpenOptions. Errors: kData.
-std::unique_ptr<const Tokenizer> open_tokenizer(const config::Data& data, int64_t model_vocab);
 
 /// How the data of a configuration are opened for training its model.
 OpenOptions training_options(const config::Config& config, int64_t model_vocab, int threads);

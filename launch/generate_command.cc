@@ -85,7 +85,7 @@ void generate_on_rank(const GenerateOptions& options, const config::Config& conf
   for (const std::string& note : {setup.note, missing_adapter_note(config)})
     if (!note.empty()) std::cerr << note << '\n';
 
-  const TextTask task = config.data().task() == config::Data::VQA ? TextTask::kVqa : TextTask::kCaptions;
+  const TextTask task = text_task(config.data());
   OrderedJson all = OrderedJson::array();
   const auto batch = static_cast<size_t>(setup.shape.batch);
   for (size_t begin = 0; begin < images.size(); begin += batch) {

@@ -14,6 +14,7 @@
 #include "core/device/cpu_features.h"
 #include "core/weights/atomic_file.h"
 #include "launch/commands.h"
+#include "launch/evaluation/generated_measure.h"
 #include "launch/machine.h"
 #include "launch/metrics/event_file.h"
 #include "launch/metrics/progress.h"
@@ -277,6 +278,7 @@ void train_rank(const TrainOptions& options, const config::Resolved& resolved, R
   const Plan plan = agreed_plan(resolved.config, runtime);
   if (runtime.first()) prepare_run_dir(options.run_dir, options.resume);
   Trainer trainer(resolved.config, runtime, plan);
+  if (auto measure = make_generated_measure(resolved.config, runtime, trainer)) trainer.validate_by(std::move(measure));
   // The trainer's communication thread may be waiting for the others.
   tell_before_unwinding(runtime.world, [&] { train_steps(options, resolved, runtime, plan, trainer, stopped); });
 }

@@ -50,6 +50,11 @@ std::string MixedDataset::image_name(int64_t image) const {
   return at(place).image_name(place.index);
 }
 
+std::string MixedDataset::short_image_name(int64_t image) const {
+  const Place place = find(images_, image, "image");
+  return at(place).short_image_name(place.index);
+}
+
 void MixedDataset::read_image(int64_t image, std::vector<uint8_t>& bytes) const {
   const Place place = find(images_, image, "image");
   at(place).read_image(place.index, bytes);

@@ -25,6 +25,7 @@ class MixedDataset : public Dataset {
   int64_t images() const override { return images_.back(); }
   uint64_t image_id(int64_t image) const override;
   std::string image_name(int64_t image) const override;
+  std::string short_image_name(int64_t image) const override;
   void read_image(int64_t image, std::vector<uint8_t>& bytes) const override;
   int64_t image_bytes(int64_t image) const override;
   int64_t labels_per_image() const override { return entries_.front().dataset->labels_per_image(); }

@@ -14,6 +14,7 @@ class WrappedDataset : public Dataset {
   int64_t images() const override { return base_->images(); }
   uint64_t image_id(int64_t image) const override { return base_->image_id(image); }
   std::string image_name(int64_t image) const override { return base_->image_name(image); }
+  std::string short_image_name(int64_t image) const override { return base_->short_image_name(image); }
   void read_image(int64_t image, std::vector<uint8_t>& bytes) const override { base_->read_image(image, bytes); }
   int64_t image_bytes(int64_t image) const override { return base_->image_bytes(image); }
   int64_t labels_per_image() const override { return base_->labels_per_image(); }

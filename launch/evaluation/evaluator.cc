@@ -23,15 +23,10 @@ config::Data plain_data(const config::Config& config) {
 }
 
 TextTask task_of(const config::Config& config) {
-  switch (config.evaluation().data().task()) {
-    case config::Data::CAPTIONING:
-      return TextTask::kCaptions;
-    case config::Data::VQA:
-      return TextTask::kVqa;
-    case config::Data::CLASSES:
-      break;
-  }
-  fail(ErrorKind::kConfig, "evaluation.data.task: CAPTIONING or VQA expected, texts being generated; got CLASSES");
+  const TextTask task = text_task(config.evaluation().data());
+  if (task == TextTask::kClasses)
+    fail(ErrorKind::kConfig, "evaluation.data.task: CAPTIONING or VQA expected, texts being generated; got CLASSES");
+  return task;
 }
 
 /// Numbers of all ranks, those of rank 0 first. Collective.

@@ -11,6 +11,10 @@ std::string metric_name(config::Validation::Metric metric) {
   return name;
 }
 
+bool is_generated(config::Validation::Metric metric) {
+  return metric != config::Validation::LOSS && metric != config::Validation::CLASS_ACCURACY;
+}
+
 bool higher_is_better(config::Validation::Metric metric) { return metric != config::Validation::LOSS; }
 
 bool take_value(std::optional<BestSoFar>& best, config::Validation::Metric metric, double value, int64_t step) {

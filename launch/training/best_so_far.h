@@ -9,6 +9,8 @@ namespace permafrost {
 
 /// "loss", "class_accuracy", ...: as in logs and tags.
 std::string metric_name(config::Validation::Metric metric);
+/// Whether it is a score of generated texts; the others come from the programs that train.
+bool is_generated(config::Validation::Metric metric);
 bool higher_is_better(config::Validation::Metric metric);
 
 /// The best value so far, and the patience that is left. Part of a checkpoint.

@@ -97,7 +97,7 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
   schedule_hash_ = hash_word(sha256(agreed.data(), agreed.size()));
   index_ = std::make_unique<BatchIndex>(data_.texts, loader_config(config, data_).order, plan.buckets);
   loader_ = make_loader(0);
-  validation_ = make_validation_measure(config, measure_on());
+  validation_ = make_program_measure(config, measure_on());
 }
 
 Trainer::~Trainer() = default;
@@ -176,7 +176,7 @@ void Trainer::resume(const std::string& checkpoint) {
 void Trainer::resume_best(const std::optional<BestSoFar>& stored) {
   position_.best = stored;
   const std::string metric = metric_name(config_.validation().metric());
-  if (!validation_ || !stored || stored->metric == metric) return;
+  if (config_.validation().every_steps() == 0 || !stored || stored->metric == metric) return;
   notes_.push_back(concat("resume: validation.metric was ", stored->metric, " and is ", metric,
                           ": what was best so far is forgotten"));
   position_.best.reset();
@@ -419,9 +419,7 @@ void Trainer::gather_working(StepMetrics& metrics) {
       moved_bytes(runtime_.rank(), runtime_.size(), memory_.working.bytes(), working_bytes_per_rank_, DType::kU8);
 }
 
-void Trainer::gather_working_bytes() {
-  gather_working_copies(memory_, runtime_.world, working_bytes_per_rank_);
-}
+void Trainer::gather_working_bytes() { gather_working_copies(memory_, runtime_.world, working_bytes_per_rank_); }
 
 FrozenHash Trainer::hash_frozen_now() {
   return hash_frozen(plan_, memory_.frozen_share(), runtime_.world, runtime_.node, runtime_.pool);
@@ -479,13 +477,21 @@ FinalLoss Trainer::measure_loss(bool exchange_images, int64_t samples) {
   return result;
 }
 
+void Trainer::validate_by(std::unique_ptr<ValidationMeasure> measure) {
+  validation_ = std::move(measure);
+  const std::vector<std::string> notes = validation_->notes();
+  notes_.insert(notes_.end(), notes.begin(), notes.end());
+}
+
 bool Trainer::validation_due() const {
-  return validation_ && position_.step > 0 && position_.step % config_.validation().every_steps() == 0;
+  const int64_t every = config_.validation().every_steps();
+  return every > 0 && position_.step > 0 && position_.step % every == 0;
 }
 
 ValidationMetrics Trainer::validate() {
   const auto begin = Clock::now();
   const config::Validation::Metric metric = config_.validation().metric();
+  PERMAFROST_CHECK(validation_, "trainer: ", metric_name(metric), " must be given to validate_by; got nothing");
   const MeasuredValue measured = validation_->measure();
   if (!std::isfinite(measured.value))
     fail(ErrorKind::kNonFinite, "validation: ", metric_name(metric), " after step ", position_.step,

@@ -68,6 +68,10 @@ class Trainer final : private GradientSink {
   /// Collective. Over the first `samples` samples (0 = all) with the transform EVAL.
   FinalLoss measure_loss(bool exchange_images, int64_t samples);
 
+  /// How validation.metric is measured where the trainer cannot do it itself: from generated texts.
+  void validate_by(std::unique_ptr<ValidationMeasure> measure);
+  const StepMemory& memory() const { return memory_; }
+  const Plan& plan() const { return plan_; }
   /// Whether validation.every_steps divides the steps done.
   bool validation_due() const;
   /// Collective. Takes the value of validation.metric for the weights as they are now into what is best so far; steps
@@ -78,8 +82,6 @@ class Trainer final : private GradientSink {
   bool out_of_patience() const;
   const std::optional<BestSoFar>& best() const { return position_.best; }
 
-  /// What steps work on. Frozen parameters and working copies may be lent to other programs between steps.
-  const StepMemory& memory() const { return memory_; }
   /// Where this rank's memory lies, by the categories of the plan.
   std::vector<MemoryPiece> memory_pieces() const;
 
@@ -141,7 +143,7 @@ class Trainer final : private GradientSink {
   InputFiller filler_;
   TrainingPosition position_;
   FrozenHash frozen_at_start_;
-  std::unique_ptr<ValidationMeasure> validation_;  // null without validation
+  std::unique_ptr<ValidationMeasure> validation_;  // null without validation, or until validate_by
   std::optional<TrainableWatch> watch_;            // until the first step that could change anything
   std::vector<std::string> notes_;
   bool said_skipped_ = false;

@@ -164,6 +164,12 @@ config::Data evaluation_data(const config::Config& config) {
   return data;
 }
 
+OpenOptions evaluation_options(const config::Config& config, const MeasureOn& on) {
+  OpenOptions options = training_options(config, on.model.vocab(), on.runtime.pool.threads());
+  options.whole = true;  // train_fraction and train_first say what is trained on
+  return options;
+}
+
 /// Loss and share of right class labels come from the programs that train.
 class ProgramMeasure final : public ValidationMeasure {
  public:
@@ -171,7 +177,7 @@ class ProgramMeasure final : public ValidationMeasure {
       : metric_(config.validation().metric()),
         samples_(config.validation().samples()),
         on_(on),
-        data_(evaluation_data(config), training_options(config, on.model.vocab(), on.runtime.pool.threads())),
+        data_(evaluation_data(config), evaluation_options(config, on)),
         loader_(loader_config(evaluation_data(config), data_, on.model.image_size(), config.train().micro_batch(),
                               config.train().micro_batch())) {}
 
@@ -196,16 +202,9 @@ MeasuredSums measure_sums(const MeasureOn& on, const OpenedData& data, LoaderCon
   return MeasurePass(on, data, std::move(loader), samples, exchange_images).run();
 }
 
-std::unique_ptr<ValidationMeasure> make_validation_measure(const config::Config& config, const MeasureOn& on) {
-  if (config.validation().every_steps() == 0) return nullptr;
-  switch (config.validation().metric()) {
-    case config::Validation::LOSS:
-    case config::Validation::CLASS_ACCURACY:
-      return std::make_unique<ProgramMeasure>(config, on);
-    default:
-      fail(ErrorKind::kNotBuilt, "validation.metric: only LOSS and CLASS_ACCURACY are built in this version; got ",
-           config::Validation::Metric_Name(config.validation().metric()));
-  }
+std::unique_ptr<ValidationMeasure> make_program_measure(const config::Config& config, const MeasureOn& on) {
+  if (config.validation().every_steps() == 0 || is_generated(config.validation().metric())) return nullptr;
+  return std::make_unique<ProgramMeasure>(config, on);
 }
 
 }  // namespace permafrost

@@ -50,10 +50,13 @@ class ValidationMeasure {
   virtual ~ValidationMeasure() = default;
   /// Collective; the same value on all ranks, and on any number of them.
   virtual MeasuredValue measure() = 0;
+  /// For the log at the start.
+  virtual std::vector<std::string> notes() const { return {}; }
 };
 
-/// The measure of config.validation.metric; null where validation.every_steps is 0. Opens the data. What `on` refers to
-/// must outlive it. Errors: kData, kConfig.
-std::unique_ptr<ValidationMeasure> make_validation_measure(const config::Config& config, const MeasureOn& on);
+/// The measure of a config.validation.metric that comes from the programs that train; null for others
+/// (launch/evaluation/generated_measure.h), and without validation. Opens the data. What `on` refers to must outlive
+/// it. Errors: kData, kConfig.
+std::unique_ptr<ValidationMeasure> make_program_measure(const config::Config& config, const MeasureOn& on);
 
 }  // namespace permafrost
