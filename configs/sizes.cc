@@ -168,20 +168,30 @@ void read_hf_config(Opt& opt, const std::string& path, Problems& problems) {
   fill(opt, path, name, hf_numbers(file), problems);
 }
 
+void expand_vit(Vit& vit, const std::string& path, Problems& problems) {
+  fill(vit, path, Vit::Size_Name(vit.size()), vit_numbers(vit.size()), problems);
+}
+
+void expand_opt(Opt& opt, const std::string& path, Problems& problems) {
+  if (opt.has_hf_config() && opt.size() != Opt::FREE)
+    problems.expected(path + ".hf_config", "nothing besides a published size", "'" + opt.hf_config() + "'");
+  else if (opt.has_hf_config())
+    read_hf_config(opt, path, problems);
+  fill(opt, path, Opt::Size_Name(opt.size()), opt_numbers(opt.size()), problems);
+}
+
 }  // namespace
 
 void expand_sizes(Config& config, Problems& problems) {
-  if (!config.model().has_epalm()) return;
-  Epalm& epalm = *config.mutable_model()->mutable_epalm();
-  const std::string path = "model.epalm.";
-  Vit& vit = *epalm.mutable_vision();
-  fill(vit, path + "vision", Vit::Size_Name(vit.size()), vit_numbers(vit.size()), problems);
-  Opt& opt = *epalm.mutable_text();
-  if (opt.has_hf_config() && opt.size() != Opt::FREE)
-    problems.expected(path + "text.hf_config", "nothing besides a published size", "'" + opt.hf_config() + "'");
-  else if (opt.has_hf_config())
-    read_hf_config(opt, path + "text", problems);
-  fill(opt, path + "text", Opt::Size_Name(opt.size()), opt_numbers(opt.size()), problems);
+  Model& model = *config.mutable_model();
+  if (model.has_epalm()) {
+    expand_vit(*model.mutable_epalm()->mutable_vision(), "model.epalm.vision", problems);
+    expand_opt(*model.mutable_epalm()->mutable_text(), "model.epalm.text", problems);
+  }
+  if (model.has_vision_classifier())
+    expand_vit(*model.mutable_vision_classifier()->mutable_vision(), "model.vision_classifier.vision", problems);
+  if (model.has_language_model())
+    expand_opt(*model.mutable_language_model()->mutable_text(), "model.language_model.text", problems);
 }
 
 }  // namespace permafrost::config

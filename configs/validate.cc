@@ -2,72 +2,13 @@
 
 #include "configs/section.h"
 #include "configs/validate_data.h"
+#include "configs/validate_evaluation.h"
+#include "configs/validate_model.h"
 #include "core/base/check.h"
 
 namespace permafrost::config {
 
 namespace {
-
-bool check_vit(const Vit& vit, const Section& s) {
-  bool good = s.given(vit.has_patch(), "patch", vit.patch(), 1, 1024);
-  good &= s.given(vit.has_dim(), "dim", vit.dim(), 1, kMostWidth);
-  good &= s.given(vit.has_depth(), "depth", vit.depth(), 1, 1024);
-  good &= s.given(vit.has_heads(), "heads", vit.heads(), 1, 1024);
-  good &= s.given(vit.has_mlp_dim(), "mlp_dim", vit.mlp_dim(), 1, kMostWidth);
-  good &= s.whole("image_size", vit.image_size(), 1, 16384);
-  s.real("layer_norm_eps", vit.layer_norm_eps(), 1e-12, 1e-2);
-  if (!good) return false;
-  s.multiple("image_size", vit.image_size(), "patch", vit.patch());
-  s.multiple("dim", vit.dim(), "heads", vit.heads());
-  return true;
-}
-
-bool check_opt(const Opt& opt, const Section& s) {
-  bool good = s.given(opt.has_vocab(), "vocab", opt.vocab(), 1, 1 << 24);
-  good &= s.given(opt.has_layers(), "layers", opt.layers(), 1, 1024);
-  good &= s.given(opt.has_hidden(), "hidden", opt.hidden(), 1, kMostWidth);
-  good &= s.given(opt.has_heads(), "heads", opt.heads(), 1, 1024);
-  good &= s.given(opt.has_ffn(), "ffn", opt.ffn(), 1, kMostWidth);
-  good &= s.given(opt.has_word_embed_proj_dim(), "word_embed_proj_dim", opt.word_embed_proj_dim(), 1, kMostWidth);
-  if (!opt.has_do_layer_norm_before()) s.problems().expected(s.at("do_layer_norm_before"), "true or false", "none");
-  if (!opt.has_final_layer_norm()) s.problems().expected(s.at("final_layer_norm"), "true or false", "none");
-  good &= s.whole("max_positions", opt.max_positions(), 1, 1 << 20);
-  s.real("layer_norm_eps", opt.layer_norm_eps(), 1e-12, 1e-2);
-  s.below("dropout", opt.dropout(), 0, 1);
-  if (!good) return false;
-  s.multiple("hidden", opt.hidden(), "heads", opt.heads());
-  return true;
-}
-
-void check_epalm(const Config& config, const Section& s) {
-  const Epalm& epalm = config.model().epalm();
-  const bool vit = check_vit(epalm.vision(), Section(s.at("vision"), s.problems()));
-  const bool opt = check_opt(epalm.text(), Section(s.at("text"), s.problems()));
-  if (vit) s.whole("features", epalm.features(), 1, epalm.vision().depth());
-  if (opt) {
-    const int layers = epalm.text().layers();
-    const bool start = s.given(epalm.has_start_layer(), "start_layer", epalm.start_layer(), 0, layers - 1);
-    const bool end = s.given(epalm.has_end_layer(), "end_layer", epalm.end_layer(), 1, layers);
-    if (start && end && epalm.start_layer() >= epalm.end_layer())
-      s.problems().expected(s.at("end_layer"), concat("more than start_layer = ", epalm.start_layer()),
-                            epalm.end_layer());
-    if (config.data().max_text_tokens() > epalm.text().max_positions())
-      s.problems().expected("data.max_text_tokens",
-                            concat("at most ", s.at("text.max_positions"), " = ", epalm.text().max_positions()),
-                            config.data().max_text_tokens());
-  }
-  if (epalm.prompt().kind() != Prompt::NONE) s.whole("prompt.length", epalm.prompt().length(), 1, 4096);
-  if (epalm.adapter().kind() != Adapter::NONE && opt)
-    s.whole("adapter.factor", epalm.adapter().factor(), 1, epalm.text().hidden());
-  if (config.quirks().frozen_dropout() && config.train().final_check().loss())
-    s.problems().expected("train.final_check.loss",
-                          "false with quirks.frozen_dropout (it would be measured under dropout)", "true");
-  if (config.loss().label_smoothing() > 0 && config.train().final_check().loss())
-    s.problems().expected("train.final_check.loss",
-                          "false with loss.label_smoothing (it would be part of what is measured)", "true");
-  if (config.quirks().frozen_dropout() && epalm.text().dropout() == 0)
-    s.problems().expected("quirks.frozen_dropout", "false where " + s.at("text.dropout") + " is 0", "true");
-}
 
 void check_train(const Train& train, const Section& s) {
   s.given(train.has_max_steps(), "max_steps", train.max_steps(), 1, kMost);
@@ -159,16 +100,15 @@ void check_rest(const Config& config, Problems& problems) {
 }  // namespace
 
 void validate(const Config& config, Problems& problems) {
-  if (config.model().has_epalm())
-    check_epalm(config, Section("model.epalm", problems));
-  else
-    problems.expected("model", "one of: epalm", "none");
+  check_model(config, problems);
   check_data(config, problems);
   check_train(config.train(), Section("train", problems));
   check_optimizer(config, Section("optimizer", problems));
   check_schedule(config, Section("schedule", problems));
   check_parallel(config.parallel(), Section("parallel", problems));
   check_rest(config, problems);
+  check_validation(config, problems);
+  check_evaluation(config, problems);
 }
 
 }  // namespace permafrost::config

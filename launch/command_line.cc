@@ -21,9 +21,9 @@ struct CommandLine {
   std::function<int()> action;  ///< set by the callback of the command that the user named
 };
 
-void add_config_options(CLI::App& command, ConfigOptions& options) {
+void add_config_options(CLI::App& command, ConfigOptions& options, bool required = true) {
   command.add_option("config", options.path, "Configuration: a file in protobuf text, such as configs/*.textproto")
-      ->required()
+      ->required(required)
       ->type_name("CONFIG");
   command
       .add_option(
@@ -46,6 +46,11 @@ void add_train(CommandLine& line, const Launcher& launcher) {
       ->type_name("FOLDER");
   command->add_flag("--resume", options->resume,
                     "Continue from the latest complete checkpoint in --run-dir, bit for bit");
+  command
+      ->add_option("--init-from", options->init_from,
+                   "Start a new run from trained parameters: an adapter file, or the folder of a checkpoint; the "
+                   "optimizer starts afresh (default: none)")
+      ->type_name("PATH");
   command->callback([=, &line] { line.action = [=] { return run_train(*options, launcher); }; });
 }
 
@@ -87,8 +92,8 @@ void add_probe(CommandLine& line) {
   add_config_options(*command, options->config);
   command
       ->add_option("--batch", options->batch,
-                   "safetensors file with images [B,3,H,W] F32 (normalised), input_ids, attention_mask, labels [B,T] "
-                   "I64 (no default)")
+                   "safetensors file with what the model reads: images [B,3,H,W] F32 (normalised); input_ids, "
+                   "attention_mask, labels [B,T] I64, or labels [B,L] I64 of a classifier (no default)")
       ->type_name("FILE");
   command
       ->add_option("--values", options->values,
@@ -102,6 +107,72 @@ void add_probe(CommandLine& line) {
       ->type_name("FILE");
   command->add_flag("--list", options->list, "Print all names with shapes instead");
   command->callback([=, &line] { line.action = [=] { return run_probe(*options); }; });
+}
+
+void add_adapter_option(CLI::App& command, std::string& adapter) {
+  command
+      .add_option("--adapter", adapter,
+                  "With CONFIG: trained parameters, a .safetensors file or a checkpoint folder (default: "
+                  "weights.adapter)")
+      ->type_name("PATH");
+}
+
+void add_generate(CommandLine& line, const Launcher& launcher) {
+  CLI::App* command = line.app.add_subcommand("generate", "Says what a model sees in photographs, or answers questions");
+  auto options = std::make_shared<GenerateOptions>();
+  add_config_options(*command, options->config);
+  command
+      ->add_option("--image", options->image,
+                   "A JPEG or PNG file, a folder of them, or a .txt file with one file per line, which may be followed by "
+                   "a tab and a question (no default)")
+      ->required()
+      ->type_name("PATH");
+  command
+      ->add_option("--question", options->question,
+                   "Asked of every image that has no question of its own, as written in the dataset (no default)")
+      ->type_name("TEXT");
+  add_adapter_option(*command, options->adapter);
+  command
+      ->add_option("--json", options->json,
+                   "Also write images, questions, texts, token ids and scores to this file (keys: docs/decoding.md; "
+                   "default: none)")
+      ->type_name("FILE");
+  command->callback([=, &line] { line.action = [=] { return run_generate(*options, launcher); }; });
+}
+
+void add_eval(CommandLine& line, const Launcher& launcher) {
+  CLI::App* command = line.app.add_subcommand(
+      "eval", "Scores captions and answers: of a model (CONFIG), or of files (--results, --annotations)");
+  auto options = std::make_shared<EvalOptions>();
+  add_config_options(*command, options->config, /*required=*/false);
+  command
+      ->add_option(
+          "--results", options->results,
+          "What a model said: COCO captions [{image_id, caption}] or answers [{question_id, answer}] (no default)")
+      ->type_name("FILE");
+  command
+      ->add_option("--annotations", options->annotations,
+                   "What would have been right: COCO or Karpathy captions, VQA, A-OKVQA, GQA or VL-T5 (no default)")
+      ->type_name("FILE");
+  command
+      ->add_option("--split", options->split,
+                   "Of a Karpathy file: train (with restval), val or test (default: all images with a result)")
+      ->type_name("NAME");
+  command
+      ->add_option("--metrics", options->metrics,
+                   "Only these, comma-separated, such as bleu_4,cider (default: all that the annotations allow)")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->type_name("NAMES");
+  command->add_flag("--partial", options->partial,
+                    "Score the questions that have an answer, instead of refusing results that leave some out");
+  add_adapter_option(*command, options->adapter);
+  command
+      ->add_option("--out", options->out,
+                   "With CONFIG: folder for results.json, in the format of --results, and scores.json (default: none)")
+      ->type_name("FOLDER");
+  command->add_flag("--json", options->json, "JSON instead of a table (keys: docs/metrics.md)");
+  command->callback([=, &line] { line.action = [=] { return run_eval(*options, launcher); }; });
 }
 
 void add_weights_inspect(CommandLine& line, CLI::App& weights) {
@@ -331,6 +402,8 @@ void add_commands(CommandLine& line, const Launcher& launcher) {
   add_train(line, launcher);
   add_plan(line);
   add_probe(line);
+  add_eval(line, launcher);
+  add_generate(line, launcher);
   CLI::App& weights = add_family(line, "weights", "Looks at weight files, converts them and makes random ones");
   add_weights_inspect(line, weights);
   add_weights_import(line, weights);

@@ -22,6 +22,7 @@ struct TrainOptions {
   ConfigOptions config;
   std::string run_dir;
   bool resume = false;
+  std::string init_from;
 };
 int run_train(const TrainOptions& options, const Launcher& launcher);
 
@@ -44,6 +45,26 @@ struct ProbeOptions {
   bool list = false;
 };
 int run_probe(const ProbeOptions& options);
+
+/// Without a CONFIG: scores of existing result files. With one: of a model.
+struct EvalOptions {
+  ConfigOptions config;  ///< path empty: none
+  std::string results, annotations, split;
+  std::string adapter;  ///< with a CONFIG: file or checkpoint, instead of weights.adapter
+  std::string out;      ///< with a CONFIG: folder for results.json and scores.json
+  std::vector<std::string> metrics;
+  bool partial = false;
+  bool json = false;
+};
+int run_eval(const EvalOptions& options, const Launcher& launcher);
+int run_eval_model(const EvalOptions& options, const Launcher& launcher);
+
+struct GenerateOptions {
+  ConfigOptions config;
+  std::string image;  ///< a photograph, a folder of them, or a text file that lists them
+  std::string question, adapter, json;
+};
+int run_generate(const GenerateOptions& options, const Launcher& launcher);
 
 struct WeightsInspectOptions {
   std::string path;

@@ -21,8 +21,10 @@ namespace {
 /// The batch to look at, as another implementation would be given it.
 struct ProbeBatch {
   Buffer images;
-  TensorSpec image_spec;
-  TextBatch text;
+  std::vector<int32_t> classes;
+  std::vector<uint64_t> sample_ids;  // rows count as samples
+  ModelBatch model;                  // refers to the others
+  int64_t batch = 0, tokens = 1;
 };
 
 std::vector<int64_t> read_i64(const SafetensorsReader& file, const std::string& name, const Shape& shape) {
@@ -55,23 +57,52 @@ void check_tokens(const std::string& path, const TextBatch& text, const std::vec
   }
 }
 
-ProbeBatch read_batch(const std::string& path, int64_t image_size, int64_t vocab) {
-  const SafetensorsReader file(path);
+void read_text(const SafetensorsReader& file, int64_t vocab, ProbeBatch& batch) {
   const Shape shape = file.at("input_ids").shape;
   if (shape.rank() != 2 || shape.elements() == 0)
-    fail(ErrorKind::kData, "probe: ", path, ": input_ids must be [B,T] with at least one text and token; got ", shape);
-  ProbeBatch batch;
-  batch.text.batch = shape[0];
-  batch.text.tokens = shape[1];
+    fail(ErrorKind::kData, "probe: ", file.path(), ": input_ids must be [B,T] with at least one text and token; got ",
+         shape);
+  TextBatch& text = batch.model.text;
+  text.batch = batch.batch = shape[0];
+  text.tokens = batch.tokens = shape[1];
   const std::vector<int64_t> ids = read_i64(file, "input_ids", shape), labels = read_i64(file, "labels", shape);
-  batch.text.lengths = lengths_of_mask(read_i64(file, "attention_mask", shape), shape[0], shape[1]);
-  check_tokens(path, batch.text, ids, labels, vocab);
-  for (int64_t id : ids) batch.text.ids.push_back(narrow<int32_t>(id));
-  for (int64_t label : labels) batch.text.labels.push_back(narrow<int32_t>(label));
-  batch.image_spec = {{shape[0], 3, image_size, image_size}, DType::kF32};
-  batch.images = Buffer("probe images", batch.image_spec.bytes());
-  file.read_tensor("images", Tensor(batch.images.data(), batch.image_spec));
-  return batch;
+  text.lengths = lengths_of_mask(read_i64(file, "attention_mask", shape), shape[0], shape[1]);
+  check_tokens(file.path(), text, ids, labels, vocab);
+  for (int64_t id : ids) text.ids.push_back(narrow<int32_t>(id));
+  for (int64_t label : labels) text.labels.push_back(narrow<int32_t>(label));
+}
+
+void read_classes(const SafetensorsReader& file, const Model& model, ProbeBatch& batch) {
+  const Shape shape = file.at("labels").shape;
+  if (shape.rank() != 2 || shape[0] < 1 || shape[1] != model.labels())
+    fail(ErrorKind::kData, "probe: ", file.path(), ": labels must be [B,", model.labels(),
+         "] with at least one image; got ", shape);
+  batch.batch = shape[0];
+  for (int64_t label : read_i64(file, "labels", shape)) {
+    if (label != kIgnoredLabel && (label < 0 || label >= model.classes()))
+      fail(ErrorKind::kData, "probe: ", file.path(), ": labels must be 0 to ", model.classes() - 1, ", or ",
+           kIgnoredLabel, "; got ", label);
+    batch.classes.push_back(static_cast<int32_t>(label));
+  }
+  batch.model.classes = batch.classes;
+}
+
+void read_batch(const std::string& path, const Model& model, ProbeBatch& batch) {
+  const SafetensorsReader file(path);
+  if (model.vocab() > 0)
+    read_text(file, model.vocab(), batch);
+  else
+    read_classes(file, model, batch);
+  if (model.image_size() > 0) {
+    const TensorSpec spec{{batch.batch, 3, model.image_size(), model.image_size()}, DType::kF32};
+    batch.images = Buffer("probe images", spec.bytes());
+    const Tensor images(batch.images.data(), spec);
+    file.read_tensor("images", images);
+    batch.model.images = {images.data<float>(), static_cast<size_t>(images.elements())};
+  }
+  for (int64_t row = 0; row < batch.batch; ++row) batch.sample_ids.push_back(static_cast<uint64_t>(row));
+  batch.model.sample_ids = batch.sample_ids;
+  batch.model.pad_id = kOptPadId;
 }
 
 Plan probe_plan(const config::Config& config, int64_t batch, int64_t tokens, bool grads, int threads) {
@@ -81,9 +112,9 @@ Plan probe_plan(const config::Config& config, int64_t batch, int64_t tokens, boo
   choices.program.keep_gradients = grads;
   choices.program.forward_only = !grads;
   PlanRequest request = plan_request(config, choices);
-  const EpalmConfig model = epalm_config(config);
+  const std::shared_ptr<const Model> model = make_model(config);
   const DType compute = compute_dtype(config);
-  request.build_graph = [=](int64_t t) { return build_epalm(model, compute, {batch, t, true}); };
+  request.build_graph = [=](int64_t t) { return model->build(compute, {batch, t, true}); };
   request.buckets = {tokens};
   request.micro_batches = 1;
   request.prefetched_inputs = 0;
@@ -166,16 +197,12 @@ void write_values(const std::vector<std::string>& names, const Executor& executo
   writer.finish();
 }
 
-void fill_inputs(const config::Config& config, const Executor& executor, const ProbeBatch& batch) {
-  const auto input = [&](const char* name) { return executor.value(0, name); };
-  accumulate(executor.context(), Tensor(batch.images.data(), batch.image_spec), input("images"), GradMode::kOverwrite);
-  const EpalmTextInputs inputs{input("input_ids"),     input("position_ids"), input("lengths_before"),
-                               input("lengths_after"), input("open_lengths"), input("labels"),
-                               input("row_weight")};
-  const float row_weight = loss_weighting(config.loss()).row_weight(count_loss(batch.text));
-  fill_epalm_inputs(epalm_config(config), batch.text, kOptPadId, row_weight, inputs);
-  if (const Tensor address = input("random_address"); address.defined())
-    for (int64_t i = 0; i < address.elements(); ++i) address.data<int64_t>()[i] = i < 2 ? 0 : i - 2;
+void fill_inputs(const config::Config& config, const Model& model, const Executor& executor, ProbeBatch& batch) {
+  LossCounts counts = count_loss(batch.model.text);
+  if (model.labels() > 0)
+    counts = {batch.batch, std::ssize(batch.classes) - std::ranges::count(batch.classes, kIgnoredLabel)};
+  batch.model.row_weight = loss_weighting(config.loss()).row_weight(counts);
+  model.fill(batch.model, [&](std::string_view name) { return executor.value(0, name); });
 }
 
 }  // namespace
@@ -185,15 +212,16 @@ int run_probe(const ProbeOptions& options) {
   const config::Resolved resolved =
       config::load_config(options.config.path, options.config.overrides, check_name_patterns);
   const config::Config& config = resolved.config;
-  const int64_t image_size = config.model().epalm().vision().image_size();
+  const std::unique_ptr<const Model> model = make_model(config);
   if (options.list && options.batch.empty()) {
     print_list(
         probe_plan(config, config.train().micro_batch(), config.data().max_text_tokens(), options.grads, threads));
     return 0;
   }
   if (options.batch.empty()) fail(ErrorKind::kConfig, "probe: --batch FILE is required (or --list)");
-  const ProbeBatch batch = read_batch(options.batch, image_size, config.model().epalm().text().vocab());
-  const Plan plan = probe_plan(config, batch.text.batch, batch.text.tokens, options.grads, threads);
+  ProbeBatch batch;
+  read_batch(options.batch, *model, batch);
+  const Plan plan = probe_plan(config, batch.batch, batch.tokens, options.grads, threads);
   if (options.list) {
     print_list(plan);
     return 0;
@@ -213,7 +241,7 @@ int run_probe(const ProbeOptions& options) {
     std::cerr << line << '\n';
   masters.refresh_working(memory);
   Executor executor(plan, memory, context);
-  fill_inputs(config, executor, batch);
+  fill_inputs(config, *model, executor, batch);
   executor.run(0, nullptr);
   write_values(options.values, executor, options.out);
   return 0;

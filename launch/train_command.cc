@@ -3,8 +3,9 @@
 
 #include <csignal>
 #include <filesystem>
-#include <fstream>
+#include <iomanip>
 #include <iostream>
+#include <sstream>
 
 #include "configs/json.h"
 #include "configs/load.h"
@@ -13,6 +14,7 @@
 #include "core/device/cpu_features.h"
 #include "core/weights/atomic_file.h"
 #include "launch/commands.h"
+#include "launch/evaluation/generated_measure.h"
 #include "launch/machine.h"
 #include "launch/metrics/event_file.h"
 #include "launch/metrics/progress.h"
@@ -67,8 +69,9 @@ class RunLog {
   RunLog(const fs::path& dir, const config::Resolved& resolved, const Plan& plan, const Trainer& trainer, bool terminal)
       : dir_(dir),
         plan_(plan),
+        init_from_(resolved.config.weights().adapter()),
         metrics_(dir / "metrics.jsonl", trainer.step()),
-        steps_(steps_before(dir / "metrics.jsonl")),
+        steps_(read_steps(dir / "metrics.jsonl")),
         progress_(std::cout, {trainer.step(), resolved.config.train().max_steps(),
                               resolved.config.logging().every_steps(), terminal, terminal_columns()}) {
     if (resolved.config.logging().tensorboard()) events_.emplace(dir, wall_time_s());
@@ -86,23 +89,38 @@ class RunLog {
     steps_.push_back(metrics);
   }
 
+  void validation(const ValidationMetrics& metrics) {
+    metrics_.write(metrics);
+    if (events_) events_->write(metrics.step, wall_time_s(), scalars(metrics));
+    std::ostringstream line;
+    line << "validation after step " << metrics.step + 1 << ": " << metrics.metric << ' ' << std::setprecision(5)
+         << metrics.value << " on " << metrics.samples << " samples, ";
+    if (metrics.best)
+      line << "the best so far";
+    else
+      line << "best " << metrics.best_value << " after step " << metrics.best_step;
+    say(line.str());
+  }
+
   void say(const std::string& line) {
     progress_.end_line();
     std::cout << line << std::endl;
   }
 
-  void summary(const std::string& adapter_sha256, const std::string& frozen_sha256,
-               const std::optional<FinalLoss>& final_loss, bool frozen_unchanged, int64_t skipped_samples) {
+  void summary(const Trainer& trainer, const std::optional<FinalLoss>& final_loss, bool frozen_unchanged,
+               const CheckpointStore& store, bool stopped_early) {
     progress_.end_line();
     OrderedJson j;
     j["plan_hash"] = plan_.hash();
-    j["adapter_sha256"] = adapter_sha256;
-    j["frozen_sha256"] = frozen_sha256;
+    if (!init_from_.empty()) j["init_from"] = init_from_;
+    j["adapter_sha256"] = trainer.adapter_sha256();
+    j["frozen_sha256"] = trainer.frozen_sha256();
     j["frozen_unchanged"] = frozen_unchanged;
     j["parameters"] = {{"total", plan_.total_params}, {"trainable", plan_.trainable_params}};
     j["forecast_bytes"] = plan_.memory.total();
     if (!steps_.empty()) add_steps(j);
-    j["skipped_samples"] = skipped_samples;
+    j["skipped_samples"] = trainer.skipped_samples();
+    if (trainer.best()) add_best(j, *trainer.best(), store, stopped_early);
     if (final_loss) {
       j["final_nats_per_token"] = final_loss->nats_per_token;
       if (final_loss->exchanged) j["final_nats_per_token_exchanged_images"] = *final_loss->exchanged;
@@ -115,12 +133,13 @@ class RunLog {
   }
 
  private:
-  /// What MetricsFile left of an earlier part of this run.
-  static std::vector<StepMetrics> steps_before(const fs::path& path) {
-    std::vector<StepMetrics> steps;
-    std::ifstream file(path);
-    for (std::string line; std::getline(file, line);) steps.push_back(parse_json_line(line));
-    return steps;
+  /// The folder may be of another step when settings changed on the way: then it is not named.
+  static void add_best(OrderedJson& j, const BestSoFar& best, const CheckpointStore& store, bool stopped_early) {
+    j["best_metric"] = best.metric;
+    j["best_value"] = best.value;
+    j["best_step"] = best.step;
+    if (store.step_of_best() == best.step) j["best_checkpoint"] = store.path_of_best();
+    j["stopped_early"] = stopped_early;
   }
 
   void add_steps(OrderedJson& j) const {
@@ -147,6 +166,7 @@ class RunLog {
 
   fs::path dir_;
   const Plan& plan_;
+  std::string init_from_;
   MetricsFile metrics_;
   std::vector<StepMetrics> steps_;  // also those of the run that is continued
   Progress progress_;
@@ -185,6 +205,52 @@ std::optional<std::string> agreed_checkpoint(const CheckpointStore& store, const
   return path;
 }
 
+void validate(Trainer& trainer, const CheckpointStore& store, RunLog* log) {
+  const ValidationMetrics metrics = trainer.validate();
+  if (metrics.best) trainer.save_best(store);
+  if (log) log->validation(metrics);
+}
+
+bool has_ended(const config::Config& config, const Trainer& trainer) {
+  return trainer.step() >= config.train().max_steps() || trainer.stop_voted() || trainer.out_of_patience();
+}
+
+void run_steps(const config::Config& config, Trainer& trainer, const CheckpointStore& store, RunLog* log) {
+  const auto begin = std::chrono::steady_clock::now();
+  const int64_t every = config.checkpoint().every_steps();
+  while (!has_ended(config, trainer)) {
+    const StepMetrics metrics = trainer.train_step(stop_signal.load() != 0);
+    const auto changes = trainer.check_changes(metrics);
+    if (log) {
+      log->step(metrics, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+      if (changes) log->say(*changes);
+    }
+    // Before the checkpoint, which remembers what was found; also when asked to stop, so that a run that goes on from
+    // there has validated as often as one that was never stopped.
+    if (trainer.validation_due()) validate(trainer, store, log);
+    if (has_ended(config, trainer) || (every > 0 && trainer.step() % every == 0)) trainer.save(store);
+  }
+}
+
+/// What follows the last step: the final check, the summary, and whether what was frozen still is what it was.
+void finish(const config::Config& config, Trainer& trainer, const CheckpointStore& store, RunLog* log, bool& stopped) {
+  const bool early = trainer.out_of_patience() && trainer.step() < config.train().max_steps();
+  stopped = trainer.stop_voted() && !early && trainer.step() < config.train().max_steps();
+  if (early && log)
+    log->say(concat("stopped early after step ", trainer.step(), ": ", trainer.best()->without_better,
+                    " validations without a better ", trainer.best()->metric, " than ", trainer.best()->value,
+                    " after step ", trainer.best()->step, " (validation.patience)"));
+  std::optional<FinalLoss> final_loss;
+  if (!stopped && config.train().final_check().loss())
+    final_loss =
+        trainer.measure_loss(config.train().final_check().exchanged_images(), config.train().final_check().samples());
+  const std::vector<std::string> changed = trainer.changed_frozen_units();
+  if (log) log->summary(trainer, final_loss, changed.empty(), store, early);
+  if (!changed.empty())
+    fail(ErrorKind::kInternal, "train: frozen weights changed during the run, those of ", changed.size(),
+         " units, the first of them ", changed.front(), "; SHA-256 at the start ", trainer.frozen_sha256());
+}
+
 void train_steps(const TrainOptions& options, const config::Resolved& resolved, Runtime& runtime, const Plan& plan,
                  Trainer& trainer, bool& stopped) {
   const config::Config& config = resolved.config;
@@ -204,44 +270,39 @@ void train_steps(const TrainOptions& options, const config::Resolved& resolved, 
     // lines.
     log.emplace(dir, resolved, plan, trainer, runtime.size() == 1 && isatty(STDOUT_FILENO) != 0);
   }
-  const auto begin = std::chrono::steady_clock::now();
-  const int64_t every = config.checkpoint().every_steps();
-  while (trainer.step() < config.train().max_steps() && !trainer.stop_voted()) {
-    const StepMetrics metrics = trainer.train_step(stop_signal.load() != 0);
-    const auto changes = trainer.check_changes(metrics);
-    if (log) {
-      log->step(metrics, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
-      if (changes) log->say(*changes);
-    }
-    const bool last = trainer.step() == config.train().max_steps() || trainer.stop_voted();
-    if (last || (every > 0 && trainer.step() % every == 0)) trainer.save(store);
-  }
-  stopped = trainer.stop_voted() && trainer.step() < config.train().max_steps();
-  std::optional<FinalLoss> final_loss;
-  if (!stopped && config.train().final_check().loss())
-    final_loss =
-        trainer.measure_loss(config.train().final_check().exchanged_images(), config.train().final_check().samples());
-  const std::vector<std::string> changed = trainer.changed_frozen_units();
-  const int64_t skipped = trainer.skipped_samples();
-  if (log) log->summary(trainer.adapter_sha256(), trainer.frozen_sha256(), final_loss, changed.empty(), skipped);
-  if (!changed.empty())
-    fail(ErrorKind::kInternal, "train: frozen weights changed during the run, those of ", changed.size(),
-         " units, the first of them ", changed.front(), "; SHA-256 at the start ", trainer.frozen_sha256());
+  run_steps(config, trainer, store, log ? &*log : nullptr);
+  finish(config, trainer, store, log ? &*log : nullptr, stopped);
 }
 
 void train_rank(const TrainOptions& options, const config::Resolved& resolved, Runtime& runtime, bool& stopped) {
   const Plan plan = agreed_plan(resolved.config, runtime);
   if (runtime.first()) prepare_run_dir(options.run_dir, options.resume);
   Trainer trainer(resolved.config, runtime, plan);
+  if (auto measure = make_generated_measure(resolved.config, runtime, trainer)) trainer.validate_by(std::move(measure));
   // The trainer's communication thread may be waiting for the others.
   tell_before_unwinding(runtime.world, [&] { train_steps(options, resolved, runtime, plan, trainer, stopped); });
+}
+
+/// The configuration of a run; --init-from is recorded in it as weights.adapter.
+config::Resolved load_run_config(const TrainOptions& options) {
+  std::vector<std::string> overrides = options.config.overrides;
+  if (options.init_from.empty()) return config::load_config(options.config.path, overrides, check_name_patterns);
+  if (options.resume)
+    fail(ErrorKind::kConfig,
+         "train: expected one of --resume (goes on where a run stopped) and --init-from (a new run from trained "
+         "parameters); got both");
+  const config::Resolved without = config::load_config(options.config.path, overrides, check_name_patterns);
+  if (!without.config.weights().adapter().empty())
+    fail(ErrorKind::kConfig, "train: expected one of --init-from and weights.adapter; got both, ", options.init_from,
+         " and ", without.config.weights().adapter());
+  overrides.push_back("weights.adapter=" + adapter_file(options.init_from));
+  return config::load_config(options.config.path, overrides, check_name_patterns);
 }
 
 }  // namespace
 
 int run_train(const TrainOptions& options, const Launcher& launcher) {
-  const config::Resolved resolved =
-      config::load_config(options.config.path, options.config.overrides, check_name_patterns);
+  const config::Resolved resolved = load_run_config(options);
   config::require_data(resolved.config);
   watch_signals();
   RuntimeOptions runtime_options;

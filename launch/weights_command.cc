@@ -43,7 +43,7 @@ void write_part(const char* part, const PartWeights& weights, const Graph& graph
 int run_weights_random(const WeightsRandomOptions& options) {
   const config::Resolved resolved =
       config::load_config(options.config.path, options.config.overrides, check_name_patterns);
-  const Graph graph = build_epalm(epalm_config(resolved.config), DType::kF32, {1, 2, false});
+  const Graph graph = make_model(resolved.config)->build(DType::kF32, {1, 2, false});
   write_part("vision", vision_weights(graph), graph, resolved.config, options);
   write_part("text", text_weights(graph), graph, resolved.config, options);
   return 0;

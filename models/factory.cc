@@ -1,5 +1,7 @@
 #include "models/factory.h"
 
+#include "models/epalm/epalm_model.h"
+
 namespace permafrost {
 
 namespace {
@@ -91,6 +93,43 @@ EpalmConfig epalm_config(const config::Config& config) {
   return c;
 }
 
+VisionClassifierConfig vision_classifier_config(const config::Config& config) {
+  if (!config.model().has_vision_classifier())
+    fail(ErrorKind::kConfig, "model: expected vision_classifier; got another kind or none");
+  const config::VisionClassifier& model = config.model().vision_classifier();
+  VisionClassifierConfig c;
+  c.vision = vit_config(model.vision());
+  c.labels = model.labels();
+  c.classes = model.classes();
+  c.label_smoothing = static_cast<float>(config.loss().label_smoothing());
+  c.check();
+  return c;
+}
+
+LanguageModelConfig language_model_config(const config::Config& config) {
+  if (!config.model().has_language_model())
+    fail(ErrorKind::kConfig, "model: expected language_model; got another kind or none");
+  LanguageModelConfig c;
+  c.text = opt_config(config.model().language_model().text());
+  c.label_smoothing = static_cast<float>(config.loss().label_smoothing());
+  c.check();
+  return c;
+}
+
+std::unique_ptr<const Model> make_model(const config::Config& config) {
+  switch (config.model().kind_case()) {
+    case config::Model::kEpalm:
+      return std::make_unique<EpalmModel>(epalm_config(config));
+    case config::Model::kVisionClassifier:
+      return std::make_unique<VisionClassifier>(vision_classifier_config(config));
+    case config::Model::kLanguageModel:
+      return std::make_unique<LanguageModel>(language_model_config(config));
+    case config::Model::KIND_NOT_SET:
+      break;
+  }
+  fail(ErrorKind::kConfig, "model: expected one of epalm, vision_classifier, language_model; got none");
+}
+
 LossWeighting loss_weighting(const config::Loss& loss) {
   LossWeighting weighting;
   weighting.kind =
@@ -102,7 +141,7 @@ LossWeighting loss_weighting(const config::Loss& loss) {
 std::vector<FreezeRule> freeze_rules(const config::Config& config) {
   std::vector<FreezeRule> rules;
   for (const config::FreezeRule& rule : config.freeze()) rules.push_back({rule.pattern(), rule.trainable()});
-  for (const FreezeRule& rule : epalm_freezing(epalm_config(config))) rules.push_back(rule);
+  for (const FreezeRule& rule : make_model(config)->freezing()) rules.push_back(rule);
   return rules;
 }
 

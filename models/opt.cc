@@ -48,7 +48,7 @@ Value self_attention(Graph& graph, const OptConfig& c, const std::string& name, 
   config.lengths = options.lengths;
   config.open_lengths = options.open_lengths;
   const Value q = product("q"), k = product("k"), v = product("v");
-  const Value mixed = attention(graph, q, k, v, config);
+  const Value mixed = options.attend ? options.attend(q, k, v, config) : attention(graph, q, k, v, config);
   return named_linear(graph, mixed, name + "self_attn.out_proj", c.hidden, kTransformerWeight, kTransformerBias);
 }
 

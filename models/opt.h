@@ -49,6 +49,9 @@ struct OptLayerOptions {
   /// Called inside the layer's unit with a part's input and output; the result takes the output's place before dropout
   /// and residual. Empty = nothing.
   std::function<Value(Value input, Value output)> after_attention, after_ffn;
+  /// Takes the place of attention among the tokens of x: called inside the layer's unit with q, k, v (B, T, hidden) and
+  /// what the fields above make; the result is (B, T, hidden). Empty = that attention.
+  std::function<Value(Value q, Value k, Value v, const AttentionConfig& config)> attend;
 };
 
 /// Builders of the parts of an OPT decoder; `build_opt` below puts them together. Parameters are called

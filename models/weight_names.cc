@@ -22,7 +22,8 @@ PartWeights part_of(const Graph& graph, std::string_view prefix) {
 
 PartWeights vision_weights(const Graph& graph) {
   PartWeights part = part_of(graph, kVision);
-  part.rules.known_unused = {"head.*", "head_dist.*", "pre_logits.*"};
+  part.rules.known_unused = {"head_dist.*", "pre_logits.*"};
+  if (graph.find_param("vision.head.weight") < 0) part.rules.known_unused.push_back("head.*");
   return part;
 }
 

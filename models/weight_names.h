@@ -14,7 +14,8 @@ struct PartWeights {
   MatchRules rules;
 };
 
-/// Parameters `vision.X`, which timm's files call X; `head.*` and what else belongs to a classifier is not used.
+/// Parameters `vision.X`, which timm's files call X. A model without a head does not use `head.*` and what else belongs
+/// to a classifier; a classifier must have its own.
 PartWeights vision_weights(const Graph& graph);
 
 /// Parameters `text.X`, which Hugging Face's files call X, with or without a leading `model.` or `model.decoder.`; a

@@ -8,10 +8,7 @@ namespace permafrost {
 Graph::Scope::Scope(Graph& graph, std::string_view name, bool unit)
     : graph_(graph), length_(graph.scope_.size()), unit_(graph.unit_) {
   graph.scope_ = graph.path(name);
-  if (unit) {
-    graph.unit_ = narrow<int>(graph.units_.size());
-    graph.units_.push_back({graph.scope_});
-  }
+  if (unit) graph.unit_ = graph.enter_unit(graph.scope_);
 }
 
 Graph::Scope::~Scope() {
@@ -24,21 +21,37 @@ std::string Graph::path(std::string_view name) const {
   return scope_ + "." + std::string(name);
 }
 
-int Graph::current_unit() {
-  if (unit_ < 0) {  // work outside any declared unit has a unit of its own, so that every step belongs to one
-    unit_ = narrow<int>(units_.size());
-    units_.push_back({scope_.empty() ? "graph" : scope_});
+Graph Graph::sharing(const Graph& owner) {
+  Graph graph(owner.compute_);
+  graph.params_ = owner.params_;
+  graph.units_ = owner.units_;
+  graph.sharing_ = true;
+  return graph;
+}
+
+int Graph::enter_unit(const std::string& name) {
+  if (!sharing_) {
+    units_.push_back({name});
+    return narrow<int>(units_.size()) - 1;
   }
+  for (size_t u = 0; u < units_.size(); ++u)
+    if (units_[u].name == name) return narrow<int>(u);
+  fail(ErrorKind::kInternal, "Graph: a graph that shares parameters must use units of their owner; got ", name);
+}
+
+int Graph::current_unit() {
+  // Work outside any declared unit has a unit of its own, so that every step belongs to one.
+  if (unit_ < 0) unit_ = enter_unit(scope_.empty() ? "graph" : scope_);
   return unit_;
 }
 
 Value Graph::input(std::string_view name, const TensorSpec& spec) {
-  values_.push_back({std::string(name), spec, ValueRole::kInput, -1, false});
+  values_.push_back({std::string(name), spec, ValueRole::kInput, -1, false, false});
   return {narrow<int>(values_.size() - 1)};
 }
 
 Value Graph::state(std::string_view name, const TensorSpec& spec, bool checkpointed) {
-  values_.push_back({path(name), spec, ValueRole::kState, -1, checkpointed});
+  values_.push_back({path(name), spec, ValueRole::kState, -1, checkpointed, false});
   return {narrow<int>(values_.size() - 1)};
 }
 
@@ -50,6 +63,8 @@ Param Graph::param(std::string_view name, const Shape& shape, const Initializer&
            shape, " [param=", name, "] in ", scope_);
     return {known};
   }
+  if (sharing_)
+    fail(ErrorKind::kInternal, "Graph: a graph that shares parameters must use those of their owner; got ", name);
   params_.push_back({std::string(name), shape, initializer, current_unit()});
   return {narrow<int>(params_.size() - 1)};
 }
@@ -78,7 +93,7 @@ Value Graph::apply(std::unique_ptr<const Op> op, std::vector<Value> inputs, std:
   const int index = narrow<int>(ops_.size());
   for (const TensorSpec& output : outputs) {
     info.outputs.push_back(narrow<int>(values_.size()));
-    values_.push_back({path(concat(op->kind(), "_", index)), output, ValueRole::kComputed, index, false});
+    values_.push_back({path(concat(op->kind(), "_", index)), output, ValueRole::kComputed, index, false, false});
   }
   info.op = std::move(op);
   ops_.push_back(std::move(info));
@@ -97,7 +112,14 @@ void Graph::write_state(Value state, Value value) {
                    values_[static_cast<size_t>(state.index)].name);
   PERMAFROST_CHECK(spec(state) == spec(value), "Graph::write_state: ", values_[static_cast<size_t>(state.index)].name,
                    " takes ", spec(state), "; got ", spec(value));
-  apply(std::make_unique<WriteStateOp>(), {value});
+  update_state(state, std::make_unique<WriteStateOp>(), {value});
+}
+
+void Graph::update_state(Value state, std::unique_ptr<const Op> op, std::vector<Value> inputs) {
+  PERMAFROST_CHECK(values_.at(static_cast<size_t>(state.index)).role == ValueRole::kState,
+                   "Graph::update_state: the target must be a state; got ",
+                   values_[static_cast<size_t>(state.index)].name);
+  apply(std::move(op), std::move(inputs));
   ops_.back().state = state.index;
 }
 
@@ -105,6 +127,11 @@ Value Graph::name(Value value, std::string_view name) {
   const std::string full = path(name);
   PERMAFROST_CHECK(find_value(full) < 0, "Graph::name: a value called ", full, " exists already");
   values_.at(static_cast<size_t>(value.index)).name = full;
+  return value;
+}
+
+Value Graph::keep(Value value) {
+  values_.at(static_cast<size_t>(value.index)).kept = true;
   return value;
 }
 

@@ -29,6 +29,7 @@ struct ValueInfo {
   ValueRole role = ValueRole::kComputed;
   int producer = -1;          ///< operation, for kComputed
   bool checkpointed = false;  ///< kState only
+  bool kept = false;          ///< readable behind the program, whatever else is kept
 };
 
 struct ParamInfo {
@@ -55,6 +56,10 @@ struct UnitInfo {
 class Graph {
  public:
   explicit Graph(DType compute) : compute_(compute) {}
+  /// A graph with the parameters and units of another, for another program over the same weights: its units and
+  /// parameters are looked up by name and never added. Errors of what follows: kInternal for a unit or parameter that
+  /// `owner` lacks.
+  static Graph sharing(const Graph& owner);
   Graph(Graph&&) = default;
   Graph& operator=(Graph&&) = default;
 
@@ -90,9 +95,13 @@ class Graph {
   Value output(Value value, size_t i) const;
   /// Copies `value` into a state.
   void write_state(Value state, Value value);
+  /// Appends an operation whose only result is what it writes into a state, all of it or a part.
+  void update_state(Value state, std::unique_ptr<const Op> op, std::vector<Value> inputs);
 
   /// Gives a value its public name: scope path + "." + name. Returns the value.
   Value name(Value value, std::string_view name);
+  /// The value stays readable behind the program: a result. Returns the value.
+  Value keep(Value value);
   /// The scalar (1) f64 that backward starts from.
   void set_loss(Value value);
   int loss() const { return loss_; }
@@ -110,12 +119,14 @@ class Graph {
 
  private:
   std::string path(std::string_view name) const;
+  int enter_unit(const std::string& name);
   int current_unit();
 
   DType compute_;
   std::string scope_;
   int unit_ = -1;
   int loss_ = -1;
+  bool sharing_ = false;  // units and parameters are those of another graph
   std::vector<ValueInfo> values_;
   std::vector<ParamInfo> params_;
   std::vector<OpInfo> ops_;

@@ -86,6 +86,13 @@ std::string json_line(const StepMetrics& metrics) {
   return line + "}\n";
 }
 
+std::string json_line(const ValidationMetrics& m) {
+  return concat("{\"step\": ", m.step, ", \"metric\": ", "\"", m.metric, "\"", ", \"value\": ", print(m.value),
+                ", \"samples\": ", m.samples, ", \"best\": ", m.best ? "true" : "false",
+                ", \"best_value\": ", print(m.best_value), ", \"best_step\": ", m.best_step,
+                ", \"without_better\": ", m.without_better, ", \"seconds\": ", print(m.seconds), "}\n");
+}
+
 StepMetrics parse_json_line(const std::string& line) {
   const auto json = try_parse_json(line);
   if (!json.is_object()) fail(ErrorKind::kData, "metrics: expected one JSON object per line; got '", line, "'");
@@ -110,6 +117,21 @@ std::vector<std::pair<std::string, double>> scalars(const StepMetrics& metrics) 
     if (std::string(name) != "step") values.emplace_back(std::string("train/") + name, static_cast<double>(value));
   });
   return values;
+}
+
+std::vector<std::pair<std::string, double>> scalars(const ValidationMetrics& metrics) {
+  return {{"validation/" + metrics.metric, metrics.value}};
+}
+
+std::vector<StepMetrics> read_steps(const std::filesystem::path& path) {
+  std::vector<StepMetrics> steps;
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    const auto json = try_parse_json(line);
+    if (json.is_object() && json.contains("metric")) continue;  // of a validation
+    steps.push_back(parse_json_line(line));
+  }
+  return steps;
 }
 
 MetricsFile::MetricsFile(const std::filesystem::path& path, int64_t first_step) : file_(trimmed(path, first_step)) {}

@@ -85,11 +85,17 @@ int64_t least_memory(Runtime& runtime) {
 }  // namespace
 
 Plan agreed_plan(const config::Config& config, Runtime& runtime) {
+  return agreed_plan(config, runtime,
+                     [&](const PlanChoices& choices) { return make_plan(plan_request(config, choices)); });
+}
+
+Plan agreed_plan(const config::Config& config, Runtime& runtime,
+                 const std::function<Plan(const PlanChoices&)>& make) {
   require_agreement(runtime.world, "config", shared_settings(config), ErrorKind::kConfig);
   PlanChoices choices;
   choices.world = runtime.place;
   choices.node_memory_bytes = least_memory(runtime);
-  Plan plan = make_plan(plan_request(config, choices));
+  Plan plan = make(choices);
   check_memory(plan, config.parallel().memory_limit_bytes() > 0 ? config.parallel().memory_limit_bytes()
                                                                 : choices.node_memory_bytes);
   require_agreement(runtime.world, "plan", plan_facts(plan), ErrorKind::kConfig);

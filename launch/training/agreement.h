@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -6,6 +7,7 @@
 #include "configs/config.pb.h"
 #include "core/base/error.h"
 #include "launch/runtime.h"
+#include "launch/training/plan_setup.h"
 #include "parallel/group/group.h"
 #include "parallel/plan/plan.h"
 
@@ -26,5 +28,8 @@ Facts plan_facts(const Plan& plan);
 /// The plan of a run: all ranks have the same configuration, plan alike for the node with least memory, and fit.
 /// Collective. Errors: those of make_plan and check_memory; kConfig when ranks differ.
 Plan agreed_plan(const config::Config& config, Runtime& runtime);
+/// The same for a plan of another making from the choices that ranks agree on.
+Plan agreed_plan(const config::Config& config, Runtime& runtime,
+                 const std::function<Plan(const PlanChoices&)>& make);
 
 }  // namespace permafrost

@@ -1,5 +1,8 @@
 #include "launch/training/checkpoint.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -95,6 +98,11 @@ std::string position_json(const Plan& plan, const TrainingPosition& position, co
   j["adapter_sha256"] = position.adapter_sha256;
   j["optimizer_sha256"] = optimizer_sha256;
   j["exponents"] = position.exponents;
+  if (position.best)
+    j["best"] = {{"metric", position.best->metric},
+                 {"value", position.best->value},
+                 {"step", position.best->step},
+                 {"without_better", position.best->without_better}};
   j["run"] = position.identity;
   for (const ParamPlan& param : plan.params)
     if (param.trainable)
@@ -150,7 +158,20 @@ void CheckpointStore::write_folder(const std::string& temporary, const Plan& pla
 
 void CheckpointStore::save(const Plan& plan, const ShardedAdamw& optimizer, Group& group, const Tensor& scratch,
                            TrainingPosition& position) const {
-  const std::string final_path = path_of(position.step), temporary = final_path + ".tmp";
+  save_as(path_of(position.step), plan, optimizer, group, scratch, position);
+  if (group.rank() == 0) remove_old();
+  group.barrier(StreamView::caller(), "checkpoint written").wait();
+}
+
+void CheckpointStore::save_best(const Plan& plan, const ShardedAdamw& optimizer, Group& group, const Tensor& scratch,
+                                TrainingPosition& position) const {
+  save_as(path_of_best(), plan, optimizer, group, scratch, position);
+  group.barrier(StreamView::caller(), "best checkpoint written").wait();
+}
+
+void CheckpointStore::save_as(const std::string& final_path, const Plan& plan, const ShardedAdamw& optimizer,
+                              Group& group, const Tensor& scratch, TrainingPosition& position) const {
+  const std::string temporary = final_path + ".tmp";
   std::error_code error;
   if (group.rank() == 0) {
     fs::remove_all(temporary, error);  // of a run that was stopped while it wrote
@@ -165,14 +186,13 @@ void CheckpointStore::save(const Plan& plan, const ShardedAdamw& optimizer, Grou
     if (group.rank() == 0) fs::remove_all(temporary, error);
     throw;
   }
-  if (group.rank() == 0) {
-    fs::remove_all(final_path, error);
-    fs::rename(temporary, final_path, error);
-    if (error) storage_error("cannot rename folder to", final_path, error.message());
-    sync_directory(folder_);
-    remove_old();
-  }
-  group.barrier(StreamView::caller(), "checkpoint written").wait();
+  if (group.rank() != 0) return;
+  // Exchanged, so that there is a complete folder under the name at any time; what was there is then `temporary`.
+  const bool exchanged = renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, final_path.c_str(), RENAME_EXCHANGE) == 0;
+  fs::remove_all(exchanged ? temporary : final_path, error);
+  if (!exchanged) fs::rename(temporary, final_path, error);
+  if (error) storage_error("cannot rename folder to", final_path, error.message());
+  sync_directory(folder_);
 }
 
 void CheckpointStore::remove_old() const {
@@ -222,7 +242,29 @@ std::string first_difference(const Json& stored, const Plan& plan) {
   return "";
 }
 
+std::optional<BestSoFar> best_of(const Json& position) {
+  const auto found = position.find("best");
+  if (found == position.end()) return std::nullopt;
+  return BestSoFar{found->at("metric"), found->at("value"), found->at("step"), found->at("without_better")};
+}
+
 }  // namespace
+
+std::string adapter_file(const std::string& path) {
+  const bool is_checkpoint = fs::exists(fs::path(path) / "position.json");
+  return is_checkpoint ? (fs::path(path) / "adapter.safetensors").string() : path;
+}
+
+std::optional<int64_t> CheckpointStore::step_of_best() const {
+  const std::string path = path_of_best() + "/position.json";
+  std::ifstream file(path);
+  if (!file) return std::nullopt;
+  try {
+    return parse_json(file).at("step").get<int64_t>();
+  } catch (const Json::exception& error) {
+    fail(ErrorKind::kWeights, "checkpoint: ", path, " is damaged: ", error.what());
+  }
+}
 
 TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, ShardedAdamw& optimizer) {
   const std::string path = folder + "/position.json";
@@ -240,6 +282,7 @@ TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, Sh
     position.graph_hash = j.at("graph_hash");
     position.skipped_samples = j.at("skipped_samples");
     position.max_steps = j.at("max_steps");
+    position.best = best_of(j);
     position.identity = j.at("run").get<std::map<std::string, std::string>>();
     optimizer_sha256 = j.at("optimizer_sha256");
     position.frozen_sha256 = j.at("frozen_sha256");

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "launch/training/best_so_far.h"
 #include "optim/sharded_adamw.h"
 #include "parallel/group/group.h"
 #include "parallel/plan/plan.h"
@@ -21,13 +22,15 @@ struct TrainingPosition {
   std::map<std::string, std::string> identity;  ///< run_identity: what must stay the same
   std::string frozen_sha256;                    ///< of the frozen parameters as stored
   std::string adapter_sha256;                   ///< of adapter.safetensors; filled by save
+  std::optional<BestSoFar> best;                ///< by validation; of the best checkpoint itself that of its own step
 };
 
 /// Checkpoints of one run: folders `step-00000040` with
 ///   adapter.safetensors    master weights of the trainable parameters, f32, under their published names
 ///   optimizer.safetensors  "m." and "v." + name, f32
 ///   position.json          TrainingPosition and the SHA-256 of both files
-/// A folder appears under its name only when complete and read back; older ones are removed after that.
+/// A folder appears under its name only when complete and read back; older ones are removed after that. The folder
+/// `best` has the same files; it is replaced by a better one alone, never removed for being old.
 /// The bytes do not depend on the number of ranks.
 class CheckpointStore {
  public:
@@ -38,6 +41,14 @@ class CheckpointStore {
   void save(const Plan& plan, const ShardedAdamw& optimizer, Group& group, const Tensor& scratch,
             TrainingPosition& position) const;
 
+  /// Collective. The same into `best`, in one step where the file system can exchange folders.
+  void save_best(const Plan& plan, const ShardedAdamw& optimizer, Group& group, const Tensor& scratch,
+                 TrainingPosition& position) const;
+
+  std::string path_of_best() const { return folder_ + "/best"; }
+  /// Updates before the best checkpoint; nothing where there is none. Errors: kWeights when it is damaged.
+  std::optional<int64_t> step_of_best() const;
+
   /// Where the checkpoint after `step` updates is or would be.
   std::string path_of(int64_t step) const;
   /// The complete checkpoint with the most steps, if any.
@@ -46,11 +57,16 @@ class CheckpointStore {
  private:
   void write_folder(const std::string& temporary, const Plan& plan, const ShardedAdamw& optimizer, Group& group,
                     const Tensor& scratch, TrainingPosition& position) const;
+  void save_as(const std::string& final_path, const Plan& plan, const ShardedAdamw& optimizer, Group& group,
+               const Tensor& scratch, TrainingPosition& position) const;
   void remove_old() const;
 
   std::string folder_;
   int keep_;
 };
+
+/// The file of trained parameters that `path` names: that of a checkpoint folder, else the path itself.
+std::string adapter_file(const std::string& path);
 
 /// Reads a checkpoint folder: checks both files against their hashes and the trainables against the plan, then fills
 /// this rank's masters and moments. Any rank count. Errors: kWeights naming what differs or is damaged.

@@ -1,47 +1,43 @@
 #include "launch/training/input_filler.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace permafrost {
 
-InputFiller::InputFiller(const EpalmConfig& model, uint64_t seed, int32_t pad_id, int64_t micro_batch,
+InputFiller::InputFiller(std::shared_ptr<const Model> model, uint64_t seed, int32_t pad_id, int64_t micro_batch,
                          int64_t max_tokens)
-    : model_(model), seed_(seed), pad_id_(pad_id) {
-  text_.lengths.reserve(static_cast<size_t>(micro_batch));
-  text_.ids.reserve(static_cast<size_t>(micro_batch * max_tokens));
-  text_.labels.reserve(static_cast<size_t>(micro_batch * max_tokens));
+    : model_(std::move(model)) {
+  batch_.seed = seed;
+  batch_.pad_id = pad_id;
+  batch_.text.lengths.reserve(static_cast<size_t>(micro_batch));
+  batch_.text.ids.reserve(static_cast<size_t>(micro_batch * max_tokens));
+  batch_.text.labels.reserve(static_cast<size_t>(micro_batch * max_tokens));
 }
 
-void InputFiller::fill(const MicroBatch& batch, const float* images, float row_weight, const Executor& executor,
-                       size_t bucket) {
-  const auto input = [&](const char* name) { return executor.value(bucket, name); };
-  const Tensor pixels = input("images");
-  std::memcpy(pixels.raw(), images, static_cast<size_t>(pixels.bytes()));
-
-  // The published visual token sees padding up to the longest text of the micro-batch, not up to the bucket.
-  text_.batch = batch.batch;
-  text_.tokens = *std::max_element(batch.key_lengths.begin(), batch.key_lengths.begin() + batch.batch);
-  text_.lengths.assign(batch.key_lengths.begin(), batch.key_lengths.begin() + batch.batch);
-  const auto size = static_cast<size_t>(text_.batch * text_.tokens);
-  text_.ids.resize(size);
-  text_.labels.resize(size);
+/// The published visual token sees padding up to the longest text of the micro-batch, not up to the bucket.
+void InputFiller::take_text(const MicroBatch& batch) {
+  TextBatch& text = batch_.text;
+  text.batch = batch.batch;
+  text.tokens = *std::max_element(batch.key_lengths.begin(), batch.key_lengths.begin() + batch.batch);
+  text.lengths.assign(batch.key_lengths.begin(), batch.key_lengths.begin() + batch.batch);
+  const auto size = static_cast<size_t>(text.batch * text.tokens);
+  text.ids.resize(size);
+  text.labels.resize(size);
   for (int64_t row = 0; row < batch.batch; ++row) {
-    std::copy_n(batch.input_ids.begin() + row * batch.tokens, text_.tokens, text_.ids.begin() + row * text_.tokens);
-    std::copy_n(batch.labels.begin() + row * batch.tokens, text_.tokens, text_.labels.begin() + row * text_.tokens);
+    std::copy_n(batch.input_ids.begin() + row * batch.tokens, text.tokens, text.ids.begin() + row * text.tokens);
+    std::copy_n(batch.labels.begin() + row * batch.tokens, text.tokens, text.labels.begin() + row * text.tokens);
   }
-  const EpalmTextInputs inputs{input("input_ids"),     input("position_ids"), input("lengths_before"),
-                               input("lengths_after"), input("open_lengths"), input("labels"),
-                               input("row_weight")};
-  fill_epalm_inputs(model_, text_, pad_id_, row_weight, inputs);
+}
 
-  if (const Tensor address = input("random_address"); address.defined()) {
-    auto* words = address.data<int64_t>();
-    words[0] = static_cast<int64_t>(seed_);
-    words[1] = batch.epoch;
-    for (int64_t row = 0; row < batch.batch; ++row)
-      words[2 + row] = static_cast<int64_t>(batch.sample_ids[static_cast<size_t>(row)]);
-  }
+void InputFiller::fill(const MicroBatch& batch, float row_weight, const Executor& executor, size_t bucket) {
+  if (model_->image_size() > 0) batch_.images = batch.images;
+  if (model_->vocab() > 0) take_text(batch);
+  if (model_->labels() > 0) batch_.classes = batch.classes;
+  batch_.row_weight = row_weight;
+  batch_.epoch = batch.epoch;
+  batch_.sample_ids = batch.sample_ids;
+  // Small enough to be held without an allocation.
+  model_->fill(batch_, [&executor, bucket](std::string_view name) { return executor.value(bucket, name); });
 }
 
 }  // namespace permafrost

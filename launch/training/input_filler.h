@@ -1,7 +1,8 @@
 #pragma once
+#include <memory>
+
 #include "data/loader/loader.h"
-#include "models/epalm/inputs.h"
-#include "parallel/plan/plan.h"
+#include "models/model.h"
 #include "parallel/run/executor.h"
 
 namespace permafrost {
@@ -9,17 +10,18 @@ namespace permafrost {
 /// Writes a micro-batch of the loader into the inputs of a program. Takes its memory when it is made.
 class InputFiller {
  public:
-  /// micro_batch, max_tokens: the largest batch it will be given.
-  InputFiller(const EpalmConfig& model, uint64_t seed, int32_t pad_id, int64_t micro_batch, int64_t max_tokens);
+  /// micro_batch, max_tokens: the largest batch it will be given. seed: of random numbers that the model draws.
+  InputFiller(std::shared_ptr<const Model> model, uint64_t seed, int32_t pad_id, int64_t micro_batch,
+              int64_t max_tokens);
 
-  /// images: of `batch`, or others of the same shape (exchanged). row_weight: of every token that counts in the loss.
-  void fill(const MicroBatch& batch, const float* images, float row_weight, const Executor& executor, size_t bucket);
+  /// row_weight: of everything that counts in the loss (a token, a class label).
+  void fill(const MicroBatch& batch, float row_weight, const Executor& executor, size_t bucket);
 
  private:
-  EpalmConfig model_;
-  uint64_t seed_;
-  int32_t pad_id_;
-  TextBatch text_;
+  void take_text(const MicroBatch& batch);
+
+  std::shared_ptr<const Model> model_;
+  ModelBatch batch_;
 };
 
 }  // namespace permafrost

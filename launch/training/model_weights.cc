@@ -39,8 +39,10 @@ class WeightLoader {
     if (path.empty()) {
       for (int p : part.params) fill_random(p);
       if (what == "adapter") return;  // starting from the published initialisation is the ordinary case
+      const bool all_train =
+          std::ranges::all_of(part.params, [&](int p) { return plan_.params[static_cast<size_t>(p)].trainable; });
       lines_.push_back({concat(what, ": RANDOM weights from seed ", config_.train().seed(), " (weights.", what,
-                               " is not set): outputs mean nothing")});
+                               " is not set)", all_train ? ", all of which train" : ": outputs mean nothing")});
       return;
     }
     const WeightSource source = WeightSource::open(path);

@@ -11,7 +11,7 @@ void check_name_patterns(const config::Config& config, config::Problems& problem
   constexpr int64_t kAnyBatch = 1, kAnyTokens = 8;  // names do not depend on shapes
   const Graph graph = [&] {
     try {
-      return build_epalm(epalm_config(config), DType::kF32, {kAnyBatch, kAnyTokens, false});
+      return make_model(config)->build(DType::kF32, {kAnyBatch, kAnyTokens, false});
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kConfig) throw;
       problems.add("model", error.what());

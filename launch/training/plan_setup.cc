@@ -98,20 +98,33 @@ GatherChoice gather_choice(config::Parallel::Gather gather) {
 
 }  // namespace
 
+namespace {
+
+/// Text lengths that get a program each; one program for a model without text.
+std::vector<int64_t> plan_buckets(const config::Config& config, const Model& model) {
+  if (model.vocab() == 0) return {1};
+  std::vector<int64_t> buckets(config.data().length_buckets().begin(), config.data().length_buckets().end());
+  if (buckets.empty()) buckets.push_back(config.data().max_text_tokens());
+  return buckets;
+}
+
+}  // namespace
+
 PlanRequest plan_request(const config::Config& config, const PlanChoices& choices) {
   PlanRequest request;
-  const EpalmConfig model = epalm_config(config);
+  const std::shared_ptr<const Model> model = make_model(config);
   const DType compute = compute_dtype(config);
   const int64_t micro_batch = config.train().micro_batch();
   request.build_graph = [model, compute, micro_batch](int64_t tokens) {
-    return build_epalm(model, compute, {micro_batch, tokens, false});
+    return model->build(compute, {micro_batch, tokens, false});
   };
-  for (int64_t bucket : config.data().length_buckets()) request.buckets.push_back(bucket);
-  if (request.buckets.empty()) request.buckets.push_back(config.data().max_text_tokens());
+  request.buckets = plan_buckets(config, *model);
   request.freezing = freeze_rules(config);
   request.world = choices.world;
   request.micro_batches = div_exact(config.train().global_batch(), micro_batch);
   request.prefetched_inputs = config.data().prefetch() + 1;  // and the one the trainer reads from
+  if (config.validation().every_steps() > 0)                 // has a loader of its own, besides
+    request.prefetched_inputs += config.evaluation().data().prefetch() + 2;
   request.reduction =
       config.parallel().reduction() == config::Parallel::PLAIN ? Reduction::kPlain : Reduction::kOrderFree;
   for (const auto& rule : config.parallel().policies())

@@ -15,6 +15,7 @@
 #include "launch/training/model_weights.h"
 #include "launch/training/run_identity.h"
 #include "launch/training/weight_files.h"
+#include "launch/training/working_copies.h"
 #include "models/factory.h"
 #include "optim/factory.h"
 #include "parallel/reduce/global_norm.h"
@@ -51,13 +52,6 @@ int64_t trainable_count(const Plan& plan) {
   return std::ranges::count_if(plan.params, [](const ParamPlan& p) { return p.trainable; });
 }
 
-/// For gathers of frozen weights beside the computing thread; null where there are none.
-std::unique_ptr<Group> make_gather_group(const Plan& plan, Runtime& runtime) {
-  if (plan.gather.kind != GatherKind::kCollective || plan.memory.slots == 0) return nullptr;
-  return runtime.world.split(0, runtime.rank(), "frozen weights",
-                             plan.gather.prefetch ? Waiting::kSleeping : Waiting::kEager);
-}
-
 uint64_t hash_word(const std::string& hex) { return std::stoull(hex.substr(0, 16), nullptr, 16); }
 
 }  // namespace
@@ -66,9 +60,9 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
     : config_(config),
       runtime_(runtime),
       plan_(plan),
-      model_(epalm_config(config)),
+      model_(make_model(config)),
       weighting_(loss_weighting(config.loss())),
-      data_(config, model_.text.vocab, runtime.pool.threads()),
+      data_(config, model_->vocab(), runtime.pool.threads()),
       memory_(plan, runtime.rank(), &runtime.node),
       gather_group_(make_gather_group(plan, runtime)),
       executor_(plan, memory_, runtime.context(), {}, gather_group_.get()),
@@ -80,16 +74,14 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
       norm_memory_("norm blocks", 8 * shards_.blocks()),
       exponents_(trainable_count(plan), config.parallel().headroom_bits()),
       voter_(runtime.size(), trainable_count(plan), plan.micro_batches),
-      filler_(model_, config.train().seed(), data_.texts.pad_id(), config.train().micro_batch(),
-              plan.buckets.back()) {
+      filler_(model_, config.train().seed(), data_.texts.pad_id(), config.train().micro_batch(), plan.buckets.back()) {
   const TrainableLayout layout = trainable_layout(plan);
   layout_index_ = layout_indices(plan, layout);
   const bool order_free = plan.reduction == Reduction::kOrderFree;
   sums_ = std::make_unique<OrderFreeSums>(
       layout, shards_, plan.micro_batches, order_free ? SumMode::kOrderFree : SumMode::kPlain,
       Tensor(sums_memory_.data(), order_free ? DType::kI64 : DType::kF32, Shape{plan.trainable_space}));
-  for (int rank = 0; rank < runtime.size(); ++rank)
-    working_bytes_per_rank_.push_back(plan.working_byte(shards_.end(rank)) - plan.working_byte(shards_.begin(rank)));
+  working_bytes_per_rank_ = working_bytes_per_rank(plan);
   losses_.reserve(static_cast<size_t>(plan.slots));
 
   load_weights();
@@ -105,6 +97,7 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
   schedule_hash_ = hash_word(sha256(agreed.data(), agreed.size()));
   index_ = std::make_unique<BatchIndex>(data_.texts, loader_config(config, data_).order, plan.buckets);
   loader_ = make_loader(0);
+  validation_ = make_program_measure(config, measure_on());
 }
 
 Trainer::~Trainer() = default;
@@ -170,6 +163,7 @@ void Trainer::resume(const std::string& checkpoint) {
   position_.step = loaded.step;
   position_.skipped_samples = loaded.skipped_samples;
   position_.adapter_sha256 = loaded.adapter_sha256;
+  resume_best(loaded.best);
   if (!loaded.exponents.empty()) exponents_.restore(loaded.exponents);
   optimizer_.refresh_working(memory_);
   gather_working_bytes();
@@ -178,13 +172,36 @@ void Trainer::resume(const std::string& checkpoint) {
   loader_ = make_loader(position_.step);
 }
 
-std::string Trainer::save(const CheckpointStore& store) {
+/// What was best by another metric says nothing about this one.
+void Trainer::resume_best(const std::optional<BestSoFar>& stored) {
+  position_.best = stored;
+  const std::string metric = metric_name(config_.validation().metric());
+  if (config_.validation().every_steps() == 0 || !stored || stored->metric == metric) return;
+  notes_.push_back(concat("resume: validation.metric was ", stored->metric, " and is ", metric,
+                          ": what was best so far is forgotten"));
+  position_.best.reset();
+}
+
+const TrainingPosition& Trainer::position_now() {
   position_.exponents.clear();
   if (exponents_.known()) position_.exponents.assign(exponents_.agreed().begin(), exponents_.agreed().end());
-  // The sums are idle between steps; the space of their integers holds the gathered slices.
-  const Tensor scratch(sums_memory_.data(), DType::kF32, Shape{plan_.trainable_space});
-  store.save(plan_, optimizer_, runtime_.world, scratch, position_);
+  return position_;
+}
+
+/// The sums are idle between steps; the space of their integers holds the gathered slices.
+Tensor Trainer::sums_as_scratch() const {
+  return Tensor(sums_memory_.data(), DType::kF32, Shape{plan_.trainable_space});
+}
+
+std::string Trainer::save(const CheckpointStore& store) {
+  position_now();
+  store.save(plan_, optimizer_, runtime_.world, sums_as_scratch(), position_);
   return position_.adapter_sha256;
+}
+
+void Trainer::save_best(const CheckpointStore& store) {
+  TrainingPosition best = position_now();
+  store.save_best(plan_, optimizer_, runtime_.world, sums_as_scratch(), best);
 }
 
 void Trainer::add(int param, const Tensor& gradient) {
@@ -233,7 +250,7 @@ void Trainer::leave_out_of_loss(const Vote& vote) {
 
 double Trainer::run_slot(const MicroBatch& batch) {
   const size_t bucket = plan_.bucket_for(batch.tokens);
-  filler_.fill(batch, batch.images.data(), row_weight_, executor_, bucket);
+  filler_.fill(batch, row_weight_, executor_, bucket);
   return executor_.run(bucket, this);
 }
 
@@ -307,7 +324,7 @@ void Trainer::report_non_finite(const Vote& vote) {
   Loader loader(*data_.dataset, data_.texts, std::move(again));
   const MicroBatch& batch = loader.next();
   const size_t bucket = plan_.bucket_for(batch.tokens);
-  filler_.fill(batch, batch.images.data(), row_weight_, executor_, bucket);
+  filler_.fill(batch, row_weight_, executor_, bucket);
   std::string where = "found no bad value when run again";
   if (const auto report = executor_.find_non_finite(bucket))
     where =
@@ -402,14 +419,7 @@ void Trainer::gather_working(StepMetrics& metrics) {
       moved_bytes(runtime_.rank(), runtime_.size(), memory_.working.bytes(), working_bytes_per_rank_, DType::kU8);
 }
 
-void Trainer::gather_working_bytes() {
-  const int64_t begin = plan_.working_byte(shards_.begin(runtime_.rank()));
-  const int64_t bytes = working_bytes_per_rank_[static_cast<size_t>(runtime_.rank())];
-  const Tensor all(memory_.working.data(), DType::kU8, Shape{memory_.working.bytes()});
-  runtime_.world
-      .all_gather(all.rows(begin, begin + bytes), all, working_bytes_per_rank_, StreamView::caller(), "working copies")
-      .wait();
-}
+void Trainer::gather_working_bytes() { gather_working_copies(memory_, runtime_.world, working_bytes_per_rank_); }
 
 FrozenHash Trainer::hash_frozen_now() {
   return hash_frozen(plan_, memory_.frozen_share(), runtime_.world, runtime_.node, runtime_.pool);
@@ -451,100 +461,57 @@ std::vector<MemoryPiece> Trainer::memory_pieces() const {
   return pieces;
 }
 
+MeasureOn Trainer::measure_on() { return {runtime_, plan_, *model_, executor_, filler_}; }
+
 FinalLoss Trainer::measure_loss(bool exchange_images, int64_t samples) {
-  FinalLoss result;
-  result.nats_per_token = measure_loss_pass(false, samples, result.samples);
-  if (exchange_images) result.exchanged = measure_loss_pass(true, samples, result.samples);
+  loader_.reset();  // training is over; its memory serves the micro-batches here
+  LoaderConfig loader = loader_config(config_, data_);
+  loader.order.shuffle = true;  // neighbours in the file often show the same photograph
+  const auto pass = [&](bool exchange) { return measure_sums(measure_on(), data_, loader, samples, exchange); };
+  const MeasuredSums sums = pass(false);
+  FinalLoss result{sums.nats_per_target(), std::nullopt, sums.samples};
+  if (!exchange_images) return result;
+  const MeasuredSums exchanged = pass(true);
+  result.exchanged = exchanged.nats_per_target();
+  result.samples = exchanged.samples;
   return result;
 }
 
-namespace {
-
-/// Takes row `row` out of the loss.
-void leave_out(MicroBatch& batch, size_t row) {
-  const auto tokens = static_cast<std::ptrdiff_t>(batch.tokens), begin = static_cast<std::ptrdiff_t>(row) * tokens;
-  std::fill_n(batch.labels.begin() + begin, tokens, kIgnoredLabel);
-  batch.weights[row] = 0;
+void Trainer::validate_by(std::unique_ptr<ValidationMeasure> measure) {
+  validation_ = std::move(measure);
+  const std::vector<std::string> notes = validation_->notes();
+  notes_.insert(notes_.end(), notes.begin(), notes.end());
 }
 
-/// Replaces every image by one of `donor` that shows another photograph; rows for which there is none are left out.
-void exchange_images(MicroBatch& batch, const std::vector<int64_t>& images, const MicroBatch& donor,
-                     const std::vector<int64_t>& donor_images) {
-  const auto pixels = static_cast<std::ptrdiff_t>(batch.images.size() / images.size());
-  for (size_t row = 0; row < images.size(); ++row) {
-    bool found = false;
-    for (size_t tries = 0; tries < images.size() && !found; ++tries) {
-      const size_t from = (row + tries) % images.size();
-      found = donor_images[from] >= 0 && donor.weights[from] > 0 && donor_images[from] != images[row];
-      if (found)
-        std::copy_n(donor.images.begin() + static_cast<std::ptrdiff_t>(from) * pixels, pixels,
-                    batch.images.begin() + static_cast<std::ptrdiff_t>(row) * pixels);
-    }
-    if (!found) leave_out(batch, row);
-  }
+bool Trainer::validation_due() const {
+  const int64_t every = config_.validation().every_steps();
+  return every > 0 && position_.step > 0 && position_.step % every == 0;
 }
 
-}  // namespace
+ValidationMetrics Trainer::validate() {
+  const auto begin = Clock::now();
+  const config::Validation::Metric metric = config_.validation().metric();
+  PERMAFROST_CHECK(validation_, "trainer: ", metric_name(metric), " must be given to validate_by; got nothing");
+  const MeasuredValue measured = validation_->measure();
+  if (!std::isfinite(measured.value))
+    fail(ErrorKind::kNonFinite, "validation: ", metric_name(metric), " after step ", position_.step,
+         " must be finite; got ", measured.value);
+  ValidationMetrics metrics;
+  metrics.step = position_.step - 1;
+  metrics.metric = metric_name(metric);
+  metrics.value = measured.value;
+  metrics.samples = measured.samples;
+  metrics.best = take_value(position_.best, metric, measured.value, position_.step);
+  metrics.best_value = position_.best->value;
+  metrics.best_step = position_.best->step;
+  metrics.without_better = position_.best->without_better;
+  metrics.seconds = ms_since(begin) / 1e3;
+  return metrics;
+}
 
-double Trainer::measure_loss_pass(bool exchange, int64_t samples, int64_t& counted) {
-  loader_.reset();  // training is over; its memory serves the micro-batches here
-  LoaderConfig loader = loader_config(config_, data_);
-  loader.order.global_batch = loader.order.micro_batch;
-  loader.transform.training = false;
-  loader.order.shuffle = true;  // neighbours in the file often show the same photograph
-  loader.order.parts.clear();   // every sample once, whatever the weights of a mix
-  const int64_t size = loader.order.micro_batch, ranks = runtime_.size(), rank = runtime_.rank();
-  const int64_t wanted = samples > 0 ? std::min(samples, loader.order.samples) : loader.order.samples;
-  const int64_t micro_batches = div_up(wanted, size), all_micro_batches = div_up(loader.order.samples, size);
-  loader.slots = 2 * div_up(micro_batches, ranks);
-  loader.micro_batch_of_slot = [=](int64_t slot) {  // the donor of images first, then the micro-batch itself
-    const int64_t number = std::min((slot / 2) * ranks + rank, micro_batches - 1);
-    return slot % 2 == 0 ? (number + 1) % all_micro_batches : number;
-  };
-  const BatchIndex index(data_.texts, loader.order, plan_.buckets);
-  Loader batches(*data_.dataset, data_.texts, loader);
-  MicroBatch donor, batch;
-  std::vector<int64_t> rows, images, donor_images;
-  // One place per micro-batch, filled by the rank that computes it: their sum in order does not depend on ranks.
-  std::vector<double> nats(static_cast<size_t>(micro_batches), 0.0), all_nats(nats);
-  std::vector<int64_t> counts{0, 0}, sum(2);  // tokens, samples
-  for (int64_t slot = 0; slot < loader.slots; ++slot) {
-    MicroBatch& target = slot % 2 == 0 ? donor : batch;
-    target = batches.next();
-    index.members(target.number, rows);
-    std::vector<int64_t>& photographs = slot % 2 == 0 ? donor_images : images;
-    photographs.clear();
-    for (int64_t row : rows)
-      photographs.push_back(row == BatchOrder::kPadding ? -1
-                                                        : data_.dataset->sample(data_.texts.dataset_index(row)).image);
-    const int64_t number = (slot / 2) * ranks + rank;
-    if (slot % 2 == 0) continue;
-    if (number >= micro_batches) {
-      executor_.only_gather();
-      continue;
-    }
-    for (int64_t row = 0; row < size; ++row)
-      if (number * size + row >= wanted) leave_out(batch, static_cast<size_t>(row));
-    if (exchange) exchange_images(batch, images, donor, donor_images);
-    const size_t bucket = plan_.bucket_for(batch.tokens);
-    filler_.fill(batch, batch.images.data(), 1.0f, executor_, bucket);
-    nats[static_cast<size_t>(number)] = executor_.run(bucket, nullptr);
-    counts[0] += std::ranges::count_if(std::span(batch.labels).first(static_cast<size_t>(batch.batch * batch.tokens)),
-                                       [](int32_t label) { return label != kIgnoredLabel; });
-    counts[1] += std::ranges::count_if(batch.weights, [](float weight) { return weight > 0; });
-  }
-  const auto reduce = [&](auto& in, auto& out) {
-    runtime_.world
-        .all_reduce(flat(std::span(in)), flat(std::span(out)), ReduceOp::kSum, StreamView::caller(), "final loss")
-        .wait();
-  };
-  reduce(nats, all_nats);
-  reduce(counts, sum);
-  if (sum[0] == 0) fail(ErrorKind::kData, "train: the final check needs samples with text; got none of ", wanted);
-  counted = sum[1];
-  double total = 0;
-  for (double value : all_nats) total += value;
-  return total / static_cast<double>(sum[0]);
+bool Trainer::out_of_patience() const {
+  const int64_t patience = config_.validation().patience();
+  return patience > 0 && position_.best && position_.best->without_better >= patience;
 }
 
 }  // namespace permafrost

@@ -14,6 +14,7 @@
 #include "launch/training/input_filler.h"
 #include "launch/training/memory_use.h"
 #include "launch/training/trainable_watch.h"
+#include "launch/training/validation.h"
 #include "optim/learning_rate.h"
 #include "optim/sharded_adamw.h"
 #include "parallel/plan/plan.h"
@@ -24,7 +25,7 @@
 
 namespace permafrost {
 
-/// Loss per token over the dataset, nothing trained.
+/// Loss per token (class label) over the dataset, nothing trained.
 struct FinalLoss {
   double nats_per_token = 0;
   std::optional<double> exchanged;  ///< with every text next to the image of another sample
@@ -55,6 +56,8 @@ class Trainer final : private GradientSink {
   void resume(const std::string& checkpoint);
   /// Collective. Returns the SHA-256 of the adapter file on rank 0, "" on the others.
   std::string save(const CheckpointStore& store);
+  /// Collective. The same as the best checkpoint, which stays until a better one comes.
+  void save_best(const CheckpointStore& store);
 
   /// One optimizer step, with what there is to say about it on this rank. `stop` is voted: any rank's true makes
   /// stop_voted() true on all. Errors: kNonFinite naming value, unit and sample ids; kData when no sample of the step
@@ -64,6 +67,20 @@ class Trainer final : private GradientSink {
 
   /// Collective. Over the first `samples` samples (0 = all) with the transform EVAL.
   FinalLoss measure_loss(bool exchange_images, int64_t samples);
+
+  /// How validation.metric is measured where the trainer cannot do it itself: from generated texts.
+  void validate_by(std::unique_ptr<ValidationMeasure> measure);
+  const StepMemory& memory() const { return memory_; }
+  const Plan& plan() const { return plan_; }
+  /// Whether validation.every_steps divides the steps done.
+  bool validation_due() const;
+  /// Collective. Takes the value of validation.metric for the weights as they are now into what is best so far; steps
+  /// before and after give the same bits as without it. The same on all ranks and for any number of them.
+  /// Errors: kNonFinite for a value that is not finite; kData.
+  ValidationMetrics validate();
+  /// Whether validation.patience is used up.
+  bool out_of_patience() const;
+  const std::optional<BestSoFar>& best() const { return position_.best; }
 
   /// Where this rank's memory lies, by the categories of the plan.
   std::vector<MemoryPiece> memory_pieces() const;
@@ -82,6 +99,10 @@ class Trainer final : private GradientSink {
  private:
   void add(int param, const Tensor& gradient) override;
   std::unique_ptr<Loader> make_loader(int64_t first_step) const;
+  MeasureOn measure_on();
+  const TrainingPosition& position_now();
+  Tensor sums_as_scratch() const;
+  void resume_best(const std::optional<BestSoFar>& stored);
   LossCounts loss_counts(int64_t step);
   void note_left_out(const MicroBatch& batch);
   void leave_out_of_loss(const Vote& vote);
@@ -97,12 +118,11 @@ class Trainer final : private GradientSink {
   void gather_working(StepMetrics& metrics);
   void gather_working_bytes();
   [[noreturn]] void report_non_finite(const Vote& vote);
-  double measure_loss_pass(bool exchange, int64_t samples, int64_t& counted);
 
   const config::Config& config_;
   Runtime& runtime_;
   const Plan& plan_;
-  EpalmConfig model_;
+  std::shared_ptr<const Model> model_;
   LossWeighting weighting_;
   OpenedData data_;
   StepMemory memory_;
@@ -123,7 +143,8 @@ class Trainer final : private GradientSink {
   InputFiller filler_;
   TrainingPosition position_;
   FrozenHash frozen_at_start_;
-  std::optional<TrainableWatch> watch_;  // until the first step that could change anything
+  std::unique_ptr<ValidationMeasure> validation_;  // null without validation, or until validate_by
+  std::optional<TrainableWatch> watch_;            // until the first step that could change anything
   std::vector<std::string> notes_;
   bool said_skipped_ = false;
 

@@ -3,9 +3,8 @@
 #include <algorithm>
 
 #include "core/graph/ops/cross_entropy.h"
-#include "core/graph/ops/reshape.h"
 #include "core/graph/ops/shape_ops.h"
-#include "models/blocks/named_layers.h"
+#include "models/epalm/parts.h"
 
 namespace permafrost {
 
@@ -19,8 +18,7 @@ class EpalmBuilder {
 
   Graph build() {
     make_inputs();
-    see();
-    connect();
+    vis_ = epalm_vis(graph_, config_, images_, shape_.all_values);
     embed_text();
     run_text();
     score();
@@ -42,53 +40,8 @@ class EpalmBuilder {
     if (config_.frozen_dropout) address_ = graph_.input("random_address", {{2 + b}, DType::kI64});
   }
 
-  void see() {
-    VitOptions options;
-    for (int64_t j = 0; j < config_.features; ++j)
-      options.features.push_back(config_.vision.depth - config_.features + j);
-    options.all_tokens = shape_.all_values;
-    features_ = build_vit(graph_, config_.vision, images_, options).features;
-  }
-
-  void connect() {
-    const Initializer start = torch_default(config_.vision.dim);
-    std::vector<Value> connected;
-    {
-      auto unit = graph_.unit("connector");
-      for (size_t j = 0; j < features_.size(); ++j) {
-        const std::string name = concat("connector.", config_.shared_connector ? 0 : j);
-        connected.push_back(named_linear(graph_, features_[j], name, config_.text.hidden, start, start));
-        vis_.push_back(reshape(graph_, connected[j], {shape_.batch, 1, config_.text.hidden}));
-      }
-    }
-    for (size_t j = 0; j < connected.size(); ++j) graph_.name(connected[j], concat("connected.", j));
-  }
-
-  /// (P, word_embed_proj_dim)
-  Value prompt_vectors() {
-    const std::string name = "prompt_module.prefix_embedding.";
-    const int64_t width = config_.text.word_embed_proj_dim;
-    const Initializer start = torch_default(width);
-    const Shape shape{config_.prompt_length, width};
-    Value x = param_value(graph_, graph_.param(name + "0.weight", shape, Initializer::normal(1)));
-    if (config_.prompt == EpalmConfig::Prompt::kTable) return x;
-    x = named_linear(graph_, x, name + "1", width, start, start, Activation::kTanh);
-    return named_linear(graph_, x, name + "3", width, start, start);
-  }
-
   void embed_text() {
-    x_ = opt_embed(graph_, config_.text, input_ids_, position_ids_);
-    if (config_.prompt != EpalmConfig::Prompt::kNone) {
-      Value prompt;
-      {
-        // A unit of its own, so that embedding the text stays a frozen unit with nothing trainable upstream.
-        auto unit = graph_.unit("prompt");
-        prompt = graph_.name(prompt_vectors(), "out");
-        const Value projected = opt_project_in(graph_, config_.text, prompt);
-        x_ = concat_tokens(graph_, {broadcast(graph_, projected, shape_.batch), x_});
-      }
-    }
-    graph_.name(x_, "text.embed.out");
+    x_ = epalm_embed(graph_, config_, input_ids_, position_ids_);
     if (!config_.frozen_dropout) return;
     auto unit = graph_.unit("text.embed_dropout");
     x_ = opt_embedding_dropout(graph_, config_.text, x_, address_);
@@ -105,16 +58,7 @@ class EpalmBuilder {
         options.open_lengths = open_lengths_;
       }
     }
-    if (!config_.adaptor) return options;
-    const bool on_mlp = config_.adaptor_location == EpalmConfig::Location::kMlp;
-    const bool in_sequence = on_mlp && config_.adaptor->kind == AdaptorKind::kNormal;  // Sequential(fc2, adapter)
-    const std::string name =
-        concat("model_text.model.decoder.layers.", layer, on_mlp ? ".fc2" : ".self_attn", in_sequence ? ".1" : "");
-    auto hook = [this, name](Value input, Value output) {
-      auto unit = graph_.unit("adapter");  // a unit is all frozen or all trainable
-      return adapt(graph_, input, output, name, *config_.adaptor);
-    };
-    (on_mlp ? options.after_ffn : options.after_attention) = hook;
+    add_adapter(graph_, config_, layer, options);
     return options;
   }
 
@@ -152,7 +96,7 @@ class EpalmBuilder {
   Graph graph_;
   Value images_, input_ids_, position_ids_, lengths_before_, lengths_after_, open_lengths_, labels_, row_weight_,
       address_;
-  std::vector<Value> features_, vis_;
+  std::vector<Value> vis_;
   Value x_;
 };
 

@@ -402,7 +402,7 @@ class Replay {
     for (size_t v = 0; v < graph_.values().size(); ++v) {
       const int value = static_cast<int>(v);
       const bool is_kept = graph_.values()[v].role == ValueRole::kComputed && is_public(graph_, value);
-      if (value == graph_.loss() || (options_.keep_all_values && is_kept))
+      if (value == graph_.loss() || graph_.values()[v].kept || (options_.keep_all_values && is_kept))
         expect(program_.values[v], value_content_[v], name(value) + " at the end");
       if (backward && options_.keep_gradients && is_kept && needs_.value_needs_gradient[v] && expected_parts(value) > 0)
         expect_complete_gradient(program_.value_gradients[v], v, "is kept");

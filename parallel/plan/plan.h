@@ -28,6 +28,9 @@ struct PlanRequest {
   std::vector<int64_t> buckets;  ///< text lengths, ascending, at least one
   std::vector<FreezeRule> freezing;
   bool allow_all_frozen = false;
+  /// All ranks run the same program at the same time: then programs may gather different units. Otherwise ranks may be
+  /// in different ones, and all must gather alike.
+  bool lockstep = false;
   /// Storage dtype of frozen matrices (rank 2); vectors are f32, other ranks have the compute dtype.
   std::function<DType(const ParamInfo&)> frozen_dtype;
   World world;

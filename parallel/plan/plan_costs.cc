@@ -72,7 +72,7 @@ void read_from_slots(const Plan& plan, const Graph& graph, Program& program) {
   }
 }
 
-void gather_into_slots(Plan& plan) {
+void gather_into_slots(Plan& plan, bool lockstep) {
   for (size_t b = 0; b < plan.programs.size(); ++b) {
     Program& program = plan.programs[b];
     std::vector<std::vector<int>> uses;
@@ -83,13 +83,15 @@ void gather_into_slots(Plan& plan) {
     program.gathers = schedule_gathers(uses, plan.gather.prefetch ? SlotChoice::kLeastRecent : SlotChoice::kFarthest);
     // Ranks may work on different buckets at the same time, but gather together.
     const auto same = [](const Gather& a, const Gather& c) { return a.unit == c.unit && a.slot == c.slot; };
-    PERMAFROST_CHECK(std::ranges::equal(program.gathers, plan.programs[0].gathers, same),
+    PERMAFROST_CHECK(lockstep || std::ranges::equal(program.gathers, plan.programs[0].gathers, same),
                      "make_plan: all buckets must gather the same units in the same order; those of ", plan.buckets[b],
                      " and ", plan.buckets[0], " tokens differ");
   }
-  for (const Gather& gather : plan.programs[0].gathers) {
-    int64_t& bytes = plan.slot_bytes[static_cast<size_t>(gather.slot)];
-    bytes = std::max(bytes, round_up(plan.frozen_units[static_cast<size_t>(gather.unit)].bytes, kFrozenBlock));
+  for (const Program& program : plan.programs) {
+    for (const Gather& gather : program.gathers) {
+      int64_t& bytes = plan.slot_bytes[static_cast<size_t>(gather.slot)];
+      bytes = std::max(bytes, round_up(plan.frozen_units[static_cast<size_t>(gather.unit)].bytes, kFrozenBlock));
+    }
   }
   for (size_t b = 0; b < plan.programs.size(); ++b) read_from_slots(plan, plan.graphs[b], plan.programs[b]);
 }
@@ -114,9 +116,11 @@ void count_memory(Plan& plan, const PlanRequest& request) {
   int64_t largest_slice = 0;
   for (int rank = 0; rank < plan.world.ranks; ++rank)
     largest_slice = std::max(largest_slice, plan.slice(rank).second - plan.slice(rank).first);
-  plan.memory.optimizer = 12 * largest_slice;
-  plan.memory.gradients = 4 * largest_slice;
-  plan.memory.sums = sum_bytes(plan.reduction) * plan.trainable_space;
+  if (!request.options.forward_only) {
+    plan.memory.optimizer = 12 * largest_slice;
+    plan.memory.gradients = 4 * largest_slice;
+    plan.memory.sums = sum_bytes(plan.reduction) * plan.trainable_space;
+  }
   for (const Program& program : plan.programs) {
     plan.memory.arena = std::max(plan.memory.arena, program.arena_bytes);
     plan.memory.inputs = std::max(plan.memory.inputs, program.input_bytes * (1 + request.prefetched_inputs));
@@ -127,7 +131,7 @@ void count_memory(Plan& plan, const PlanRequest& request) {
 std::vector<std::string> apply_policies(Plan& plan, const PlanRequest& request) {
   plan.gather = decide_gather(request.gather, plan.world);
   std::vector<std::string> reasons = decide(plan, request);
-  if (plan.gather.uses_slots()) gather_into_slots(plan);
+  if (plan.gather.uses_slots()) gather_into_slots(plan, request.lockstep);
   plan.memory.slots = plan.slot_begin(kGatherSlots);
   for (int node = 0; node < plan.world.nodes; ++node) {
     const std::vector<int> ranks = plan.world.ranks_of_node(node);

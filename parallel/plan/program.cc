@@ -63,7 +63,9 @@ class ProgramBuilder {
   const OpInfo& op(int index) const { return graph_.ops()[static_cast<size_t>(index)]; }
   const Needs& needs(int op) const { return needs_.op_needs[static_cast<size_t>(op)]; }
   const ValueInfo& value(int index) const { return graph_.values()[static_cast<size_t>(index)]; }
-  bool kept(int v) const { return v == graph_.loss() || (options_.keep_all_values && is_public(graph_, v)); }
+  bool kept(int v) const {
+    return v == graph_.loss() || value(v).kept || (options_.keep_all_values && is_public(graph_, v));
+  }
   TensorSpec gradient_spec(int v) const { return {value(v).spec.shape, graph_.compute()}; }
 
   void place_inputs_and_states() {

@@ -86,10 +86,10 @@ void Executor::poison(const Gather& gather) const {
               static_cast<size_t>(plan_.slot_bytes[static_cast<size_t>(gather.slot)]));
 }
 
-void Executor::only_gather() {
+void Executor::only_gather(size_t bucket) {
   if (plan_.gather.kind != GatherKind::kCollective) return;
-  if (plan_.programs[0].gathers.empty()) return;
-  slots_.begin(0);
+  if (plan_.programs[bucket].gathers.empty()) return;
+  slots_.begin(bucket);
   slots_.pass_over(0);
 }
 
@@ -118,6 +118,15 @@ void Executor::execute(const BoundStep& step, GradientSink* sink) const {
 double Executor::run(size_t bucket, GradientSink* sink) {
   walk(bucket, sink, [](const BoundStep&) { return false; });
   return losses_[bucket].defined() ? *losses_[bucket].data<double>() : 0.0;
+}
+
+double Executor::forward(size_t bucket) {
+  const Graph& graph = plan_.graphs[bucket];
+  PERMAFROST_CHECK(graph.loss() >= 0, "executor: forward needs a graph with a loss; got none");
+  const int last = graph.values()[static_cast<size_t>(graph.loss())].producer;
+  walk(bucket, nullptr,
+       [&](const BoundStep& step) { return step.plan->kind == StepKind::kForward && step.plan->op == last; });
+  return *losses_[bucket].data<double>();
 }
 
 namespace {

@@ -45,8 +45,13 @@ class Executor {
   /// `bucket` must have been written. Returns the loss (0 without one).
   double run(size_t bucket, GradientSink* sink);
 
+  /// The loss alone: the same program up to the operation that gives it, whose inputs (logits) stay readable until the
+  /// next run. Needs a loss; counts as a run for what is gathered.
+  double forward(size_t bucket);
+
   /// For a rank without a micro-batch while others have one: takes part in what they gather, and computes nothing.
-  void only_gather();
+  /// bucket: of a plan in lockstep, the one that the others run; any other plan gathers the same in all.
+  void only_gather(size_t bucket = 0);
 
   /// Since the last call: milliseconds that computing waited for sharded weights, and bytes gathered from other ranks.
   double take_gather_ms() { return slots_.take_waited_ms(); }

@@ -13,10 +13,13 @@ class ReadableMemory {
  public:
   /// Collective over `node`; null: nobody else reads it.
   ReadableMemory(std::string name, int64_t bytes, NodeGroup* node);
+  /// The same memory, owned by `lender`, which must live longer.
+  static ReadableMemory borrowed(const ReadableMemory& lender);
   std::byte* data() const { return memory_.data() + offset_; }
   int64_t bytes() const { return bytes_; }
 
  private:
+  ReadableMemory() = default;
   SharedMemory memory_;  // of all ranks of the node, one after the other
   int64_t offset_ = 0, bytes_ = 0;
 };
@@ -33,6 +36,10 @@ struct StepMemory {
 
   /// Collective over `node`, the ranks that the plan's world puts on this rank's node; null: nobody shares this memory.
   explicit StepMemory(const Plan& plan, int rank = 0, NodeGroup* node = nullptr);
+  /// For programs over the weights of another plan's memory, which must live longer: frozen parameters and working
+  /// copies are the lender's. Collective like the other. Errors: kInvalidArgument naming the first parameter or unit
+  /// that the two plans place differently.
+  StepMemory(const Plan& plan, const StepMemory& lender, const Plan& lender_plan, NodeGroup* node = nullptr);
 
   /// This rank's part in filling and hashing the frozen memory of its node.
   std::vector<FrozenRange> frozen_share() const { return layout.share(frozen.data()); }

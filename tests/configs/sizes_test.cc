@@ -16,6 +16,19 @@ Resolved sized(const std::string& vision, const std::string& text, const std::ve
                         "sized", overrides);
 }
 
+TEST(Sizes, OfModelsThatBecomeBackbones) {
+  const Resolved vision = resolve_config(
+      "model { vision_classifier { vision { size: VIT_L16 } labels: 2 classes: 3 } } data { task: CLASSES format: "
+      "SHARDS shards: \"s\" } train { "
+      "max_steps: 1 }",
+      "v");
+  EXPECT_EQ(vision.config.model().vision_classifier().vision().depth(), 24);
+  const Resolved text =
+      resolve_config("model { language_model { text { size: OPT_350M } } } train { max_steps: 1 }", "t");
+  EXPECT_EQ(text.config.model().language_model().text().word_embed_proj_dim(), 512);
+  EXPECT_FALSE(text.config.model().has_epalm());
+}
+
 TEST(Sizes, PublishedOnesAreFilledIn) {
   const Config large = sized("size: VIT_L16", "size: OPT_350M").config;
   EXPECT_EQ(large.model().epalm().vision().dim(), 1024);

@@ -98,11 +98,111 @@ TEST(Validate, EachBadValueIsNamedWithWhatIsAllowed) {
        "precision.frozen_storage: expected FOLLOW or BF16 where precision.compute is BF16; got FILE"},
       {{"checkpoint.every_steps=-1"}, "checkpoint.every_steps: expected 0 and up; got -1"},
       {{"checkpoint.keep=0"}, "checkpoint.keep: expected 1 to 1048576; got 0"},
+      {{"evaluation.batch=0"}, "evaluation.batch: expected 1 to 4096; got 0"},
+      {{"evaluation.samples=-1"}, "evaluation.samples: expected 0 and up; got -1"},
+      {{"evaluation.decoding.beams=0"}, "evaluation.decoding.beams: expected 1 to 64; got 0"},
+      {{"evaluation.decoding.beams=65"}, "evaluation.decoding.beams: expected 1 to 64; got 65"},
+      {{"evaluation.decoding.length_penalty=inf"},
+       "evaluation.decoding.length_penalty: expected a finite number; got inf"},
+      {{"evaluation.decoding.max_new_tokens=0"}, "evaluation.decoding.max_new_tokens: expected 1 to 1048576; got 0"},
+      {{"evaluation.decoding.min_new_tokens=-1"}, "evaluation.decoding.min_new_tokens: expected 0 to 1048576; got -1"},
+      {{"evaluation.decoding.min_new_tokens=31"},
+       "evaluation.decoding.min_new_tokens: expected at most max_new_tokens = 30; got 31"},
+      {{"evaluation.decoding.max_length=0"}, "evaluation.decoding.max_length: expected 1 to 1048576; got 0"},
       {{"logging.every_steps=0"}, "logging.every_steps: expected 1 and up; got 0"},
   };
   for (const Case& bad : cases)
     EXPECT_TRUE(throws_error([&] { small(bad.overrides); }, ErrorKind::kConfig,
                              {"config: small has 1 problem\n  " + bad.problem}));
+}
+
+/// Complete small configurations of the models that become backbones.
+Resolved classifier(const std::vector<std::string>& overrides = {}) {
+  return resolve_config(
+      "model { vision_classifier { vision { image_size: 16 patch: 8 dim: 12 depth: 4 heads: 3 mlp_dim: 48 } "
+      "labels: 3 classes: 5 } } data { task: CLASSES format: SHARDS shards: \"s\" } train { max_steps: 10 }",
+      "small", overrides);
+}
+Resolved language_model(const std::vector<std::string>& overrides = {}) {
+  return resolve_config(
+      "model { language_model { text { vocab: 67 layers: 2 hidden: 16 heads: 4 ffn: 24 word_embed_proj_dim: 16 "
+      "do_layer_norm_before: true final_layer_norm: true } } } train { max_steps: 10 }",
+      "small", overrides);
+}
+
+using Make = Resolved (*)(const std::vector<std::string>&);
+void expect_problems(Make make, const std::vector<Case>& cases) {
+  EXPECT_NO_THROW(make({}));
+  for (const Case& bad : cases)
+    EXPECT_TRUE(throws_error([&] { make(bad.overrides); }, ErrorKind::kConfig,
+                             {"config: small has 1 problem\n  " + bad.problem}));
+}
+
+TEST(Validate, VisionClassifier) {
+  expect_problems(
+      classifier,
+      {{{"model.vision_classifier.labels=0"}, "model.vision_classifier.labels: expected 1 to 1024; got 0"},
+       {{"model.vision_classifier.classes=1"}, "model.vision_classifier.classes: expected 2 to 1048576; got 1"},
+       {{"model.vision_classifier.vision.heads=5"},
+        "model.vision_classifier.vision.dim: expected a multiple of heads = 5; got 12"},
+       {{"data.task=CAPTIONING", "evaluation.data.task=CLASSES"},
+        "data.task: expected CLASSES where the model is vision_classifier; got CAPTIONING"},
+       {{"quirks.frozen_dropout=true"},
+        "quirks.frozen_dropout: expected false where the model is vision_classifier; got true"},
+       {{"weights.text=a"}, "weights.text: expected none where the model is vision_classifier; got 'a'"},
+       {{"validation.every_steps=1", "validation.metric=CIDER"},
+        "validation.metric: expected LOSS or CLASS_ACCURACY where the model is vision_classifier; got CIDER"}});
+  EXPECT_NO_THROW(classifier({"validation.every_steps=1", "validation.metric=CLASS_ACCURACY"}));
+  EXPECT_NO_THROW(classifier({"train.final_check.loss=true", "train.final_check.exchanged_images=true"}));
+}
+
+TEST(Validate, LanguageModel) {
+  expect_problems(language_model,
+                  {{{"model.language_model.text.heads=3"},
+                    "model.language_model.text.hidden: expected a multiple of heads = 3; got 16"},
+                   {{"model.language_model.text.max_positions=32"},
+                    "data.max_text_tokens: expected at most model.language_model.text.max_positions = 32; got 64"},
+                   {{"data.task=CLASSES", "data.format=SHARDS", "data.shards=s", "evaluation.data.task=CAPTIONING"},
+                    "data.task: expected CAPTIONING or VQA where the model is language_model; got CLASSES"},
+                   {{"train.final_check.loss=true", "train.final_check.exchanged_images=true"},
+                    "train.final_check.exchanged_images: expected false where the model is language_model; got true"},
+                   {{"weights.vision=a"}, "weights.vision: expected none where the model is language_model; got 'a'"},
+                   {{"quirks.prompt_lr_ignored=true"},
+                    "quirks.prompt_lr_ignored: expected false where the model is language_model; got true"},
+                   {{"validation.every_steps=1", "validation.metric=BLEU_4"},
+                    "validation.metric: expected LOSS where the model is language_model; got BLEU_4"}});
+}
+
+TEST(Validate, ValidationMustFitModelAndData) {
+  const std::string on = "validation.every_steps=5";
+  expect_problems(
+      small,
+      {{{"validation.every_steps=-1"}, "validation.every_steps: expected 0 and up; got -1"},
+       {{on, "validation.patience=-1"}, "validation.patience: expected 0 to 1073741824; got -1"},
+       {{on, "validation.samples=-1"}, "validation.samples: expected 0 and up; got -1"},
+       {{"validation.patience=2"}, "validation.patience: expected 0 where validation.every_steps is 0; got 2"},
+       {{on, "validation.metric=CLASS_ACCURACY"},
+        "validation.metric: expected LOSS, EXACT_MATCH, CIDER, BLEU_4 or ROUGE_L where evaluation.data.task is "
+        "CAPTIONING; got CLASS_ACCURACY"},
+       {{on, "validation.metric=VQA_ACCURACY"},
+        "validation.metric: expected LOSS, EXACT_MATCH, CIDER, BLEU_4 or ROUGE_L where evaluation.data.task is "
+        "CAPTIONING; got VQA_ACCURACY"},
+       {{on, "validation.metric=CIDER", "data.task=VQA", "data.format=GQA"},
+        "validation.metric: expected LOSS, EXACT_MATCH or VQA_ACCURACY where evaluation.data.task is VQA; got CIDER"},
+       {{on, "evaluation.data.task=CLASSES", "evaluation.data.format=SHARDS", "evaluation.data.shards=s"},
+        "evaluation.data.task: expected CAPTIONING or VQA where the model is epalm; got CLASSES"},
+       {{on, "loss.label_smoothing=0.1"},
+        "validation.metric: expected another than LOSS with loss.label_smoothing (it would be part of it); got LOSS"},
+       {{on, "quirks.frozen_dropout=true"},
+        "validation.metric: expected another than LOSS with quirks.frozen_dropout (it would be measured under "
+        "dropout); got LOSS"},
+       {{on, "evaluation.data.max_text_tokens=65"},
+        "evaluation.data.max_text_tokens: expected at most data.max_text_tokens = 64 (validation runs the programs "
+        "that train); got 65"}});
+  for (const char* metric : {"LOSS", "EXACT_MATCH", "VQA_ACCURACY"})
+    EXPECT_NO_THROW(small({on, "data.task=VQA", "data.format=GQA", std::string("validation.metric=") + metric}))
+        << metric;
+  EXPECT_NO_THROW(small({"validation.metric=CLASS_ACCURACY", "loss.label_smoothing=0.1"})) << "nobody validates";
 }
 
 TEST(Validate, EverythingIsReportedAtOnce) {
@@ -140,6 +240,7 @@ TEST(Validate, TrainingNeedsDataAndATokenizer) {
                            {"data.root: expected the folder of the dataset; got none", "data.tokenizer.root"}));
   EXPECT_NO_THROW(require_data(small({"data.root=a", "data.tokenizer.root=b"}).config));
   EXPECT_NO_THROW(require_data(small({"data.root=a", "data.tokenizer.tokenizer_json=b"}).config));
+  EXPECT_NO_THROW(require_data(classifier({"data.root=a"}).config)) << "class labels need none";
 }
 
 }  // namespace

@@ -25,7 +25,9 @@ def families(tokenizers):
     table.update({
         "philox": own("philox", "make_philox"),
         "vit": own("vit", "make_vit"),
+        "classifier": own("classifier", "make_classifier"),
         "opt": own("opt", "make_opt"),
+        "decoding": own("decoding", "make_decoding"),
         "epalm": own("epalm", "make_epalm"),
         "bpe": lambda: __import__("bpe").make_bpe(tokenizers),
         "resize": own("pixels", "make_resize"),

@@ -423,7 +423,11 @@ TEST(BenchComm, RunsAloneAndRefusesWhatMakesNoSense) {
 TEST(Help, ShowsEveryOptionWithDefaultAndUnit) {
   const std::vector<std::string> flags{"--evaluation", "--json", "--resume", "--grads", "--list", "--quick", "--uneven"};
   const std::map<std::string, std::map<std::string, std::string>> commands{
-      {"train", {{"--set", "path.to.field=value"}, {"--run-dir", "Folder"}, {"--resume", "checkpoint"}}},
+      {"train",
+       {{"--set", "path.to.field=value"},
+        {"--run-dir", "Folder"},
+        {"--resume", "checkpoint"},
+        {"--init-from", "default: none"}}},
       {"plan",
        {{"--set", ""},
         {"--ranks", "Ranks"},

@@ -89,6 +89,35 @@ TEST(MetricsFile, ResumingDropsWhatWillBeWrittenAgain) {
   EXPECT_EQ(content(path), "");
 }
 
+ValidationMetrics validation_at(int64_t step) {
+  return {step, "class_accuracy", 0.875, 64, true, 0.875, step + 1, 0, 1.5};
+}
+
+TEST(MetricsFile, ValidationsStandBesideSteps) {
+  EXPECT_EQ(json_line(validation_at(3)),
+            "{\"step\": 3, \"metric\": \"class_accuracy\", \"value\": 0.875, \"samples\": 64, \"best\": true, "
+            "\"best_value\": 0.875, \"best_step\": 4, \"without_better\": 0, \"seconds\": 1.5}\n");
+  const ScratchFolder folder;
+  const auto path = folder / "metrics.jsonl";
+  {
+    MetricsFile file(path, 0);
+    for (int step = 0; step < 5; ++step) {
+      file.write(at(step));
+      if (step % 2 == 1) file.write(validation_at(step));
+    }
+  }
+  const std::vector<StepMetrics> steps = read_steps(path);
+  ASSERT_EQ(steps.size(), 5u);
+  EXPECT_EQ(steps[3], at(3));
+  const MetricsFile again(path, 2);  // goes on after two updates
+  EXPECT_EQ(content(path), json_line(at(0)) + json_line(at(1)) + json_line(validation_at(1)));
+  EXPECT_TRUE(read_steps(folder / "nothing").empty());
+  std::ofstream(path, std::ios::app) << "{\"step\": 2}\n";
+  EXPECT_TRUE(throws_error([&] { read_steps(path); }, ErrorKind::kData, {"expected the field 'loss'"}));
+  EXPECT_EQ(scalars(validation_at(3)),
+            (std::vector<std::pair<std::string, double>>{{"validation/class_accuracy", 0.875}}));
+}
+
 TEST(MetricsFile, ScalarsForTensorBoardHaveEveryFieldButTheStep) {
   const auto values = scalars(at(1));
   EXPECT_EQ(values.size(), 13u);

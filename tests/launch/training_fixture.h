@@ -58,9 +58,28 @@ class Training : public ::testing::Test {
   std::vector<std::string> losses(const std::string& name) const {
     const std::string text = read_file(dir(name) / "metrics.jsonl");
     std::vector<std::string> all;
-    for (size_t at = 0; (at = text.find("\"loss\"", at)) != std::string::npos; ++at)
+    for (size_t at = 0; (at = text.find("\"loss\": ", at)) != std::string::npos; ++at)
       all.push_back(text.substr(at, text.find(',', at) - at));
     return all;
+  }
+  /// Lines of validations, without how long they took.
+  std::vector<Json> validations(const std::string& name) const {
+    std::vector<Json> all;
+    std::ifstream file(dir(name) / "metrics.jsonl");
+    for (std::string line; std::getline(file, line);) {
+      Json json = parse_json(line);
+      if (!json.contains("metric")) continue;
+      EXPECT_EQ(json.erase("seconds"), 1u);
+      all.push_back(json);
+    }
+    return all;
+  }
+  Json summary(const std::string& name) const { return parse_json(read_file(dir(name) / "summary.json")); }
+  /// Without train.max_steps, which may change on the way.
+  Json position(const std::string& name, const std::string& step) const {
+    Json json = parse_json(read_file(dir(name) / "checkpoints" / step / "position.json"));
+    json.erase("max_steps");
+    return json;
   }
   Json captions() const { return parse_json(read_file(photos() / "captions.json")); }
   std::string first_image() const { return captions()["images"][0]["file_name"]; }
@@ -98,6 +117,33 @@ class Training : public ::testing::Test {
                      {"train: step 1: loss and gradients must be finite; first in ", "] = ", " (unit ", "micro-batch ",
                       " with samples "}));
     EXPECT_EQ(given.output.find("found no bad value"), std::string::npos) << given.output;
+  }
+
+  /// A learning rate under which every step makes the loss worse.
+  static std::string worse_and_worse() {
+    return " --set optimizer.lr=0.3 --set schedule.kind=CONSTANT --set schedule.warmup_steps=0 --set "
+           "optimizer.clip_norm=0 --set validation.every_steps=1 --set validation.samples=8 --set train.max_steps=40";
+  }
+  /// A run whose loss gets worse ends after `patience` validations, well, and once more when it is resumed.
+  void expect_stops_early(const std::string& before) const {
+    const std::string patient = worse_and_worse() + " --set validation.patience=3";
+    const Outcome given = train(patient, "run", before);
+    const Json best = summary("run");
+    const int64_t step = best["best_step"], last = step + 3;
+    EXPECT_TRUE(ends(given, 0,
+                     {"stopped early after step " + std::to_string(last) + ": 3 validations without a better loss",
+                      "summary of", "stopped_early: true"}));
+    EXPECT_LT(last, 40);
+    EXPECT_EQ(best["steps"], last);
+    EXPECT_EQ(validations("run").back()["without_better"], 3);
+    EXPECT_EQ(position("run", "best")["best"]["step"], step);
+    char name[32];
+    std::snprintf(name, sizeof name, "step-%08d", static_cast<int>(last));
+    EXPECT_EQ(position("run", name)["best"]["without_better"], 3);
+    EXPECT_TRUE(ends(train(patient + " --resume", "run", before), 0, {"resumed at step", "stopped early after step"}));
+    EXPECT_EQ(losses("run").size(), static_cast<size_t>(last));
+    EXPECT_TRUE(ends(train(worse_and_worse() + " --resume --set validation.patience=4", "run", before), 0,
+                     {"stopped early after step " + std::to_string(last + 1) + ": 4 validations"}));
   }
 
   ScratchFolder folder_;

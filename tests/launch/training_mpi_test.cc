@@ -11,6 +11,44 @@ TEST_F(Training, ResumesBitForBitOnTwoRanks) { expect_resumes_bit_for_bit(on_ran
 TEST_F(Training, KeepsThePreviousCheckpointWhenTheDiskIsFull) { expect_keeps_the_previous_checkpoint(on_ranks(2)); }
 TEST_F(Training, NamesTheFirstValueThatIsNotFinite) { expect_names_the_first_value_that_is_not_finite(on_ranks(2)); }
 
+TEST_F(Training, ValidatesTheSameOnAnyNumberOfRanks) {
+  // 11 samples in micro-batches of 4: three, of which the last is not full.
+  const std::string validation = " --set validation.every_steps=1 --set validation.samples=11 --set checkpoint.keep=1";
+  ASSERT_TRUE(ends(train(validation, "one"), 0, {"validation after step 4: loss "}));
+  ASSERT_EQ(validations("one").size(), 4u);
+  for (const int ranks : {2, 3}) {
+    const std::string name = "ranks" + std::to_string(ranks);
+    ASSERT_TRUE(ends(train(validation, name, on_ranks(ranks)), 0, {"validation after step 4: loss "}));
+    EXPECT_EQ(validations(name), validations("one"));
+    EXPECT_EQ(losses(name), losses("one"));
+    EXPECT_EQ(adapter_hash(name), adapter_hash("one"));
+    EXPECT_EQ(adapter_hash(name, "best"), adapter_hash("one", "best"));
+    EXPECT_EQ(position(name, "best"), position("one", "best"));
+  }
+  // Begun on two ranks, gone on with on three.
+  ASSERT_TRUE(ends(train(validation + " --set train.max_steps=2", "parts", on_ranks(2)), 0, {}));
+  EXPECT_TRUE(ends(train(validation + " --resume", "parts", on_ranks(3)), 0, {"resumed at step 2"}));
+  EXPECT_EQ(validations("parts"), validations("one"));
+  EXPECT_EQ(position("parts", "best"), position("one", "best"));
+}
+
+TEST_F(Training, ValidatesWithWeightsGatheredBetweenNodes) {
+  const std::string frozen =
+      " --set validation.every_steps=2 --set 'freeze[0].pattern=connector*' --set 'freeze+={pattern: \"*\" trainable: "
+      "false}' --set parallel.frozen_policy=SHARDED";
+  ASSERT_TRUE(ends(train(frozen, "one"), 0, {}));
+  ASSERT_EQ(validations("one").size(), 2u);
+  for (const char* gather : {"INLINE", "PREFETCH"}) {
+    ASSERT_TRUE(
+        ends(train(frozen + " --set parallel.ranks_per_node=1 --set parallel.gather=" + gather, gather, on_ranks(3)), 0,
+             {}));
+    EXPECT_EQ(validations(gather), validations("one"));
+    EXPECT_EQ(adapter_hash(gather), adapter_hash("one"));
+  }
+}
+
+TEST_F(Training, StopsEarlyOnTwoRanks) { expect_stops_early(on_ranks(2)); }
+
 TEST_F(Training, MoreRanksThanMicroBatchesIsFine) {
   ASSERT_TRUE(ends(train("--set train.global_batch=4", "one"), 0, {}));
   EXPECT_TRUE(ends(train("--set train.global_batch=4", "three", on_ranks(3)), 0, {"3 ranks x "}));

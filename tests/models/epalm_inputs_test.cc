@@ -8,7 +8,7 @@ namespace {
 
 using namespace permafrost::testing;
 
-constexpr int32_t kPad = 1;
+constexpr int32_t kPadId = 1;
 
 EpalmConfig config_with_prompts(int64_t prompts) {
   EpalmConfig config;
@@ -40,7 +40,7 @@ const std::vector<std::vector<int32_t>> kTexts{{2, 10, 11, 2}, {2, 12}};
 TEST(EpalmInputs, EverythingForAllRows) {
   const EpalmConfig config = config_with_prompts(2);
   const Memory m(3, 5, 1 + 2 + 5);
-  fill_epalm_inputs(config, TextBatch::of(kTexts, 3, kPad), kPad, 0.5f, m.views());
+  fill_epalm_inputs(config, TextBatch::of(kTexts, 3, kPadId), kPadId, 0.5f, m.views());
   EXPECT_EQ(values_of(m.input_ids), (Numbers{2, 10, 11, 2, 1, 2, 12, 1, 1, 1, 1, 1, 1, 1, 1}));
   EXPECT_EQ(values_of(m.position_ids), (Numbers{2, 3, 4, 5, 1, 2, 3, 1, 1, 1, 1, 1, 1, 1, 1}));
   EXPECT_EQ(values_of(m.before), (Numbers{6, 4, 2}));
@@ -56,7 +56,7 @@ TEST(EpalmInputs, EverythingForPredictingRows) {
   EpalmConfig config = config_with_prompts(2);
   config.padding = EpalmConfig::Padding::kClean;
   const Memory m(2, 5, 4);
-  fill_epalm_inputs(config, TextBatch::of(kTexts, 2, kPad), kPad, 0.5f, m.views());
+  fill_epalm_inputs(config, TextBatch::of(kTexts, 2, kPadId), kPadId, 0.5f, m.views());
   const double i = kIgnoredLabel;
   EXPECT_EQ(values_of(m.labels), (Numbers{10, 11, 2, i, 12, i, i, i}));
   EXPECT_EQ(values_of(m.weights), (Numbers{.5, .5, .5, 0, .5, 0, 0, 0}));
@@ -65,28 +65,28 @@ TEST(EpalmInputs, EverythingForPredictingRows) {
 
 TEST(EpalmInputs, ATextOfOneTokenPredictsNothing) {
   const Memory m(1, 1, 0);
-  const TextBatch batch = TextBatch::of({{2}}, 1, kPad);
+  const TextBatch batch = TextBatch::of({{2}}, 1, kPadId);
   EXPECT_EQ(count_loss(batch).tokens, 0);
-  fill_epalm_inputs(config_with_prompts(0), batch, kPad, 1, m.views());
+  fill_epalm_inputs(config_with_prompts(0), batch, kPadId, 1, m.views());
   EXPECT_EQ(values_of(m.after), Numbers{2});
 }
 
 TEST(EpalmInputs, AnswersBeginBehindTheLastMark) {
-  TextBatch batch = TextBatch::of({{2, 7, 60, 8, 60, 9, 2}, {2, 60, 2}}, 3, kPad);
+  TextBatch batch = TextBatch::of({{2, 7, 60, 8, 60, 9, 2}, {2, 60, 2}}, 3, kPadId);
   label_answers(batch, 60);
   const int32_t i = kIgnoredLabel;
   EXPECT_EQ(batch.labels, (std::vector<int32_t>{i, i, i, i, i, 9, 2, i, i, 2, i, i, i, i, i, i, i, i, i, i, i}));
   const LossCounts counts = count_loss(batch);
   EXPECT_EQ(counts.samples, 2);
   EXPECT_EQ(counts.tokens, 3);
-  batch = TextBatch::of({{2, 60, 2}, {2, 7, 2}}, 2, kPad);
+  batch = TextBatch::of({{2, 60, 2}, {2, 7, 2}}, 2, kPadId);
   EXPECT_TRUE(throws_error([&] { label_answers(batch, 60); }, ErrorKind::kData,
                            {"must hold the answer mark 60", "none in sample 1"}));
 }
 
 TEST(EpalmInputs, WeightsComeFromTheGlobalBatch) {
-  LossCounts global = count_loss(TextBatch::of(kTexts, 3, kPad));
-  global += count_loss(TextBatch::of({{2, 5, 6}}, 3, kPad));
+  LossCounts global = count_loss(TextBatch::of(kTexts, 3, kPadId));
+  global += count_loss(TextBatch::of({{2, 5, 6}}, 3, kPadId));
   EXPECT_EQ(global.samples, 3);
   EXPECT_EQ(global.tokens, 6);
   EXPECT_FLOAT_EQ((LossWeighting{LossWeighting::Kind::kSampleSum, 0.1}.row_weight(global)), 0.1f / 3);
@@ -108,26 +108,26 @@ TEST(EpalmInputs, LengthsOfMasks) {
 
 TEST(EpalmInputs, RefusesWhatDoesNotFit) {
   const EpalmConfig config = config_with_prompts(2);
-  const TextBatch batch = TextBatch::of(kTexts, 2, kPad);
+  const TextBatch batch = TextBatch::of(kTexts, 2, kPadId);
   const Memory rows(2, 5, 6), small(2, 3, 2), good(2, 5, 4);
-  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, batch, kPad, 1, rows.views()); }, ErrorKind::kShapeMismatch,
+  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, batch, kPadId, 1, rows.views()); }, ErrorKind::kShapeMismatch,
                            {"labels must be (2, 4) i32", "(2, 6)"}));
-  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, batch, kPad, 1, small.views()); },
+  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, batch, kPadId, 1, small.views()); },
                            ErrorKind::kInvalidArgument, {"must fit (2, 3)", "got (2, 4)"}));
   EpalmTextInputs missing = good.views();
   missing.lengths_after = {};
-  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, batch, kPad, 1, missing); }, ErrorKind::kShapeMismatch,
+  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, batch, kPadId, 1, missing); }, ErrorKind::kShapeMismatch,
                            {"lengths_after must be (2) i32", "nothing"}));
   TextBatch bad = batch;
   bad.lengths[1] = 9;
-  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, bad, kPad, 1, good.views()); }, ErrorKind::kInvalidArgument,
+  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, bad, kPadId, 1, good.views()); }, ErrorKind::kInvalidArgument,
                            {"lengths must lie in 0..4", "got 9 for sample 1"}));
   bad = batch;
   bad.labels.clear();
-  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, bad, kPad, 1, good.views()); }, ErrorKind::kInvalidArgument,
+  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, bad, kPadId, 1, good.views()); }, ErrorKind::kInvalidArgument,
                            {"8 ids and labels"}));
   EXPECT_TRUE(
-      throws_error([&] { TextBatch::of(kTexts, 1, kPad); }, ErrorKind::kInvalidArgument, {"at most 1 texts", "got 2"}));
+      throws_error([&] { TextBatch::of(kTexts, 1, kPadId); }, ErrorKind::kInvalidArgument, {"at most 1 texts", "got 2"}));
 }
 
 }  // namespace

@@ -85,6 +85,12 @@ ToyConfig bf16() {
   return config;
 }
 
+ProgramOptions keep_values() {
+  ProgramOptions options;
+  options.keep_all_values = true;
+  return options;
+}
+
 TEST(Executor, MemoryReuseChangesNoBit) {
   for (const auto& freezing : {kAll, kSome})
     for (const ToyConfig& config : {ToyConfig{}, bf16()}) {
@@ -103,6 +109,22 @@ TEST(Executor, PoisoningReleasedBuffersChangesNoBit) {
       const auto expected = plain.run();
       EXPECT_EQ(expected, poisoned.run());
       EXPECT_TRUE(std::isfinite(expected.first));
+    }
+}
+
+TEST(Executor, ForwardGivesTheLossOfARunAndLeavesLogitsReadable) {
+  for (const ToyConfig& config : {ToyConfig{}, bf16()})
+    for (const bool poison : {false, true}) {
+      Session s(kAll, {}, config, 1, {poison}), kept(kAll, keep_values(), config);
+      const auto expected = s.run();
+      const auto with_values = kept.run();
+      EXPECT_EQ(s.executor.forward(0), expected.first);
+      if (!poison) {
+        const Tensor logits = s.executor.value(0, "logits"), want = kept.executor.value(0, "logits");
+        EXPECT_EQ(std::memcmp(logits.raw(), want.raw(), static_cast<size_t>(want.bytes())), 0);
+      }
+      EXPECT_EQ(s.run(), expected) << "what forward leaves behind changes nothing";
+      EXPECT_EQ(with_values.first, expected.first);
     }
 }
 

@@ -1,0 +1,195 @@
+#include "data/metrics/ptb_tokenizer.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include <algorithm>
+#include <array>
+#include <iterator>
+#include <string_view>
+
+#include "core/base/check.h"
+#include "core/base/handle.h"
+#include "data/metrics/lower_case.h"
+#include "data/metrics/ptb_rules.h"
+#include "data/metrics/ptb_words.h"
+#include "data/tokenizer/unicode.h"
+
+namespace permafrost {
+
+// Named, because a class with linkage has members of these types.
+struct PtbCodeTraits {
+  using Type = pcre2_code*;
+  static Type null() { return nullptr; }
+  static void close(Type code) noexcept { pcre2_code_free(code); }
+};
+
+namespace {
+
+struct PtbMatchTraits {
+  using Type = pcre2_match_data*;
+  static Type null() { return nullptr; }
+  static void close(Type data) noexcept { pcre2_match_data_free(data); }
+};
+
+/// How marks are printed.
+constexpr std::pair<std::string_view, std::string_view> kPrinted[] = {
+    {"(", "-lrb-"},    {")", "-rrb-"},      {"[", "-lsb-"},    {"]", "-rsb-"},    {"{", "-lcb-"},
+    {"}", "-rcb-"},    {"&amp;", "&"},      {"&lt;", "<"},     {"&gt;", ">"},     {"&quot;", "\""},
+    {"&apos;", "'"},   {"\u00a2", "cents"}, {"\u00a3", "#"},   {"\u00a4", "$"},   {"\u20ac", "$"},
+    {"\u00bc", "1/4"}, {"\u00bd", "1/2"},   {"\u00be", "3/4"}, {"\u2153", "1/3"}, {"\u2154", "2/3"}};
+
+void add_token(std::string& line, std::string_view token) {
+  if (!line.empty()) line += ' ';
+  line += token;
+}
+
+void add_printed(std::string& line, std::string_view token) {
+  if (token.empty()) return;
+  add_token(line, {});
+  const std::string lower = lower_case(token);
+  for (const auto& [from, to] : kPrinted)
+    if (lower == from) {
+      line += to;
+      return;
+    }
+  for (size_t i = 0; i < lower.size();) {
+    const size_t bytes = next_utf8(lower, i).bytes;
+    const std::string_view character = std::string_view(lower).substr(i, bytes);
+    if (character == "\u2019" || character == "\u0092") {
+      line += '\'';
+    } else if (character == " ") {
+      line += "\u00a0";
+    } else if (character == "(") {
+      line += "-lrb-";
+    } else if (character == ")") {
+      line += "-rrb-";
+    } else if (character != "\u00ad") {
+      line += character;
+    }
+    i += bytes;
+  }
+}
+
+/// One line of the document: no line breaks, no bytes that are not UTF-8, nothing beyond the Basic Multilingual Plane
+/// (which the published tokenizer drops as untokenizable, character by character).
+void add_line(std::string& document, std::string_view line) {
+  for (size_t i = 0; i < line.size();) {
+    const Utf8Step step = next_utf8(line, i);
+    const char32_t c = step.code_point;
+    const bool is_break = (c >= 0x0A && c <= 0x0D) || c == 0x85 || c == 0x2028 || c == 0x2029;
+    if (!step.valid || c > 0xFFFF || is_break) {
+      document += ' ';
+    } else {
+      document.append(line.substr(i, step.bytes));
+    }
+    i += step.bytes;
+  }
+  document += '\n';
+}
+
+/// Bytes of a word of small letters alone that a space, or a period and a space, ends; 0 where the rules must decide.
+/// Most words are such, and all rules at each of them would take twenty times as long.
+size_t plain_word(std::string_view text, size_t at) {
+  size_t end = at;
+  while (end < text.size() && text[end] >= 'a' && text[end] <= 'z') ++end;
+  const std::string_view word = text.substr(at, end - at);
+  const auto is_space = [&](size_t i) { return i < text.size() && (text[i] == ' ' || text[i] == '\n'); };
+  if (word.empty() || ptb_split(word) != 0) return 0;
+  if (is_space(end)) return word.size();
+  const bool period = end < text.size() && text[end] == '.' && is_space(end + 1);
+  return period && !is_ptb_abbreviation(word) && !is_ptb_number_abbreviation(word) ? word.size() : 0;
+}
+
+}  // namespace
+
+class PtbTokenizer::Rules {
+ public:
+  Rules() {
+    for (const PtbRule& rule : ptb_rules()) {
+      int error = 0;
+      PCRE2_SIZE offset = 0;
+      Handle<PtbCodeTraits> code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(rule.pattern), PCRE2_ZERO_TERMINATED,
+                                               PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED | PCRE2_DOLLAR_ENDONLY, &error,
+                                               &offset, nullptr));
+      if (!code)
+        fail(ErrorKind::kInternal, "ptb tokenizer: PCRE2 must compile '", rule.pattern, "'; got error ", error,
+             " at offset ", offset);
+      pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE);  // a PCRE2 built without JIT interprets instead
+      codes_.push_back(std::move(code));
+    }
+  }
+
+  /// The best rule at `at`, and how far its token goes.
+  struct Found {
+    const PtbRule* rule = nullptr;
+    size_t bytes = 0;
+  };
+  Found find(std::string_view text, size_t at, pcre2_match_data* match) const {
+    Found best;
+    size_t longest = 0;
+    for (size_t i = 0; i < codes_.size(); ++i) {
+      const int groups = pcre2_match(codes_[i].get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at,
+                                     PCRE2_NO_UTF_CHECK, match, nullptr);
+      if (groups < 1) continue;
+      const size_t* range = pcre2_get_ovector_pointer(match);
+      if (range[1] - at <= longest) continue;
+      const auto group = [&](int k) {
+        return k < groups ? text.substr(range[2 * k], range[2 * k + 1] - range[2 * k]) : std::string_view();
+      };
+      if (!holds(ptb_rules()[i].take, group(1), group(2))) continue;
+      longest = range[1] - at;
+      best = {&ptb_rules()[i], groups > 1 && ptb_rules()[i].take != Take::kAbbreviation ? group(1).size() : longest};
+    }
+    PERMAFROST_CHECK(best.rule, "ptb tokenizer: a rule must hold at every place; got none at byte ", at);
+    return best;
+  }
+
+ private:
+  static bool holds(Take take, std::string_view first, std::string_view second) {
+    if (take == Take::kAbbreviation) return is_ptb_abbreviation(first);
+    if (take == Take::kNumberAbbreviation) return is_ptb_number_abbreviation(first.substr(0, first.size() - 1));
+    return take != Take::kInitial || is_ptb_sentence_start(second);
+  }
+
+  std::vector<Handle<PtbCodeTraits>> codes_;
+};
+
+PtbTokenizer::PtbTokenizer() : rules_(std::make_unique<Rules>()) {}
+PtbTokenizer::~PtbTokenizer() = default;
+
+std::vector<std::string> PtbTokenizer::tokenize(std::span<const std::string> lines) const {
+  std::string document;
+  std::vector<size_t> ends;
+  for (const std::string& line : lines) {
+    add_line(document, line);
+    ends.push_back(document.size());
+  }
+  const Handle<PtbMatchTraits> match(pcre2_match_data_create(3, nullptr));
+  if (!match) fail(ErrorKind::kInternal, "ptb tokenizer: PCRE2 could not allocate match data");
+  const std::string_view text = document;
+  std::vector<std::string> tokens(lines.size());
+  for (size_t at = 0, line = 0; at < text.size();) {
+    while (at >= ends[line]) ++line;
+    if (text[at] == ' ' || text[at] == '\n') {
+      ++at;
+      continue;
+    }
+    if (const size_t bytes = plain_word(text, at); bytes > 0) {
+      add_token(tokens[line], text.substr(at, bytes));
+      at += bytes;
+      continue;
+    }
+    const Rules::Found found = rules_->find(text, at, match.get());
+    const std::string_view token = text.substr(at, found.bytes);
+    const size_t split = found.rule->take == Take::kWord ? ptb_split(token) : 0;
+    if (found.rule->take != Take::kDrop) {
+      add_printed(tokens[line], token.substr(0, split));
+      add_printed(tokens[line], token.substr(split));
+    }
+    at += found.bytes;
+  }
+  return tokens;
+}
+
+}  // namespace permafrost

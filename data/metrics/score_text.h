@@ -1,0 +1,19 @@
+#pragma once
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "core/base/json.h"
+#include "data/metrics/score_results.h"
+
+namespace permafrost {
+
+/// Scores as people read them, in hundredths ("CIDEr 107.00"), with the metrics that are absent and why. `only`: names
+/// as require_metric gives them; empty for all.
+std::string score_table(const ScoreReport& report, std::span<const std::string_view> only = {});
+
+/// Scores as programs read them, as fractions: {"scored", "annotated", "annotations" (kind), "scores": {name: value},
+/// "groups": {"answer_type": {name: {"items", <metric>}}}, "absent": {name: reason}}. Keys: docs/metrics.md.
+OrderedJson score_json(const ScoreReport& report, std::span<const std::string_view> only = {});
+
+}  // namespace permafrost

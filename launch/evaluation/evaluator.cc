@@ -1,0 +1,276 @@
+#include "launch/evaluation/evaluator.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "core/base/narrow.h"
+#include "data/loader/prepare_image.h"
+#include "data/metrics/vqa.h"
+#include "launch/evaluation/published_text.h"
+#include "launch/training/agreement.h"
+#include "models/factory.h"
+
+namespace permafrost {
+
+namespace {
+
+config::Data plain_data(const config::Config& config) {
+  config::Data data = config.evaluation().data();
+  data.set_transform(config::Data::EVAL);
+  data.set_shuffle(false);
+  data.set_long_text(config::LongText::TRUNCATE);  // texts are not computed, prompts are not cut
+  return data;
+}
+
+TextTask task_of(const config::Config& config) {
+  const TextTask task = text_task(config.evaluation().data());
+  if (task == TextTask::kClasses)
+    fail(ErrorKind::kConfig, "evaluation.data.task: CAPTIONING or VQA expected, texts being generated; got CLASSES");
+  return task;
+}
+
+/// Numbers of all ranks, those of rank 0 first. Collective.
+std::vector<int64_t> gather_numbers(const std::vector<int64_t>& mine, Group& world) {
+  std::vector<int64_t> counts(static_cast<size_t>(world.size()));
+  int64_t count = std::ssize(mine);
+  world.all_gather(flat(std::span(&count, 1)), flat(std::span(counts)), {}, StreamView::caller(), "sizes of texts")
+      .wait();
+  int64_t total = 0;
+  for (const int64_t each : counts) total += each;
+  std::vector<int64_t> all(static_cast<size_t>(total)), part = mine;
+  world.all_gather(flat(std::span(part)), flat(std::span(all)), counts, StreamView::caller(), "texts").wait();
+  return all;
+}
+
+/// One item's outcome as numbers: item, 1 if its image could be used, ended, score, tokens.
+void append(std::vector<int64_t>& numbers, int64_t item, const FoundText* text) {
+  numbers.insert(numbers.end(), {item, text != nullptr, text && text->ended,
+                                 std::bit_cast<int64_t>(text ? text->score : 0.0), text ? std::ssize(text->tokens) : 0});
+  if (text) numbers.insert(numbers.end(), text->tokens.begin(), text->tokens.end());
+}
+
+bool matches_any(const std::string& text, const std::vector<std::string>& references) {
+  return std::ranges::any_of(references, [&](const std::string& reference) { return exact_match(text, reference); });
+}
+
+void check_room(const Plan& plan, const Plan& lender, int64_t available_bytes) {
+  const int64_t ranks = plan.world.most_ranks_of_a_node();
+  const int64_t needed =
+      lender.memory.node(ranks) + ranks * (plan.memory.own() - plan.memory.working + kProcessConstantBytes);
+  if (needed > available_bytes)
+    fail(ErrorKind::kConfig, "memory: ", ranks, " ranks of a node need ", gib_text(needed),
+         " for training and for generating texts beside it; got ", gib_text(available_bytes),
+         ". A smaller evaluation.batch, fewer evaluation.decoding.beams or new tokens shrink it");
+}
+
+}  // namespace
+
+double Evaluation::value(std::string_view metric) const {
+  std::string known;
+  if (scores)
+    for (const MetricValue& score : scores->scores) {
+      if (score.name == metric) return score.value;
+      known.append(known.empty() ? "" : ", ").append(score.name);
+    }
+  fail(ErrorKind::kConfig, "evaluation: the data have the metrics ", known.empty() ? "(none: no answers)" : known,
+       "; got ", metric);
+}
+
+std::unique_ptr<OpenedData> open_evaluation_data(const config::Config& config, int threads) {
+  OpenOptions options;
+  options.model_vocab = config.model().epalm().text().vocab();
+  options.threads = threads;
+  options.needs_answers = false;
+  options.whole = true;
+  return std::make_unique<OpenedData>(plain_data(config), options);
+}
+
+Evaluator::Evaluator(const config::Config& config, Runtime& runtime)
+    : config_(config),
+      runtime_(runtime),
+      data_(open_evaluation_data(config, runtime.pool.threads())),
+      task_(task_of(config)) {
+  list_items();
+  plan_ = agreed_plan(config, runtime,
+                      [&](const PlanChoices& choices) { return generation_plan(config, choices, setup_); });
+  generator_ = std::make_unique<Generator>(config, runtime, setup_, plan_);
+}
+
+Evaluator::Evaluator(const config::Config& config, Runtime& runtime, const StepMemory& lender, const Plan& lender_plan)
+    : config_(config),
+      runtime_(runtime),
+      data_(open_evaluation_data(config, runtime.pool.threads())),
+      task_(task_of(config)) {
+  list_items();
+  plan_ = agreed_plan(config, runtime, [&](const PlanChoices& choices) {
+    Plan plan = generation_plan(config, choices, setup_, &lender_plan);
+    check_room(plan, lender_plan,
+               config.parallel().memory_limit_bytes() > 0 ? config.parallel().memory_limit_bytes()
+                                                          : choices.node_memory_bytes);
+    return plan;
+  });
+  generator_ = std::make_unique<Generator>(runtime, setup_, plan_, lender, lender_plan);
+}
+
+Evaluator::~Evaluator() = default;
+
+std::vector<std::string> Evaluator::notes() const {
+  std::vector<std::string> notes = generator_->notes();
+  if (!setup_.note.empty()) notes.push_back(setup_.note);
+  return notes;
+}
+
+ResultKind Evaluator::result_kind() const {
+  return task_ == TextTask::kCaptions ? ResultKind::kCaptions : ResultKind::kAnswers;
+}
+
+std::vector<int32_t> Evaluator::prompt_of(int64_t sample) const {
+  if (std::optional<TextPieces> packed = data_->dataset->packed_text(sample)) return packed->prompt;
+  const Sample read = data_->dataset->sample(sample);
+  return task_ == TextTask::kCaptions ? data_->tokenizer->prefix() : question_ids(*data_->tokenizer, read.question);
+}
+
+/// Images with captions, or questions, in the order of the dataset; and what follows from the longest prompt.
+void Evaluator::list_items() {
+  const Dataset& dataset = *data_->dataset;
+  samples_of_image_.resize(static_cast<size_t>(dataset.images()));
+  int64_t longest = 1;
+  for (int64_t s = 0; s < dataset.size(); ++s) {
+    const int64_t image = dataset.sample(s).image;
+    auto& of_image = samples_of_image_[static_cast<size_t>(image)];
+    of_image.push_back(s);
+    if (task_ == TextTask::kCaptions && of_image.size() > 1) continue;
+    items_.push_back({s, image, image});
+    longest = std::max(longest, std::ssize(prompt_of(s)));
+  }
+  setup_ = generation_setup(config_, longest, data_->tokenizer->end_id(), data_->tokenizer->pad_id());
+  loader_ = loader_config(plain_data(config_), *data_, image_size(config_), setup_.shape.batch, setup_.shape.batch);
+}
+
+std::vector<Evaluator::Item> Evaluator::chosen_items(int64_t samples, bool exchanged) const {
+  std::vector<Item> chosen = items_;
+  if (samples > 0 && samples < std::ssize(chosen)) chosen.resize(static_cast<size_t>(samples));
+  if (!exchanged) return chosen;
+  const size_t count = chosen.size();
+  for (size_t i = 0; i < count; ++i) {
+    size_t tries = 0;
+    while (tries < count && chosen[(i + count / 2 + tries) % count].image == chosen[i].image) ++tries;
+    if (tries == count)
+      fail(ErrorKind::kData, "evaluation: exchanged images need samples of at least two images; got ", count,
+           " of one");
+    chosen[i].shown = chosen[(i + count / 2 + tries) % count].image;
+  }
+  return chosen;
+}
+
+Evaluation Evaluator::run(int64_t samples, bool exchanged) {
+  const std::vector<Item> items = chosen_items(samples, exchanged);
+  const int64_t count = std::ssize(items), batch = setup_.shape.batch, ranks = runtime_.size();
+  std::vector<int64_t> mine;
+  for (int64_t round = 0; round * ranks * batch < count; ++round) {
+    const int64_t begin = std::min(count, (round * ranks + runtime_.rank()) * batch);
+    const int64_t end = std::min(count, begin + batch);
+    evaluate_batch(std::span(items).subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)), begin, mine);
+  }
+  const std::vector<int64_t> all = gather_numbers(mine, runtime_.world);
+  std::vector<const int64_t*> of_item(items.size(), nullptr);
+  for (size_t at = 0; at < all.size(); at += 5 + static_cast<size_t>(all[at + 4]))
+    of_item[static_cast<size_t>(all[at])] = &all[at];
+
+  Evaluation evaluation;
+  const Dataset& dataset = *data_->dataset;
+  for (size_t i = 0; i < items.size(); ++i) {
+    const int64_t* numbers = of_item[i];
+    PERMAFROST_CHECK(numbers != nullptr, "evaluation: item ", i, " was not computed by any rank");
+    if (numbers[1] == 0) {
+      ++evaluation.left_out;
+      continue;
+    }
+    const Item& item = items[i];
+    std::vector<int32_t> tokens;
+    for (int64_t t = 0; t < numbers[4]; ++t) tokens.push_back(narrow<int32_t>(numbers[5 + t]));
+    EvaluatedText& text = evaluation.texts.emplace_back();
+    const Sample sample = dataset.sample(item.sample);
+    text.result.id = task_ == TextTask::kCaptions ? SampleId{std::to_string(dataset.image_id(item.image)), true}
+                                                  : SampleId{sample_name(sample), sample.name.empty()};
+    text.result.text = published_text(*data_->tokenizer, task_, prompt_of(item.sample), tokens);
+    text.image = item.image;
+    text.shown = item.shown;
+    text.sample = item.sample;
+    text.ended = numbers[2] != 0;
+    text.score = std::bit_cast<double>(numbers[3]);
+  }
+  if (evaluation.texts.empty())
+    fail(ErrorKind::kData, "evaluation: at least one sample with a usable image expected; got none of ", items.size());
+  score(evaluation);
+  return evaluation;
+}
+
+void Evaluator::evaluate_batch(std::span<const Item> items, int64_t first, std::vector<int64_t>& results) {
+  const int64_t floats = generator_->image_floats();
+  std::vector<float> pixels(items.size() * static_cast<size_t>(floats));
+  std::vector<uint8_t> usable(items.size(), 1);
+  std::vector<PrepareScratch> scratch(static_cast<size_t>(runtime_.pool.threads()));
+  runtime_.pool.run(std::ssize(items), [&](int64_t i, int thread) {
+    try {
+      prepare_image(*data_->dataset, items[static_cast<size_t>(i)].shown, loader_.decode, loader_.transform, 0, 0, 0,
+                    scratch[static_cast<size_t>(thread)], pixels.data() + i * floats);
+    } catch (const Error& error) {
+      if (loader_.image_policy != ImagePolicy::kSkip || error.kind() != ErrorKind::kData) throw;
+      usable[static_cast<size_t>(i)] = 0;
+    }
+  });
+  std::vector<std::vector<int32_t>> prompts;
+  for (const Item& item : items) prompts.push_back(prompt_of(item.sample));
+  const std::vector<FoundText> found = generator_->generate(prompts, pixels);
+  for (size_t i = 0; i < items.size(); ++i)
+    append(results, first + narrow<int64_t>(i), usable[i] ? &found[i] : nullptr);
+}
+
+/// What would have been right, by the dataset, in the order of the texts.
+Annotations Evaluator::annotations_of(const std::vector<EvaluatedText>& texts) const {
+  const Dataset& dataset = *data_->dataset;
+  Annotations annotations;
+  annotations.kind = task_ == TextTask::kCaptions ? AnnotationKind::kCocoCaptions : AnnotationKind::kVlt5;
+  annotations.file = "evaluation.data";
+  for (const EvaluatedText& text : texts) {
+    if (task_ == TextTask::kCaptions) {
+      ImageAnnotation& image = annotations.images.emplace_back();
+      image.id = text.result.id;
+      for (const int64_t s : samples_of_image_[static_cast<size_t>(text.image)])
+        image.captions.emplace_back(dataset.sample(s).caption);
+      continue;
+    }
+    const Sample sample = dataset.sample(text.sample);
+    if (sample.answers.empty()) continue;
+    QuestionAnnotation& question = annotations.questions.emplace_back();
+    question.id = text.result.id;
+    for (const Answer& answer : sample.answers)
+      question.labels[std::string(answer.text)] = static_cast<double>(answer.score);
+  }
+  return annotations;
+}
+
+void Evaluator::score(Evaluation& evaluation) const {
+  const Annotations annotations = annotations_of(evaluation.texts);
+  const bool captions = task_ == TextTask::kCaptions;
+  if (!captions && annotations.questions.empty()) return;
+  ResultFile results{result_kind(), {}};
+  double exact = 0;
+  size_t annotated = 0;
+  for (size_t i = 0; i < evaluation.texts.size(); ++i) {
+    const Result& result = evaluation.texts[i].result;
+    if (captions) {
+      exact += matches_any(result.text, annotations.images[i].captions);
+    } else {  // questions without answers are not scored
+      if (annotated == annotations.questions.size() || !(annotations.questions[annotated].id == result.id)) continue;
+      ++annotated;
+    }
+    results.results.push_back(result);
+  }
+  evaluation.scores = score_results(annotations, results, /*partial=*/true);
+  if (captions)
+    evaluation.scores->scores.push_back({"exact_match", exact / static_cast<double>(evaluation.texts.size())});
+}
+
+}  // namespace permafrost

@@ -1,0 +1,30 @@
+#include "launch/training/working_copies.h"
+
+#include <numeric>
+
+namespace permafrost {
+
+std::vector<int64_t> working_bytes_per_rank(const Plan& plan) {
+  const ShardSpec shards(plan.trainable_space, plan.world.ranks);
+  std::vector<int64_t> bytes;
+  for (int rank = 0; rank < plan.world.ranks; ++rank)
+    bytes.push_back(plan.working_byte(shards.end(rank)) - plan.working_byte(shards.begin(rank)));
+  return bytes;
+}
+
+void gather_working_copies(const StepMemory& memory, Group& world, std::span<const int64_t> counts) {
+  const auto rank = static_cast<size_t>(world.rank());
+  const int64_t begin = std::accumulate(counts.begin(), counts.begin() + world.rank(), int64_t{0});
+  const Tensor all(memory.working.data(), DType::kU8, Shape{memory.working.bytes()});
+  world
+      .all_gather(all.rows(begin, begin + counts[rank]), all, counts, StreamView::caller(), "working copies")
+      .wait();
+}
+
+std::unique_ptr<Group> make_gather_group(const Plan& plan, Runtime& runtime) {
+  if (plan.gather.kind != GatherKind::kCollective || plan.memory.slots == 0) return nullptr;
+  return runtime.world.split(0, runtime.rank(), "frozen weights",
+                             plan.gather.prefetch ? Waiting::kSleeping : Waiting::kEager);
+}
+
+}  // namespace permafrost

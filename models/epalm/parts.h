@@ -1,0 +1,21 @@
+#pragma once
+#include <vector>
+
+#include "models/epalm/epalm.h"
+
+namespace permafrost {
+
+/// Parts that the graphs of training and of generation have in common. Units, parameters and value names are those that
+/// build_epalm documents.
+
+/// Vision and connectors: what is written into the text layers, per feature (B, 1, d). images: (B, C, S, S) f32.
+std::vector<Value> epalm_vis(Graph& graph, const EpalmConfig& config, Value images, bool all_tokens);
+
+/// Token embeddings behind the soft prompts, where there are any: (B, P + T, d); value text.embed.out. Without the
+/// published dropout.
+Value epalm_embed(Graph& graph, const EpalmConfig& config, Value input_ids, Value position_ids);
+
+/// The adapter of a text layer as hooks of the layer, where there is one.
+void add_adapter(Graph& graph, const EpalmConfig& config, int64_t layer, OptLayerOptions& options);
+
+}  // namespace permafrost

@@ -1,0 +1,70 @@
+#include "models/language_model.h"
+
+#include <algorithm>
+
+#include "core/graph/ops/cross_entropy.h"
+#include "core/graph/ops/shape_ops.h"
+
+namespace permafrost {
+
+void LanguageModelConfig::check() const {
+  text.check();
+  if (!(label_smoothing >= 0.0f && label_smoothing < 1.0f))
+    fail(ErrorKind::kConfig, "language_model: label_smoothing must be 0 to below 1; got ", label_smoothing);
+}
+
+Graph build_language_model(const LanguageModelConfig& config, DType compute, const ModelShape& shape) {
+  config.check();
+  Graph graph(compute);
+  const int64_t batch = shape.batch, tokens = shape.tokens, rows = shape.all_values ? tokens : tokens - 1;
+  const Value ids = graph.input("input_ids", {{batch, tokens}, DType::kI32});
+  const Value positions = graph.input("position_ids", {{batch, tokens}, DType::kI32});
+  OptLayerOptions options;
+  options.lengths = graph.input("lengths", {{batch}, DType::kI32});
+  const Value labels = graph.input("labels", {{batch, rows}, DType::kI32});
+  const Value row_weight = graph.input("row_weight", {{batch, rows}, DType::kF32});
+  Value x = graph.name(opt_embed(graph, config.text, ids, positions), "text.embed.out");
+  for (int64_t i = 0; i < config.text.layers; ++i) x = opt_layer(graph, config.text, i, x, options);
+  if (!shape.all_values) {
+    auto unit = graph.unit("text.rows");
+    x = slice_tokens(graph, x, 0, rows);
+  }
+  const Value logits = opt_head(graph, config.text, opt_final(graph, config.text, x));
+  CrossEntropyValues loss;
+  {
+    auto unit = graph.unit("loss");
+    loss = cross_entropy(graph, logits, labels, row_weight, config.label_smoothing);
+  }
+  graph.name(loss.row_loss, "row_loss");
+  graph.set_loss(graph.name(loss.loss, "loss"));
+  return graph;
+}
+
+LanguageModel::LanguageModel(const LanguageModelConfig& config) : config_(config) { config_.check(); }
+
+Graph LanguageModel::build(DType compute, const ModelShape& shape) const {
+  return build_language_model(config_, compute, shape);
+}
+
+void LanguageModel::fill(const ModelBatch& batch, const InputTensors& inputs) const {
+  constexpr std::string_view kWho = "language_model inputs";
+  check_batch(kWho, batch.text);
+  const Tensor ids = inputs("input_ids"), positions = inputs("position_ids"), lengths = inputs("lengths"),
+               labels = inputs("labels"), weights = inputs("row_weight");
+  if (!ids.defined() || ids.shape().rank() != 2)
+    fail(ErrorKind::kShapeMismatch, kWho, ": input_ids must be (B, T) i32; got ", ids.spec());
+  const int64_t b = ids.dim(0), t = ids.dim(1);
+  check_input(kWho, "position_ids", positions, {{b, t}, DType::kI32});
+  check_input(kWho, "lengths", lengths, {{b}, DType::kI32});
+  const int64_t rows = labels.defined() && labels.shape() == Shape{b, t} ? t : t - 1;
+  check_input(kWho, "labels", labels, {{b, rows}, DType::kI32});
+  check_input(kWho, "row_weight", weights, {{b, rows}, DType::kF32});
+  PERMAFROST_CHECK(batch.text.batch == b && batch.text.tokens <= t, kWho, ": a batch must fit (", b, ", ", t,
+                   "); got (", batch.text.batch, ", ", batch.text.tokens, ")");
+  fill_ids(batch.text, batch.pad_id, ids);
+  fill_position_ids(batch.text.lengths, positions);
+  std::ranges::copy(batch.text.lengths, lengths.data<int32_t>());
+  fill_labels(batch.text, batch.row_weight, 0, labels, weights);
+}
+
+}  // namespace permafrost
