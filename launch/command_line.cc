@@ -171,6 +171,33 @@ void add_sample_photos(CommandLine& line, CLI::App& data) {
   command->callback([=, &line] { line.action = [=] { return run_sample_photos(*options); }; });
 }
 
+void add_data_demo(CommandLine& line, CLI::App& data) {
+  CLI::App* command = data.add_subcommand("demo",
+                                          "Generates scenes of two coloured shapes with captions, questions, class "
+                                          "labels, boxes, masks and depth order, and a "
+                                          "tokenizer for them. A folder that is complete is left alone");
+  auto options = std::make_shared<DataDemoOptions>();
+  command
+      ->add_option("--out", options->folder,
+                   "Folder to write tokenizer/, annotations/ and a folder per split to (no default)")
+      ->required()
+      ->type_name("FOLDER");
+  command->add_option("--seed", options->demo.seed, "Of everything; the same seed gives the same images and texts")
+      ->capture_default_str();
+  const auto count = [&](const char* name, int64_t& value, const char* what) {
+    command->add_option(name, value, what)->capture_default_str()->check(CLI::Range(int64_t{0}, kMaxSamplesPerSplit));
+  };
+  count("--pretrain", options->demo.pretrain, "Images with class labels, to train a vision model on");
+  count("--text", options->demo.text, "Texts without images, to train a language model on");
+  count("--train", options->demo.train, "Images with captions and questions, to train an adapter on");
+  count("--val", options->demo.val, "Images to choose a checkpoint by; a quarter has captions that --train never has");
+  count("--test", options->demo.test, "Images to evaluate on, with the same share of such captions");
+  command->add_option("--format", options->format, "shards (HDF5) or coco (an image file each)")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"shards", "coco"}));
+  command->callback([=, &line] { line.action = [=] { return run_data_demo(*options); }; });
+}
+
 void add_byte_tokenizer(CommandLine& line, CLI::App& data) {
   CLI::App* command =
       data.add_subcommand("byte-tokenizer", "Writes the vocabulary of a tokenizer over single bytes (260 tokens)");
@@ -260,6 +287,7 @@ void add_commands(CommandLine& line, const Launcher& launcher) {
   CLI::App& data = add_family(line, "data", "Looks at datasets and makes small ones");
   add_data_inspect(line, data);
   add_sample_photos(line, data);
+  add_data_demo(line, data);
   add_byte_tokenizer(line, data);
   CLI::App& bench = add_family(line, "bench", "Measures this machine");
   add_bench_kernels(line, bench);
