@@ -23,7 +23,8 @@ std::array<int32_t, kSceneLabels> labels_of(const Scene& scene);
 
 /// One line of JSON (without its line end) with all that is known of an image:
 ///   id, split, caption, held_out, relation, background
-///   objects: nearest first; each with depth (0: nearest), shape, color, rgb, center [x, y] and radius (pixels),
+///   objects: nearest first; each with depth (0: nearest), shape, color, rgb, center [x, y] and radius (pixels, to a
+///   hundredth),
 ///     box [x, y, width, height] and area (pixels) as if nothing hid it, visible_area, and mask: what is visible, in
 ///     COCO's uncompressed run lengths {size: [height, width], counts}
 ///   questions: [{question, answer}]
