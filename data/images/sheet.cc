@@ -78,10 +78,11 @@ void draw_text(Image& image, int64_t x, int64_t y, std::string_view text, const 
   for (const char character : text) {
     const bool known = character >= ' ' && character <= '~';
     const auto& glyph = kGlyphs[static_cast<size_t>((known ? character : '?') - ' ')];
+    const int64_t top = kDescenders.find(character) == std::string_view::npos ? y : y + kDescent * scale;
     for (int64_t row = 0; row < kGlyphHeight; ++row)
       for (int64_t column = 0; column < kGlyphWidth; ++column)
         if (glyph[static_cast<size_t>(row)] >> (kGlyphWidth - 1 - column) & 1)
-          fill_square(image, x + column * scale, y + row * scale, scale, ink);
+          fill_square(image, x + column * scale, top + row * scale, scale, ink);
     x += (kGlyphWidth + 1) * scale;
   }
 }
