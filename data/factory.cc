@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "core/base/check.h"
+#include "data/datasets/caption_dataset.h"
 
 namespace permafrost {
 
@@ -19,6 +20,7 @@ TokenizerConfig tokenizer_config(const config::Data& data) {
   if (!from.tokenizer_json().empty()) to.path /= from.tokenizer_json();
   to.vocabulary_name = from.vocab();
   to.merges_name = from.merges();
+  if (data.task() == config::Data::VQA) to.added_tokens.emplace_back(kAnswerToken);
   switch (from.rules()) {
     case config::Tokenizer::OPT:
       to.rules = TokenizerRules::kOpt;
@@ -33,22 +35,40 @@ TokenizerConfig tokenizer_config(const config::Data& data) {
   return to;
 }
 
-CaptionDatasetConfig dataset_config(const config::Data& data) {
-  if (data.task() != config::Data::CAPTIONING)
-    fail(ErrorKind::kNotBuilt, "data.task: only CAPTIONING is built in this version; got VQA");
+TextTask text_task(const config::Data& data) {
+  switch (data.task()) {
+    case config::Data::CAPTIONING:
+      return TextTask::kCaptions;
+    case config::Data::VQA:
+      return TextTask::kVqa;
+    case config::Data::CLASSES:
+      break;
+  }
+  return TextTask::kClasses;
+}
+
+CaptionDatasetConfig caption_config(const config::Data& data, bool with_images) {
   CaptionDatasetConfig to;
   to.captions = below(data.root(), data.captions());
   to.images = below(data.root(), data.images());
   to.format = data.format() == config::Data::KARPATHY ? CaptionFormat::kKarpathy : CaptionFormat::kCoco;
   to.split = data.split();
-  if (data.image_policy() == config::ImagePolicy::SKIP) to.missing_images = MissingImages::kKeep;
+  if (!with_images || data.image_policy() == config::ImagePolicy::SKIP) to.missing_images = MissingImages::kKeep;
   return to;
 }
 
-TextConfig text_config(const config::Data& data, int threads) {
+std::unique_ptr<const Dataset> open_dataset(const config::Data& data, const OpenOptions& options) {
+  return std::make_unique<CaptionDataset>(CaptionDataset::load(caption_config(data, options.with_images)));
+}
+
+TextConfig text_config(const config::Data& data, const OpenOptions& options) {
   TextConfig to;
   to.max_tokens = data.max_text_tokens();
-  to.threads = threads;
+  to.threads = options.threads;
+  to.task = text_task(data);
+  to.loss_tokens = options.loss_tokens;
+  to.needs_answers = options.needs_answers;
+  to.seed = data.seed();
   switch (data.long_text()) {
     case config::LongText::FAIL:
       to.long_text = LongTextPolicy::kFail;
@@ -63,27 +83,60 @@ TextConfig text_config(const config::Data& data, int threads) {
   return to;
 }
 
-Tokenizer fitting_tokenizer(const config::Data& data, int64_t model_vocab) {
-  const TokenizerConfig from = tokenizer_config(data);
-  Tokenizer tokenizer = Tokenizer::load(from);
-  check_vocabulary(tokenizer, model_vocab, "the text model");
+std::unique_ptr<const Tokenizer> open_tokenizer(const config::Data& data, int64_t model_vocab) {
+  if (data.task() == config::Data::CLASSES) return nullptr;
+  auto tokenizer = std::make_unique<const Tokenizer>(Tokenizer::load(tokenizer_config(data)));
+  if (model_vocab > 0) check_vocabulary(*tokenizer, model_vocab, "the text model");
   return tokenizer;
+}
+
+TextTable make_texts(const config::Data& data, const OpenOptions& options, const Dataset& dataset,
+                     const Tokenizer* tokenizer) {
+  return tokenizer ? TextTable(dataset, *tokenizer, text_config(data, options)) : TextTable(dataset);
 }
 
 }  // namespace
 
-OpenedData::OpenedData(const config::Config& config, int64_t model_vocab, int threads)
-    : tokenizer(fitting_tokenizer(config.data(), model_vocab)),
-      dataset(CaptionDataset::load(dataset_config(config.data()))),
-      texts(dataset, tokenizer, text_config(config.data(), threads)) {}
+OpenedData::OpenedData(const config::Data& data, const OpenOptions& options)
+    : tokenizer(open_tokenizer(data, options.model_vocab)),
+      dataset(open_dataset(data, options)),
+      texts(make_texts(data, options, *dataset, tokenizer.get())) {}
 
-LoaderConfig loader_config(const config::Config& config, int64_t samples) {
-  const config::Data& data = config.data();
+OpenedData::OpenedData(const config::Config& config, int64_t model_vocab, int threads)
+    : OpenedData(config.data(), training_options(config, model_vocab, threads)) {}
+
+OpenOptions training_options(const config::Config& config, int64_t model_vocab, int threads) {
+  OpenOptions options;
+  options.model_vocab = model_vocab;
+  options.threads = threads;
+  options.with_images = image_size(config) > 0;
+  if (config.loss().tokens() == config::Loss::ANSWER) options.loss_tokens = LossTokens::kAnswer;
+  return options;
+}
+
+int64_t image_size(const config::Config& config) {
+  const config::Model& model = config.model();
+  if (model.has_language_model()) return 0;
+  return model.has_vision_classifier() ? model.vision_classifier().vision().image_size()
+                                       : model.epalm().vision().image_size();
+}
+
+LoaderConfig loader_config(const config::Config& config, const OpenedData& data) {
+  return loader_config(config.data(), data, image_size(config), config.train().global_batch(),
+                       config.train().micro_batch());
+}
+
+LoaderConfig loader_config(const config::Data& data, const OpenedData& opened, int64_t image_size, int64_t global_batch,
+                           int64_t micro_batch) {
   LoaderConfig to;
-  to.order = {samples, config.train().global_batch(), config.train().micro_batch(), data.seed(), data.shuffle()};
+  to.order = {opened.texts.size(), global_batch, micro_batch, data.seed(), data.shuffle(), opened.texts.parts()};
   for (int64_t bucket : data.length_buckets()) to.buckets.push_back(bucket);
-  if (to.buckets.empty()) to.buckets.push_back(data.max_text_tokens());
-  to.transform.size = config.model().epalm().vision().image_size();
+  if (opened.tokenizer == nullptr)
+    to.buckets = {1};  // there are no texts
+  else if (to.buckets.empty())
+    to.buckets.push_back(data.max_text_tokens());
+  to.with_images = image_size > 0;
+  if (to.with_images) to.transform.size = image_size;
   to.transform.training = data.transform() == config::Data::TRAIN;
   to.image_policy = data.image_policy() == config::ImagePolicy::SKIP ? ImagePolicy::kSkip : ImagePolicy::kFail;
   to.seed = data.seed();

@@ -7,20 +7,39 @@
 
 namespace permafrost {
 
+/// What a dataset is opened for.
+struct OpenOptions {
+  int64_t model_vocab = 0;    ///< rows of the text model's embedding, which must hold the tokenizer; 0: not looked at
+  int threads = 1;            ///< that tokenise
+  bool with_images = true;    ///< false: images are neither looked up nor read
+  bool needs_answers = true;  ///< every question must have an answer: for training, not for generation
+  LossTokens loss_tokens = LossTokens::kAll;
+};
+
 /// Everything a run reads, opened and tokenised. Not movable: the parts refer to each other.
 struct OpenedData {
-  Tokenizer tokenizer;
-  CaptionDataset dataset;
+  std::unique_ptr<const Tokenizer> tokenizer;  ///< null with task CLASSES, which needs none
+  std::unique_ptr<const Dataset> dataset;
   TextTable texts;
 
   /// From a resolved configuration; relative paths start at data.root. Errors: kData and kConfig as in the parts, and
   /// kData naming both sizes when the vocabulary does not fit `model_vocab`.
+  OpenedData(const config::Data& data, const OpenOptions& options);
+  /// The data a configuration trains on, as its model needs them.
   OpenedData(const config::Config& config, int64_t model_vocab, int threads);
   OpenedData(const OpenedData&) = delete;
   OpenedData& operator=(const OpenedData&) = delete;
 };
 
-/// Loader settings of a configuration; slots and micro_batch_of_slot are the caller's.
-LoaderConfig loader_config(const config::Config& config, int64_t samples);
+/// How the data of a configuration are opened for training its model.
+OpenOptions training_options(const config::Config& config, int64_t model_vocab, int threads);
+/// Pixels of the square its vision model reads; 0 for a model without one.
+int64_t image_size(const config::Config& config);
+
+/// Loader settings of training; slots and micro_batch_of_slot are the caller's.
+LoaderConfig loader_config(const config::Config& config, const OpenedData& data);
+/// The same for any data: `image_size` as above; batches in samples.
+LoaderConfig loader_config(const config::Data& data, const OpenedData& opened, int64_t image_size, int64_t global_batch,
+                           int64_t micro_batch);
 
 }  // namespace permafrost

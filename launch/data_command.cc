@@ -14,27 +14,44 @@ namespace permafrost {
 int run_data_inspect(const DataInspectOptions& options) {
   const config::Resolved resolved = config::load_config(options.config.path, options.config.overrides);
   config::require_data(resolved.config);
-  const OpenedData data(resolved.config, resolved.config.model().epalm().text().vocab(), usable_cores());
+  const config::Model& model = resolved.config.model();
+  OpenOptions open = training_options(
+      resolved.config, (model.has_language_model() ? model.language_model().text() : model.epalm().text()).vocab(),
+      usable_cores());
+  open.needs_answers = false;
+  const OpenedData data(resolved.config.data(), open);
   if (options.index < 0 || options.index >= data.texts.size())
     fail(ErrorKind::kConfig, "data inspect: --index must be 0 to ", data.texts.size() - 1, "; got ", options.index);
-  SampleDescription sample =
-      describe_sample(data.dataset, data.texts, data.tokenizer, loader_config(resolved.config, data.texts.size()),
-                      options.epoch, options.index);
-  std::cout << "sample " << sample.id << "\nimage " << sample.image_file.string() << " (" << sample.image_width << " x "
-            << sample.image_height << ")\ncaption " << sample.caption << "\ntext " << sample.text << "\nids";
+  SampleDescription sample = describe_sample(*data.dataset, data.texts, data.tokenizer.get(),
+                                             loader_config(resolved.config, data), options.epoch, options.index);
+  std::cout << "sample " << sample.name << '\n';
+  if (!sample.image.empty())
+    std::cout << "image " << sample.image << " (" << sample.image_width << " x " << sample.image_height << ")\n";
+  if (!sample.caption.empty()) std::cout << "caption " << sample.caption << '\n';
+  if (!sample.question.empty()) std::cout << "question " << sample.question << '\n';
+  for (const auto& [answer, score] : sample.answers) std::cout << "answer " << answer << " (" << score << ")\n";
+  if (!sample.classes.empty()) {
+    std::cout << "classes";
+    for (int32_t label : sample.classes) std::cout << ' ' << label;
+    std::cout << '\n';
+  }
+  std::cout << "text " << sample.text << "\nids";
   for (int32_t id : sample.ids) std::cout << ' ' << id;
   std::cout << '\n';
   if (options.out.empty()) return 0;
-  const int64_t size = resolved.config.model().epalm().vision().image_size();
+  const int64_t size = image_size(resolved.config);
   std::vector<int64_t> ids(sample.ids.begin(), sample.ids.end());
   const TensorSpec pixels{{3, size, size}, DType::kF32}, tokens{{static_cast<int64_t>(ids.size())}, DType::kI64};
-  SafetensorsWriter writer(options.out, {{"input_ids", tokens}, {"pixels", pixels}},
+  std::vector<TensorDeclaration> tensors{{"input_ids", tokens}};
+  if (size > 0) tensors.push_back({"pixels", pixels});
+  SafetensorsWriter writer(options.out, tensors,
                            {{"text", sample.text},
                             {"caption", sample.caption},
-                            {"image", sample.image_file.string()},
-                            {"id", std::to_string(sample.id)}});
+                            {"question", sample.question},
+                            {"image", sample.image},
+                            {"id", sample.name}});
   writer.write_tensor("input_ids", Tensor(ids.data(), tokens));
-  writer.write_tensor("pixels", Tensor(sample.pixels.data(), pixels));
+  if (size > 0) writer.write_tensor("pixels", Tensor(sample.pixels.data(), pixels));
   writer.finish();
   return 0;
 }

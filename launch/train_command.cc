@@ -158,7 +158,7 @@ void say_start(const config::Resolved& resolved, const Plan& plan, const Trainer
     std::cout << "precision: this processor has no bf16 instructions (" << to_string(cpu_features())
               << "); computing in f32\n";
   for (const std::string& line : trainer.notes()) std::cout << line << '\n';
-  std::cout << "data: " << trainer.data().texts.size() << " samples, " << trainer.data().dataset.images() << " images";
+  std::cout << "data: " << trainer.data().texts.size() << " samples, " << trainer.data().dataset->images() << " images";
   if (trainer.data().texts.skipped() > 0)
     std::cout << ", " << trainer.data().texts.skipped() << " texts too long left out";
   if (trainer.data().texts.truncated() > 0) std::cout << ", " << trainer.data().texts.truncated() << " texts cut";

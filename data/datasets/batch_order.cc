@@ -10,6 +10,29 @@ void BatchOrder::check() const {
   if (micro_batch < 1 || global_batch < 1 || global_batch % micro_batch != 0)
     fail(ErrorKind::kConfig, "batch_order: the global batch must be a positive multiple of the micro-batch; got ",
          global_batch, " and ", micro_batch, " samples");
+  int64_t covered = 0;
+  for (const MixPart& part : parts) {
+    if (part.begin != covered || part.count < 1 || !(part.weight > 0))
+      fail(ErrorKind::kConfig,
+           "batch_order: the parts of a mix must follow each other, with samples and weights above 0; got ", part.count,
+           " from ", part.begin, " with weight ", part.weight);
+    covered += part.count;
+  }
+  if (!parts.empty() && covered != samples)
+    fail(ErrorKind::kConfig, "batch_order: the parts of a mix must be all ", samples, " samples; got ", covered);
+}
+
+/// Shares are rounded down; what is missing goes to the first parts, one each. No allocation: called for every sample.
+int64_t BatchOrder::quota_of(size_t part) const {
+  double weights = 0;
+  for (const MixPart& p : parts) weights += p.weight;
+  int64_t given = 0, own = 0;
+  for (size_t k = 0; k < parts.size(); ++k) {
+    const auto share = static_cast<int64_t>(static_cast<double>(samples) * (parts[k].weight / weights));
+    given += share;
+    if (k == part) own = share;
+  }
+  return own + (static_cast<int64_t>(part) < samples - given ? 1 : 0);
 }
 
 int64_t BatchOrder::sample_at(uint32_t epoch, int64_t position) const {
@@ -18,8 +41,24 @@ int64_t BatchOrder::sample_at(uint32_t epoch, int64_t position) const {
                    position);
   if (position >= samples) return kPadding;
   if (!shuffle) return position;
-  return static_cast<int64_t>(
-      permute_index(static_cast<uint64_t>(position), static_cast<uint64_t>(samples), seed, epoch));
+  const auto permuted = [](int64_t place, int64_t size, uint64_t key, uint32_t round) {
+    return static_cast<int64_t>(permute_index(static_cast<uint64_t>(place), static_cast<uint64_t>(size), key, round));
+  };
+  int64_t place = permuted(position, samples, seed, epoch);
+  if (parts.empty()) return place;
+  // The permuted positions are dealt out in runs, one run to a part.
+  int64_t before = 0;
+  for (size_t k = 0; k < parts.size(); ++k) {
+    const int64_t quota = quota_of(k);
+    if (place < quota) {
+      const int64_t running = static_cast<int64_t>(epoch) * quota + place;
+      const auto pass = static_cast<uint32_t>(running / parts[k].count);
+      return parts[k].begin + permuted(running % parts[k].count, parts[k].count, seed + k + 1, pass);
+    }
+    place -= quota;
+    before += quota;
+  }
+  fail(ErrorKind::kInternal, "batch_order: the parts must cover ", samples, " positions; got ", before);
 }
 
 }  // namespace permafrost

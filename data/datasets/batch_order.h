@@ -1,5 +1,8 @@
 #pragma once
 #include <cstdint>
+#include <vector>
+
+#include "data/datasets/dataset.h"
 
 namespace permafrost {
 
@@ -15,6 +18,11 @@ struct BatchOrder {
   int64_t micro_batch = 1;  ///< divides global_batch
   uint64_t seed = 0;
   bool shuffle = true;  ///< a new permutation every epoch; otherwise the order of the dataset
+  /// The datasets of a mix, one behind the other; together they are `samples`. Empty for one dataset. In a shuffled
+  /// epoch, which still has `samples` positions, part k has samples * weight_k / (sum of weights) of them, rounded so
+  /// that the sum is right. A part goes through its samples in passes of their own, each a permutation, and goes on
+  /// in the next epoch where it stopped. Not shuffled, weights say nothing: every sample comes once.
+  std::vector<MixPart> parts = {};
 
   /// Throws kConfig when the numbers contradict each other, kData when there are no samples.
   void check() const;
@@ -22,6 +30,9 @@ struct BatchOrder {
   int64_t steps_per_epoch() const { return (samples + global_batch - 1) / global_batch; }
   int64_t micro_batches_per_step() const { return global_batch / micro_batch; }
   int64_t micro_batches_per_epoch() const { return steps_per_epoch() * micro_batches_per_step(); }
+
+  /// Positions that part k has in every epoch.
+  int64_t quota_of(size_t k) const;
 
   /// Sample at a position of an epoch, 0 <= position < steps_per_epoch() * global_batch; kPadding behind the last.
   int64_t sample_at(uint32_t epoch, int64_t position) const;

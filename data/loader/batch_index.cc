@@ -37,13 +37,13 @@ void BatchIndex::members(int64_t micro_batch, std::vector<int64_t>& rows) const 
 int64_t BatchIndex::padded_tokens(int64_t micro_batch) const {
   std::vector<int64_t> rows;
   members(micro_batch, rows);
-  return padded_tokens(rows);
+  return padded_tokens(rows, epoch_of(micro_batch));
 }
 
-int64_t BatchIndex::padded_tokens(const std::vector<int64_t>& rows) const {
+int64_t BatchIndex::padded_tokens(const std::vector<int64_t>& rows, uint32_t epoch) const {
   int64_t longest = 1;  // padding samples hold one token
   for (int64_t row : rows)
-    if (row != BatchOrder::kPadding) longest = std::max(longest, texts_->length(row));
+    if (row != BatchOrder::kPadding) longest = std::max(longest, texts_->length(row, epoch));
   if (buckets_.empty()) return longest;
   return *std::lower_bound(buckets_.begin(), buckets_.end(), longest);
 }

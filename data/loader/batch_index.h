@@ -25,7 +25,7 @@ class BatchIndex {
   void members(int64_t micro_batch, std::vector<int64_t>& rows) const;
   /// T of the micro-batch: the smallest bucket that holds its longest text.
   int64_t padded_tokens(int64_t micro_batch) const;
-  int64_t padded_tokens(const std::vector<int64_t>& rows) const;
+  int64_t padded_tokens(const std::vector<int64_t>& rows, uint32_t epoch) const;
 
  private:
   const TextTable* texts_;

@@ -8,25 +8,26 @@
 
 namespace permafrost {
 
-Loader::Loader(const CaptionDataset& dataset, const TextTable& texts, LoaderConfig config)
+Loader::Loader(const Dataset& dataset, const TextTable& texts, LoaderConfig config)
     : dataset_(dataset), texts_(texts), config_(std::move(config)), index_(texts, config_.order, config_.buckets) {
-  if (config_.threads < 1 || config_.prefetch < 1 || config_.transform.size < 1)
+  if (config_.threads < 1 || config_.prefetch < 1 || (config_.with_images && config_.transform.size < 1))
     fail(ErrorKind::kConfig, "loader: threads, prefetch and image size must be positive; got ", config_.threads, ", ",
          config_.prefetch, " and ", config_.transform.size);
   ring_.resize(static_cast<size_t>(config_.prefetch) + 1);  // one more: the micro-batch in the consumer's hands
   const auto batch = static_cast<size_t>(config_.order.micro_batch);
   const auto tokens = static_cast<size_t>(index_.max_tokens());
-  const auto size = static_cast<size_t>(config_.transform.size);
+  const auto size = static_cast<size_t>(config_.with_images ? config_.transform.size : 0);
   for (Entry& entry : ring_) {  // everything now: nothing grows while training
     MicroBatch& b = entry.batch;
     b.batch = config_.order.micro_batch;
-    b.image_size = config_.transform.size;
+    b.image_size = static_cast<int64_t>(size);
     b.sample_ids.resize(batch);
     b.weights.resize(batch);
     b.images.resize(batch * 3 * size * size);
     b.input_ids.resize(batch * tokens);
     b.key_lengths.resize(batch);
     b.labels.resize(batch * tokens);
+    b.classes.resize(batch * static_cast<size_t>(dataset_.labels_per_image()));
     entry.rows.resize(batch);
   }
   for (int i = 0; i < config_.threads; ++i) threads_.emplace_back([this] { work(); });
@@ -98,45 +99,63 @@ void Loader::prepare(Entry& entry, int64_t slot) {
     entry.error = std::current_exception();
     entry.error_row = -1;
   }
-  batch.tokens = index_.padded_tokens(entry.rows);
+  batch.tokens = index_.padded_tokens(entry.rows, batch.epoch);
 }
 
-void Loader::fill_text(Entry& entry, int64_t row, std::span<const int32_t> ids, bool counts) {
+/// Tokens from `first_target` on are labels; from INT64_MAX on: none is, and the row has no weight.
+void Loader::fill_text(Entry& entry, int64_t row, const TextIds& ids, int64_t first_target) {
   MicroBatch& batch = entry.batch;
   int32_t* input = batch.input_ids.data() + row * batch.tokens;
   int32_t* labels = batch.labels.data() + row * batch.tokens;
   std::fill_n(input, batch.tokens, texts_.pad_id());
   std::fill_n(labels, batch.tokens, kIgnoredLabel);
-  std::copy(ids.begin(), ids.end(), input);
-  if (counts) std::copy(ids.begin() + 1, ids.end(), labels + 1);
+  std::ranges::copy(ids.rest, std::ranges::copy(ids.prompt, input).out);
+  for (int64_t t = first_target; t < ids.size(); ++t) labels[t] = input[t];
   batch.key_lengths[static_cast<size_t>(row)] = static_cast<int32_t>(ids.size());
-  batch.weights[static_cast<size_t>(row)] = counts ? 1.0f : 0.0f;
+  batch.weights[static_cast<size_t>(row)] = first_target != INT64_MAX ? 1.0f : 0.0f;
+}
+
+void Loader::fill_classes(Entry& entry, int64_t row, std::span<const int32_t> classes) {
+  const int64_t count = dataset_.labels_per_image();
+  int32_t* to = entry.batch.classes.data() + row * count;
+  std::fill_n(to, count, kIgnoredLabel);
+  std::ranges::copy(classes, to);
+}
+
+/// False when the image cannot be used and samples without one are left out.
+bool Loader::fill_image(Entry& entry, int64_t row, const Sample& sample, PrepareScratch& scratch) {
+  const int64_t values = 3 * config_.transform.size * config_.transform.size;
+  try {
+    prepare_image(dataset_, sample.image, config_.decode, config_.transform, config_.seed, entry.batch.epoch, sample.id,
+                  scratch, entry.batch.images.data() + row * values);
+    return true;
+  } catch (const Error& error) {
+    if (config_.image_policy == ImagePolicy::kFail || error.kind() != ErrorKind::kData) throw;
+    const std::lock_guard lock(mutex_);
+    if (skipped_++ == 0) skip_message_ = error.what();
+    return false;
+  }
 }
 
 void Loader::fill_row(Entry& entry, int64_t row, PrepareScratch& scratch) {
+  MicroBatch& batch = entry.batch;
   const int64_t member = entry.rows[static_cast<size_t>(row)];
-  const int64_t values = 3 * config_.transform.size * config_.transform.size;
-  float* image = entry.batch.images.data() + row * values;
-  if (member == BatchOrder::kPadding) {
-    entry.batch.sample_ids[static_cast<size_t>(row)] = kPaddingSample;
-    const int32_t first = texts_.first_id();
-    fill_text(entry, row, {&first, 1}, false);
-    std::fill_n(image, values, 0.0f);
-    return;
+  const int32_t first = texts_.first_id();
+  TextIds ids{{&first, 1}, {}};
+  batch.sample_ids[static_cast<size_t>(row)] = kPaddingSample;
+  bool used = member != BatchOrder::kPadding;
+  if (used) {
+    const Sample sample = dataset_.sample(texts_.dataset_index(member));
+    batch.sample_ids[static_cast<size_t>(row)] = sample.id;
+    ids = texts_.ids(member, batch.epoch);
+    if (config_.with_images) used = fill_image(entry, row, sample, scratch);
+    fill_classes(entry, row, used ? sample.classes : std::span<const int32_t>());
+  } else {
+    fill_classes(entry, row, {});
   }
-  const Sample sample = dataset_.sample(texts_.dataset_index(member));
-  entry.batch.sample_ids[static_cast<size_t>(row)] = sample.id;
-  fill_text(entry, row, texts_.ids(member), true);
-  try {
-    prepare_image(dataset_.image_path(sample.image), config_.decode, config_.transform, config_.seed, entry.batch.epoch,
-                  sample.id, scratch, image);
-  } catch (const Error& error) {
-    if (config_.image_policy == ImagePolicy::kFail || error.kind() != ErrorKind::kData) throw;
-    fill_text(entry, row, texts_.ids(member), false);
-    std::fill_n(image, values, 0.0f);
-    const std::lock_guard lock(mutex_);
-    if (skipped_++ == 0) skip_message_ = error.what();
-  }
+  fill_text(entry, row, ids, used ? texts_.first_target(member) : INT64_MAX);
+  const int64_t values = 3 * batch.image_size * batch.image_size;
+  if (!used) std::fill_n(batch.images.data() + row * values, values, 0.0f);
 }
 
 const MicroBatch& Loader::next() {

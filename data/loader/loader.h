@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "core/kernels/cross_entropy.h"
-#include "data/datasets/caption_dataset.h"
+#include "data/datasets/dataset.h"
 #include "data/images/decode.h"
 #include "data/images/transform.h"
 #include "data/loader/batch_index.h"
@@ -36,24 +36,27 @@ inline constexpr int64_t kIdleMicroBatch = -1;
 struct MicroBatch {
   int64_t number = kIdleMicroBatch;  ///< through the whole training
   uint32_t epoch = 0;
-  int64_t batch = 0;   ///< B
-  int64_t tokens = 0;  ///< T
-  int64_t image_size = 0;
+  int64_t batch = 0;                 ///< B
+  int64_t tokens = 0;                ///< T
+  int64_t image_size = 0;            ///< 0 where no images are read
   std::vector<uint64_t> sample_ids;  ///< [B], kPaddingSample for padding
   std::vector<float> weights;        ///< [B], 1, or 0 for padding and skipped images
   std::vector<float> images;         ///< [B, 3, size, size], normalised; zeros where weight is 0
   std::vector<int32_t> input_ids;    ///< [B, T], pad id behind the text
   std::vector<int32_t> key_lengths;  ///< [B], tokens before the padding, >= 1
-  /// [B, T], not shifted: label t is what position t - 1 predicts. Every token of the text but the first, which nothing
-  /// predicts; kIgnoredLabel elsewhere and everywhere in rows of weight 0.
+  /// [B, T], not shifted: label t is what position t - 1 predicts. The tokens of the text that are predicted (see
+  /// TextTable::first_target); kIgnoredLabel elsewhere and everywhere in rows of weight 0.
   std::vector<int32_t> labels;
-  int64_t samples = 0;  ///< rows of weight 1
-  int64_t targets = 0;  ///< labels that are not ignored
+  std::vector<int32_t> classes;  ///< [B, Dataset::labels_per_image()]; kIgnoredLabel in rows of weight 0
+  int64_t samples = 0;           ///< rows of weight 1
+  int64_t targets = 0;           ///< text labels that are not ignored
 };
 
 struct LoaderConfig {
   BatchOrder order;
   std::vector<int64_t> buckets;  ///< see BatchIndex
+  /// false: texts alone. No image is read and `images` stays empty; samples of one image still are samples each.
+  bool with_images = true;
   TransformConfig transform;
   DecodeOptions decode;
   ImagePolicy image_policy = ImagePolicy::kFail;
@@ -72,7 +75,7 @@ struct LoaderConfig {
 class Loader {
  public:
   /// Dataset and texts must outlive the loader. Errors: kConfig for contradictory numbers (see BatchIndex).
-  Loader(const CaptionDataset& dataset, const TextTable& texts, LoaderConfig config);
+  Loader(const Dataset& dataset, const TextTable& texts, LoaderConfig config);
   /// Stops the threads after the image each is busy with.
   ~Loader();
   Loader(const Loader&) = delete;
@@ -107,9 +110,11 @@ class Loader {
   void work();
   void prepare(Entry& entry, int64_t slot);
   void fill_row(Entry& entry, int64_t row, PrepareScratch& scratch);
-  void fill_text(Entry& entry, int64_t row, std::span<const int32_t> ids, bool counts);
+  void fill_text(Entry& entry, int64_t row, const TextIds& ids, int64_t first_target);
+  void fill_classes(Entry& entry, int64_t row, std::span<const int32_t> classes);
+  bool fill_image(Entry& entry, int64_t row, const Sample& sample, PrepareScratch& scratch);
 
-  const CaptionDataset& dataset_;
+  const Dataset& dataset_;
   const TextTable& texts_;
   const LoaderConfig config_;
   const BatchIndex index_;

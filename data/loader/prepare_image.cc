@@ -4,9 +4,10 @@
 
 namespace permafrost {
 
-void prepare_image(const std::filesystem::path& file, const DecodeOptions& decode, const TransformConfig& transform,
+void prepare_image(const Dataset& dataset, int64_t image, const DecodeOptions& decode, const TransformConfig& transform,
                    uint64_t seed, uint32_t epoch, uint64_t sample_id, PrepareScratch& scratch, float* out) {
-  decode_image_file(file, decode, scratch.bytes, scratch.rgb);
+  dataset.read_image(image, scratch.bytes);
+  decode_image(scratch.bytes, decode, dataset.image_name(image), scratch.rgb);
   TransformDraws draws;
   if (transform.training)
     draws = draw_transform(transform, scratch.rgb.width, scratch.rgb.height,

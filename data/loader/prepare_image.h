@@ -1,8 +1,8 @@
 #pragma once
 #include <cstdint>
-#include <filesystem>
 #include <vector>
 
+#include "data/datasets/dataset.h"
 #include "data/images/decode.h"
 #include "data/images/transform.h"
 
@@ -15,9 +15,9 @@ struct PrepareScratch {
   TransformScratch transform;
 };
 
-/// Reads, decodes and transforms the image of a sample into [3, size, size] at `out`. What a training transform draws
-/// comes from Random(seed, kAugment, epoch, sample_id) and from nothing else. Errors: kData naming the file.
-void prepare_image(const std::filesystem::path& file, const DecodeOptions& decode, const TransformConfig& transform,
+/// Reads, decodes and transforms an image of the dataset into [3, size, size] at `out`. What a training transform draws
+/// comes from Random(seed, kAugment, epoch, sample_id) and from nothing else. Errors: kData naming the image.
+void prepare_image(const Dataset& dataset, int64_t image, const DecodeOptions& decode, const TransformConfig& transform,
                    uint64_t seed, uint32_t epoch, uint64_t sample_id, PrepareScratch& scratch, float* out);
 
 }  // namespace permafrost

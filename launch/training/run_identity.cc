@@ -5,24 +5,20 @@
 #include "configs/json.h"
 #include "core/base/check.h"
 #include "core/base/json.h"
-#include "core/base/sha256.h"
 
 namespace permafrost {
 
 namespace {
 
-std::string hash_of_texts(const TextTable& texts) {
-  Sha256 hash;
-  for (int64_t i = 0; i < texts.size(); ++i) {
-    const int64_t head[2] = {texts.dataset_index(i), texts.length(i)};
-    hash.update(head, sizeof head);
-    hash.update(texts.ids(i).data(), texts.ids(i).size_bytes());
-  }
-  return hash.finish();
-}
-
 void clear_fields(config::Data& data, std::initializer_list<const char*> names) {
   for (const char* name : names) data.GetReflection()->ClearField(&data, data.GetDescriptor()->FindFieldByName(name));
+}
+
+/// Where files are, which is not part of what a run is, and `more`.
+void clear_places(config::Data& data, std::initializer_list<const char*> more) {
+  clear_fields(data, {"root", "captions", "images", "tokenizer", "questions", "annotations", "shards"});
+  clear_fields(data, more);
+  for (config::MixedData& entry : *data.mutable_mix()) clear_places(*entry.mutable_data(), more);
 }
 
 /// Values as JSON by field path, "optimizer.lr".
@@ -44,7 +40,8 @@ std::map<std::string, std::string> shared_settings(const config::Config& config)
   kept.mutable_parallel()->clear_threads();
   kept.clear_logging();
   kept.clear_weights();
-  clear_fields(*kept.mutable_data(), {"root", "captions", "images", "tokenizer", "decode_threads"});
+  clear_places(*kept.mutable_data(), {"decode_threads"});
+  clear_places(*kept.mutable_evaluation()->mutable_data(), {"decode_threads"});
   std::map<std::string, std::string> settings = fields_by_path(kept);
   // Where files are may differ, but not whether there are any: ranks load the same parts.
   const auto presence = [](const std::string& path) { return path.empty() ? "not set" : "a file"; };
@@ -65,9 +62,9 @@ std::map<std::string, std::string> run_identity(const config::Config& config, co
   kept.clear_weights();  // frozen weights are compared by hash, trained ones come from the checkpoint
   kept.mutable_train()->clear_max_steps();
   kept.mutable_train()->clear_final_check();
-  clear_fields(*kept.mutable_data(), {"root", "captions", "images", "tokenizer", "decode_threads", "prefetch"});
+  clear_places(*kept.mutable_data(), {"decode_threads", "prefetch"});
   std::map<std::string, std::string> identity = fields_by_path(kept);
-  identity["data.samples"] = hash_of_texts(texts);
+  identity["data.samples"] = texts.hash();
   return identity;
 }
 

@@ -80,7 +80,7 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
       norm_memory_("norm blocks", 8 * shards_.blocks()),
       exponents_(trainable_count(plan), config.parallel().headroom_bits()),
       voter_(runtime.size(), trainable_count(plan), plan.micro_batches),
-      filler_(model_, config.train().seed(), data_.tokenizer.pad_id(), config.train().micro_batch(),
+      filler_(model_, config.train().seed(), data_.texts.pad_id(), config.train().micro_batch(),
               plan.buckets.back()) {
   const TrainableLayout layout = trainable_layout(plan);
   layout_index_ = layout_indices(plan, layout);
@@ -103,7 +103,7 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
   std::string agreed = position_.graph_hash + position_.frozen_sha256 + std::to_string(position_.max_steps);
   for (const auto& [path, value] : position_.identity) agreed += path + value;
   schedule_hash_ = hash_word(sha256(agreed.data(), agreed.size()));
-  index_ = std::make_unique<BatchIndex>(data_.texts, loader_config(config, data_.texts.size()).order, plan.buckets);
+  index_ = std::make_unique<BatchIndex>(data_.texts, loader_config(config, data_).order, plan.buckets);
   loader_ = make_loader(0);
 }
 
@@ -142,7 +142,7 @@ void Trainer::agree_on_start() {
 }
 
 std::unique_ptr<Loader> Trainer::make_loader(int64_t first_step) const {
-  LoaderConfig loader = loader_config(config_, data_.texts.size());
+  LoaderConfig loader = loader_config(config_, data_);
   const int64_t slots = plan_.slots, micro_batches = plan_.micro_batches, ranks = runtime_.size(),
                 rank = runtime_.rank();
   const int64_t steps = config_.train().max_steps() - first_step;
@@ -151,7 +151,7 @@ std::unique_ptr<Loader> Trainer::make_loader(int64_t first_step) const {
     const int64_t step = first_step + slot / slots, index = (slot % slots) * ranks + rank;
     return index < micro_batches ? step * micro_batches + index : kIdleMicroBatch;
   };
-  return std::make_unique<Loader>(data_.dataset, data_.texts, std::move(loader));
+  return std::make_unique<Loader>(*data_.dataset, data_.texts, std::move(loader));
 }
 
 void Trainer::resume(const std::string& checkpoint) {
@@ -195,10 +195,11 @@ LossCounts Trainer::loss_counts(int64_t step) {
   const BatchOrder& order = index_->order();
   const int64_t first = step % order.steps_per_epoch() * order.global_batch;
   LossCounts counts{std::min(order.global_batch, order.samples - first), 0};
+  const uint32_t epoch = index_->epoch_of(step * plan_.micro_batches);
   for (int64_t i = 0; i < plan_.micro_batches; ++i) {
     index_->members(step * plan_.micro_batches + i, members_);
     for (int64_t row : members_)
-      if (row != BatchOrder::kPadding) counts.tokens += data_.texts.length(row) - 1;
+      if (row != BatchOrder::kPadding) counts.tokens += data_.texts.targets(row, epoch);
   }
   return counts;
 }
@@ -209,7 +210,7 @@ void Trainer::note_left_out(const MicroBatch& batch) {
   for (size_t row = 0; row < members_.size(); ++row) {
     if (members_[row] == BatchOrder::kPadding || batch.weights[row] > 0) continue;
     ++left_out_.samples;
-    left_out_.tokens += data_.texts.length(members_[row]) - 1;
+    left_out_.tokens += data_.texts.targets(members_[row], batch.epoch);
   }
   if (left_out_.samples == 0 || said_skipped_) return;
   said_skipped_ = true;
@@ -299,11 +300,11 @@ void Trainer::report_non_finite(const Vote& vote) {
     fail(ErrorKind::kNonFinite, "train: step ", position_.step, ": loss or gradient is not finite on rank ",
          vote.bad_rank);
   }
-  LoaderConfig again = loader_config(config_, data_.texts.size());
+  LoaderConfig again = loader_config(config_, data_);
   const int64_t number = position_.step * plan_.micro_batches + vote.bad_micro_batch;
   again.slots = 1;
   again.micro_batch_of_slot = [number](int64_t) { return number; };
-  Loader loader(data_.dataset, data_.texts, std::move(again));
+  Loader loader(*data_.dataset, data_.texts, std::move(again));
   const MicroBatch& batch = loader.next();
   const size_t bucket = plan_.bucket_for(batch.tokens);
   filler_.fill(batch, batch.images.data(), row_weight_, executor_, bucket);
@@ -487,10 +488,11 @@ void exchange_images(MicroBatch& batch, const std::vector<int64_t>& images, cons
 
 double Trainer::measure_loss_pass(bool exchange, int64_t samples, int64_t& counted) {
   loader_.reset();  // training is over; its memory serves the micro-batches here
-  LoaderConfig loader = loader_config(config_, data_.texts.size());
+  LoaderConfig loader = loader_config(config_, data_);
   loader.order.global_batch = loader.order.micro_batch;
   loader.transform.training = false;
   loader.order.shuffle = true;  // neighbours in the file often show the same photograph
+  loader.order.parts.clear();   // every sample once, whatever the weights of a mix
   const int64_t size = loader.order.micro_batch, ranks = runtime_.size(), rank = runtime_.rank();
   const int64_t wanted = samples > 0 ? std::min(samples, loader.order.samples) : loader.order.samples;
   const int64_t micro_batches = div_up(wanted, size), all_micro_batches = div_up(loader.order.samples, size);
@@ -500,7 +502,7 @@ double Trainer::measure_loss_pass(bool exchange, int64_t samples, int64_t& count
     return slot % 2 == 0 ? (number + 1) % all_micro_batches : number;
   };
   const BatchIndex index(data_.texts, loader.order, plan_.buckets);
-  Loader batches(data_.dataset, data_.texts, loader);
+  Loader batches(*data_.dataset, data_.texts, loader);
   MicroBatch donor, batch;
   std::vector<int64_t> rows, images, donor_images;
   // One place per micro-batch, filled by the rank that computes it: their sum in order does not depend on ranks.
@@ -514,7 +516,7 @@ double Trainer::measure_loss_pass(bool exchange, int64_t samples, int64_t& count
     photographs.clear();
     for (int64_t row : rows)
       photographs.push_back(row == BatchOrder::kPadding ? -1
-                                                        : data_.dataset.sample(data_.texts.dataset_index(row)).image);
+                                                        : data_.dataset->sample(data_.texts.dataset_index(row)).image);
     const int64_t number = (slot / 2) * ranks + rank;
     if (slot % 2 == 0) continue;
     if (number >= micro_batches) {

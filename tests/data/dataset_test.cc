@@ -25,12 +25,12 @@ TEST(CaptionDataset, Coco) {
   const CaptionDataset dataset = CaptionDataset::load(config);
   ASSERT_EQ(dataset.size(), 6);
   EXPECT_EQ(dataset.images(), 5);
-  EXPECT_EQ(dataset.images_without_caption(), 0);
+  EXPECT_EQ(dataset.images_without_sample(), 0);
   EXPECT_EQ(dataset.sample(1).id, 101u);
   EXPECT_EQ(dataset.sample(1).caption, " two ");
   EXPECT_EQ(dataset.sample(5).caption, "six \xC3\xA9");
   EXPECT_EQ(dataset.image_path(dataset.sample(5).image), folder.path() / "images" / "rgb.jpg");
-  EXPECT_TRUE(dataset.sample(0).question.empty() && dataset.sample(0).answer.empty());
+  EXPECT_TRUE(dataset.sample(0).question.empty() && dataset.sample(0).answers.empty());
   EXPECT_TRUE(throws_error([&] { dataset.sample(6); }, ErrorKind::kInvalidArgument, {"0..5", "got 6"}));
 }
 
@@ -41,7 +41,7 @@ TEST(CaptionDataset, AnnotationsMayComeFirst) {
     "licenses": [{"id": 1}], "images": [{"id": 4, "file_name": "d.jpg"}, {"id": 5, "file_name": "sub/e.jpg"}]})");
   const CaptionDataset dataset = CaptionDataset::load(unchecked(file, CaptionFormat::kCoco));
   ASSERT_EQ(dataset.size(), 1);
-  EXPECT_EQ(dataset.images_without_caption(), 1);
+  EXPECT_EQ(dataset.images_without_sample(), 1);
   EXPECT_EQ(dataset.image_path(dataset.sample(0).image), folder.path() / "images/sub/e.jpg");
 }
 

@@ -58,7 +58,7 @@ TEST_F(LoaderTest, TextsOverTheLength) {
   EXPECT_EQ(texts_->truncated(), 1);
   EXPECT_EQ(texts_->longest(), 8);
   const auto whole = caption_ids(tokenizer_, kCaptions[3]);
-  EXPECT_TRUE(std::ranges::equal(texts_->ids(3), std::span(whole).first(8)));
+  EXPECT_TRUE(std::ranges::equal(texts_->ids(3, 0).joined(), std::span(whole).first(8)));
   text_config_.long_text = LongTextPolicy::kSkip;
   reload();
   EXPECT_EQ(texts_->size(), 6);
@@ -75,7 +75,7 @@ TEST_F(LoaderTest, TextTableIsIndependentOfThreads) {
   text_config_.threads = 3;
   const TextTable other(*dataset_, tokenizer_, text_config_);
   ASSERT_EQ(other.size(), texts_->size());
-  for (int64_t i = 0; i < other.size(); ++i) EXPECT_TRUE(std::ranges::equal(other.ids(i), texts_->ids(i))) << i;
+  for (int64_t i = 0; i < other.size(); ++i) EXPECT_TRUE(other.ids(i, 0).joined() == texts_->ids(i, 0).joined()) << i;
 }
 
 TEST_F(LoaderTest, BucketsHoldTheLongestText) {
@@ -88,7 +88,7 @@ TEST_F(LoaderTest, BucketsHoldTheLongestText) {
     exact.members(m, rows);
     int64_t longest = 1;
     for (int64_t row : rows)
-      if (row != BatchOrder::kPadding) longest = std::max(longest, texts_->length(row));
+      if (row != BatchOrder::kPadding) longest = std::max(longest, texts_->length(row, 0));
     EXPECT_EQ(exact.padded_tokens(m), longest);
     EXPECT_EQ(bucketed.padded_tokens(m), (longest + 3) / 4 * 4);
   }
@@ -257,9 +257,9 @@ TEST_F(LoaderTest, DescribesASample) {
   config_.transform.training = true;
   config_.order.shuffle = false;
   config_.seed = 3;
-  const auto description = describe_sample(*dataset_, *texts_, tokenizer_, config_, 0, 3);
-  EXPECT_EQ(description.id, 103u);
-  EXPECT_EQ(description.image_file.filename(), "palette_transparent.png");
+  const auto description = describe_sample(*dataset_, *texts_, &tokenizer_, config_, 0, 3);
+  EXPECT_EQ(description.name, "103");
+  EXPECT_TRUE(description.image.ends_with("images/palette_transparent.png")) << description.image;
   EXPECT_EQ(description.text, "</s>the hat and the mat</s>");
   EXPECT_EQ(description.caption, kCaptions[3]);
   EXPECT_EQ(description.image_width, 13);
@@ -268,8 +268,25 @@ TEST_F(LoaderTest, DescribesASample) {
   loader->next();
   const MicroBatch& batch = loader->next();
   EXPECT_TRUE(std::equal(description.pixels.begin(), description.pixels.end(), batch.images.begin() + 3 * 64));
-  EXPECT_TRUE(throws_error([&] { describe_sample(*dataset_, *texts_, tokenizer_, config_, 0, 7); },
+  EXPECT_TRUE(throws_error([&] { describe_sample(*dataset_, *texts_, &tokenizer_, config_, 0, 7); },
                            ErrorKind::kInvalidArgument, {"0..6", "got 7"}));
+}
+
+TEST_F(LoaderTest, WithoutImagesNoFileIsTouched) {
+  use(kCaptions);
+  std::filesystem::remove_all(dataset_config_.images);
+  config_.with_images = false;
+  config_.buckets = {16};
+  const auto loader = this->loader();
+  for (int64_t m = 0; m < 4; ++m) {
+    const MicroBatch& batch = loader->next();
+    EXPECT_EQ(batch.image_size, 0);
+    EXPECT_TRUE(batch.images.empty() && batch.classes.empty());
+    EXPECT_EQ(batch.samples, m < 3 ? 2 : 1);
+  }
+  const auto description = describe_sample(*dataset_, *texts_, &tokenizer_, config_, 0, 3);
+  EXPECT_TRUE(description.image.empty() && description.pixels.empty());
+  EXPECT_EQ(description.text, "</s>the hat and the mat</s>");
 }
 
 TEST(RealLoader, PhotographsOfCoco) {

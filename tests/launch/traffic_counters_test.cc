@@ -224,11 +224,11 @@ class TrafficCounters : public TrainerTest {
   static void note_buckets(const Trainer& trainer, const config::Config& config, const Plan& plan,
                            std::set<size_t>& used) {
     const TextTable& texts = trainer.data().texts;
-    const BatchIndex index(texts, loader_config(config, texts.size()).order, plan.buckets);
+    const BatchIndex index(texts, loader_config(config, trainer.data()).order, plan.buckets);
     std::vector<int64_t> rows;
     for (int64_t number = 0; number < 2 * plan.micro_batches; ++number) {
       index.members(number, rows);
-      for (int64_t row : rows) used.insert(plan.bucket_for(texts.length(row)));
+      for (int64_t row : rows) used.insert(plan.bucket_for(texts.length(row, index.epoch_of(number))));
     }
   }
 };

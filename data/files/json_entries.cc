@@ -1,0 +1,69 @@
+#include "data/files/json_entries.h"
+
+#include "core/base/check.h"
+#include "data/files/json_file.h"
+
+namespace permafrost {
+
+Json JsonEntries::read() const {
+  std::string key;
+  bool is_list = false;
+  return parse_json_file(file, [&](int depth, Json::parse_event_t event, Json& value) {
+    using Event = Json::parse_event_t;
+    if (depth == 0 && event == Event::array_start) {
+      is_list = true;
+      if (begin) begin("");
+    }
+    if (is_list) {
+      if (depth != 1 || event != Event::object_end) return true;
+      take("", value);
+      return false;
+    }
+    if (depth == 1 && event == Event::key) {
+      key = value.get<std::string>();
+      return wants(key);
+    }
+    if (depth == 1 && event == Event::array_start && begin) begin(key);
+    if (depth != (members ? 1 : 2) || event != Event::object_end) return true;
+    take(key, value);
+    return false;
+  });
+}
+
+const Json* JsonFields::find(const Json& entry, const char* key) {
+  if (!entry.is_object()) return nullptr;
+  const auto found = entry.find(key);
+  return found == entry.end() ? nullptr : &*found;
+}
+
+uint64_t JsonFields::number(const Json& entry, const char* key, const char* what) const {
+  const Json* found = find(entry, key);
+  if (!found || !found->is_number_integer() || (!found->is_number_unsigned() && found->get<int64_t>() < 0))
+    refuse(what, concat("a whole number '", key, "'"), entry);
+  return found->get<uint64_t>();
+}
+
+std::string JsonFields::text(const Json& entry, const char* key, const char* what) const {
+  const Json* found = find(entry, key);
+  if (!found || !found->is_string()) refuse(what, concat("a text '", key, "'"), entry);
+  return found->get<std::string>();
+}
+
+std::string JsonFields::number_or_text(const Json& entry, const char* key, const char* what) const {
+  const Json* found = find(entry, key);
+  if (found && found->is_string() && !found->get_ref<const std::string&>().empty()) return found->get<std::string>();
+  if (found && found->is_number_unsigned()) return std::to_string(found->get<uint64_t>());
+  refuse(what, concat("a whole number or a text '", key, "'"), entry);
+}
+
+void JsonFields::refuse(const char* what, const std::string& must, const Json& entry) const {
+  fail(ErrorKind::kData, who_, ": each ", what, " must have ", must, "; got ", shortened(entry), place_);
+}
+
+std::string shortened(const Json& entry) {
+  constexpr size_t kShown = 200;
+  const std::string text = entry.dump(-1, ' ', true, Json::error_handler_t::replace);
+  return text.size() <= kShown ? text : text.substr(0, kShown) + "...";
+}
+
+}  // namespace permafrost

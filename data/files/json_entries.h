@@ -1,0 +1,54 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "core/base/json.h"
+
+namespace permafrost {
+
+/// Walks a JSON file that is a list of objects, or an object with lists of objects below its keys, or an object whose
+/// members are the entries. Entries are handed over while the file is parsed and then dropped, so that memory never
+/// holds the tree.
+struct JsonEntries {
+  std::filesystem::path file;
+  bool members = false;  ///< of an object, the members that are objects are the entries; `list` is their key
+  /// Which keys of the top level are of interest; the others are dropped unread.
+  std::function<bool(const std::string& key)> wants;
+  /// One object of the list below `list` ("" when the file is a list).
+  std::function<void(const std::string& list, const Json& entry)> take;
+  /// Said of each wanted list, empty ones too.
+  std::function<void(const std::string& list)> begin = {};
+
+  /// Returns what is left: the values of the top level that are neither list nor object. Errors: kData as
+  /// parse_json_file, and what `take` throws.
+  Json read() const;
+};
+
+/// Fields of an entry that must be there. Errors: kData of the form
+/// "<who>: each <what> must have a whole number '<key>'; got <entry> [file=…]".
+class JsonFields {
+ public:
+  JsonFields(std::string who, const std::filesystem::path& file)
+      : who_(std::move(who)), place_(" [file=" + file.string() + "]") {}
+
+  uint64_t number(const Json& entry, const char* key, const char* what) const;
+  std::string text(const Json& entry, const char* key, const char* what) const;
+  /// A number or a text, as text.
+  std::string number_or_text(const Json& entry, const char* key, const char* what) const;
+  /// The entry's value, of whatever type; null when the entry is no object or lacks it.
+  static const Json* find(const Json& entry, const char* key);
+
+  /// " [file=…]", the end of every message.
+  const std::string& place() const { return place_; }
+  [[noreturn]] void refuse(const char* what, const std::string& must, const Json& entry) const;
+
+ private:
+  std::string who_, place_;
+};
+
+/// At most 200 characters of a value, for messages.
+std::string shortened(const Json& entry);
+
+}  // namespace permafrost
