@@ -8,6 +8,7 @@
 #include "data/files/read_file.h"
 #include "data/images/decode.h"
 #include "tests/data/support.h"
+#include "tests/support/file_size_limit.h"
 
 namespace permafrost::testing {
 namespace {
@@ -153,6 +154,18 @@ TEST(DemoGenerate, BadCountsAndFoldersAreRefused) {
   folder.write("tokenizer", "a file where a folder belongs");
   EXPECT_TRUE(throws_error([&] { generate_demo(folder.path(), small_options(), pool); }, ErrorKind::kStorage,
                            {"tokenizer: cannot make the folder", folder.path().string()}));
+}
+
+TEST(DemoGenerate, AFullDiskIsNamedAndLeavesNothingThatLooksComplete) {
+  const DataFolder folder;
+  ThreadPool pool(1);
+  for (const rlim_t bytes : {100, 500, 9000}) {
+    const FileSizeLimit limit(bytes);
+    EXPECT_TRUE(throws_error([&] { generate_demo(folder.path(), small_options(), pool); }, ErrorKind::kStorage,
+                             {"cannot write", folder.path().string()}));
+  }
+  EXPECT_FALSE(fs::exists(folder.path() / "dataset.json"));
+  EXPECT_EQ(generate_demo(folder.path(), small_options(), pool), DemoOutcome::kWritten);
 }
 
 TEST(DemoTokenizer, EveryWordIsOneTokenAndEveryTextComesBack) {
