@@ -1,14 +1,21 @@
 #include "data/demo/captions.h"
 
-#include "core/base/check.h"
+#include <initializer_list>
 
 namespace permafrost {
 
 namespace {
 
+/// Without a stream, as concat has one: a scene takes a dozen of these.
+std::string joined(std::initializer_list<std::string_view> parts) {
+  std::string text;
+  for (std::string_view part : parts) text += part;
+  return text;
+}
+
 std::string with_article(std::string_view phrase) {
   const bool vowel = std::string_view("aeiou").find(phrase.front()) != std::string_view::npos;
-  return concat(vowel ? "an " : "a ", phrase);
+  return joined({vowel ? "an " : "a ", phrase});
 }
 
 std::string color_name(const ObjectKind& kind) { return std::string(kSceneColors[kind.color].name); }
@@ -16,15 +23,15 @@ std::string shape_name(const ObjectKind& kind) { return std::string(kSceneShapes
 std::string_view name_of(Relation relation) { return kRelationNames[static_cast<size_t>(relation)]; }
 std::string yes_or_no(bool yes) { return yes ? "yes" : "no"; }
 
-std::string ask_color(const ObjectKind& kind) { return concat("what colour is the ", shape_name(kind), "?"); }
-std::string ask_shape(const ObjectKind& kind) { return concat("what shape is the ", color_name(kind), " object?"); }
+std::string ask_color(const ObjectKind& kind) { return joined({"what colour is the ", shape_name(kind), "?"}); }
+std::string ask_shape(const ObjectKind& kind) { return joined({"what shape is the ", color_name(kind), " object?"}); }
 std::string ask_what(Relation relation, const ObjectKind& of) {
-  return concat("what is ", name_of(relation), " the ", phrase_of(of), "?");
+  return joined({"what is ", name_of(relation), " the ", phrase_of(of), "?"});
 }
 std::string ask_relation(const ObjectKind& a, Relation relation, const ObjectKind& b) {
-  return concat("is the ", shape_name(a), " ", name_of(relation), " the ", shape_name(b), "?");
+  return joined({"is the ", shape_name(a), " ", name_of(relation), " the ", shape_name(b), "?"});
 }
-std::string ask_presence(const ObjectKind& kind) { return concat("is there ", with_article(phrase_of(kind)), "?"); }
+std::string ask_presence(const ObjectKind& kind) { return joined({"is there ", with_article(phrase_of(kind)), "?"}); }
 constexpr std::string_view kAskNearer = "which object is nearer?", kAskFarther = "which object is farther?";
 
 template <typename Visit>
@@ -40,11 +47,11 @@ void for_each_relation(const Visit& visit) {
 
 }  // namespace
 
-std::string phrase_of(const ObjectKind& kind) { return concat(color_name(kind), " ", shape_name(kind)); }
+std::string phrase_of(const ObjectKind& kind) { return joined({color_name(kind), " ", shape_name(kind)}); }
 
 std::string caption_of(const SceneContent& content) {
-  return concat(with_article(phrase_of(content.nearer)), " ", name_of(content.relation), " ",
-                with_article(phrase_of(content.farther)));
+  return joined({with_article(phrase_of(content.nearer)), " ", name_of(content.relation), " ",
+                 with_article(phrase_of(content.farther))});
 }
 
 std::vector<SceneQuestion> questions_of(const SceneContent& content, Random& random) {
