@@ -1,62 +1,12 @@
 #include "configs/validate.h"
 
-#include <limits>
-
+#include "configs/section.h"
+#include "configs/validate_data.h"
 #include "core/base/check.h"
 
 namespace permafrost::config {
 
 namespace {
-
-constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
-constexpr int64_t kMostWidth = 1 << 20;
-
-/// Checks of the fields below one path.
-class Section {
- public:
-  Section(std::string path, Problems& problems) : path_(std::move(path)), problems_(problems) {}
-  std::string at(const std::string& field) const { return path_ + "." + field; }
-  Problems& problems() const { return problems_; }
-
-  /// low <= value <= high, whole numbers.
-  bool whole(const std::string& field, int64_t value, int64_t low, int64_t high) const {
-    if (value >= low && value <= high) return true;
-    problems_.expected(at(field), high == kMost ? concat(low, " and up") : concat(low, " to ", high), value);
-    return false;
-  }
-  /// The same for a field without default.
-  bool given(bool has, const std::string& field, int64_t value, int64_t low, int64_t high) const {
-    if (has) return whole(field, value, low, high);
-    problems_.expected(at(field),
-                       high == kMost ? concat("a value, ", low, " and up") : concat("a value, ", low, " to ", high),
-                       "none");
-    return false;
-  }
-  /// low <= value, and value < below or value <= most; never NaN or infinity.
-  void real(const std::string& field, double value, double low, double most) const {
-    if (!(value >= low && value <= most)) problems_.expected(at(field), concat(low, " to ", most), value);
-  }
-  void below(const std::string& field, double value, double low, double limit) const {
-    if (!(value >= low && value < limit)) problems_.expected(at(field), concat(low, " to below ", limit), value);
-  }
-  void above_zero(const std::string& field, double value) const {
-    if (!(value > 0 && value <= std::numeric_limits<double>::max()))
-      problems_.expected(at(field), "a finite number above 0", value);
-  }
-  void not_negative(const std::string& field, double value) const {
-    if (!(value >= 0 && value <= std::numeric_limits<double>::max()))
-      problems_.expected(at(field), "a finite number, 0 and up", value);
-  }
-  /// value is a multiple of divisor, both known to be in range.
-  void multiple(const std::string& field, int64_t value, const std::string& divisor_field, int64_t divisor) const {
-    if (divisor > 0 && value % divisor != 0)
-      problems_.expected(at(field), concat("a multiple of ", divisor_field, " = ", divisor), value);
-  }
-
- private:
-  std::string path_;
-  Problems& problems_;
-};
 
 bool check_vit(const Vit& vit, const Section& s) {
   bool good = s.given(vit.has_patch(), "patch", vit.patch(), 1, 1024);
@@ -117,33 +67,6 @@ void check_epalm(const Config& config, const Section& s) {
                           "false with loss.label_smoothing (it would be part of what is measured)", "true");
   if (config.quirks().frozen_dropout() && epalm.text().dropout() == 0)
     s.problems().expected("quirks.frozen_dropout", "false where " + s.at("text.dropout") + " is 0", "true");
-}
-
-void check_buckets(const Data& data, const Section& s) {
-  for (int i = 0; i < data.length_buckets_size(); ++i) {
-    const int bucket = data.length_buckets(i);
-    const int before = i == 0 ? 1 : data.length_buckets(i - 1);
-    if (bucket <= before)
-      s.problems().expected(s.at(concat("length_buckets[", i, "]")), concat("more than ", before, " (ascending)"),
-                            bucket);
-  }
-  const int count = data.length_buckets_size();
-  if (count > 0 && data.length_buckets(count - 1) != data.max_text_tokens())
-    s.problems().expected(s.at(concat("length_buckets[", count - 1, "]")),
-                          concat("max_text_tokens = ", data.max_text_tokens(), " as the last one"),
-                          data.length_buckets(count - 1));
-}
-
-void check_data(const Config& config, const Section& s) {
-  const Data& data = config.data();
-  s.whole("max_text_tokens", data.max_text_tokens(), 2, 1 << 20);
-  s.whole("decode_threads", data.decode_threads(), 1, 64);
-  s.whole("prefetch", data.prefetch(), 1, 64);
-  check_buckets(data, s);
-  if (data.task() == Data::CAPTIONING && config.loss().tokens() == Loss::ANSWER)
-    s.problems().expected("loss.tokens", "ALL where data.task is CAPTIONING (captions have no answer)", "ANSWER");
-  if (data.format() == Data::KARPATHY && data.task() == Data::VQA)
-    s.problems().expected(s.at("task"), "CAPTIONING where data.format is KARPATHY", "VQA");
 }
 
 void check_train(const Train& train, const Section& s) {
@@ -240,21 +163,12 @@ void validate(const Config& config, Problems& problems) {
     check_epalm(config, Section("model.epalm", problems));
   else
     problems.expected("model", "one of: epalm", "none");
-  check_data(config, Section("data", problems));
+  check_data(config, problems);
   check_train(config.train(), Section("train", problems));
   check_optimizer(config, Section("optimizer", problems));
   check_schedule(config, Section("schedule", problems));
   check_parallel(config.parallel(), Section("parallel", problems));
   check_rest(config, problems);
-}
-
-void require_data(const Config& config) {
-  Problems problems;
-  if (config.data().root().empty()) problems.expected("data.root", "the folder of the dataset", "none");
-  const Tokenizer& tokenizer = config.data().tokenizer();
-  if (tokenizer.root().empty() && tokenizer.tokenizer_json().empty())
-    problems.expected("data.tokenizer.root", "the folder of vocab.json and merges.txt (or tokenizer_json)", "none");
-  problems.throw_if_any("the configuration");
 }
 
 }  // namespace permafrost::config

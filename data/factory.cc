@@ -1,9 +1,15 @@
 #include "data/factory.h"
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "core/base/check.h"
 #include "data/datasets/caption_dataset.h"
+#include "data/datasets/mixed_dataset.h"
+#include "data/datasets/selection.h"
+#include "data/datasets/vqa_dataset.h"
+#include "data/shards/shard_dataset.h"
 
 namespace permafrost {
 
@@ -35,18 +41,6 @@ TokenizerConfig tokenizer_config(const config::Data& data) {
   return to;
 }
 
-TextTask text_task(const config::Data& data) {
-  switch (data.task()) {
-    case config::Data::CAPTIONING:
-      return TextTask::kCaptions;
-    case config::Data::VQA:
-      return TextTask::kVqa;
-    case config::Data::CLASSES:
-      break;
-  }
-  return TextTask::kClasses;
-}
-
 CaptionDatasetConfig caption_config(const config::Data& data, bool with_images) {
   CaptionDatasetConfig to;
   to.captions = below(data.root(), data.captions());
@@ -57,8 +51,64 @@ CaptionDatasetConfig caption_config(const config::Data& data, bool with_images) 
   return to;
 }
 
-std::unique_ptr<const Dataset> open_dataset(const config::Data& data, const OpenOptions& options) {
-  return std::make_unique<CaptionDataset>(CaptionDataset::load(caption_config(data, options.with_images)));
+VqaDatasetConfig vqa_config(const config::Data& data, bool with_images) {
+  VqaDatasetConfig to;
+  switch (data.format()) {
+    case config::Data::VLT5:
+      to.format = VqaFormat::kVlt5;
+      break;
+    case config::Data::AOKVQA:
+      to.format = VqaFormat::kAokvqa;
+      break;
+    case config::Data::GQA:
+      to.format = VqaFormat::kGqa;
+      break;
+    default:
+      to.format = VqaFormat::kVqav2;
+  }
+  to.questions = below(data.root(), data.questions());
+  if (!data.annotations().empty()) to.annotations = below(data.root(), data.annotations());
+  to.images = below(data.root(), data.images());
+  to.image_name = data.image_name();
+  if (!with_images || data.image_policy() == config::ImagePolicy::SKIP) to.missing_images = MissingImages::kKeep;
+  return to;
+}
+
+std::unique_ptr<const Dataset> open_files(const config::Data& data, const OpenOptions& options,
+                                          const Tokenizer* tokenizer) {
+  switch (data.format()) {
+    case config::Data::COCO:
+    case config::Data::KARPATHY:
+      return std::make_unique<CaptionDataset>(CaptionDataset::load(caption_config(data, options.with_images)));
+    case config::Data::SHARDS:
+      return ShardDataset::open(
+          {below(data.root(), data.shards()), text_task(data), tokenizer ? tokenizer->hash() : ""});
+    default:
+      return std::make_unique<VqaDataset>(VqaDataset::load(vqa_config(data, options.with_images)));
+  }
+}
+
+/// What train_fraction and train_first leave.
+std::unique_ptr<const Dataset> trained_part(const config::Data& data, std::unique_ptr<const Dataset> whole) {
+  const int64_t samples = whole->size();
+  if (data.train_first() > samples)
+    fail(ErrorKind::kConfig, "data.train_first: at most the ", samples, " samples of the dataset are expected; got ",
+         data.train_first());
+  if (data.train_first() > 0) {
+    const bool shuffled = data.task() == config::Data::VQA;
+    return std::make_unique<SelectedDataset>(std::move(whole),
+                                             shuffled ? random_indices(samples, data.train_first(), data.seed())
+                                                      : first_indices(samples, data.train_first()));
+  }
+  if (data.train_fraction() >= 1) return whole;
+  const int64_t count = std::max<int64_t>(1, std::llround(data.train_fraction() * static_cast<double>(samples)));
+  return std::make_unique<SelectedDataset>(std::move(whole), random_indices(samples, count, data.seed()));
+}
+
+std::unique_ptr<const Dataset> open_one(const config::Data& data, const OpenOptions& options,
+                                        const Tokenizer* tokenizer) {
+  auto dataset = open_files(data, options, tokenizer);
+  return options.whole ? std::move(dataset) : trained_part(data, std::move(dataset));
 }
 
 TextConfig text_config(const config::Data& data, const OpenOptions& options) {
@@ -83,13 +133,6 @@ TextConfig text_config(const config::Data& data, const OpenOptions& options) {
   return to;
 }
 
-std::unique_ptr<const Tokenizer> open_tokenizer(const config::Data& data, int64_t model_vocab) {
-  if (data.task() == config::Data::CLASSES) return nullptr;
-  auto tokenizer = std::make_unique<const Tokenizer>(Tokenizer::load(tokenizer_config(data)));
-  if (model_vocab > 0) check_vocabulary(*tokenizer, model_vocab, "the text model");
-  return tokenizer;
-}
-
 TextTable make_texts(const config::Data& data, const OpenOptions& options, const Dataset& dataset,
                      const Tokenizer* tokenizer) {
   return tokenizer ? TextTable(dataset, *tokenizer, text_config(data, options)) : TextTable(dataset);
@@ -97,9 +140,37 @@ TextTable make_texts(const config::Data& data, const OpenOptions& options, const
 
 }  // namespace
 
+TextTask text_task(const config::Data& data) {
+  switch (data.task()) {
+    case config::Data::CAPTIONING:
+      return TextTask::kCaptions;
+    case config::Data::VQA:
+      return TextTask::kVqa;
+    case config::Data::CLASSES:
+      break;
+  }
+  return TextTask::kClasses;
+}
+
+std::unique_ptr<const Tokenizer> open_tokenizer(const config::Data& data, int64_t model_vocab) {
+  if (data.task() == config::Data::CLASSES) return nullptr;
+  auto tokenizer = std::make_unique<const Tokenizer>(Tokenizer::load(tokenizer_config(data)));
+  if (model_vocab > 0) check_vocabulary(*tokenizer, model_vocab, "the text model");
+  return tokenizer;
+}
+
+std::unique_ptr<const Dataset> open_dataset(const config::Data& data, const OpenOptions& options,
+                                            const Tokenizer* tokenizer) {
+  if (data.mix().empty()) return open_one(data, options, tokenizer);
+  std::vector<MixedDataset::Entry> entries;
+  for (const config::MixedData& entry : data.mix())
+    entries.push_back({open_one(entry.data(), options, tokenizer), entry.weight()});
+  return std::make_unique<MixedDataset>(std::move(entries));
+}
+
 OpenedData::OpenedData(const config::Data& data, const OpenOptions& options)
     : tokenizer(open_tokenizer(data, options.model_vocab)),
-      dataset(open_dataset(data, options)),
+      dataset(open_dataset(data, options, tokenizer.get())),
       texts(make_texts(data, options, *dataset, tokenizer.get())) {}
 
 OpenedData::OpenedData(const config::Config& config, int64_t model_vocab, int threads)

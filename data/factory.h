@@ -13,8 +13,17 @@ struct OpenOptions {
   int threads = 1;            ///< that tokenise
   bool with_images = true;    ///< false: images are neither looked up nor read
   bool needs_answers = true;  ///< every question must have an answer: for training, not for generation
+  bool whole = false;         ///< not only what train_fraction and train_first leave to training: for evaluation
   LossTokens loss_tokens = LossTokens::kAll;
 };
+
+/// The tokenizer that `data` names; null with task CLASSES, which needs none. Errors: kData.
+std::unique_ptr<const Tokenizer> open_tokenizer(const config::Data& data, int64_t model_vocab);
+/// The samples that `data` describes, from files, shards or several of them. `tokenizer` may be null where nothing is
+/// tokenised. Errors: kData, kConfig.
+std::unique_ptr<const Dataset> open_dataset(const config::Data& data, const OpenOptions& options,
+                                            const Tokenizer* tokenizer);
+TextTask text_task(const config::Data& data);
 
 /// Everything a run reads, opened and tokenised. Not movable: the parts refer to each other.
 struct OpenedData {

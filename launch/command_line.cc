@@ -154,6 +154,24 @@ void add_data_inspect(CommandLine& line, CLI::App& data) {
   command->callback([=, &line] { line.action = [=] { return run_data_inspect(*options); }; });
 }
 
+void add_data_pack(CommandLine& line, CLI::App& data, const Launcher& launcher) {
+  CLI::App* command = data.add_subcommand(
+      "pack", "Packs the data of a configuration into HDF5 shards; alone or as one rank under mpirun or srun. Goes on "
+              "where it was interrupted");
+  auto options = std::make_shared<DataPackOptions>();
+  add_config_options(*command, options->config);
+  command->add_option("--out", options->out, "Folder of the shards; made if need be (no default)")
+      ->required()
+      ->type_name("FOLDER");
+  command
+      ->add_option("--shard-mb", options->shard_mb,
+                   "Bytes of images per shard in MB (10^6 bytes); each rank holds one shard in memory")
+      ->capture_default_str()
+      ->check(CLI::Range(0.001, 1e6));
+  command->add_flag("--evaluation", options->evaluation, "Pack evaluation.data instead of data");
+  command->callback([=, &line] { line.action = [=] { return run_data_pack(*options, launcher); }; });
+}
+
 void add_sample_photos(CommandLine& line, CLI::App& data) {
   CLI::App* command = data.add_subcommand(
       "sample-photos",
@@ -286,6 +304,7 @@ void add_commands(CommandLine& line, const Launcher& launcher) {
   add_info(line, launcher);
   CLI::App& data = add_family(line, "data", "Looks at datasets and makes small ones");
   add_data_inspect(line, data);
+  add_data_pack(line, data, launcher);
   add_sample_photos(line, data);
   add_data_demo(line, data);
   add_byte_tokenizer(line, data);

@@ -73,6 +73,14 @@ struct DataInspectOptions {
 };
 int run_data_inspect(const DataInspectOptions& options);
 
+struct DataPackOptions {
+  ConfigOptions config;
+  std::string out;
+  double shard_mb = 256;
+  bool evaluation = false;
+};
+int run_data_pack(const DataPackOptions& options, const Launcher& launcher);
+
 struct SamplePhotosOptions {
   std::string folder;
   int count = 96;

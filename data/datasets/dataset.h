@@ -55,6 +55,8 @@ class Dataset {
   virtual uint64_t image_id(int64_t image) const = 0;
   /// For messages: where the image is.
   virtual std::string image_name(int64_t image) const = 0;
+  /// The same without where the dataset lies: equal on all machines.
+  virtual std::string short_image_name(int64_t image) const { return image_name(image); }
   /// The encoded image (JPEG or PNG); the capacity of `bytes` is kept. Errors: kData naming the image.
   virtual void read_image(int64_t image, std::vector<uint8_t>& bytes) const = 0;
   /// Bytes that read_image would give. Errors: kData naming the image.

@@ -21,6 +21,7 @@ class FileDataset : public Dataset {
   int64_t images() const override { return static_cast<int64_t>(image_names_.size()); }
   uint64_t image_id(int64_t image) const override { return image_ids_.at(static_cast<size_t>(image)); }
   std::string image_name(int64_t image) const override { return image_path(image).string(); }
+  std::string short_image_name(int64_t image) const override { return image_names_.at(static_cast<size_t>(image)); }
   void read_image(int64_t image, std::vector<uint8_t>& bytes) const override;
   int64_t image_bytes(int64_t image) const override;
 

@@ -4,6 +4,7 @@
 
 #include "core/base/check.h"
 #include "core/base/narrow.h"
+#include "data/datasets/sample_id.h"
 
 namespace permafrost {
 
@@ -14,6 +15,8 @@ SampleStore::Text SampleStore::keep(std::string_view text) {
 }
 
 void SampleStore::add(const Sample& sample) {
+  if (sample.id >> kSampleIdBits != 0)
+    fail(ErrorKind::kData, "dataset: sample ids below 2^", kSampleIdBits, " are expected; got ", sample.id);
   records_.push_back({sample.id, sample.image, keep(sample.caption), keep(sample.question), keep(sample.name), 0, 0});
   set_answers(size() - 1, sample.answers);
 }

@@ -14,7 +14,7 @@ namespace permafrost {
 /// more. Views that `sample` gives live as long as the store stays where it is and nothing is added.
 class SampleStore {
  public:
-  /// Texts are copied; `image` may be set later.
+  /// Texts are copied; `image` may be set later. Errors: kData for an id that needs more than kSampleIdBits.
   void add(const Sample& sample);
   void set_image(int64_t index, int64_t image);
   /// Replaces the answers of a sample, e.g. when they stand in a file of their own.

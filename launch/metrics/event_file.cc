@@ -5,7 +5,7 @@
 #include <chrono>
 
 #include "core/base/check.h"
-#include "launch/metrics/crc32c.h"
+#include "core/base/crc32c.h"
 #include "launch/metrics/event.pb.h"
 
 namespace permafrost {

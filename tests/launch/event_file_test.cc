@@ -3,7 +3,7 @@
 #include <cstring>
 #include <fstream>
 
-#include "launch/metrics/crc32c.h"
+#include "core/base/crc32c.h"
 #include "launch/metrics/event.pb.h"
 #include "tests/launch/scratch_folder.h"
 #include "tests/support/compare.h"
@@ -17,6 +17,7 @@ TEST(Crc32c, HasTheValuesOfItsStandard) {
   EXPECT_EQ(crc32c("123456789"), 0xE3069283u);            // the check value of CRC-32C
   EXPECT_EQ(crc32c(std::string(32, '\0')), 0x8A9136AAu);  // RFC 3720, B.4
   EXPECT_EQ(crc32c(std::string(32, '\xFF')), 0x62A8AB43u);
+  EXPECT_EQ(crc32c("3456789", crc32c("12")), 0xE3069283u);
   const uint32_t crc = crc32c("foo");
   EXPECT_EQ(masked_crc32c("foo"), ((crc >> 15) | (crc << 17)) + 0xA282EAD8u);
 }
