@@ -156,8 +156,9 @@ void add_data_inspect(CommandLine& line, CLI::App& data) {
 
 void add_data_pack(CommandLine& line, CLI::App& data, const Launcher& launcher) {
   CLI::App* command = data.add_subcommand(
-      "pack", "Packs the data of a configuration into HDF5 shards; alone or as one rank under mpirun or srun. Goes on "
-              "where it was interrupted");
+      "pack",
+      "Packs the data of a configuration into HDF5 shards; alone or as one rank under mpirun or srun. Goes on "
+      "where it was interrupted");
   auto options = std::make_shared<DataPackOptions>();
   add_config_options(*command, options->config);
   command->add_option("--out", options->out, "Folder of the shards; made if need be (no default)")
@@ -213,6 +214,9 @@ void add_data_demo(CommandLine& line, CLI::App& data) {
   command->add_option("--format", options->format, "shards (HDF5) or coco (an image file each)")
       ->capture_default_str()
       ->check(CLI::IsMember({"shards", "coco"}));
+  command->add_flag(
+      "--questions", options->demo.questions,
+      "Also write train_questions, val_questions and test_questions: the same images, a sample per question");
   command->callback([=, &line] { line.action = [=] { return run_data_demo(*options); }; });
 }
 

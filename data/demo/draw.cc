@@ -81,8 +81,8 @@ bool is_in_shape(size_t shape, double u, double v) {
       return across <= 0.85 && down <= 0.85;
     case 2:  // triangle, tip up
       return v <= 0.8 && across <= (v + 1) / 1.8;
-    case 3:  // diamond
-      return across + down <= 1.05;
+    case 3:  // bar
+      return across <= 1 && down <= 0.4;
     case 4:  // cross
       return (across <= 0.33 && down <= 0.98) || (down <= 0.33 && across <= 0.98);
     default:  // ring

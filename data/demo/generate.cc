@@ -5,6 +5,7 @@
 #include "core/base/check.h"
 #include "core/base/json.h"
 #include "core/base/narrow.h"
+#include "core/base/sha256.h"
 #include "core/weights/atomic_file.h"
 #include "data/files/make_folder.h"
 #include "data/files/read_file.h"
@@ -36,6 +37,7 @@ OrderedJson parameters_of(const DemoOptions& options) {
   return {{"version", kDemoVersion},
           {"seed", options.seed},
           {"counts", counts},
+          {"questions", options.questions},
           {"format", options.format == DemoFormat::kShards ? "shards" : "coco"}};
 }
 
@@ -107,19 +109,35 @@ class AnnotationFile {
   AtomicFile file_;
 };
 
-std::unique_ptr<DemoSink> make_sink(const fs::path& folder, const DemoOptions& options, SceneSplit split) {
-  if (options.format == DemoFormat::kCoco) return make_coco_sink(folder / to_string(split), split);
-  fail(ErrorKind::kNotBuilt, "data demo: --format coco is expected; got shards");
+std::string questions_name(SceneSplit split) { return std::string(to_string(split)) + "_questions"; }
+
+/// One or two: what the samples of a split are written to.
+std::vector<std::unique_ptr<DemoSink>> make_sinks(const fs::path& folder, const DemoOptions& options,
+                                                  SceneSplit split) {
+  std::vector<std::unique_ptr<DemoSink>> sinks;
+  const fs::path to = folder / to_string(split);
+  if (options.format == DemoFormat::kCoco) {
+    sinks.push_back(make_coco_sink(to, split));
+    return sinks;
+  }
+  const std::string parameters = json_text(parameters_of(options)),
+                    made_from = sha256(parameters.data(), parameters.size());
+  const int64_t count = count_of(options, split);
+  sinks.push_back(make_shard_sink(to, split, count, made_from));
+  if (options.questions && split != SceneSplit::kPretrain && split != SceneSplit::kText)
+    sinks.push_back(make_question_sink(folder / questions_name(split), count, made_from));
+  return sinks;
 }
 
 void write_split(const fs::path& folder, const DemoOptions& options, SceneSplit split, ThreadPool& pool) {
   const int64_t count = count_of(options, split);
-  remove_old(folder / to_string(split));  // what an interrupted run left
+  const fs::path annotations_path = folder / "annotations" / (std::string(to_string(split)) + ".jsonl");
+  for (const fs::path& old : {folder / to_string(split), folder / questions_name(split), annotations_path})
+    remove_old(old);  // what an interrupted run left
   if (count == 0) return;
-  const auto sink = make_sink(folder, options, split);
+  const auto sinks = make_sinks(folder, options, split);
   std::unique_ptr<AnnotationFile> annotations;
-  if (split != SceneSplit::kText)
-    annotations = std::make_unique<AnnotationFile>(folder / "annotations" / (std::string(to_string(split)) + ".jsonl"));
+  if (split != SceneSplit::kText) annotations = std::make_unique<AnnotationFile>(annotations_path);
   std::vector<DemoSample> samples(static_cast<size_t>(std::min(count, kSamplesInMemory)));
   std::vector<DrawnScene> drawn(static_cast<size_t>(pool.threads()));
   for (int64_t first = 0; first < count; first += kSamplesInMemory) {
@@ -131,11 +149,11 @@ void write_split(const fs::path& folder, const DemoOptions& options, SceneSplit 
     });
     for (int64_t i = 0; i < here; ++i) {
       const DemoSample& sample = samples[static_cast<size_t>(i)];
-      sink->add(sample);
+      for (const auto& sink : sinks) sink->add(sample);
       if (annotations) annotations->add(sample);
     }
   }
-  sink->finish();
+  for (const auto& sink : sinks) sink->finish();
   if (annotations) annotations->finish();
 }
 
@@ -194,6 +212,8 @@ DemoOutcome generate_demo(const fs::path& folder, const DemoOptions& options, Th
     if (count_of(options, split) < 0 || count_of(options, split) > kMaxSamplesPerSplit)
       fail(ErrorKind::kConfig, "data demo: 0 to ", kMaxSamplesPerSplit, " samples are expected; got ",
            count_of(options, split), " [param=", to_string(split), "]");
+  if (options.questions && options.format != DemoFormat::kShards)
+    fail(ErrorKind::kConfig, "data demo: questions in shards are expected; got another format [param=questions]");
   if (is_complete(folder, options)) return DemoOutcome::kWasComplete;
   make_folder(folder / "annotations", "data demo");
   remove_old(folder / kDescriptionName);  // from here on the folder is incomplete

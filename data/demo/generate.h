@@ -24,6 +24,9 @@ struct DemoOptions {
   /// Samples of each split, 0 to kMaxSamplesPerSplit; 0 leaves it out.
   int64_t pretrain = 40000, text = 40000, train = 20000, val = 500, test = 1000;
   DemoFormat format = DemoFormat::kShards;
+  /// Writes train, val and test a second time, as train_questions and so on, with their questions instead of captions.
+  /// With kShards only.
+  bool questions = false;
 };
 int64_t count_of(const DemoOptions& options, SceneSplit split);
 
@@ -49,6 +52,14 @@ class DemoSink {
 };
 /// Writes `folder`/images/ID.png and captions.json; for `text` only texts.txt, one a line. Errors: kStorage.
 std::unique_ptr<DemoSink> make_coco_sink(const std::filesystem::path& folder, SceneSplit split);
+/// Writes shards of kDemoSamplesPerShard. Images have labels and annotations; captions too, but in `pretrain`. `text`
+/// has captions of one image without bytes. `made_from` tells shards of other options apart. Errors: kStorage.
+std::unique_ptr<DemoSink> make_shard_sink(const std::filesystem::path& folder, SceneSplit split, int64_t count,
+                                          const std::string& made_from);
+/// The same with a sample per question, whose id is kQuestionsPerScene * the image's + its number.
+std::unique_ptr<DemoSink> make_question_sink(const std::filesystem::path& folder, int64_t count,
+                                             const std::string& made_from);
+inline constexpr int64_t kDemoSamplesPerShard = 20000;
 
 /// Merges that make a token of every word of every caption, question and answer, with and without a space before it as
 /// it occurs. Independent of seed and counts.

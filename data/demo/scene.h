@@ -9,8 +9,8 @@ namespace permafrost {
 // Scenes of two coloured shapes: what they may consist of, and how one is drawn at random. The nearer object is larger
 // and may hide a part of the farther one; a caption says where the nearer one is, seen from the farther one.
 
-inline constexpr std::array<std::string_view, 6> kSceneShapes = {"circle",  "square", "triangle",
-                                                                 "diamond", "cross",  "ring"};
+inline constexpr std::array<std::string_view, 6> kSceneShapes = {"circle", "square", "triangle",
+                                                                 "bar",    "cross",  "ring"};
 
 struct SceneColor {
   std::string_view name;
@@ -32,11 +32,11 @@ enum class BackgroundKind : uint8_t { kPlain, kGradient, kNoise, kStripes };
 inline constexpr std::array<std::string_view, 4> kBackgroundNames = {"plain", "gradient", "noise", "stripes"};
 
 // Lengths in pixels; y points down.
-inline constexpr int kSceneSize = 48;                             ///< width and height of an image
-inline constexpr double kNearRadiusMin = 9, kNearRadiusMax = 12;  ///< half of the extent of the nearer object
-inline constexpr double kFarRadiusMin = 5, kFarRadiusMax = 7.5;   ///< and of the farther one
+inline constexpr int kSceneSize = 48;                               ///< width and height of an image
+inline constexpr double kNearRadiusMin = 9.5, kNearRadiusMax = 12;  ///< half of the extent of the nearer object
+inline constexpr double kFarRadiusMin = 5.5, kFarRadiusMax = 7.5;   ///< and of the farther one
 /// Distance of the centres along the axis of a relation, in sums of the radii, and the largest across it, in distances.
-inline constexpr double kDistanceMin = 0.9, kDistanceMax = 1.6, kAcrossMax = 0.45;
+inline constexpr double kDistanceMin = 0.95, kDistanceMax = 1.6, kAcrossMax = 0.45;
 inline constexpr double kBrightnessMin = 0.85, kBrightnessMax = 1.05;  ///< of an object, times its colour
 inline constexpr int kGroundMin = 30, kGroundMax = 120;                ///< grey level of a background
 inline constexpr int kGroundTint = 15;                                 ///< each channel, up and down

@@ -7,6 +7,7 @@
 #include "data/demo/generate.h"
 #include "data/files/read_file.h"
 #include "data/images/decode.h"
+#include "data/shards/shard_dataset.h"
 #include "tests/data/support.h"
 #include "tests/support/file_size_limit.h"
 
@@ -70,7 +71,7 @@ TEST(DemoGenerate, PixelsAndTextsAreTheSameOnEveryMachine) {
       ASSERT_EQ(decoded.pixels, drawn.image.pixels);
       hash.update(decoded.pixels.data(), decoded.pixels.size());
     }
-  EXPECT_EQ(hash.finish(), "bdf2293154a621136a05fe622e36bc2b600ab40ca0cf418aa06a7c6f44047618")
+  EXPECT_EQ(hash.finish(), "9bde491c9dd4b770e5808df973440a6455654a3753c6565bf075c7cbcb05108b")
       << "raise kDemoVersion when this changes";
 }
 
@@ -102,6 +103,78 @@ TEST(DemoGenerate, WritesWhatWasAskedFor) {
   const Json description = parse_json(read_text_file(folder.path() / "dataset.json"));
   EXPECT_EQ(description["parameters"]["counts"]["train"], 40);
   EXPECT_EQ(description["labels"].size(), kSceneLabels);
+}
+
+TEST(DemoShards, HoldTheSamplesOfEverySplit) {
+  const DataFolder folder;
+  DemoOptions options = small_options();
+  options.format = DemoFormat::kShards;
+  options.questions = true;
+  const auto sums = generate(folder.path(), options, 2);
+  EXPECT_EQ(sums, generate(folder.path() / "again", options, 1));  // the same bytes
+  DrawnScene drawn;
+  for (SceneSplit split : kSceneSplits) {
+    const bool text = split == SceneSplit::kText, captions = split != SceneSplit::kPretrain;
+    const auto dataset =
+        ShardDataset::open({folder.path() / to_string(split), captions ? TextTask::kCaptions : TextTask::kClasses, ""});
+    ASSERT_EQ(dataset->size(), count_of(options, split));
+    EXPECT_EQ(dataset->images(), text ? 1 : dataset->size());
+    EXPECT_EQ(dataset->labels_per_image(), text ? 0 : static_cast<int64_t>(kSceneLabels));
+    for (int64_t i = 0; i < dataset->size(); ++i) {
+      const DemoSample wanted = make_demo_sample(options.seed, split, i, drawn);
+      const Sample sample = dataset->sample(i);
+      EXPECT_EQ(sample.id, static_cast<uint64_t>(wanted.id));
+      EXPECT_EQ(sample.caption, captions ? wanted.text : "");  // the vision model gets none
+      if (text) continue;
+      EXPECT_TRUE(std::ranges::equal(sample.classes, wanted.labels));
+      EXPECT_EQ(dataset->annotations(sample.image), wanted.annotation);
+      EXPECT_EQ(dataset->image_id(sample.image), static_cast<uint64_t>(wanted.id));
+      std::vector<uint8_t> bytes;
+      dataset->read_image(sample.image, bytes);
+      EXPECT_EQ(bytes, wanted.png);
+    }
+  }
+}
+
+TEST(DemoShards, HoldTheQuestionsWhereAskedFor) {
+  const DataFolder folder;
+  DemoOptions options = small_options();
+  options.format = DemoFormat::kShards;
+  generate(folder.path() / "without", options, 1);
+  EXPECT_FALSE(fs::exists(folder.path() / "without/train_questions"));
+  options.questions = true;
+  generate(folder.path() / "with", options, 1);
+  DrawnScene drawn;
+  for (SceneSplit split : {SceneSplit::kTrain, SceneSplit::kVal, SceneSplit::kTest}) {
+    const auto dataset = ShardDataset::open(
+        {folder.path() / "with" / (std::string(to_string(split)) + "_questions"), TextTask::kVqa, ""});
+    ASSERT_EQ(dataset->size(), 4 * count_of(options, split));
+    for (int64_t i = 0; i < dataset->size(); ++i) {
+      const DemoSample wanted = make_demo_sample(options.seed, split, i / 4, drawn);
+      const Sample sample = dataset->sample(i);
+      const SceneQuestion& question = wanted.questions[static_cast<size_t>(i % 4)];
+      EXPECT_EQ(sample.id, static_cast<uint64_t>(wanted.id * 4 + i % 4));
+      EXPECT_EQ(sample.image, i / 4);
+      EXPECT_EQ(sample.question, question.question);
+      ASSERT_EQ(sample.answers.size(), 1u);
+      EXPECT_EQ(sample.answers[0].text, question.answer);
+    }
+  }
+  EXPECT_FALSE(fs::exists(folder.path() / "with/pretrain_questions"));
+  EXPECT_FALSE(fs::exists(folder.path() / "with/text_questions"));
+}
+
+TEST(DemoShards, ASplitIsCutWhereAShardIsFull) {
+  const DataFolder folder;
+  const auto sink = make_shard_sink(folder.path(), SceneSplit::kText, kDemoSamplesPerShard + 5, "test");
+  DrawnScene drawn;
+  for (int64_t i = 0; i < kDemoSamplesPerShard + 5; ++i) sink->add(make_demo_sample(1, SceneSplit::kText, i, drawn));
+  sink->finish();
+  EXPECT_TRUE(fs::exists(folder.path() / "shard-00000-of-00002.h5"));
+  const auto dataset = ShardDataset::open({folder.path(), TextTask::kCaptions, ""});
+  ASSERT_EQ(dataset->size(), kDemoSamplesPerShard + 5);
+  for (int64_t i : {int64_t{0}, kDemoSamplesPerShard - 1, kDemoSamplesPerShard, kDemoSamplesPerShard + 4})
+    EXPECT_EQ(dataset->sample(i).caption, make_demo_sample(1, SceneSplit::kText, i, drawn).text) << i;
 }
 
 TEST(DemoGenerate, ACompleteFolderIsLeftAloneAndAnIncompleteOneRedone) {
@@ -148,6 +221,10 @@ TEST(DemoGenerate, BadCountsAndFoldersAreRefused) {
                            {"data demo: 0 to 10000000 samples are expected; got -1 [param=train]"}));
   options.train = kMaxSamplesPerSplit + 1;
   EXPECT_TRUE(throws_error([&] { generate_demo(folder.path(), options, pool); }, ErrorKind::kConfig, {"10000001"}));
+  options = small_options();
+  options.questions = true;  // COCO's captions have no place for them
+  EXPECT_TRUE(throws_error([&] { generate_demo(folder.path(), options, pool); }, ErrorKind::kConfig,
+                           {"data demo: questions in shards are expected; got another format [param=questions]"}));
   EXPECT_TRUE(fs::is_empty(folder.path()));
   EXPECT_TRUE(throws_error([&] { generate_demo("/proc/none", small_options(), pool); }, ErrorKind::kStorage,
                            {"data demo: cannot make the folder /proc/none/annotations"}));
@@ -163,6 +240,13 @@ TEST(DemoGenerate, AFullDiskIsNamedAndLeavesNothingThatLooksComplete) {
     const FileSizeLimit limit(bytes);
     EXPECT_TRUE(throws_error([&] { generate_demo(folder.path(), small_options(), pool); }, ErrorKind::kStorage,
                              {"cannot write", folder.path().string()}));
+  }
+  DemoOptions shards = small_options();
+  shards.format = DemoFormat::kShards;
+  {
+    const FileSizeLimit limit(30000);
+    EXPECT_TRUE(throws_error([&] { generate_demo(folder.path(), shards, pool); }, ErrorKind::kStorage,
+                             {folder.path().string()}));
   }
   EXPECT_FALSE(fs::exists(folder.path() / "dataset.json"));
   EXPECT_EQ(generate_demo(folder.path(), small_options(), pool), DemoOutcome::kWritten);

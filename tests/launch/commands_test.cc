@@ -421,7 +421,7 @@ TEST(BenchComm, RunsAloneAndRefusesWhatMakesNoSense) {
 }
 
 TEST(Help, ShowsEveryOptionWithDefaultAndUnit) {
-  const std::vector<std::string> flags{"--json", "--resume", "--grads", "--list", "--quick", "--uneven"};
+  const std::vector<std::string> flags{"--json", "--resume", "--grads", "--list", "--quick", "--uneven", "--questions"};
   const std::map<std::string, std::map<std::string, std::string>> commands{
       {"train", {{"--set", "path.to.field=value"}, {"--run-dir", "Folder"}, {"--resume", "checkpoint"}}},
       {"plan",
@@ -452,7 +452,8 @@ TEST(Help, ShowsEveryOptionWithDefaultAndUnit) {
         {"--train", "Images"},
         {"--val", "Images"},
         {"--test", "Images"},
-        {"--format", "shards"}}},
+        {"--format", "shards"},
+        {"--questions", "question"}}},
       {"data byte-tokenizer", {{"--out", "Folder"}}},
       {"bench memory", {{"--set", ""}, {"--steps", "Steps"}, {"--json", "file"}}},
       {"bench kernels", {{"--json", "file"}, {"--only", "rows"}, {"--threads", "Threads"}, {"--quick", "samples"}}},

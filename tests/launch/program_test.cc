@@ -53,9 +53,10 @@ TEST(Program, WritesSamplePhotos) {
 TEST(Program, GeneratesTheDemoDataOnce) {
   const ScratchFolder folder;
   const std::string command =
-      "data demo --format coco --pretrain 3 --text 3 --train 3 --val 4 --test 4 --out " + folder.path().string();
+      "data demo --pretrain 3 --text 3 --train 3 --val 4 --test 4 --out " + folder.path().string();
   EXPECT_TRUE(ends(run(command), 0, {": 3 images to pre-train on, 3 texts, 3 images to train on"}));
-  for (const char* name : {"dataset.json", "tokenizer/vocab.json", "annotations/test.jsonl", "train/captions.json"})
+  for (const char* name :
+       {"dataset.json", "tokenizer/vocab.json", "annotations/test.jsonl", "train/shard-00000-of-00001.h5"})
     EXPECT_TRUE(std::filesystem::exists(folder / name)) << name;
   EXPECT_TRUE(ends(run(command), 0, {" is complete: "}));
   EXPECT_TRUE(
