@@ -1,6 +1,7 @@
 #include "data/demo/scene.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/base/check.h"
 #include "core/base/philox.h"
@@ -13,7 +14,7 @@ namespace {
 
 // Which stream of random numbers of a sample; the content has its own, so that it can be had alone.
 constexpr uint32_t kContentLayer = 0, kPlacementLayer = 1;
-constexpr int kMaxTries = 100000;  // about one in five fits
+constexpr int kMaxTries = 100000;  // about one in fifty fits
 
 Random stream(uint64_t seed, SceneSplit split, int64_t index, uint32_t layer) {
   PERMAFROST_CHECK(index >= 0 && index < kMaxSamplesPerSplit, "scene: index must be 0 to ", kMaxSamplesPerSplit - 1,
@@ -39,24 +40,31 @@ SceneObject random_object(Random& random, const ObjectKind& kind) {
 }
 
 bool is_inside(const SceneObject& object) {
-  const double low = object.radius, high = kSceneSize - object.radius;
+  const double low = object.radius - kOverhang, high = kSceneSize - low;
   return object.x >= low && object.x <= high && object.y >= low && object.y <= high;
 }
 
-/// Draws sizes and places until both objects are wholly in the picture.
+double random_coordinate(Random& random) {
+  const auto point = static_cast<double>(static_cast<int>(between(random, 0.0, kSceneSize) / kRaster + 0.5));
+  return point * kRaster + between(random, -kRasterJitter, kRasterJitter);
+}
+
+/// Draws sizes and places until both objects are in the picture and stand in the relation.
 void place_both(Random& random, Relation relation, SceneObject& nearer, SceneObject& farther) {
   const bool along_x = relation == Relation::kLeftOf || relation == Relation::kRightOf;
   const bool first = relation == Relation::kLeftOf || relation == Relation::kAbove;
   for (int i = 0; i < kMaxTries; ++i) {
     nearer.radius = between(random, kNearRadiusMin, kNearRadiusMax);
     farther.radius = between(random, kFarRadiusMin, kFarRadiusMax);
-    const double distance = (nearer.radius + farther.radius) * between(random, kDistanceMin, kDistanceMax);
-    const double along = first ? distance : -distance, across = distance * between(random, -kAcrossMax, kAcrossMax);
-    nearer.x = between(random, nearer.radius, kSceneSize - nearer.radius);
-    nearer.y = between(random, nearer.radius, kSceneSize - nearer.radius);
-    farther.x = nearer.x + (along_x ? along : across);
-    farther.y = nearer.y + (along_x ? across : along);
-    if (is_inside(farther)) return;
+    for (SceneObject* object : {&nearer, &farther}) {
+      object->x = random_coordinate(random);
+      object->y = random_coordinate(random);
+    }
+    const double dx = farther.x - nearer.x, dy = farther.y - nearer.y;
+    const double along = (first ? 1 : -1) * (along_x ? dx : dy), across = std::abs(along_x ? dy : dx);
+    if (is_inside(nearer) && is_inside(farther) && along >= kDistanceMin * (nearer.radius + farther.radius) &&
+        across <= kAcrossMax * along)
+      return;
   }
   fail(ErrorKind::kInternal, "scene: a place for both objects within ", kMaxTries, " tries is expected; got none");
 }
@@ -153,7 +161,7 @@ Scene sample_scene(uint64_t seed, SceneSplit split, int64_t index) {
 }
 
 int cell_of(double coordinate) {
-  return std::clamp(static_cast<int>(coordinate * kCellsPerSide / kSceneSize), 0, kCellsPerSide - 1);
+  return std::clamp(static_cast<int>(coordinate / kRaster + 0.5), 0, kCellsPerSide - 1);
 }
 
 }  // namespace permafrost

@@ -32,18 +32,21 @@ enum class BackgroundKind : uint8_t { kPlain, kGradient, kNoise, kStripes };
 inline constexpr std::array<std::string_view, 4> kBackgroundNames = {"plain", "gradient", "noise", "stripes"};
 
 // Lengths in pixels; y points down.
-inline constexpr int kSceneSize = 48;                               ///< width and height of an image
-inline constexpr double kNearRadiusMin = 9.5, kNearRadiusMax = 12;  ///< half of the extent of the nearer object
-inline constexpr double kFarRadiusMin = 5.5, kFarRadiusMax = 7.5;   ///< and of the farther one
-/// Distance of the centres along the axis of a relation, in sums of the radii, and the largest across it, in distances.
-inline constexpr double kDistanceMin = 0.95, kDistanceMax = 1.6, kAcrossMax = 0.45;
+inline constexpr int kSceneSize = 48;                              ///< width and height of an image
+inline constexpr double kNearRadiusMin = 10, kNearRadiusMax = 12;  ///< half of the extent of the nearer object
+inline constexpr double kFarRadiusMin = 6.5, kFarRadiusMax = 7.5;  ///< and of the farther one
+/// Centres are near the points of a raster, so that a small vision model learns shapes in a minute.
+inline constexpr double kRaster = 8, kRasterJitter = 0;  ///< and up to so far away, along each axis
+inline constexpr double kOverhang = 1;                   ///< of an object beyond the border, at most
+inline constexpr double kDistanceMin = 0.9;              ///< along the relation's axis, in sums of the radii
+inline constexpr double kAcrossMax = 0.5;                ///< across it, in distances along it
 inline constexpr double kBrightnessMin = 0.85, kBrightnessMax = 1.05;  ///< of an object, times its colour
 inline constexpr int kGroundMin = 30, kGroundMax = 120;                ///< grey level of a background
 inline constexpr int kGroundTint = 15;                                 ///< each channel, up and down
 inline constexpr int kGroundContrast = 40;                             ///< between its two colours, up and down
 inline constexpr int kNoiseAmplitude = 12;                             ///< of a channel of a pixel, up and down
 inline constexpr double kStripePeriodMin = 6, kStripePeriodMax = 14;
-inline constexpr int kCellsPerSide = 6;  ///< coarse positions: cells of a 6 x 6 grid
+inline constexpr int kCellsPerSide = 6;  ///< coarse positions: which of so many raster points, 0 being the border
 /// Captions whose SHA-256 begins with a byte below this never occur in images of the split `train`: a quarter of all.
 inline constexpr int kHeldOutBelow = 64;
 /// In `val` and `test` every fourth sample has a held-out caption, and the others have none.
@@ -101,7 +104,7 @@ SceneContent sample_content(uint64_t seed, SceneSplit split, int64_t index);
 /// The whole scene; its content is that of sample_content. A pure function of (seed, split, index).
 Scene sample_scene(uint64_t seed, SceneSplit split, int64_t index);
 
-/// Row or column of the grid of coarse positions that a coordinate is in.
+/// Number of the raster point that is nearest to a coordinate, 0 to kCellsPerSide - 1.
 int cell_of(double coordinate);
 
 }  // namespace permafrost

@@ -117,8 +117,8 @@ TEST(DemoScene, RelationsHoldAndTheNearerObjectIsLarger) {
       EXPECT_GE(along[relation], 1.5 * std::abs(relation < 2 ? dy : dx)) << i;
       for (const SceneObject& object : scene.objects)
         for (double at : {object.x, object.y}) {
-          EXPECT_GE(at, object.radius);
-          EXPECT_LE(at, kSceneSize - object.radius);
+          EXPECT_GE(at, object.radius - 1);
+          EXPECT_LE(at, kSceneSize - object.radius + 1);
         }
     }
 }
