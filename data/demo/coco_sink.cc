@@ -43,10 +43,10 @@ class TextSink : public DemoSink {
  public:
   explicit TextSink(const std::filesystem::path& folder) {
     make_folder(folder, "data demo");
-    file_ = std::make_unique<AtomicFile>((folder / "texts.txt").string());
+    file_ = std::make_unique<AtomicFile>((folder / "texts.jsonl").string());
   }
   void add(const DemoSample& sample) override {
-    const std::string line = sample.text + "\n";
+    const std::string line = json_text(Json(sample.text)) + "\n";
     file_->write(line.data(), line.size());
   }
   void finish() override { file_->commit(); }

@@ -7,6 +7,7 @@
 #include "core/base/narrow.h"
 #include "core/base/sha256.h"
 #include "core/weights/atomic_file.h"
+#include "data/demo/notes.h"
 #include "data/files/make_folder.h"
 #include "data/files/read_file.h"
 #include "data/images/encode.h"
@@ -18,10 +19,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint32_t kQuestionLayer = 2;      // of a sample's random numbers; scene.cc has 0 and 1
-constexpr int64_t kSamplesInMemory = 4096;  // made in threads, then stored in order
-constexpr int64_t kSamplesPerBlock = 32;    // of one thread at a time
-constexpr size_t kMaxMerges = 1024;         // more than all words have letters
+constexpr uint32_t kQuestionLayer = 2, kTextLayer = 3;  // of a sample's random numbers; scene.cc has 0 and 1
+constexpr int64_t kSamplesInMemory = 4096;              // made in threads, then stored in order
+constexpr int64_t kSamplesPerBlock = 32;                // of one thread at a time
+constexpr size_t kMaxMerges = 1024;                     // more than all words have letters
 constexpr const char* kDescriptionName = "dataset.json";
 
 OrderedJson names_of(const auto& table, const auto& name) {
@@ -177,15 +178,18 @@ int64_t count_of(const DemoOptions& options, SceneSplit split) {
 
 DemoSample make_demo_sample(uint64_t seed, SceneSplit split, int64_t index, DrawnScene& drawn) {
   DemoSample sample;
+  const auto random_of = [&](uint32_t layer) {
+    return Random(seed, RandomPurpose::kSynthetic, static_cast<uint32_t>(split), static_cast<uint64_t>(index), layer);
+  };
   if (split == SceneSplit::kText) {
+    Random random = random_of(kTextLayer);
     sample.id = scene_id(split, index);
-    sample.text = caption_of(sample_content(seed, split, index));
+    sample.text = text_of(sample_content(seed, split, index), random);
     return sample;
   }
   const Scene scene = sample_scene(seed, split, index);
   draw_scene(scene, drawn);
-  Random random(seed, RandomPurpose::kSynthetic, static_cast<uint32_t>(split), static_cast<uint64_t>(index),
-                kQuestionLayer);
+  Random random = random_of(kQuestionLayer);
   sample.id = scene.id;
   sample.png = encode_png(drawn.image.view(), PngEffort::kFast);
   sample.text = caption_of(scene.content);
@@ -204,6 +208,7 @@ void write_demo_tokenizer(const fs::path& folder) {
     trainer.add(entry.answer);
     trainer.add(" " + entry.answer);
   });
+  for_each_note([&](const std::string& note) { trainer.add(note); });
   write_byte_pair_files(folder, opt_special_tokens(), trainer.train(kMaxMerges));
 }
 

@@ -50,7 +50,8 @@ class DemoSink {
   virtual void add(const DemoSample& sample) = 0;
   virtual void finish() = 0;
 };
-/// Writes `folder`/images/ID.png and captions.json; for `text` only texts.txt, one a line. Errors: kStorage.
+/// Writes `folder`/images/ID.png and captions.json; for `text` only texts.jsonl, a text as a JSON string in each line.
+/// Errors: kStorage.
 std::unique_ptr<DemoSink> make_coco_sink(const std::filesystem::path& folder, SceneSplit split);
 /// Writes shards of kDemoSamplesPerShard. Images have labels and annotations; captions too, but in `pretrain`. `text`
 /// has captions of one image without bytes. `made_from` tells shards of other options apart. Errors: kStorage.
@@ -61,8 +62,8 @@ std::unique_ptr<DemoSink> make_question_sink(const std::filesystem::path& folder
                                              const std::string& made_from);
 inline constexpr int64_t kDemoSamplesPerShard = 20000;
 
-/// Merges that make a token of every word of every caption, question and answer, with and without a space before it as
-/// it occurs. Independent of seed and counts.
+/// Merges that make a token of every word of every caption, note, question and answer, with and without a space before
+/// it as it occurs. Independent of seed and counts.
 void write_demo_tokenizer(const std::filesystem::path& folder);
 
 enum class DemoOutcome : uint8_t { kWritten, kWasComplete };

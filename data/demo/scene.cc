@@ -45,7 +45,7 @@ bool is_inside(const SceneObject& object) {
 }
 
 double random_coordinate(Random& random) {
-  const auto point = static_cast<double>(static_cast<int>(between(random, 0.0, kSceneSize) / kRaster + 0.5));
+  const auto point = static_cast<double>(static_cast<int>(kSceneSize * random.next_double() / kRaster + 0.5));
   return point * kRaster + between(random, -kRasterJitter, kRasterJitter);
 }
 

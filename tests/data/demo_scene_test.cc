@@ -1,9 +1,11 @@
 #include <cmath>
 #include <set>
 
+#include "core/base/check.h"
 #include "core/base/sha256.h"
 #include "data/demo/captions.h"
 #include "data/demo/draw.h"
+#include "data/demo/notes.h"
 #include "tests/data/support.h"
 
 namespace permafrost::testing {
@@ -150,6 +152,44 @@ TEST(DemoScene, AnIndexOutOfRangeIsRefused) {
   for (int64_t index : {int64_t{-1}, kMaxSamplesPerSplit})
     EXPECT_TRUE(throws_error([=] { sample_content(1, SceneSplit::kTest, index); }, ErrorKind::kInvalidArgument,
                              {"scene: index must be 0 to 9999999; got " + std::to_string(index)}));
+}
+
+TEST(DemoTexts, MostCaptionsFollowANoteThatSaysPartsOfThem) {
+  constexpr int64_t kCount = 4000;
+  int64_t bare = 0, colors = 0, shapes = 0, relations = 0;
+  std::set<std::string> orders;
+  for (int64_t i = 0; i < kCount; ++i) {
+    Random random(kSeed, RandomPurpose::kSynthetic, 11, static_cast<uint64_t>(i));
+    const SceneContent content = sample_content(kSeed, SceneSplit::kText, i);
+    std::string text = text_of(content, random);
+    const size_t line = text.find('\n');
+    EXPECT_EQ(text.substr(line == std::string::npos ? 0 : line + 1), caption_of(content));
+    if (line == std::string::npos) {
+      ++bare;
+      continue;
+    }
+    std::istringstream words(text.substr(0, line));
+    std::string word, order;
+    words >> word;
+    EXPECT_EQ(word, "note");
+    const std::string color = concat(kSceneColors[content.nearer.color].name, kSceneColors[content.farther.color].name);
+    const std::string shape = concat(kSceneShapes[content.nearer.shape], kSceneShapes[content.farther.shape]);
+    while (words >> word) {
+      const bool is_color = word == color, is_shape = word == shape;
+      colors += is_color;
+      shapes += is_shape;
+      if (!is_color && !is_shape) {
+        ++relations;
+        EXPECT_TRUE(kRelationNames[static_cast<size_t>(content.relation)].starts_with(word)) << text;
+      }
+      order += is_color ? 'c' : is_shape ? 's' : 'r';
+    }
+    orders.insert(order);
+  }
+  EXPECT_EQ(orders.size(), 1u + 3 + 6 + 6);  // every choice of words in every order
+  const auto share = [](int64_t part, int64_t all) { return static_cast<double>(part) / static_cast<double>(all); };
+  EXPECT_NEAR(share(bare, kCount), kBareShare, 0.03);  // five standard deviations
+  for (int64_t count : {colors, shapes, relations}) EXPECT_NEAR(share(count, kCount - bare), kNoteWordShare, 0.035);
 }
 
 TEST(DemoDraw, ShapesAreWhatTheirNamesSay) {
