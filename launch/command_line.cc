@@ -287,8 +287,9 @@ void add_data_inspect(CommandLine& line, CLI::App& data) {
 
 void add_data_pack(CommandLine& line, CLI::App& data, const Launcher& launcher) {
   CLI::App* command = data.add_subcommand(
-      "pack", "Packs the data of a configuration into HDF5 shards; alone or as one rank under mpirun or srun. Goes on "
-              "where it was interrupted");
+      "pack",
+      "Packs the data of a configuration into HDF5 shards; alone or as one rank under mpirun or srun. Goes on "
+      "where it was interrupted");
   auto options = std::make_shared<DataPackOptions>();
   add_config_options(*command, options->config);
   command->add_option("--out", options->out, "Folder of the shards; made if need be (no default)")
@@ -318,6 +319,36 @@ void add_sample_photos(CommandLine& line, CLI::App& data) {
   command->add_option("--seed", options->seed, "Of what is drawn; the same seed gives the same images")
       ->capture_default_str();
   command->callback([=, &line] { line.action = [=] { return run_sample_photos(*options); }; });
+}
+
+void add_data_demo(CommandLine& line, CLI::App& data) {
+  CLI::App* command = data.add_subcommand("demo",
+                                          "Generates scenes of two coloured shapes with captions, questions, class "
+                                          "labels, boxes, masks and depth order, and a "
+                                          "tokenizer for them. A folder that is complete is left alone");
+  auto options = std::make_shared<DataDemoOptions>();
+  command
+      ->add_option("--out", options->folder,
+                   "Folder to write tokenizer/, annotations/ and a folder per split to (no default)")
+      ->required()
+      ->type_name("FOLDER");
+  command->add_option("--seed", options->demo.seed, "Of everything; the same seed gives the same images and texts")
+      ->capture_default_str();
+  const auto count = [&](const char* name, int64_t& value, const char* what) {
+    command->add_option(name, value, what)->capture_default_str()->check(CLI::Range(int64_t{0}, kMaxSamplesPerSplit));
+  };
+  count("--pretrain", options->demo.pretrain, "Images with class labels, to train a vision model on");
+  count("--text", options->demo.text, "Texts without images, to train a language model on");
+  count("--train", options->demo.train, "Images with captions and questions, to train an adapter on");
+  count("--val", options->demo.val, "Images to choose a checkpoint by; a quarter has captions that --train never has");
+  count("--test", options->demo.test, "Images to evaluate on, with the same share of such captions");
+  command->add_option("--format", options->format, "shards (HDF5) or coco (an image file each)")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"shards", "coco"}));
+  command->add_flag(
+      "--questions", options->demo.questions,
+      "Also write train_questions, val_questions and test_questions: the same images, a sample per question");
+  command->callback([=, &line] { line.action = [=] { return run_data_demo(*options); }; });
 }
 
 void add_byte_tokenizer(CommandLine& line, CLI::App& data) {
@@ -414,6 +445,7 @@ void add_commands(CommandLine& line, const Launcher& launcher) {
   add_data_inspect(line, data);
   add_data_pack(line, data, launcher);
   add_sample_photos(line, data);
+  add_data_demo(line, data);
   add_byte_tokenizer(line, data);
   CLI::App& bench = add_family(line, "bench", "Measures this machine");
   add_bench_kernels(line, bench);

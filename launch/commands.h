@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "data/demo/generate.h"
 #include "launch/bench/bench_kernels.h"
 #include "launch/bench/comm_plan.h"
 #include "launch/env.h"
@@ -124,6 +125,13 @@ struct SamplePhotosOptions {
   uint64_t seed = 42;
 };
 int run_sample_photos(const SamplePhotosOptions& options);
+
+struct DataDemoOptions {
+  std::string folder;
+  DemoOptions demo;
+  std::string format = "shards";
+};
+int run_data_demo(const DataDemoOptions& options);
 
 struct ByteTokenizerOptions {
   std::string folder;

@@ -1,7 +1,6 @@
 #include "launch/sample_photos.h"
 
 #include <jpeglib.h>
-#include <png.h>
 
 #include <array>
 #include <cmath>
@@ -14,6 +13,9 @@
 #include "core/base/check.h"
 #include "core/base/json.h"
 #include "core/base/philox.h"
+#include "data/files/make_folder.h"
+#include "data/images/encode.h"
+#include "data/tokenizer/train_byte_pair.h"
 
 namespace permafrost {
 
@@ -67,18 +69,21 @@ std::vector<uint8_t> draw(const Thing& first, const Thing& second, bool vertical
   return pixels;
 }
 
+void write_bytes(const fs::path& path, const void* bytes, size_t count) {
+  std::ofstream stream(path, std::ios::binary);
+  stream.write(static_cast<const char*>(bytes), static_cast<std::streamsize>(count));
+  stream.flush();
+  if (!stream) fail(ErrorKind::kStorage, "sample photos: cannot write ", path.string());
+}
+
+void write_text(const fs::path& path, const std::string& text) { write_bytes(path, text.data(), text.size()); }
+
 void write_png(const fs::path& path, std::vector<uint8_t>& pixels, int size) {
-  png_image image{};
-  image.version = PNG_IMAGE_VERSION;
-  image.width = image.height = static_cast<png_uint_32>(size);
-  image.format = PNG_FORMAT_RGB;
-  if (!png_image_write_to_file(&image, path.c_str(), 0, pixels.data(), 0, nullptr))
-    fail(ErrorKind::kStorage, "sample photos: cannot write ", path.string(), ": ", image.message);
+  const auto bytes = encode_png({pixels.data(), size, size, 3, 3 * int64_t{size}});
+  write_bytes(path, bytes.data(), bytes.size());
 }
 
 void write_jpeg(const fs::path& path, std::vector<uint8_t>& pixels, int size) {
-  const std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen(path.c_str(), "wb"), &std::fclose);
-  if (!file) fail(ErrorKind::kStorage, "sample photos: cannot open ", path.string(), " for writing");
   // Compressed to memory first: libjpeg's own writer ends the process when a disk is full.
   jpeg_compress_struct jpeg{};
   jpeg_error_mgr errors{};
@@ -100,39 +105,15 @@ void write_jpeg(const fs::path& path, std::vector<uint8_t>& pixels, int size) {
   jpeg_finish_compress(&jpeg);
   jpeg_destroy_compress(&jpeg);
   const std::unique_ptr<unsigned char, void (*)(void*)> owner(bytes, &std::free);
-  if (std::fwrite(bytes, 1, length, file.get()) != length || std::fflush(file.get()) != 0)
-    fail(ErrorKind::kStorage, "sample photos: cannot write ", path.string());
-}
-
-void write_text(const fs::path& path, const std::string& text) {
-  std::ofstream stream(path, std::ios::binary);
-  stream << text;
-  stream.flush();
-  if (!stream) fail(ErrorKind::kStorage, "sample photos: cannot write ", path.string());
-}
-
-void make_folder(const fs::path& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error)
-    fail(ErrorKind::kStorage, "sample photos: cannot make the folder ", folder.string(), ": ", error.message());
+  write_bytes(path, bytes, length);
 }
 
 std::string phrase(const Thing& thing) { return concat("a ", kColors[thing.color].name, " ", kShapes[thing.shape]); }
 
-/// GPT-2's reversible map from bytes to printable characters, in UTF-8.
-std::string byte_symbol(int byte, int& next_free) {
-  const bool printable =
-      (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte <= 0xAC) || (byte >= 0xAE && byte <= 0xFF);
-  const int code = printable ? byte : next_free++;
-  if (code < 0x80) return std::string(1, static_cast<char>(code));
-  return {static_cast<char>(0xC0 | (code >> 6)), static_cast<char>(0x80 | (code & 0x3F))};
-}
-
 }  // namespace
 
 void write_sample_photos(const fs::path& folder, int count, int size_pixels, uint64_t seed) {
-  make_folder(folder / "images");
+  make_folder(folder / "images", "sample photos");
   OrderedJson images = OrderedJson::array(), annotations = OrderedJson::array();
   for (int id = 0; id < count; ++id) {
     Random random(seed, RandomPurpose::kSynthetic, 0, static_cast<uint64_t>(id));
@@ -155,15 +136,6 @@ void write_sample_photos(const fs::path& folder, int count, int size_pixels, uin
   write_text(folder / "captions.json", json_text(all, 1) + "\n");
 }
 
-void write_byte_tokenizer(const fs::path& folder) {
-  make_folder(folder);
-  OrderedJson vocabulary;
-  int id = 0;
-  for (const char* special : {"<s>", "<pad>", "</s>", "<unk>"}) vocabulary[special] = id++;
-  int next_free = 256;
-  for (int byte = 0; byte < 256; ++byte) vocabulary[byte_symbol(byte, next_free)] = id++;
-  write_text(folder / "vocab.json", json_text(vocabulary, 1) + "\n");
-  write_text(folder / "merges.txt", "#version: 0.2\n");
-}
+void write_byte_tokenizer(const fs::path& folder) { write_byte_pair_files(folder, opt_special_tokens(), {}); }
 
 }  // namespace permafrost

@@ -26,7 +26,7 @@ struct TextColumn {
 struct ShardHeader {
   TextTask task = TextTask::kCaptions;
   std::string tokenizer_sha256;  ///< that token ids were made with; empty: there are none
-  std::string packed_from;       ///< hash of the dataset and of how it was cut; empty for generated data
+  std::string packed_from;       ///< hash of the dataset and of how it was cut, or of what it was generated from
   int64_t labels_per_image = 0;
   int64_t shard = 0, shards = 1;
 };

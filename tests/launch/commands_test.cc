@@ -421,7 +421,8 @@ TEST(BenchComm, RunsAloneAndRefusesWhatMakesNoSense) {
 }
 
 TEST(Help, ShowsEveryOptionWithDefaultAndUnit) {
-  const std::vector<std::string> flags{"--evaluation", "--json", "--resume", "--grads", "--list", "--quick", "--uneven"};
+  const std::vector<std::string> flags{"--evaluation", "--json",  "--resume", "--grads",
+                                       "--list",       "--quick", "--uneven", "--questions"};
   const std::map<std::string, std::map<std::string, std::string>> commands{
       {"train",
        {{"--set", "path.to.field=value"},
@@ -457,6 +458,16 @@ TEST(Help, ShowsEveryOptionWithDefaultAndUnit) {
       {"data inspect", {{"--set", ""}, {"--index", "from 0"}, {"--epoch", "from 0"}, {"--out", "[3,H,W] F32"}}},
       {"data pack", {{"--set", ""}, {"--out", "Folder"}, {"--shard-mb", "MB"}, {"--evaluation", "evaluation.data"}}},
       {"data sample-photos", {{"--out", "Folder"}, {"--count", "Images"}, {"--size", "pixels"}, {"--seed", ""}}},
+      {"data demo",
+       {{"--out", "Folder"},
+        {"--seed", ""},
+        {"--pretrain", "Images"},
+        {"--text", "Texts"},
+        {"--train", "Images"},
+        {"--val", "Images"},
+        {"--test", "Images"},
+        {"--format", "shards"},
+        {"--questions", "question"}}},
       {"data byte-tokenizer", {{"--out", "Folder"}}},
       {"bench memory", {{"--set", ""}, {"--steps", "Steps"}, {"--json", "file"}}},
       {"bench kernels", {{"--json", "file"}, {"--only", "rows"}, {"--threads", "Threads"}, {"--quick", "samples"}}},

@@ -50,6 +50,22 @@ TEST(Program, WritesSamplePhotos) {
     EXPECT_TRUE(std::filesystem::exists(folder / name)) << name;
 }
 
+TEST(Program, GeneratesTheDemoDataOnce) {
+  const ScratchFolder folder;
+  const std::string command =
+      "data demo --pretrain 3 --text 3 --train 3 --val 4 --test 4 --out " + folder.path().string();
+  EXPECT_TRUE(ends(run(command), 0, {": 3 images to pre-train on, 3 texts, 3 images to train on"}));
+  for (const char* name :
+       {"dataset.json", "tokenizer/vocab.json", "annotations/test.jsonl", "train/shard-00000-of-00001.h5"})
+    EXPECT_TRUE(std::filesystem::exists(folder / name)) << name;
+  EXPECT_TRUE(ends(run(command), 0, {" is complete: "}));
+  EXPECT_TRUE(
+      ends(run(command + " --seed 1"), 2, {"permafrost: data demo: a folder without a dataset", "dataset.json]"}));
+  EXPECT_TRUE(ends(run("data demo --out x --train -1"), 2, {"--train: Value -1 not in range 0 to 10000000"}));
+  EXPECT_TRUE(ends(run("data demo --out x --format zip"), 2, {"--format: zip not in {shards,coco}"}));
+  EXPECT_TRUE(ends(run("data demo --out /proc/none"), 4, {"cannot make the folder /proc/none/annotations"}));
+}
+
 TEST(Program, ABrokenLauncherEndsWithTwo) {
   EXPECT_TRUE(
       ends(run("info", "PMI_SIZE=two PMI_RANK=0"), 2, {"expected a whole number, 0 and up, in PMI_SIZE; got 'two'"}));
