@@ -132,8 +132,12 @@ class PtbTokenizer::Rules {
     Found best;
     size_t longest = 0;
     for (size_t i = 0; i < codes_.size(); ++i) {
-      const int groups = pcre2_match(codes_[i].get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at,
-                                     PCRE2_NO_UTF_CHECK, match, nullptr);
+      const auto run = [&](uint32_t options) {
+        return pcre2_match(codes_[i].get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at,
+                           PCRE2_NO_UTF_CHECK | options, match, nullptr);
+      };
+      int groups = run(0);
+      if (groups == PCRE2_ERROR_JIT_STACKLIMIT) groups = run(PCRE2_NO_JIT);  // words of many thousand letters
       if (groups < 1) continue;
       const size_t* range = pcre2_get_ovector_pointer(match);
       if (range[1] - at <= longest) continue;

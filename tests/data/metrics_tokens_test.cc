@@ -58,6 +58,12 @@ TEST(PtbTokenizer, DropsWhatIsNotUtf8AndWhatIsBeyondTheBasicPlane) {
   EXPECT_EQ(tokens_of("a\U0001F600b"), "a b");
 }
 
+TEST(PtbTokenizer, TakesVeryLongWordsWhole) {
+  std::string word = "a";
+  for (int i = 0; i < 20000; ++i) word += "-b";
+  EXPECT_EQ(tokens_of("x " + word + " y"), "x " + word + " y");
+}
+
 TEST(PtbTokenizer, IsSharedByThreads) {
   const PtbTokenizer tokenizer;
   const Lines lines{"Dr. Moreau isn't at 12 Mill St. (again)", "The 22 3/4 inch board"};
