@@ -81,7 +81,9 @@ std::string lower_case(std::string_view text) {
   lower.reserve(text.size());
   for (size_t i = 0; i < text.size();) {
     const Utf8Step step = next_utf8(text, i);
-    if (step.valid) {
+    if (step.valid && step.code_point == 0x130) {
+      lower.append("i\u0307");  // the one character whose small form is two
+    } else if (step.valid) {
       append_utf8(lower, lower_case(step.code_point));
     } else {
       lower.append(text.substr(i, step.bytes));

@@ -15,8 +15,8 @@ constexpr PtbRule kRules[] = {
     {Take::kDrop, R"([\s\x{85}\x{1680}\x{2000}-\x{200B}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}\x{FEFF}]+)"},
     {Take::kDrop, "(?:&nbsp;|\\x{AD}+)"},
     // Tags of mark-up, their spaces included.
-    {Take::kToken,
-     "</?[A-Za-z][A-Za-z0-9]*(?:" S "+[A-Za-z][A-Za-z0-9_:.-]*(?:" S "*=" S R"(*(?:"[^"\n]*"|'[^'\n]*'))?)*)" S "*/?>"},
+    {Take::kToken, "</?[A-Za-z][A-Za-z0-9_.:-]*(?:" S "+[A-Za-z][A-Za-z0-9_:.-]*(?:" S "*=" S
+                   R"(*(?:"[^"\n]*"|'[^'\n]*'))?)*)" S "*/?>"},
     {Take::kToken, R"(<[!?][A-Za-z-][^>\r\n]*>)"},
     {Take::kToken, "&(?:[aA][mM][pP]|[lL][tT]|[gG][tT]|[qQ][uU][oO][tT]|[aA][pP][oO][sS]);"},
     // Contractions: "do" of "don't", "it" of "it's", then "n't" and "'s" themselves.
@@ -39,7 +39,7 @@ constexpr PtbRule kRules[] = {
     // Addresses.
     {Take::kToken, R"((?i:https?)://[^\s"<>|()]+[^\s"<>|.!?(){},-])"},
     {Take::kToken, R"((?i:www)\.(?:[^\s"'<>|.!?(){},/]+\.)+[A-Za-z]{2,4}(?:/[^\s"<>|()]*[^\s"<>|.!?(){},-])?)"},
-    {Take::kToken, R"([A-Za-z0-9][^\s"<>|(){}\x{A0}]*@[^\s"<>|(){}.\x{A0}]+(?:\.[^\s"<>|(){}.\x{A0}]+)*)"},
+    {Take::kToken, R"(<?[A-Za-z0-9][^\s"<>|(){}\x{A0}]*@[^\s"<>|(){}.\x{A0}]+(?:\.[^\s"<>|(){}.\x{A0}]+)*>?)"},
     {Take::kToken, R"((?:[A-Za-z0-9-]+\.)+(?:com|net|org|edu)/[^\s"<>|()]+[^\s"<>|.!?(){},-])"},
     {Take::kToken, "@[A-Za-z_][A-Za-z0-9_]*"},
     {Take::kToken, "#" L "+"},

@@ -61,6 +61,7 @@ bool is_ptb_number_abbreviation(std::string_view word) { return contains(kNumber
 bool is_ptb_sentence_start(std::string_view word) { return contains(kSentenceStarts, lower_case(word)); }
 
 size_t ptb_split(std::string_view word) {
+  if (word.size() < 5 || word.size() > 6) return 0;
   const std::string lower = lower_case(word);
   for (const std::string_view whole : {"cannot"sv, "gonna"sv, "gotta"sv, "lemme"sv, "gimme"sv, "wanna"sv})
     if (lower == whole) return 3;

@@ -13,7 +13,7 @@ import torch  # noqa: E402
 import store  # noqa: E402
 
 
-def families(tokenizers):
+def families(tokenizers, vqa_code=None, coco_captions=None):
     """Name -> function; imports inside, so that one family needs its own packages only."""
     def op(name):
         return lambda: getattr(__import__("ops"), f"make_{name}")()
@@ -30,6 +30,7 @@ def families(tokenizers):
         "decoding": own("decoding", "make_decoding"),
         "epalm": own("epalm", "make_epalm"),
         "bpe": lambda: __import__("bpe").make_bpe(tokenizers),
+        "metrics": lambda: __import__("metrics").make_metrics(vqa_code, coco_captions),
         "resize": own("pixels", "make_resize"),
         "transforms": own("pixels", "make_transforms"),
         "images": own("images", "make_images"),
@@ -47,6 +48,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("family", nargs="*", help="one or more of: " + ", ".join(names) + " (default: all)")
     parser.add_argument("--tokenizers", type=Path, help="folder with opt/ and gpt2/, each with vocab.json and merges.txt (family bpe)")
+    parser.add_argument("--vqa-code", type=Path, help="clone of github.com/GT-Vision-Lab/VQA (family metrics)")
+    parser.add_argument("--coco-captions", type=Path, help="captions_val2017.json of COCO (family metrics)")
     arguments = parser.parse_args()
     unknown = set(arguments.family) - set(names)
     if unknown:
@@ -54,9 +57,11 @@ def main():
     chosen = arguments.family or names
     if "bpe" in chosen and arguments.tokenizers is None:
         parser.error("family bpe needs --tokenizers DIR (or name the other families)")
+    if "metrics" in chosen and (arguments.vqa_code is None or arguments.coco_captions is None):
+        parser.error("family metrics needs --vqa-code DIR and --coco-captions FILE (or name the other families)")
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    table = families(arguments.tokenizers)
+    table = families(arguments.tokenizers, arguments.vqa_code, arguments.coco_captions)
     for name in chosen:
         table[name]()
         print(f"{name}: done")

@@ -421,8 +421,8 @@ TEST(BenchComm, RunsAloneAndRefusesWhatMakesNoSense) {
 }
 
 TEST(Help, ShowsEveryOptionWithDefaultAndUnit) {
-  const std::vector<std::string> flags{"--evaluation", "--json",  "--resume", "--grads",
-                                       "--list",       "--quick", "--uneven", "--questions"};
+  const std::vector<std::string> flags{"--evaluation", "--json",    "--resume",    "--grads",  "--list",
+                                       "--quick",      "--uneven", "--questions", "--partial"};
   const std::map<std::string, std::map<std::string, std::string>> commands{
       {"train",
        {{"--set", "path.to.field=value"},
@@ -444,6 +444,15 @@ TEST(Help, ShowsEveryOptionWithDefaultAndUnit) {
         {"--grads", ""},
         {"--out", "F32"},
         {"--list", ""}}},
+      {"eval",
+       {{"--set", ""},
+        {"--results", "image_id"},
+        {"--annotations", "Karpathy"},
+        {"--split", "restval"},
+        {"--metrics", "comma-separated"},
+        {"--partial", ""},
+        {"--out", "result file"},
+        {"--json", ""}}},
       {"weights random",
        {{"--set", ""}, {"--out", "Folder"}, {"--dtype", "f32, bf16 or f16"}, {"--shard-gb", "GB (10^9 bytes)"}}},
       {"weights inspect", {{"--json", ""}}},
