@@ -1,5 +1,6 @@
 #include "data/images/sheet.h"
 
+#include <bit>
 #include <set>
 
 #include "data/files/read_file.h"
