@@ -62,6 +62,8 @@ std::map<std::string, std::string> run_identity(const config::Config& config, co
   kept.clear_weights();  // frozen weights are compared by hash, trained ones come from the checkpoint
   kept.mutable_train()->clear_max_steps();
   kept.mutable_train()->clear_final_check();
+  kept.clear_evaluation();  // what is looked at on the way changes no bit
+  kept.clear_validation();
   clear_places(*kept.mutable_data(), {"decode_threads", "prefetch"});
   std::map<std::string, std::string> identity = fields_by_path(kept);
   identity["data.samples"] = texts.hash();
