@@ -297,7 +297,7 @@ void add_data_pack(CommandLine& line, CLI::App& data, const Launcher& launcher) 
       ->type_name("FOLDER");
   command
       ->add_option("--shard-mb", options->shard_mb,
-                   "Bytes of images per shard in MB (10^6 bytes); each rank holds one shard in memory")
+                   "Bytes of images per shard in MB (10^6 bytes); each rank needs twice as much memory")
       ->capture_default_str()
       ->check(CLI::Range(0.001, 1e6));
   command->add_flag("--evaluation", options->evaluation, "Pack evaluation.data instead of data");

@@ -1,3 +1,4 @@
+#include <csignal>
 #include <filesystem>
 #include <iostream>
 
@@ -40,7 +41,7 @@ void pack_on_rank(const DataPackOptions& options, const config::Data& data, Runt
     std::error_code error;
     fs::create_directories(folder, error);
     if (error) fail(ErrorKind::kStorage, "data pack: cannot make ", folder.string(), ": ", error.message());
-    check_pack_folder(plan, folder);
+    prepare_pack_folder(plan, folder);
     std::cout << "packing " << dataset->size() << " samples and " << plan.images.size() << " images of "
               << static_cast<double>(plan.image_bytes / 1000) / 1000.0 << " MB into " << plan.shards() << " shards"
               << std::endl;
@@ -64,6 +65,7 @@ int run_data_pack(const DataPackOptions& options, const Launcher& launcher) {
   if (!data.mix().empty())
     fail(ErrorKind::kConfig, "data pack: one dataset by itself is expected; got data.mix with ", data.mix_size(),
          ". Pack each on its own and mix the folders");
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit on file size becomes an error of write, which names the file
   RuntimeOptions runtime;
   runtime.threads = 1;
   runtime.timeout = std::chrono::seconds(resolved.config.parallel().timeout_s());

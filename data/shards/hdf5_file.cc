@@ -2,9 +2,12 @@
 
 #include <hdf5.h>
 
+#include <cstdlib>
+#include <cstring>
 #include <mutex>
 
 #include "core/base/check.h"
+#include "core/weights/atomic_file.h"
 
 namespace permafrost {
 
@@ -100,14 +103,83 @@ void Hdf5FileTraits::close(Type id) noexcept {
   H5Fclose(id);
 }
 
+/// The bytes of a file that is made in memory, which the library leaves to us when it closes it. (A copy taken before,
+/// by H5Fget_file_image, says that the file is open and has a wrong checksum: HDF5 1.10.8.)
+struct Hdf5File::Memory {
+  void* image = nullptr;
+  size_t bytes = 0;
+
+  Memory() = default;
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  ~Memory() { std::free(image); }
+
+  /// What is behind the end of the file, where memory grew in steps, is not part of it.
+  std::span<const std::byte> contents() const {
+    constexpr size_t kEndOfFile = 28;  // in the superblock of versions 2 and 3, eight bytes
+    uint64_t end = 0;
+    if (image && bytes >= kEndOfFile + sizeof end)
+      std::memcpy(&end, static_cast<char*>(image) + kEndOfFile, sizeof end);
+    if (end == 0 || end > bytes)
+      fail(ErrorKind::kInternal, "shard: a closed file in memory is expected; got ", bytes, " bytes that say ", end);
+    return {static_cast<const std::byte*>(image), end};
+  }
+
+  static H5FD_file_image_callbacks_t callbacks(Memory* memory) {
+    H5FD_file_image_callbacks_t calls{};
+    calls.udata = memory;
+    calls.udata_copy = [](void* data) { return data; };
+    calls.udata_free = [](void*) -> herr_t { return 0; };
+    calls.image_memcpy = [](void* to, const void* from, size_t size, H5FD_file_image_op_t, void*) {
+      return std::memcpy(to, from, size);
+    };
+    calls.image_malloc = [](size_t size, H5FD_file_image_op_t, void* data) {
+      static_cast<Memory*>(data)->bytes = size;
+      return std::calloc(size, 1);  // gaps between pieces are written too
+    };
+    calls.image_realloc = [](void* old, size_t size, H5FD_file_image_op_t, void* data) {
+      size_t& bytes = static_cast<Memory*>(data)->bytes;
+      void* larger = std::realloc(old, size);
+      if (larger && size > bytes) std::memset(static_cast<char*>(larger) + bytes, 0, size - bytes);
+      if (larger) bytes = size;
+      return larger;
+    };
+    calls.image_free = [](void* image, H5FD_file_image_op_t operation, void* data) -> herr_t {
+      if (operation == H5FD_FILE_IMAGE_OP_FILE_CLOSE)
+        static_cast<Memory*>(data)->image = image;
+      else
+        std::free(image);
+      return 0;
+    };
+    return calls;
+  }
+};
+
+Hdf5File::Hdf5File(std::filesystem::path path) : path_(std::move(path)) {}
+Hdf5File::Hdf5File(Hdf5File&&) noexcept = default;
+Hdf5File::~Hdf5File() = default;
+
+Hdf5File& Hdf5File::operator=(Hdf5File&& other) noexcept {
+  file_.reset();  // while its memory is there
+  path_ = std::move(other.path_);
+  memory_ = std::move(other.memory_);
+  file_ = std::move(other.file_);
+  return *this;
+}
+
 Hdf5File Hdf5File::create(const std::filesystem::path& path) {
   const Lock lock(hdf5_lock());
   Hdf5File file(path);
   const PropertyId access = access_properties(path);
   const PropertyId creation(require(H5Pcreate(H5P_FILE_CREATE), ErrorKind::kInternal, "a property list", path));
   H5Pset_obj_track_times(creation.get(), 0);
+  constexpr size_t kGrowth = 1 << 24;
+  H5Pset_fapl_core(access.get(), kGrowth, 0);
+  file.memory_ = std::make_unique<Memory>();
+  H5FD_file_image_callbacks_t callbacks = Memory::callbacks(file.memory_.get());
+  require(H5Pset_file_image_callbacks(access.get(), &callbacks), ErrorKind::kInternal, "a file in memory", path);
   file.file_ = Handle<Hdf5FileTraits>(require(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()),
-                                              ErrorKind::kStorage, "a file that can be made", path));
+                                              ErrorKind::kInternal, "a file in memory", path));
   return file;
 }
 
@@ -120,10 +192,17 @@ Hdf5File Hdf5File::open(const std::filesystem::path& path) {
   return file;
 }
 
-void Hdf5File::close() {
-  const Lock lock(hdf5_lock());
-  require(H5Fflush(file_.get(), H5F_SCOPE_GLOBAL), ErrorKind::kStorage, "room to write", path_);
-  require(H5Fclose(file_.release()), ErrorKind::kStorage, "room to write", path_);
+void Hdf5File::commit() {
+  PERMAFROST_CHECK(memory_ && file_, "shard: a file that was created is expected; got another one");
+  {
+    const Lock lock(hdf5_lock());
+    require(H5Fclose(file_.release()), ErrorKind::kInternal, "a file in memory", path_);
+  }
+  const std::span<const std::byte> image = memory_->contents();
+  AtomicFile file(path_.string());
+  file.write(image.data(), image.size());
+  file.commit();
+  memory_.reset();
 }
 
 /// The group in the name of a dataset. Made by itself, since one made on the way would store the time.
@@ -133,7 +212,7 @@ void Hdf5File::make_group(const std::string& dataset) {
   const PropertyId creation(require(H5Pcreate(H5P_GROUP_CREATE), ErrorKind::kInternal, "a property list", path_));
   H5Pset_obj_track_times(creation.get(), 0);
   const GroupId group(require(H5Gcreate2(file_.get(), name.c_str(), H5P_DEFAULT, creation.get(), H5P_DEFAULT),
-                              ErrorKind::kStorage, "room for a group", path_, name));
+                              ErrorKind::kInternal, "room for a group", path_, name));
 }
 
 void Hdf5File::write_values(const std::string& name, Hdf5Number number, const void* values, int64_t count) {
@@ -148,9 +227,9 @@ void Hdf5File::write_values(const std::string& name, Hdf5Number number, const vo
   const NumberTypes types = types_of(number);
   const DatasetId dataset(require(
       H5Dcreate2(file_.get(), name.c_str(), types.stored, space.get(), H5P_DEFAULT, creation.get(), H5P_DEFAULT),
-      ErrorKind::kStorage, "room for a dataset", path_, name));
+      ErrorKind::kInternal, "room for a dataset", path_, name));
   if (count == 0) return;
-  require(H5Dwrite(dataset.get(), types.native, H5S_ALL, H5S_ALL, H5P_DEFAULT, values), ErrorKind::kStorage,
+  require(H5Dwrite(dataset.get(), types.native, H5S_ALL, H5S_ALL, H5P_DEFAULT, values), ErrorKind::kInternal,
           "room for a dataset", path_, name);
 }
 
@@ -161,8 +240,8 @@ void Hdf5File::write_attribute(const std::string& name, const std::string& value
   const SpaceId space(require(H5Screate(H5S_SCALAR), ErrorKind::kInternal, "a data space", path_, name));
   const AttributeId attribute(
       require(H5Acreate2(file_.get(), name.c_str(), type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT),
-              ErrorKind::kStorage, "room for an attribute", path_, name));
-  require(H5Awrite(attribute.get(), type.get(), value.c_str()), ErrorKind::kStorage, "room for an attribute", path_,
+              ErrorKind::kInternal, "room for an attribute", path_, name));
+  require(H5Awrite(attribute.get(), type.get(), value.c_str()), ErrorKind::kInternal, "room for an attribute", path_,
           name);
 }
 
@@ -171,8 +250,8 @@ void Hdf5File::write_attribute(const std::string& name, int64_t value) {
   const SpaceId space(require(H5Screate(H5S_SCALAR), ErrorKind::kInternal, "a data space", path_, name));
   const AttributeId attribute(
       require(H5Acreate2(file_.get(), name.c_str(), H5T_STD_I64LE, space.get(), H5P_DEFAULT, H5P_DEFAULT),
-              ErrorKind::kStorage, "room for an attribute", path_, name));
-  require(H5Awrite(attribute.get(), H5T_NATIVE_INT64, &value), ErrorKind::kStorage, "room for an attribute", path_,
+              ErrorKind::kInternal, "room for an attribute", path_, name));
+  require(H5Awrite(attribute.get(), H5T_NATIVE_INT64, &value), ErrorKind::kInternal, "room for an attribute", path_,
           name);
 }
 

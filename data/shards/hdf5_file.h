@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -35,9 +36,14 @@ constexpr Hdf5Number hdf5_number() {
 /// fails, kData when a file is not what it should be; both name file and dataset and say what HDF5 says.
 class Hdf5File {
  public:
-  /// The same contents give the same bytes: no times are stored.
+  /// Made in memory, for the library cannot go on after a failed write: `commit` writes it. The same contents give the
+  /// same bytes: no times are stored.
   static Hdf5File create(const std::filesystem::path& path);
   static Hdf5File open(const std::filesystem::path& path);
+
+  Hdf5File(Hdf5File&&) noexcept;
+  Hdf5File& operator=(Hdf5File&&) noexcept;
+  ~Hdf5File();
 
   const std::filesystem::path& path() const { return path_; }
 
@@ -47,8 +53,9 @@ class Hdf5File {
   }
   void write_attribute(const std::string& name, const std::string& value);
   void write_attribute(const std::string& name, int64_t value);
-  /// Everything is with the operating system; afterwards the object is empty.
-  void close();
+  /// Writes what was created to its path, where it appears when it is complete (see AtomicFile), and empties the
+  /// object.
+  void commit();
 
   bool has(const std::string& dataset) const;
   int64_t elements(const std::string& dataset) const;
@@ -65,12 +72,14 @@ class Hdf5File {
   int64_t offset_of(const std::string& dataset) const;
 
  private:
-  explicit Hdf5File(std::filesystem::path path) : path_(std::move(path)) {}
+  struct Memory;
+  explicit Hdf5File(std::filesystem::path path);
   void make_group(const std::string& dataset);
   void write_values(const std::string& dataset, Hdf5Number number, const void* values, int64_t count);
   void read_values(const std::string& dataset, Hdf5Number number, void* values) const;
 
   std::filesystem::path path_;
+  std::unique_ptr<Memory> memory_;  // of a file that is made; outlives the identifier
   Handle<Hdf5FileTraits> file_;
 };
 

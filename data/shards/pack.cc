@@ -102,10 +102,16 @@ PackPlan plan_pack(const Dataset& dataset, TextTask task, const Tokenizer* token
   return plan;
 }
 
-void check_pack_folder(const PackPlan& plan, const fs::path& folder) {
+void prepare_pack_folder(const PackPlan& plan, const fs::path& folder) {
   if (!fs::exists(folder)) return;
-  for (const auto& entry : fs::directory_iterator(folder))
+  std::vector<fs::path> left_behind;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
     if (entry.path().extension() == ".h5") is_of_plan(plan, entry.path());
+    if (name.starts_with("shard-") && name.find(".h5.tmp-") != std::string::npos) left_behind.push_back(entry.path());
+  }
+  std::error_code ignored;
+  for (const fs::path& path : left_behind) fs::remove(path, ignored);
 }
 
 bool pack_shard(const Dataset& dataset, const PackPlan& plan, int64_t shard, const fs::path& folder) {

@@ -29,9 +29,10 @@ struct PackPlan {
 /// Errors: kData for an image that cannot be read, kInvalidArgument for shard_bytes below 1.
 PackPlan plan_pack(const Dataset& dataset, TextTask task, const Tokenizer* tokenizer, int64_t shard_bytes);
 
-/// Refuses a folder with shards that this plan would not write. Shards of the plan may be there.
-/// Errors: kConfig naming the file and both hashes.
-void check_pack_folder(const PackPlan& plan, const std::filesystem::path& folder);
+/// Refuses a folder with shards that this plan would not write. Shards of the plan may be there. Removes what
+/// interrupted writers left behind, so nobody else may be packing into it. Errors: kConfig naming the file and both
+/// hashes.
+void prepare_pack_folder(const PackPlan& plan, const std::filesystem::path& folder);
 
 /// Writes a shard unless it is complete already; true when it was written. Errors: kData, kStorage.
 bool pack_shard(const Dataset& dataset, const PackPlan& plan, int64_t shard, const std::filesystem::path& folder);

@@ -1,28 +1,11 @@
 #include "data/shards/shard_writer.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
-
 #include "core/base/check.h"
 #include "core/base/crc32c.h"
 #include "core/base/narrow.h"
-#include "core/weights/atomic_file.h"
 #include "data/datasets/sample_id.h"
 
 namespace permafrost {
-
-namespace {
-
-void bring_to_disk(const std::filesystem::path& path) {
-  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file || ::fsync(file.get()) != 0)
-    fail(ErrorKind::kStorage, "shard: cannot bring ", path.string(), " to the disk: ", std::strerror(errno));
-}
-
-}  // namespace
 
 ShardWriter::ShardWriter(ShardWriterConfig config) : config_(std::move(config)) {
   index_.header.task = config_.task;
@@ -85,17 +68,11 @@ std::filesystem::path ShardWriter::path() const {
 }
 
 void ShardWriter::finish() {
-  std::filesystem::path temporary = path();
-  temporary += ".tmp";  // a fixed name: what an interrupted run left behind is written over
-  Hdf5File file = Hdf5File::create(temporary);
+  Hdf5File file = Hdf5File::create(path());
   index_.write(file);
   file.write("images/bytes", std::span<const uint8_t>(image_bytes_));
-  file.close();
-  bring_to_disk(temporary);
-  std::error_code error;
-  std::filesystem::rename(temporary, path(), error);
-  if (error) fail(ErrorKind::kStorage, "shard: cannot rename ", temporary.string(), ": ", error.message());
-  sync_directory(directory_of(path().string()));
+  std::vector<uint8_t>().swap(image_bytes_);  // the file has them
+  file.commit();
 }
 
 }  // namespace permafrost

@@ -28,8 +28,8 @@ struct ShardImage {
   std::span<const int32_t> classes;
 };
 
-/// Writes one shard. Images are kept in memory until `finish`, which writes a file beside the final one, brings it to
-/// the disk and renames it: under its name a shard is complete. The same calls give the same bytes.
+/// Writes one shard. Everything is kept in memory until `finish`, which needs twice the size of the shard: under its
+/// name a shard is complete. The same calls give the same bytes.
 class ShardWriter {
  public:
   explicit ShardWriter(ShardWriterConfig config);

@@ -87,7 +87,7 @@ class Shards : public ::testing::Test {
     Hdf5File file = Hdf5File::create(changed);
     index.write(file);
     file.write("images/bytes", std::span(images));
-    file.close();
+    file.commit();
     fs::rename(changed, only_shard());
   }
 
@@ -209,14 +209,14 @@ TEST_F(Shards, BytesDependOnContentsAlone) {
 TEST_F(Shards, PackingGoesOnWhereItStopped) {
   const PackPlan plan = pack();
   fs::remove(packed() / shard_file_name(1, plan.shards()));
-  std::ofstream(packed() / (shard_file_name(1, plan.shards()) + ".tmp")) << "half a shard";
+  std::ofstream(packed() / (shard_file_name(1, plan.shards()) + ".tmp-1-0")) << "half a shard";
   for (int64_t i = 0; i < plan.shards(); ++i) EXPECT_EQ(pack_shard(*files_, plan, i, packed()), i == 1);
   expect_same(*files_, *open());
-  EXPECT_FALSE(fs::exists(packed() / (shard_file_name(1, plan.shards()) + ".tmp")));
-  check_pack_folder(plan, packed());
+  prepare_pack_folder(plan, packed());
+  EXPECT_FALSE(fs::exists(packed() / (shard_file_name(1, plan.shards()) + ".tmp-1-0")));
 
   const PackPlan coarser = plan_pack(*files_, TextTask::kCaptions, &tokenizer_, 1 << 20);
-  EXPECT_TRUE(throws_error([&] { check_pack_folder(coarser, packed()); }, ErrorKind::kConfig,
+  EXPECT_TRUE(throws_error([&] { prepare_pack_folder(coarser, packed()); }, ErrorKind::kConfig,
                            {"data pack:", coarser.packed_from, plan.packed_from, "shard-0000"}));
   write_small_vocabulary(folder_);
   const Tokenizer other = Tokenizer::load({folder_.path(), TokenizerRules::kOpt, {"<x>"}});
@@ -281,16 +281,16 @@ TEST_F(Shards, TruncatedFilesAndOtherFiles) {
   fs::remove(only_shard());
   EXPECT_TRUE(refused({"a folder with shard-", "got none"}));
   Hdf5File other = Hdf5File::create(only_shard());
-  other.close();
+  other.commit();
   EXPECT_TRUE(refused({"the attribute is expected", "name=format"}));
   other = Hdf5File::create(only_shard());
   other.write_attribute("format", "permafrost shard");
   other.write_attribute("version", int64_t{2});
-  other.close();
+  other.commit();
   EXPECT_TRUE(refused({"version 1 is expected; got 2; pack the data again"}));
   other = Hdf5File::create(only_shard());
   other.write_attribute("format", "something");
-  other.close();
+  other.commit();
   EXPECT_TRUE(refused({"the format 'permafrost shard' is expected; got 'something'"}));
 }
 
@@ -328,7 +328,7 @@ TEST_F(Shards, DatasetsThatAreMissing) {
   for (const auto& [name, value] : std::vector<std::pair<std::string, int64_t>>{
            {"version", 1}, {"labels_per_image", 0}, {"shard", 0}, {"shards", 1}})
     bare.write_attribute(name, value);
-  bare.close();
+  bare.commit();
   EXPECT_TRUE(refused({"the dataset is expected", "name=images/offsets"}));
 }
 

@@ -30,7 +30,7 @@ TEST_F(VqaTraining, PackingGoesOnAndRefusesWhatIsNotItsOwn) {
     if (first.empty() || entry.path() < first) first = entry.path();
   const std::string bytes = read_file(first);
   fs::remove(first);
-  write_file(first.string() + ".tmp", "a part");
+  write_file(first.string() + ".tmp-17-0", "a part");
   ASSERT_TRUE(ends(pack("packed", "--shard-mb 0.002"), 0, {": 1 shards written, "}));
   EXPECT_TRUE(read_file(first) == bytes);
   EXPECT_TRUE(ends(pack("packed", "--shard-mb 1"), 2, {"data pack: a folder that is new or was packed from the same"}));
@@ -43,6 +43,10 @@ TEST_F(VqaTraining, PackingGoesOnAndRefusesWhatIsNotItsOwn) {
   EXPECT_TRUE(ends(run("data pack " + config()), 2, {"--out is required"}));
   EXPECT_TRUE(ends(train("--set data.tokenizer.root=other" + shards("packed"), "run"), 3,
                    {"shards: texts packed with the tokenizer of this run (SHA-256 ", "got another one's ("}));
+  EXPECT_FALSE(fs::exists(first.string() + ".tmp-17-0"));
+  EXPECT_TRUE(ends(pack("full", "", false, "bash -c 'ulimit -S -f 10; exec \"$@\"' --"), 4,
+                   {"cannot write ", "full/shard-00000-of-00001.h5", "File too large"}));
+  EXPECT_TRUE(fs::is_empty(dir("full")));
   EXPECT_TRUE(ends(pack("/proc/none", "", true), 4, {"data pack: cannot make /proc/none"}));
 }
 
