@@ -161,7 +161,8 @@ TEST_F(Training, KeepsTheBestByAShareThatIsBetterWhenHigher) {
   write_class_shards(photos(), folder_ / "shards");
   std::string settings =
       "--set validation.every_steps=5 --set validation.metric=CLASS_ACCURACY --set "
-      "train.final_check.loss=true --set optimizer.lr=3e-3 --set checkpoint.every_steps=5 ";
+      "train.final_check.loss=true --set optimizer.lr=3e-3 --set schedule.kind=CONSTANT --set "
+      "checkpoint.every_steps=5 ";
   for (const std::string& setting : classifier_settings(folder_ / "shards")) settings += " --set " + setting;
   ASSERT_TRUE(
       ends(train(settings + " --set train.max_steps=60", "whole"), 0,
