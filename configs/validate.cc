@@ -2,6 +2,7 @@
 
 #include "configs/section.h"
 #include "configs/validate_data.h"
+#include "configs/validate_evaluation.h"
 #include "configs/validate_model.h"
 #include "core/base/check.h"
 
@@ -107,6 +108,7 @@ void validate(const Config& config, Problems& problems) {
   check_parallel(config.parallel(), Section("parallel", problems));
   check_rest(config, problems);
   check_validation(config, problems);
+  check_evaluation(config, problems);
 }
 
 }  // namespace permafrost::config

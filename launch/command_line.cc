@@ -109,6 +109,37 @@ void add_probe(CommandLine& line) {
   command->callback([=, &line] { line.action = [=] { return run_probe(*options); }; });
 }
 
+void add_adapter_option(CLI::App& command, std::string& adapter) {
+  command
+      .add_option("--adapter", adapter,
+                  "With CONFIG: trained parameters, a .safetensors file or a checkpoint folder (default: "
+                  "weights.adapter)")
+      ->type_name("PATH");
+}
+
+void add_generate(CommandLine& line, const Launcher& launcher) {
+  CLI::App* command = line.app.add_subcommand("generate", "Says what a model sees in photographs, or answers questions");
+  auto options = std::make_shared<GenerateOptions>();
+  add_config_options(*command, options->config);
+  command
+      ->add_option("--image", options->image,
+                   "A JPEG or PNG file, a folder of them, or a .txt file with one file per line, which may be followed by "
+                   "a tab and a question (no default)")
+      ->required()
+      ->type_name("PATH");
+  command
+      ->add_option("--question", options->question,
+                   "Asked of every image that has no question of its own, as written in the dataset (no default)")
+      ->type_name("TEXT");
+  add_adapter_option(*command, options->adapter);
+  command
+      ->add_option("--json", options->json,
+                   "Also write images, questions, texts, token ids and scores to this file (keys: docs/decoding.md; "
+                   "default: none)")
+      ->type_name("FILE");
+  command->callback([=, &line] { line.action = [=] { return run_generate(*options, launcher); }; });
+}
+
 void add_eval(CommandLine& line, const Launcher& launcher) {
   CLI::App* command = line.app.add_subcommand(
       "eval", "Scores captions and answers: of a model (CONFIG), or of files (--results, --annotations)");
@@ -135,10 +166,11 @@ void add_eval(CommandLine& line, const Launcher& launcher) {
       ->type_name("NAMES");
   command->add_flag("--partial", options->partial,
                     "Score the questions that have an answer, instead of refusing results that leave some out");
+  add_adapter_option(*command, options->adapter);
   command
       ->add_option("--out", options->out,
-                   "With CONFIG: result file to write, in the format of --results (default: none)")
-      ->type_name("FILE");
+                   "With CONFIG: folder for results.json, in the format of --results, and scores.json (default: none)")
+      ->type_name("FOLDER");
   command->add_flag("--json", options->json, "JSON instead of a table (keys: docs/metrics.md)");
   command->callback([=, &line] { line.action = [=] { return run_eval(*options, launcher); }; });
 }
@@ -311,6 +343,7 @@ void add_commands(CommandLine& line, const Launcher& launcher) {
   add_plan(line);
   add_probe(line);
   add_eval(line, launcher);
+  add_generate(line, launcher);
   CLI::App& weights = add_family(line, "weights", "Looks at weight files and makes random ones");
   add_weights_inspect(line, weights);
   add_weights_random(line, weights);

@@ -50,13 +50,21 @@ int run_probe(const ProbeOptions& options);
 struct EvalOptions {
   ConfigOptions config;  ///< path empty: none
   std::string results, annotations, split;
-  std::string out;  ///< with a CONFIG: result file to write
+  std::string adapter;  ///< with a CONFIG: file or checkpoint, instead of weights.adapter
+  std::string out;      ///< with a CONFIG: folder for results.json and scores.json
   std::vector<std::string> metrics;
   bool partial = false;
   bool json = false;
 };
 int run_eval(const EvalOptions& options, const Launcher& launcher);
 int run_eval_model(const EvalOptions& options, const Launcher& launcher);
+
+struct GenerateOptions {
+  ConfigOptions config;
+  std::string image;  ///< a photograph, a folder of them, or a text file that lists them
+  std::string question, adapter, json;
+};
+int run_generate(const GenerateOptions& options, const Launcher& launcher);
 
 struct WeightsInspectOptions {
   std::string path;

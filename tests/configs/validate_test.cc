@@ -98,6 +98,17 @@ TEST(Validate, EachBadValueIsNamedWithWhatIsAllowed) {
        "precision.frozen_storage: expected FOLLOW or BF16 where precision.compute is BF16; got FILE"},
       {{"checkpoint.every_steps=-1"}, "checkpoint.every_steps: expected 0 and up; got -1"},
       {{"checkpoint.keep=0"}, "checkpoint.keep: expected 1 to 1048576; got 0"},
+      {{"evaluation.batch=0"}, "evaluation.batch: expected 1 to 4096; got 0"},
+      {{"evaluation.samples=-1"}, "evaluation.samples: expected 0 and up; got -1"},
+      {{"evaluation.decoding.beams=0"}, "evaluation.decoding.beams: expected 1 to 64; got 0"},
+      {{"evaluation.decoding.beams=65"}, "evaluation.decoding.beams: expected 1 to 64; got 65"},
+      {{"evaluation.decoding.length_penalty=inf"},
+       "evaluation.decoding.length_penalty: expected a finite number; got inf"},
+      {{"evaluation.decoding.max_new_tokens=0"}, "evaluation.decoding.max_new_tokens: expected 1 to 1048576; got 0"},
+      {{"evaluation.decoding.min_new_tokens=-1"}, "evaluation.decoding.min_new_tokens: expected 0 to 1048576; got -1"},
+      {{"evaluation.decoding.min_new_tokens=31"},
+       "evaluation.decoding.min_new_tokens: expected at most max_new_tokens = 30; got 31"},
+      {{"evaluation.decoding.max_length=0"}, "evaluation.decoding.max_length: expected 1 to 1048576; got 0"},
       {{"logging.every_steps=0"}, "logging.every_steps: expected 1 and up; got 0"},
   };
   for (const Case& bad : cases)

@@ -1,0 +1,75 @@
+// The same result files on any number of ranks, with frozen weights on every node and divided among nodes.
+#include "tests/launch/evaluation_fixture.h"
+
+namespace permafrost {
+namespace {
+
+class EvalOnRanks : public EvaluationTest {
+ protected:
+  std::string out(const std::string& name) const { return (folder_ / name).string(); }
+  void expect_same_files(const std::string& name, const std::string& other) const {
+    for (const char* file : {"results.json", "results_exchanged.json", "scores.json"}) {
+      const std::string bytes = read_file(folder_ / name / file);
+      EXPECT_FALSE(bytes.empty()) << name << ' ' << file;
+      // scores.json names its configuration, which says where weights are.
+      if (std::string(file) == "scores.json") {
+        const Json a = parse_json(bytes), b = parse_json(read_file(folder_ / other / file));
+        EXPECT_EQ(a["evaluation"], b["evaluation"]) << name;
+        EXPECT_EQ(a["exchanged_images"], b["exchanged_images"]) << name;
+      } else {
+        EXPECT_EQ(bytes, read_file(folder_ / other / file)) << name << ' ' << file;
+      }
+    }
+  }
+};
+
+TEST_F(EvalOnRanks, GiveTheSameBytes) {
+  const std::string settings = " --set parallel.threads=1 --set evaluation.exchanged_images=true --out ";
+  ASSERT_TRUE(ends(eval(settings + out("one")), 0, {}));
+  for (const int ranks : {2, 3}) {
+    const std::string name = "resident" + std::to_string(ranks);
+    ASSERT_TRUE(ends(eval(settings + out(name), on_ranks(ranks)), 0, {"12 images"}));
+    expect_same_files(name, "one");
+  }
+}
+
+/// Each rank a node of its own: every program gathers what it reads, and ranks without texts take part.
+TEST_F(EvalOnRanks, GiveTheSameBytesWithFrozenWeightsDividedAmongNodes) {
+  // Only the connectors train, and were; 12 images in batches of 2 leave one of three ranks with nothing twice.
+  const std::string frozen =
+      " --set freeze[0].pattern=connector* --set 'freeze+={pattern: \"*\" trainable: false}' --set parallel.threads=1"
+      " --set evaluation.exchanged_images=true --set evaluation.samples=9";
+  const auto eval_frozen = [&](const std::string& more, const std::string& before) {
+    return run("eval " + model() + EvaluationTest::settings() + frozen + more, before);
+  };
+  struct Case {
+    int ranks;
+    std::string cache, gather;
+  };
+  for (const Case& c : {Case{2, "ON", "INLINE"}, Case{3, "ON", "PREFETCH"}, Case{3, "OFF", "PREFETCH"}}) {
+    const std::string name = concat("sharded", c.cache, c.ranks), one = "one" + c.cache;
+    const std::string cache = " --set evaluation.decoding.cache=" + c.cache;
+    if (!std::filesystem::exists(out(one))) {
+      ASSERT_TRUE(ends(eval_frozen(cache + " --out " + out(one), ""), 0, {}));
+    }
+    ASSERT_TRUE(ends(eval_frozen(cache + " --set parallel.frozen_policy=SHARDED --set parallel.ranks_per_node=1"
+                                         " --set parallel.gather=" + c.gather + " --out " + out(name),
+                                 on_ranks(c.ranks)),
+                     0, {"9 images"}));
+    expect_same_files(name, one);
+  }
+}
+
+/// The other ranks must not wait for one that has failed.
+TEST_F(EvalOnRanks, EndTogetherWhenAnImageCannotBeRead) {
+  write_file(image(5), "no image any more");
+  EXPECT_TRUE(ends(eval("--set parallel.threads=1", on_ranks(3)), 3, {"000005.png"}));
+}
+
+TEST_F(EvalOnRanks, GenerateRunsOnOne) {
+  EXPECT_TRUE(ends(run("generate " + model() + " --image " + image(), on_ranks(2)), 2,
+                   {"generate: one rank expected", "got 2"}));
+}
+
+}  // namespace
+}  // namespace permafrost
