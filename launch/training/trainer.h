@@ -70,8 +70,6 @@ class Trainer final : private GradientSink {
 
   /// How validation.metric is measured where the trainer cannot do it itself: from generated texts.
   void validate_by(std::unique_ptr<ValidationMeasure> measure);
-  const StepMemory& memory() const { return memory_; }
-  const Plan& plan() const { return plan_; }
   /// Whether validation.every_steps divides the steps done.
   bool validation_due() const;
   /// Collective. Takes the value of validation.metric for the weights as they are now into what is best so far; steps
