@@ -80,6 +80,9 @@ class Trainer final : private GradientSink {
   bool out_of_patience() const;
   const std::optional<BestSoFar>& best() const { return position_.best; }
 
+  /// What steps work on. Frozen parameters and working copies may be lent to other programs between steps.
+  const StepMemory& memory() const { return memory_; }
+  const Plan& plan() const { return plan_; }
   /// Where this rank's memory lies, by the categories of the plan.
   std::vector<MemoryPiece> memory_pieces() const;
 
