@@ -145,10 +145,8 @@ struct Hdf5File::Memory {
       return larger;
     };
     calls.image_free = [](void* image, H5FD_file_image_op_t operation, void* data) -> herr_t {
-      if (operation == H5FD_FILE_IMAGE_OP_FILE_CLOSE)
-        static_cast<Memory*>(data)->image = image;
-      else
-        std::free(image);
+      if (operation == H5FD_FILE_IMAGE_OP_FILE_CLOSE) std::swap(image, static_cast<Memory*>(data)->image);
+      std::free(image);
       return 0;
     };
     return calls;
@@ -173,12 +171,13 @@ Hdf5File Hdf5File::create(const std::filesystem::path& path) {
   const PropertyId access = access_properties(path);
   const PropertyId creation(require(H5Pcreate(H5P_FILE_CREATE), ErrorKind::kInternal, "a property list", path));
   H5Pset_obj_track_times(creation.get(), 0);
+  const std::string name = path.string() + ".memory";  // of no file, for one that is there would be read first
   constexpr size_t kGrowth = 1 << 24;
   H5Pset_fapl_core(access.get(), kGrowth, 0);
   file.memory_ = std::make_unique<Memory>();
   H5FD_file_image_callbacks_t callbacks = Memory::callbacks(file.memory_.get());
   require(H5Pset_file_image_callbacks(access.get(), &callbacks), ErrorKind::kInternal, "a file in memory", path);
-  file.file_ = Handle<Hdf5FileTraits>(require(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()),
+  file.file_ = Handle<Hdf5FileTraits>(require(H5Fcreate(name.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()),
                                               ErrorKind::kInternal, "a file in memory", path));
   return file;
 }

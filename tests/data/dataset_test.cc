@@ -118,6 +118,16 @@ TEST_F(DatasetErrors, Contents) {
                            ErrorKind::kConfig, {"no splits", "got split 'train'"}));
 }
 
+TEST_F(DatasetErrors, IdsThatAreTooLarge) {
+  const auto file = [](const char* id) {
+    return concat(R"({"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1, "caption": "x", "id": )",
+                  id, "}]}");
+  };
+  EXPECT_TRUE(refused(file("72057594037927936"), {"sample ids below 2^56 are expected; got 72057594037927936"}));
+  const auto largest = folder_.write("c.json", file("72057594037927935"));
+  EXPECT_EQ(CaptionDataset::load(unchecked(largest, CaptionFormat::kCoco)).sample(0).id, 72057594037927935u);
+}
+
 TEST_F(DatasetErrors, MissingImages) {
   auto config = write_small_dataset(folder_, {"a", "b"});
   std::filesystem::remove(config.images / "grey.png");
