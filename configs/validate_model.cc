@@ -82,7 +82,8 @@ ModelKind kind_of(const Model& model) {
 }
 
 void check_vision_classifier(const VisionClassifier& model, const Section& s) {
-  check_vit(model.vision(), Section(s.at("vision"), s.problems()));
+  if (check_vit(model.vision(), Section(s.at("vision"), s.problems())))
+    s.whole("supervised_blocks", model.supervised_blocks(), 1, model.vision().depth());
   s.given(model.has_labels(), "labels", model.labels(), 1, 1024);
   s.given(model.has_classes(), "classes", model.classes(), 2, kMostWidth);
 }

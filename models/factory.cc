@@ -101,6 +101,7 @@ VisionClassifierConfig vision_classifier_config(const config::Config& config) {
   c.vision = vit_config(model.vision());
   c.labels = model.labels();
   c.classes = model.classes();
+  c.supervised_blocks = model.supervised_blocks();
   c.label_smoothing = static_cast<float>(config.loss().label_smoothing());
   c.check();
   return c;

@@ -3,6 +3,7 @@
 #include "core/graph/ops/cross_entropy.h"
 #include "core/graph/ops/linear.h"
 #include "core/graph/ops/reshape.h"
+#include "core/graph/ops/shape_ops.h"
 #include "models/blocks/named_layers.h"
 
 namespace permafrost {
@@ -11,9 +12,28 @@ void VisionClassifierConfig::check() const {
   vision.check();
   if (labels < 1) fail(ErrorKind::kConfig, "vision_classifier: labels must be 1 and up; got ", labels);
   if (classes < 2) fail(ErrorKind::kConfig, "vision_classifier: classes must be 2 and up; got ", classes);
+  if (supervised_blocks < 1 || supervised_blocks > vision.depth)
+    fail(ErrorKind::kConfig, "vision_classifier: supervised_blocks must be 1 to the vision model's ", vision.depth,
+         " blocks; got ", supervised_blocks);
   if (!(label_smoothing >= 0.0f && label_smoothing < 1.0f))
     fail(ErrorKind::kConfig, "vision_classifier: label_smoothing must be 0 to below 1; got ", label_smoothing);
 }
+
+namespace {
+
+/// Class tokens of the supervised blocks, (B, n, D), the last block's last.
+Value class_tokens(Graph& graph, const VisionClassifierConfig& config, Value images, const ModelShape& shape) {
+  const VitConfig& vit = config.vision;
+  VitOptions options;
+  options.all_tokens = shape.all_values;
+  for (int64_t j = vit.depth - config.supervised_blocks; j < vit.depth; ++j) options.features.push_back(j);
+  std::vector<Value> tokens = build_vit(graph, vit, images, options).features;
+  auto unit = graph.unit("vision.head");
+  for (Value& token : tokens) token = reshape(graph, token, {shape.batch, 1, vit.dim});
+  return tokens.size() == 1 ? tokens[0] : concat_tokens(graph, tokens);
+}
+
+}  // namespace
 
 Graph build_vision_classifier(const VisionClassifierConfig& config, DType compute, const ModelShape& shape) {
   config.check();
@@ -21,17 +41,18 @@ Graph build_vision_classifier(const VisionClassifierConfig& config, DType comput
   const VitConfig& vit = config.vision;
   const int64_t batch = shape.batch, size = vit.image_size;
   const Value images = graph.input("images", {{batch, vit.channels, size, size}, DType::kF32});
-  const Value labels = graph.input("labels", {{batch, config.labels}, DType::kI32});
-  const Value row_weight = graph.input("row_weight", {{batch, config.labels}, DType::kF32});
-  const Value feature = build_vit(graph, vit, images, {{vit.depth - 1}, shape.all_values}).features[0];
+  const int64_t all_labels = config.supervised_blocks * config.labels;
+  const Value labels = graph.input("labels", {{batch, all_labels}, DType::kI32});
+  const Value row_weight = graph.input("row_weight", {{batch, all_labels}, DType::kF32});
+  const Value tokens = class_tokens(graph, config, images, shape);
   Value logits;
   {
     auto unit = graph.unit("vision.head");
     const int64_t width = config.labels * config.classes;
     const Param weight = graph.param("vision.head.weight", {width, vit.dim}, kTransformerWeight);
     const Param bias = graph.param("vision.head.bias", {width}, kTransformerBias);
-    logits = linear(graph, feature, weight, bias, Activation::kNone, /*wide_output=*/true);
-    logits = reshape(graph, logits, {batch, config.labels, config.classes});
+    logits = linear(graph, tokens, weight, bias, Activation::kNone, /*wide_output=*/true);
+    logits = reshape(graph, logits, {batch, all_labels, config.classes});
   }
   graph.name(logits, "logits");
   CrossEntropyValues loss;
@@ -54,20 +75,25 @@ void VisionClassifier::fill(const ModelBatch& batch, const InputTensors& inputs)
   constexpr std::string_view kWho = "vision_classifier inputs";
   fill_images(kWho, batch, inputs("images"));
   const Tensor labels = inputs("labels"), weights = inputs("row_weight");
-  const TensorSpec spec{{inputs("images").dim(0), config_.labels}, DType::kI32};
+  const int64_t rows = inputs("images").dim(0), blocks = config_.supervised_blocks;
+  const TensorSpec spec{{rows, blocks * config_.labels}, DType::kI32};
   check_input(kWho, "labels", labels, spec);
   check_input(kWho, "row_weight", weights, {spec.shape, DType::kF32});
-  PERMAFROST_CHECK(std::ssize(batch.classes) == labels.elements(), kWho, ": classes must be ", spec.shape, "; got ",
-                   batch.classes.size(), " of them");
-  for (int64_t i = 0; i < labels.elements(); ++i) {
+  PERMAFROST_CHECK(std::ssize(batch.classes) == rows * config_.labels, kWho, ": classes must be ",
+                   Shape({rows, config_.labels}), "; got ", batch.classes.size(), " of them");
+  for (int64_t i = 0; i < rows * config_.labels; ++i) {
     const int32_t wanted = batch.classes[static_cast<size_t>(i)];
     if (wanted != kIgnoredLabel && (wanted < 0 || wanted >= config_.classes))
       fail(ErrorKind::kData, kWho, ": classes must be 0 to ", config_.classes - 1, ", or ", kIgnoredLabel,
            " for none; got ", wanted, " as label ", i % config_.labels, " of sample ",
            batch.sample_ids.empty() ? static_cast<uint64_t>(i / config_.labels)
                                     : batch.sample_ids[static_cast<size_t>(i / config_.labels)]);
-    labels.data<int32_t>()[i] = wanted;
-    weights.data<float>()[i] = wanted == kIgnoredLabel ? 0.0f : batch.row_weight;
+    const int64_t row = i / config_.labels, label = i % config_.labels;
+    for (int64_t block = 0; block < blocks; ++block) {
+      const int64_t at = (row * blocks + block) * config_.labels + label;
+      labels.data<int32_t>()[at] = wanted;
+      weights.data<float>()[at] = wanted == kIgnoredLabel ? 0.0f : batch.row_weight / static_cast<float>(blocks);
+    }
   }
 }
 

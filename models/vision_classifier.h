@@ -9,6 +9,9 @@ struct VisionClassifierConfig {
   VitConfig vision;
   int64_t labels = 1;   ///< per image; each is a choice of its own
   int64_t classes = 2;  ///< choices of each label, the most that any label has
+  /// Last blocks whose class token goes through final norm and heads; the loss is the mean over them. Source of more
+  /// than 1: Lee et al., Deeply-Supervised Nets, AISTATS 2015 (there with heads of their own).
+  int64_t supervised_blocks = 1;
   float label_smoothing = 0;
 
   /// Throws kConfig naming what does not fit.
@@ -17,8 +20,9 @@ struct VisionClassifierConfig {
 
 /// The graph of one micro-batch. All heads are one linear layer with timm's name: row l classes + c of
 /// vision.head.weight (labels classes, D) speaks for class c of label l.
-/// Inputs: images (B, C, S, S) f32, labels (B, labels) i32 with kIgnoredLabel for none, row_weight (B, labels) f32.
-/// Values: vision.* and features.0 as in build_vit, logits (B, labels, classes) f32, row_loss (B labels), loss (1) f64.
+/// Inputs, n = supervised_blocks: images (B, C, S, S) f32, labels (B, n labels) i32 with kIgnoredLabel for none (those of
+/// the image, repeated for every block, the last block's last), row_weight (B, n labels) f32.
+/// Values: vision.* and features.* as in build_vit, logits (B, n labels, classes) f32, row_loss (B n labels), loss (1) f64.
 /// Units: those of build_vit, vision.head, loss.
 Graph build_vision_classifier(const VisionClassifierConfig& config, DType compute, const ModelShape& shape);
 

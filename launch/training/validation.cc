@@ -118,10 +118,12 @@ class MeasurePass {
     on_.filler.fill(batch_, 1.0f, on_.executor, bucket);
     const double nats = on_.executor.forward(bucket);
     const Tensor labels = on_.executor.value(bucket, "labels");
-    const int64_t correct = on_.model.labels() > 0 ? count_correct(on_.executor.value(bucket, "logits"), labels) : 0;
+    const int64_t own = on_.model.labels();
+    const int64_t correct = own > 0 ? count_correct(on_.executor.value(bucket, "logits"), labels, own) : 0;
     const auto is_label = [](int32_t label) { return label != kIgnoredLabel; };
+    const int64_t repeats = own > 0 ? labels.dim(1) / own : 1;  // one for every supervised block
     sums.add(batch_.number, nats,
-             std::count_if(labels.data<int32_t>(), labels.data<int32_t>() + labels.elements(), is_label), correct,
+             std::count_if(labels.data<int32_t>(), labels.data<int32_t>() + labels.elements(), is_label) / repeats, correct,
              std::ranges::count_if(batch_.weights, [](float weight) { return weight > 0; }));
   }
 
@@ -186,10 +188,11 @@ class ProgramMeasure final : public ValidationMeasure {
 
 }  // namespace
 
-int64_t count_correct(const Tensor& logits, const Tensor& labels) {
-  const int64_t classes = logits.shape()[-1];
+int64_t count_correct(const Tensor& logits, const Tensor& labels, int64_t own) {
+  const int64_t classes = logits.shape()[-1], all = labels.dim(1);
   int64_t correct = 0;
   for (int64_t i = 0; i < labels.elements(); ++i) {
+    if (i % all < all - own) continue;
     const int32_t wanted = labels.data<int32_t>()[i];
     if (wanted == kIgnoredLabel) continue;
     const float* row = logits.data<float>() + i * classes;

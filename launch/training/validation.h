@@ -41,9 +41,9 @@ struct MeasuredSums {
 MeasuredSums measure_sums(const MeasureOn& on, const OpenedData& data, LoaderConfig loader, int64_t samples,
                           bool exchange_images);
 
-/// Labels (any shape, n of them) whose logit (n rows of classes, f32) is the largest of its row, the first of equal
-/// ones.
-int64_t count_correct(const Tensor& logits, const Tensor& labels);
+/// Of labels (B, n) the last `own` of each row (those of the last supervised block) whose logit is the largest of its
+/// classes, the first of equal ones. logits: (B, n, classes) f32.
+int64_t count_correct(const Tensor& logits, const Tensor& labels, int64_t own);
 
 /// A value of a metric, and how many samples it was measured on.
 struct MeasuredValue {

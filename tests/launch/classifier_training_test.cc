@@ -132,9 +132,9 @@ TEST(CountCorrect, TakesTheFirstOfEqualLogitsAndNoIgnoredLabels) {
   std::vector<float> logits{1, 2, 3, 3, 1, 3, 0, 0, 0, 5, 9, 1};
   std::vector<int32_t> labels{2, 2, 0, kIgnoredLabel};
   const Tensor l(logits.data(), DType::kF32, Shape{2, 2, 3}), wanted(labels.data(), DType::kI32, Shape{2, 2});
-  EXPECT_EQ(count_correct(l, wanted), 2);
+  EXPECT_EQ(count_correct(l, wanted, wanted.dim(1)), 2);
   labels = {0, 0, 1, 1};
-  EXPECT_EQ(count_correct(l, wanted), 2);
+  EXPECT_EQ(count_correct(l, wanted, wanted.dim(1)), 2);
 }
 
 }  // namespace
