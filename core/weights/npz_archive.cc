@@ -134,7 +134,7 @@ class NpyReader {
     for (int i = 0; i < shape.rank(); ++i) {
       const int axis = fortran_order ? i : shape.rank() - 1 - i;
       result[static_cast<size_t>(axis)] = stride;
-      stride *= std::max<int64_t>(shape[axis], 1);
+      if (shape.elements() > 0) stride *= shape[axis];
     }
     return result;
   }

@@ -18,6 +18,10 @@ class StridedView {
   StridedView() = default;
   /// `strides`: one for each axis, none negative. Extents and strides were checked not to overflow.
   StridedView(const Shape& shape, std::span<const int64_t> strides) {
+    if (std::ranges::find(shape.dims(), 0) != shape.dims().end()) {
+      elements_ = 0;  // extents and strides mean nothing then, and need not be sane
+      return;
+    }
     for (int i = 0; i < shape.rank(); ++i) {
       const Axis axis{shape[i], strides[static_cast<size_t>(i)]};
       elements_ *= axis.extent;

@@ -122,7 +122,7 @@ void TorchWriter::finish() {
     Record entry;
     entry.add(0x02014b50, 4).add(0, 2);
     add_common(entry, member.crc32, member.bytes, member.name.size());
-    entry.add(0, 12).add(static_cast<uint64_t>(member.header_begin), 4).add(member.name);
+    entry.add(0, 8).add(0, 4).add(static_cast<uint64_t>(member.header_begin), 4).add(member.name);
     file_.write(entry.text().data(), entry.text().size());
   }
   const int64_t bytes = file_.written_bytes() - begin;

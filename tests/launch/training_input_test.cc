@@ -132,7 +132,7 @@ TEST_F(TrainingWeights, AreUsedWhenTheyFit) {
 
 TEST_F(TrainingWeights, MustBeThere) {
   EXPECT_TRUE(ends(train("--set weights.vision=/no/such/file.safetensors"), 3,
-                   {"/no/such/file.safetensors: expected a safetensors file; cannot open: No such file or directory"}));
+                   {"/no/such/file.safetensors: expected a file of weights; cannot open: No such file or directory"}));
 }
 
 TEST_F(TrainingWeights, MustBeOfTheModel) {
@@ -152,11 +152,17 @@ TEST_F(TrainingWeights, MustHaveANumberType) {
                       {"1 problem\n", "wrong dtype: 'cls_token' must be F32, F16, BF16 or F64; got I32"}));
 }
 
+TEST_F(TrainingWeights, MayNotBePrograms) {
+  EXPECT_TRUE(ends(train("--set weights.vision=" + testing::golden_path("weight_files/refused/os_system.pth")), 3,
+                   {"os_system.pth: expected a pickle of tensors; got global posix.system", "nothing was executed"}));
+  EXPECT_FALSE(std::filesystem::exists("executed"));
+}
+
 TEST_F(TrainingWeights, MustBeWhole) {
   EXPECT_TRUE(
       refused(good_.substr(0, good_.size() - 100),
               {"tensor 'norm.bias': data_offsets must be [begin, end] within the file's ", " bytes of data; got ["}));
-  EXPECT_TRUE(refused("PK\x03\x04 this is a zip archive", {"expected a safetensors file; got a zip archive"}));
+  EXPECT_TRUE(refused("PK\x03\x04 this is a zip archive", {"expected a whole zip archive; got one without its end"}));
   EXPECT_TRUE(refused(std::string("\xff\xff\xff\xff\xff\xff\xff\x7f{}", 10),
                       {"header length must be 2 to 100000000 bytes and within the file; got 9223372036854775807 in a "
                        "file of 10 bytes"}));

@@ -115,6 +115,16 @@ TEST_F(NpzArchiveMade, RefusesSizesThatContradictTheHeader) {
                       {"as its header says; got 4 bytes"}));
 }
 
+TEST_F(NpzArchiveMade, EmptyArraysMayHaveAnyExtents) {
+  for (const char* order : {"True", "False"}) {
+    write_text(path_, zip_bytes({{.name = "a.npy",
+                                  .data = npy(concat("{'descr': '<f4', 'fortran_order': ", order,
+                                                     ", 'shape': (0, 4611686018427387904, 4611686018427387904), }"),
+                                              "")}}));
+    EXPECT_TRUE(open_tensor_file(path_)->read_all("a").empty());
+  }
+}
+
 TEST_F(NpzArchiveMade, FindsDamage) {
   const std::string data = npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", "12345678");
   for (const bool deflate : {false, true}) {
