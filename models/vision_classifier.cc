@@ -1,8 +1,8 @@
 #include "models/vision_classifier.h"
 
-#include "core/graph/ops/cross_entropy.h"
 #include "core/graph/ops/linear.h"
 #include "core/graph/ops/reshape.h"
+#include "models/blocks/loss.h"
 #include "models/blocks/named_layers.h"
 
 namespace permafrost {
@@ -11,8 +11,7 @@ void VisionClassifierConfig::check() const {
   vision.check();
   if (labels < 1) fail(ErrorKind::kConfig, "vision_classifier: labels must be 1 and up; got ", labels);
   if (classes < 2) fail(ErrorKind::kConfig, "vision_classifier: classes must be 2 and up; got ", classes);
-  if (!(label_smoothing >= 0.0f && label_smoothing < 1.0f))
-    fail(ErrorKind::kConfig, "vision_classifier: label_smoothing must be 0 to below 1; got ", label_smoothing);
+  check_label_smoothing("vision_classifier", label_smoothing);
 }
 
 Graph build_vision_classifier(const VisionClassifierConfig& config, DType compute, const ModelShape& shape) {
@@ -34,13 +33,7 @@ Graph build_vision_classifier(const VisionClassifierConfig& config, DType comput
     logits = reshape(graph, logits, {batch, config.labels, config.classes});
   }
   graph.name(logits, "logits");
-  CrossEntropyValues loss;
-  {
-    auto unit = graph.unit("loss");
-    loss = cross_entropy(graph, logits, labels, row_weight, config.label_smoothing);
-  }
-  graph.name(loss.row_loss, "row_loss");
-  graph.set_loss(graph.name(loss.loss, "loss"));
+  add_loss(graph, logits, labels, row_weight, config.label_smoothing);
   return graph;
 }
 
