@@ -2,15 +2,14 @@
 
 #include <algorithm>
 
-#include "core/graph/ops/cross_entropy.h"
 #include "core/graph/ops/shape_ops.h"
+#include "models/blocks/loss.h"
 
 namespace permafrost {
 
 void LanguageModelConfig::check() const {
   text.check();
-  if (!(label_smoothing >= 0.0f && label_smoothing < 1.0f))
-    fail(ErrorKind::kConfig, "language_model: label_smoothing must be 0 to below 1; got ", label_smoothing);
+  check_label_smoothing("language_model", label_smoothing);
 }
 
 Graph build_language_model(const LanguageModelConfig& config, DType compute, const ModelShape& shape) {
@@ -30,13 +29,7 @@ Graph build_language_model(const LanguageModelConfig& config, DType compute, con
     x = slice_tokens(graph, x, 0, rows);
   }
   const Value logits = opt_head(graph, config.text, opt_final(graph, config.text, x));
-  CrossEntropyValues loss;
-  {
-    auto unit = graph.unit("loss");
-    loss = cross_entropy(graph, logits, labels, row_weight, config.label_smoothing);
-  }
-  graph.name(loss.row_loss, "row_loss");
-  graph.set_loss(graph.name(loss.loss, "loss"));
+  add_loss(graph, logits, labels, row_weight, config.label_smoothing);
   return graph;
 }
 

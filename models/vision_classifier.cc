@@ -1,9 +1,9 @@
 #include "models/vision_classifier.h"
 
-#include "core/graph/ops/cross_entropy.h"
 #include "core/graph/ops/linear.h"
 #include "core/graph/ops/reshape.h"
 #include "core/graph/ops/shape_ops.h"
+#include "models/blocks/loss.h"
 #include "models/blocks/named_layers.h"
 
 namespace permafrost {
@@ -15,8 +15,7 @@ void VisionClassifierConfig::check() const {
   if (supervised_blocks < 1 || supervised_blocks > vision.depth)
     fail(ErrorKind::kConfig, "vision_classifier: supervised_blocks must be 1 to the vision model's ", vision.depth,
          " blocks; got ", supervised_blocks);
-  if (!(label_smoothing >= 0.0f && label_smoothing < 1.0f))
-    fail(ErrorKind::kConfig, "vision_classifier: label_smoothing must be 0 to below 1; got ", label_smoothing);
+  check_label_smoothing("vision_classifier", label_smoothing);
 }
 
 namespace {
@@ -55,13 +54,7 @@ Graph build_vision_classifier(const VisionClassifierConfig& config, DType comput
     logits = reshape(graph, logits, {batch, all_labels, config.classes});
   }
   graph.name(logits, "logits");
-  CrossEntropyValues loss;
-  {
-    auto unit = graph.unit("loss");
-    loss = cross_entropy(graph, logits, labels, row_weight, config.label_smoothing);
-  }
-  graph.name(loss.row_loss, "row_loss");
-  graph.set_loss(graph.name(loss.loss, "loss"));
+  add_loss(graph, logits, labels, row_weight, config.label_smoothing);
   return graph;
 }
 

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "core/graph/ops/cross_entropy.h"
 #include "core/graph/ops/shape_ops.h"
+#include "models/blocks/loss.h"
 #include "models/epalm/parts.h"
 
 namespace permafrost {
@@ -82,13 +82,7 @@ class EpalmBuilder {
       x_ = slice_tokens(graph_, x_, config_.slots(), config_.slots() + shape_.tokens - 1);
     }
     const Value logits = opt_head(graph_, config_.text, opt_final(graph_, config_.text, x_));
-    CrossEntropyValues loss;
-    {
-      auto unit = graph_.unit("loss");
-      loss = cross_entropy(graph_, logits, labels_, row_weight_, config_.label_smoothing);
-    }
-    graph_.name(loss.row_loss, "row_loss");
-    graph_.set_loss(graph_.name(loss.loss, "loss"));
+    add_loss(graph_, logits, labels_, row_weight_, config_.label_smoothing);
   }
 
   const EpalmConfig& config_;
@@ -122,8 +116,7 @@ void EpalmConfig::check() const {
     fail(ErrorKind::kConfig, "epalm: prompt_length must be 1 and up; got ", prompt_length);
   if (frozen_dropout && text.dropout == 0.0f)
     fail(ErrorKind::kConfig, "epalm: frozen_dropout needs a dropout above 0 in the text model; got 0");
-  if (!(label_smoothing >= 0.0f && label_smoothing < 1.0f))
-    fail(ErrorKind::kConfig, "epalm: label_smoothing must be 0 to below 1; got ", label_smoothing);
+  check_label_smoothing("epalm", label_smoothing);
 }
 
 Graph build_epalm(const EpalmConfig& config, DType compute, const EpalmShape& shape) {

@@ -1,7 +1,5 @@
 // A vision classifier trained on class labels, in process: the same bits on any number of ranks and threads, and what
 // its validation counts.
-#include "parallel/group/hierarchical_group.h"
-#include "parallel/group/inproc_group.h"
 #include "tests/launch/class_shards.h"
 #include "tests/launch/trainer_fixture.h"
 
@@ -35,21 +33,17 @@ class ClassifierTraining : public TrainerTest {
     ClassifierRun result;
     static int count = 0;
     const CheckpointStore store((folder_ / ("checkpoints" + std::to_string(count++))).string(), 1);
-    run_inproc(ranks, [&](Group& world) {
-      ThreadPool pool(threads);
-      HierarchicalGroup group(world, std::vector<int>(static_cast<size_t>(world.size()), 0), {});
-      Runtime runtime{group, pool, {ranks, 1, threads}, group.node(), ""};
-      on_rank(settings(more), runtime, [&](Trainer& trainer, const config::Resolved& config, const Plan&, Runtime&) {
-        ClassifierRun mine;
-        while (trainer.step() < config.config.train().max_steps()) {
-          mine.losses.push_back(trainer.train_step(false).loss);
-          if (trainer.validation_due()) mine.accuracies.push_back(trainer.validate().value);
-        }
-        mine.adapter_sha256 = trainer.save(store);
-        mine.final_loss = trainer.measure_loss(true, 0);
-        if (runtime.first()) result = mine;
-      });
-    });
+    with_ranks(ranks, threads, settings(more),
+               [&](Trainer& trainer, const config::Resolved& config, const Plan&, Runtime& runtime) {
+                 ClassifierRun mine;
+                 while (trainer.step() < config.config.train().max_steps()) {
+                   mine.losses.push_back(trainer.train_step(false).loss);
+                   if (trainer.validation_due()) mine.accuracies.push_back(trainer.validate().value);
+                 }
+                 mine.adapter_sha256 = trainer.save(store);
+                 mine.final_loss = trainer.measure_loss(true, 0);
+                 if (runtime.first()) result = mine;
+               });
     return result;
   }
 };

@@ -1,6 +1,4 @@
 // A language model trained on captions without images, in process: the same bits on any number of ranks and threads.
-#include "parallel/group/hierarchical_group.h"
-#include "parallel/group/inproc_group.h"
 #include "tests/launch/trainer_fixture.h"
 
 namespace permafrost {
@@ -29,24 +27,20 @@ class LanguageModelTraining : public TrainerTest {
     LanguageRun result;
     static int count = 0;
     const CheckpointStore store((folder_ / ("checkpoints" + std::to_string(count++))).string(), 1);
-    run_inproc(ranks, [&](Group& world) {
-      ThreadPool pool(threads);
-      HierarchicalGroup group(world, std::vector<int>(static_cast<size_t>(world.size()), 0), {});
-      Runtime runtime{group, pool, {ranks, 1, threads}, group.node(), ""};
-      on_rank(settings(), runtime, [&](Trainer& trainer, const config::Resolved& config, const Plan&, Runtime&) {
-        LanguageRun mine;
-        while (trainer.step() < config.config.train().max_steps()) {
-          mine.losses.push_back(trainer.train_step(false).loss);
-          if (!trainer.validation_due()) continue;
-          const ValidationMetrics metrics = trainer.validate();
-          EXPECT_EQ(metrics.samples, 7);
-          mine.validated.push_back(metrics.value);
-        }
-        mine.adapter_sha256 = trainer.save(store);
-        mine.final_nats = trainer.measure_loss(false, 0).nats_per_token;
-        if (runtime.first()) result = mine;
-      });
-    });
+    with_ranks(ranks, threads, settings(),
+               [&](Trainer& trainer, const config::Resolved& config, const Plan&, Runtime& runtime) {
+                 LanguageRun mine;
+                 while (trainer.step() < config.config.train().max_steps()) {
+                   mine.losses.push_back(trainer.train_step(false).loss);
+                   if (!trainer.validation_due()) continue;
+                   const ValidationMetrics metrics = trainer.validate();
+                   EXPECT_EQ(metrics.samples, 7);
+                   mine.validated.push_back(metrics.value);
+                 }
+                 mine.adapter_sha256 = trainer.save(store);
+                 mine.final_nats = trainer.measure_loss(false, 0).nats_per_token;
+                 if (runtime.first()) result = mine;
+               });
     return result;
   }
 };

@@ -10,6 +10,8 @@
 #include "launch/sample_photos.h"
 #include "launch/training/plan_setup.h"
 #include "launch/training/trainer.h"
+#include "parallel/group/hierarchical_group.h"
+#include "parallel/group/inproc_group.h"
 #include "tests/launch/scratch_folder.h"
 #include "tests/support/compare.h"
 #include "tests/support/count_allocations.h"
@@ -51,6 +53,16 @@ class TrainerTest : public ::testing::Test {
     RuntimeOptions options;
     options.threads = threads;
     EXPECT_EQ(run_ranks({}, options, [&](Runtime& runtime) { on_rank(more, runtime, body); }), 0);
+  }
+
+  /// The same on ranks that are threads of this process, each with `threads` of its own.
+  void with_ranks(int ranks, int threads, const Overrides& more, const Body& body) const {
+    run_inproc(ranks, [&](Group& world) {
+      ThreadPool pool(threads);
+      HierarchicalGroup group(world, std::vector<int>(static_cast<size_t>(world.size()), 0), {});
+      Runtime runtime{group, pool, {ranks, 1, threads}, group.node(), ""};
+      on_rank(more, runtime, body);
+    });
   }
 
   ScratchFolder folder_;

@@ -1,0 +1,13 @@
+#pragma once
+#include "core/graph/graph.h"
+
+namespace permafrost {
+
+/// Ends a graph: unit `loss` with the cross-entropy of `logits` (see core/graph/ops/cross_entropy.h), values `row_loss`
+/// and `loss`, from which backward starts.
+void add_loss(Graph& graph, Value logits, Value labels, Value row_weight, float label_smoothing);
+
+/// Throws kConfig unless it is 0 to below 1. who: the model.
+void check_label_smoothing(std::string_view who, float label_smoothing);
+
+}  // namespace permafrost
