@@ -44,8 +44,9 @@ std::vector<int64_t> gather_numbers(const std::vector<int64_t>& mine, Group& wor
 
 /// One item's outcome as numbers: item, 1 if its image could be used, ended, score, tokens.
 void append(std::vector<int64_t>& numbers, int64_t item, const FoundText* text) {
-  numbers.insert(numbers.end(), {item, text != nullptr, text && text->ended,
-                                 std::bit_cast<int64_t>(text ? text->score : 0.0), text ? std::ssize(text->tokens) : 0});
+  numbers.insert(numbers.end(),
+                 {item, text != nullptr, text && text->ended, std::bit_cast<int64_t>(text ? text->score : 0.0),
+                  text ? std::ssize(text->tokens) : 0});
   if (text) numbers.insert(numbers.end(), text->tokens.begin(), text->tokens.end());
 }
 

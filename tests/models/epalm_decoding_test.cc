@@ -1,12 +1,11 @@
 // Generation with kept keys and values gives what recomputing the whole text gives, in every setting.
-#include "models/epalm/decoding.h"
-
 #include <gtest/gtest.h>
 
 #include <cstring>
 
 #include "core/weights/initializer.h"
 #include "models/decoding/search.h"
+#include "models/epalm/decoding.h"
 #include "models/epalm/decoding_inputs.h"
 #include "parallel/plan/check.h"
 #include "parallel/plan/check_gathers.h"
@@ -70,14 +69,14 @@ class Decoder {
     std::vector<SearchPrompt> lengths;
     for (int64_t b = 0; b < shape_.batch; ++b) lengths.push_back({texts.prompt_length(b), max_new});
     Result result;
-    result.texts = search_texts(
-        search_config, lengths, config_.text.vocab,
-        [&](std::span<const int32_t> parents, std::span<const int32_t> tokens) -> std::span<const float> {
-          const size_t bucket = step(images, texts, parents, tokens);
-          const Tensor logits = executor_->value(bucket, "logits");
-          result.logits.emplace_back(logits.data<float>(), logits.data<float>() + logits.elements());
-          return result.logits.back();
-        });
+    result.texts =
+        search_texts(search_config, lengths, config_.text.vocab,
+                     [&](std::span<const int32_t> parents, std::span<const int32_t> tokens) -> std::span<const float> {
+                       const size_t bucket = step(images, texts, parents, tokens);
+                       const Tensor logits = executor_->value(bucket, "logits");
+                       result.logits.emplace_back(logits.data<float>(), logits.data<float>() + logits.elements());
+                       return result.logits.back();
+                     });
     return result;
   }
 
@@ -173,8 +172,8 @@ void expect_same(const Decoder::Result& kept, const Decoder::Result& whole, cons
     const std::vector<double> want(whole.logits[step].begin(), whole.logits[step].end());
     Tolerance tolerance = model_tolerance(compute, path, want);
     tolerance.absolute *= 2;
-    const OwnedTensor got = make_tensor(DType::kF32, {std::ssize(want)},
-                                        {kept.logits[step].begin(), kept.logits[step].end()});
+    const OwnedTensor got =
+        make_tensor(DType::kF32, {std::ssize(want)}, {kept.logits[step].begin(), kept.logits[step].end()});
     EXPECT_TRUE(all_close(got, want, tolerance)) << "step " << step;
   }
 }
@@ -221,7 +220,8 @@ TEST(EpalmDecoding, ASampleDoesNotDependOnItsBatch) {
         const EpalmDecodingShape shape{3, 2, 4, 4 + kNew - 1};
         Decoder decoder(setting.config, compute, shape, cached);
         const auto together = decoder.run(kImages, kPrompts, DecodingPadding::kClean, kNew).texts;
-        const auto order = decoder.run({13, 11, 12}, {kPrompts[2], kPrompts[0], kPrompts[1]}, DecodingPadding::kClean, kNew).texts;
+        const auto order =
+            decoder.run({13, 11, 12}, {kPrompts[2], kPrompts[0], kPrompts[1]}, DecodingPadding::kClean, kNew).texts;
         const auto alone = decoder.run({12, 5, 5}, {kPrompts[1], {2}, {2}}, DecodingPadding::kClean, kNew).texts;
         for (size_t s = 0; s < 3; ++s) {
           EXPECT_EQ(together[s].tokens, order[(s + 1) % 3].tokens);
@@ -259,19 +259,28 @@ TEST(EpalmDecoding, TwoLayersBehindTheWindowHaveNoExactCache) {
   EXPECT_EQ(epalm_cache(config), EpalmCache::kConstant);
   config.vis_row = EpalmConfig::VisRow::kPublished;
   for (const EpalmProgram program : {EpalmProgram::kPrefill, EpalmProgram::kStep})
-    EXPECT_TRUE(throws_error([&] { build_epalm_decoding(config, DType::kF32, {1, 1, 1, 3}, program); },
-                             ErrorKind::kConfig, {"at most one text layer follows the window", "got 2 layers"}));
+    EXPECT_TRUE(throws_error(
+        [&] {
+          build_epalm_decoding(config, DType::kF32, {1, 1, 1, 3}, program);
+        },
+        ErrorKind::kConfig, {"at most one text layer follows the window", "got 2 layers"}));
 }
 
 TEST(EpalmDecoding, RefusesTextsThatDoNotFit) {
   const EpalmConfig config = small_epalm();
-  EXPECT_TRUE(throws_error([&] { build_epalm_decoding(config, DType::kF32, {1, 1, 4, 17}, EpalmProgram::kPrefill); },
-                           ErrorKind::kConfig, {"must fit the text model's 16 positions", "got 17 (4 of the prompt)"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        build_epalm_decoding(config, DType::kF32, {1, 1, 4, 17}, EpalmProgram::kPrefill);
+      },
+      ErrorKind::kConfig, {"must fit the text model's 16 positions", "got 17 (4 of the prompt)"}));
   const EpalmDecodingShape shape{2, 1, 2, 3};
   EXPECT_TRUE(throws_error([&] { DecodingTexts(config, shape, DecodingPadding::kClean, kPadOfText, {{2}}); },
                            ErrorKind::kInvalidArgument, {"one prompt per sample expected (2); got 1"}));
-  EXPECT_TRUE(throws_error([&] { DecodingTexts(config, shape, DecodingPadding::kClean, kPadOfText, {{2}, {2, 3, 4}}); },
-                           ErrorKind::kInvalidArgument, {"1 to 2 tokens; got 3 in sample 1"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        DecodingTexts(config, shape, DecodingPadding::kClean, kPadOfText, {{2}, {2, 3, 4}});
+      },
+      ErrorKind::kInvalidArgument, {"1 to 2 tokens; got 3 in sample 1"}));
   DecodingTexts texts(config, shape, DecodingPadding::kClean, kPadOfText, {{2}, {2, 3}});
   const std::vector<int32_t> parents{0, 1}, crossed{1, 0}, tokens{4, 4};
   EXPECT_TRUE(throws_error([&] { texts.advance(crossed, tokens); }, ErrorKind::kInvalidArgument,
