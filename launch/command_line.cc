@@ -348,7 +348,7 @@ void add_commands(CommandLine& line, const Launcher& launcher) {
   add_weights_inspect(line, weights);
   add_weights_random(line, weights);
   add_info(line, launcher);
-  CLI::App& data = add_family(line, "data", "Looks at datasets and makes small ones");
+  CLI::App& data = add_family(line, "data", "Looks at datasets, packs them, and makes small ones");
   add_data_inspect(line, data);
   add_data_pack(line, data, launcher);
   add_sample_photos(line, data);

@@ -27,6 +27,7 @@ struct Hdf5Traits {
   }
 };
 using DatasetId = Handle<Hdf5Traits<H5Dclose>>;
+using GroupId = Handle<Hdf5Traits<H5Gclose>>;
 using SpaceId = Handle<Hdf5Traits<H5Sclose>>;
 using TypeId = Handle<Hdf5Traits<H5Tclose>>;
 using AttributeId = Handle<Hdf5Traits<H5Aclose>>;
@@ -125,19 +126,28 @@ void Hdf5File::close() {
   require(H5Fclose(file_.release()), ErrorKind::kStorage, "room to write", path_);
 }
 
+/// The group in the name of a dataset. Made by itself, since one made on the way would store the time.
+void Hdf5File::make_group(const std::string& dataset) {
+  const std::string name = dataset.substr(0, dataset.find('/'));
+  if (name == dataset || H5Lexists(file_.get(), name.c_str(), H5P_DEFAULT) > 0) return;
+  const PropertyId creation(require(H5Pcreate(H5P_GROUP_CREATE), ErrorKind::kInternal, "a property list", path_));
+  H5Pset_obj_track_times(creation.get(), 0);
+  const GroupId group(require(H5Gcreate2(file_.get(), name.c_str(), H5P_DEFAULT, creation.get(), H5P_DEFAULT),
+                              ErrorKind::kStorage, "room for a group", path_, name));
+}
+
 void Hdf5File::write_values(const std::string& name, Hdf5Number number, const void* values, int64_t count) {
   const Lock lock(hdf5_lock());
   const hsize_t extent = static_cast<hsize_t>(count);
   const SpaceId space(
       require(H5Screate_simple(1, &extent, nullptr), ErrorKind::kInternal, "a data space", path_, name));
-  const PropertyId links(require(H5Pcreate(H5P_LINK_CREATE), ErrorKind::kInternal, "a property list", path_));
-  H5Pset_create_intermediate_group(links.get(), 1);
+  make_group(name);
   const PropertyId creation(require(H5Pcreate(H5P_DATASET_CREATE), ErrorKind::kInternal, "a property list", path_));
   H5Pset_obj_track_times(creation.get(), 0);
   H5Pset_layout(creation.get(), H5D_CONTIGUOUS);
   const NumberTypes types = types_of(number);
   const DatasetId dataset(require(
-      H5Dcreate2(file_.get(), name.c_str(), types.stored, space.get(), links.get(), creation.get(), H5P_DEFAULT),
+      H5Dcreate2(file_.get(), name.c_str(), types.stored, space.get(), H5P_DEFAULT, creation.get(), H5P_DEFAULT),
       ErrorKind::kStorage, "room for a dataset", path_, name));
   if (count == 0) return;
   require(H5Dwrite(dataset.get(), types.native, H5S_ALL, H5S_ALL, H5P_DEFAULT, values), ErrorKind::kStorage,

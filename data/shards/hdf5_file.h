@@ -66,6 +66,7 @@ class Hdf5File {
 
  private:
   explicit Hdf5File(std::filesystem::path path) : path_(std::move(path)) {}
+  void make_group(const std::string& dataset);
   void write_values(const std::string& dataset, Hdf5Number number, const void* values, int64_t count);
   void read_values(const std::string& dataset, Hdf5Number number, void* values) const;
 

@@ -5,6 +5,7 @@
 #include "core/base/narrow.h"
 #include "core/device/cpu_features.h"
 #include "core/weights/match.h"
+#include "launch/training/best_so_far.h"
 #include "models/weight_names.h"
 
 namespace permafrost {
@@ -123,7 +124,7 @@ PlanRequest plan_request(const config::Config& config, const PlanChoices& choice
   request.world = choices.world;
   request.micro_batches = div_exact(config.train().global_batch(), micro_batch);
   request.prefetched_inputs = config.data().prefetch() + 1;  // and the one the trainer reads from
-  if (config.validation().every_steps() > 0)                 // has a loader of its own, besides
+  if (config.validation().every_steps() > 0 && !is_generated(config.validation().metric()))  // has a loader of its own
     request.prefetched_inputs += config.evaluation().data().prefetch() + 2;
   request.reduction =
       config.parallel().reduction() == config::Parallel::PLAIN ? Reduction::kPlain : Reduction::kOrderFree;

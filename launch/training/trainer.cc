@@ -84,6 +84,7 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
   working_bytes_per_rank_ = working_bytes_per_rank(plan);
   losses_.reserve(static_cast<size_t>(plan.slots));
 
+  require_labels("data", data_, *model_);
   load_weights();
   position_.graph_hash = plan.graph_hash();
   position_.frozen_sha256 = frozen_at_start_.sha256;

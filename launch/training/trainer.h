@@ -70,8 +70,6 @@ class Trainer final : private GradientSink {
 
   /// How validation.metric is measured where the trainer cannot do it itself: from generated texts.
   void validate_by(std::unique_ptr<ValidationMeasure> measure);
-  const StepMemory& memory() const { return memory_; }
-  const Plan& plan() const { return plan_; }
   /// Whether validation.every_steps divides the steps done.
   bool validation_due() const;
   /// Collective. Takes the value of validation.metric for the weights as they are now into what is best so far; steps
@@ -82,6 +80,9 @@ class Trainer final : private GradientSink {
   bool out_of_patience() const;
   const std::optional<BestSoFar>& best() const { return position_.best; }
 
+  /// What steps work on. Frozen parameters and working copies may be lent to other programs between steps.
+  const StepMemory& memory() const { return memory_; }
+  const Plan& plan() const { return plan_; }
   /// Where this rank's memory lies, by the categories of the plan.
   std::vector<MemoryPiece> memory_pieces() const;
 

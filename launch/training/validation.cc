@@ -66,19 +66,6 @@ class SumsByMicroBatch {
   std::array<int64_t, 3> counts_{};
 };
 
-/// Labels whose logit is the largest of their row, the first of equal ones.
-int64_t count_correct(const Tensor& logits, const Tensor& labels) {
-  const int64_t classes = logits.shape()[-1];
-  int64_t correct = 0;
-  for (int64_t i = 0; i < labels.elements(); ++i) {
-    const int32_t wanted = labels.data<int32_t>()[i];
-    if (wanted == kIgnoredLabel) continue;
-    const float* row = logits.data<float>() + i * classes;
-    if (std::max_element(row, row + classes) - row == wanted) ++correct;
-  }
-  return correct;
-}
-
 /// One measurement over micro-batches that ranks take in turn; with exchanged images each comes behind its donor.
 class MeasurePass {
  public:
@@ -179,7 +166,9 @@ class ProgramMeasure final : public ValidationMeasure {
         on_(on),
         data_(evaluation_data(config), evaluation_options(config, on)),
         loader_(loader_config(evaluation_data(config), data_, on.model.image_size(), config.train().micro_batch(),
-                              config.train().micro_batch())) {}
+                              config.train().micro_batch())) {
+    require_labels("evaluation.data", data_, on.model);
+  }
 
   MeasuredValue measure() override {
     const MeasuredSums sums = measure_sums(on_, data_, loader_, samples_, false);
@@ -196,6 +185,26 @@ class ProgramMeasure final : public ValidationMeasure {
 };
 
 }  // namespace
+
+int64_t count_correct(const Tensor& logits, const Tensor& labels) {
+  const int64_t classes = logits.shape()[-1];
+  int64_t correct = 0;
+  for (int64_t i = 0; i < labels.elements(); ++i) {
+    const int32_t wanted = labels.data<int32_t>()[i];
+    if (wanted == kIgnoredLabel) continue;
+    const float* row = logits.data<float>() + i * classes;
+    if (std::max_element(row, row + classes) - row == wanted) ++correct;
+  }
+  return correct;
+}
+
+void require_labels(std::string_view who, const OpenedData& data, const Model& model) {
+  const int64_t labels = data.dataset->labels_per_image();
+  if (model.labels() > 0 && labels != model.labels())
+    fail(ErrorKind::kData, who,
+         ": images must have as many class labels as model.vision_classifier.labels = ", model.labels(), "; got ",
+         labels, " class labels");
+}
 
 MeasuredSums measure_sums(const MeasureOn& on, const OpenedData& data, LoaderConfig loader, int64_t samples,
                           bool exchange_images) {

@@ -22,6 +22,9 @@ struct MeasureOn {
   InputFiller& filler;
 };
 
+/// Throws kData unless images have as many class labels as the model predicts, if it does. who: the path of the data.
+void require_labels(std::string_view who, const OpenedData& data, const Model& model);
+
 /// Sums over samples, nothing trained.
 struct MeasuredSums {
   double nats = 0;      ///< loss of all targets
@@ -37,6 +40,10 @@ struct MeasuredSums {
 /// Errors: kData when there is nothing to predict, and what the loader throws.
 MeasuredSums measure_sums(const MeasureOn& on, const OpenedData& data, LoaderConfig loader, int64_t samples,
                           bool exchange_images);
+
+/// Labels (any shape, n of them) whose logit (n rows of classes, f32) is the largest of its row, the first of equal
+/// ones.
+int64_t count_correct(const Tensor& logits, const Tensor& labels);
 
 /// A value of a metric, and how many samples it was measured on.
 struct MeasuredValue {

@@ -421,7 +421,7 @@ TEST(BenchComm, RunsAloneAndRefusesWhatMakesNoSense) {
 }
 
 TEST(Help, ShowsEveryOptionWithDefaultAndUnit) {
-  const std::vector<std::string> flags{"--json", "--resume", "--grads", "--list", "--quick", "--uneven"};
+  const std::vector<std::string> flags{"--evaluation", "--json", "--resume", "--grads", "--list", "--quick", "--uneven"};
   const std::map<std::string, std::map<std::string, std::string>> commands{
       {"train",
        {{"--set", "path.to.field=value"},
@@ -447,6 +447,7 @@ TEST(Help, ShowsEveryOptionWithDefaultAndUnit) {
        {{"--set", ""}, {"--out", "Folder"}, {"--dtype", "f32, bf16 or f16"}, {"--shard-gb", "GB (10^9 bytes)"}}},
       {"weights inspect", {{"--json", ""}}},
       {"data inspect", {{"--set", ""}, {"--index", "from 0"}, {"--epoch", "from 0"}, {"--out", "[3,H,W] F32"}}},
+      {"data pack", {{"--set", ""}, {"--out", "Folder"}, {"--shard-mb", "MB"}, {"--evaluation", "evaluation.data"}}},
       {"data sample-photos", {{"--out", "Folder"}, {"--count", "Images"}, {"--size", "pixels"}, {"--seed", ""}}},
       {"data byte-tokenizer", {{"--out", "Folder"}}},
       {"bench memory", {{"--set", ""}, {"--steps", "Steps"}, {"--json", "file"}}},

@@ -1,6 +1,7 @@
 // Validation as users meet it: the best checkpoint, the end for want of anything better, and runs from trained
 // parameters.
 #include "launch/metrics/jsonl.h"
+#include "tests/launch/class_shards.h"
 #include "tests/launch/training_fixture.h"
 
 namespace permafrost {
@@ -152,6 +153,51 @@ TEST_F(Training, RefusesToValidateOnUnusableData) {
                                       "evaluation.data.image_policy=SKIP --set validation.samples=0",
                          "c"),
                    0, {"on 22 samples"}));
+}
+
+// --- other metrics ---------------------------------------------------------------------------------------------------
+
+TEST_F(Training, KeepsTheBestByAShareThatIsBetterWhenHigher) {
+  write_class_shards(photos(), folder_ / "shards");
+  std::string settings =
+      "--set validation.every_steps=5 --set validation.metric=CLASS_ACCURACY --set "
+      "train.final_check.loss=true --set optimizer.lr=3e-3 --set schedule.kind=CONSTANT --set "
+      "checkpoint.every_steps=5 ";
+  for (const std::string& setting : classifier_settings(folder_ / "shards")) settings += " --set " + setting;
+  ASSERT_TRUE(
+      ends(train(settings + " --set train.max_steps=60", "whole"), 0,
+           {"vision: RANDOM weights from seed 42", "all of which train", "validation after step 60: class_accuracy "}));
+  const std::vector<Json> all = validations("whole");
+  ASSERT_EQ(all.size(), 12u);
+  double best = -1;
+  for (const Json& one : all) {
+    EXPECT_EQ(one["best"], one["value"] > best) << one;
+    best = std::max(best, one["value"].get<double>());
+  }
+  EXPECT_GT(best, all.front()["value"]);
+  EXPECT_EQ(summary("whole")["best_metric"], "class_accuracy");
+  EXPECT_EQ(summary("whole")["best_value"], best);
+  // In two parts, the second of which continues from the best itself where it is the latest.
+  ASSERT_TRUE(ends(train(settings + " --set train.max_steps=30", "parts"), 0, {}));
+  ASSERT_TRUE(ends(train(settings + " --set train.max_steps=60 --resume", "parts"), 0, {"resumed at step 30"}));
+  EXPECT_EQ(validations("parts"), all);
+  EXPECT_EQ(adapter_hash("parts", "best"), adapter_hash("whole", "best"));
+  // By another metric, what was best is forgotten, and said so.
+  EXPECT_TRUE(
+      ends(train(settings + " --set train.max_steps=65 --set validation.metric=LOSS --resume", "parts"), 0,
+           {"validation.metric was class_accuracy and is loss", "validation after step 65: loss ", "the best so far"}));
+}
+
+TEST_F(Training, ValidatesByGeneratedTexts) {
+  const std::string settings =
+      "--set validation.every_steps=2 --set validation.metric=BLEU_4 --set validation.samples=5 "
+      "--set evaluation.decoding.max_new_tokens=8";
+  ASSERT_TRUE(ends(train("", "without"), 0, {}));
+  ASSERT_TRUE(ends(train(settings, "with"), 0, {"validation after step 4: bleu_4 ", "on 5 samples"}));
+  EXPECT_EQ(losses("with"), losses("without"));
+  EXPECT_EQ(adapter_hash("with"), adapter_hash("without"));
+  ASSERT_EQ(validations("with").size(), 2u);
+  EXPECT_EQ(summary("with")["best_metric"], "bleu_4");
 }
 
 // --- runs from trained parameters -----------------------------------------------------------------------------------
