@@ -118,6 +118,12 @@ Evaluator::~Evaluator() = default;
 std::vector<std::string> Evaluator::notes() const {
   std::vector<std::string> notes = generator_->notes();
   if (!setup_.note.empty()) notes.push_back(setup_.note);
+  const MemoryPlan& m = plan_.memory;
+  const size_t gathers = plan_.programs[1].gathers.size();
+  notes.push_back(concat("texts: ", plan_.world.ranks, " ranks x ", plan_.world.threads, " threads, ",
+                         to_string(plan_.compute), ", ", gib_text(m.total()), " per rank forecast, of it ",
+                         gib_text(m.state), " for texts in the making",
+                         gathers > 0 ? concat("; frozen weights gathered ", gathers, " times per token") : ""));
   return notes;
 }
 

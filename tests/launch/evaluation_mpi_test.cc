@@ -57,7 +57,7 @@ TEST_F(EvalOnRanks, GiveTheSameBytesWithFrozenWeightsDividedAmongNodes) {
                                      " --set parallel.gather=" +
                                      c.gather + " --out " + out(name),
                                  on_ranks(c.ranks)),
-                     0, {"9 images"}));
+                     0, {"9 images", "frozen weights gathered "}));
     expect_same_files(name, one);
   }
 }
