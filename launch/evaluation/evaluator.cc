@@ -121,8 +121,9 @@ std::vector<std::string> Evaluator::notes() const {
   const MemoryPlan& m = plan_.memory;
   const size_t gathers = plan_.programs[1].gathers.size();
   notes.push_back(concat("texts: ", plan_.world.ranks, " ranks x ", plan_.world.threads, " threads, ",
-                         to_string(plan_.compute), ", ", gib_text(m.total()), " per rank forecast, of it ",
-                         gib_text(m.state), " for texts in the making",
+                         to_string(plan_.compute), ", ", static_cast<double>(m.total() >> 10) / 1024,
+                         " MiB per rank forecast, of it ", static_cast<double>(m.state >> 10) / 1024,
+                         " MiB for texts in the making",
                          gathers > 0 ? concat("; frozen weights gathered ", gathers, " times per token") : ""));
   return notes;
 }
