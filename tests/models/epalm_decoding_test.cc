@@ -76,13 +76,14 @@ class Decoder {
 
   /// images: one number per sample, from which its pixels are drawn.
   Result run(const std::vector<uint64_t>& images, const Prompts& prompts, DecodingPadding padding, int64_t max_new,
-             double length_penalty = 1) {
+             double length_penalty = 1, int64_t max_length = 1000) {
     DecodingTexts texts(config_, shape_, padding, kPadOfText, prompts);
     SearchConfig search_config;
     search_config.beams = shape_.beams;
     search_config.length_penalty = length_penalty;
     std::vector<SearchPrompt> lengths;
-    for (int64_t b = 0; b < shape_.batch; ++b) lengths.push_back({texts.prompt_length(b), max_new});
+    for (int64_t b = 0; b < shape_.batch; ++b)
+      lengths.push_back({texts.prompt_length(b), std::min(max_new, max_length - texts.prompt_length(b))});
     Result result;
     result.texts =
         search_texts(search_config, lengths, config_.text.vocab,
@@ -300,6 +301,21 @@ TEST(EpalmDecoding, ASampleDoesNotDependOnItsBatch) {
         EXPECT_EQ(together[1].tokens, alone[0].tokens);
         EXPECT_EQ(together[1].score, alone[0].score);
       }
+}
+
+/// With a length of the whole text, short prompts go on when long ones have no room left.
+TEST(EpalmDecoding, TextsThatAreDoneEarlierDisturbNobody) {
+  const Setting setting = settings()[0];
+  const EpalmDecodingShape shape{3, 2, 4, 5};
+  for (const bool cached : {true, false}) {
+    Decoder decoder(setting.config, DType::kF32, shape, cached);
+    const auto together = decoder.run(kImages, kPrompts, DecodingPadding::kClean, 30, 1, 6).texts;
+    const auto alone = decoder.run({11, 11, 11}, {{2}, {2}, {2}}, DecodingPadding::kClean, 30, 1, 6).texts;
+    EXPECT_EQ(together[0].tokens, alone[0].tokens);
+    EXPECT_EQ(together[0].score, alone[0].score);
+    EXPECT_LE(together[1].tokens.size(), 2u);
+    EXPECT_GT(together[0].tokens.size(), 2u);
+  }
 }
 
 TEST(EpalmDecoding, PublishedPaddingDependsOnTheBatchAndCountsAsLength) {
