@@ -46,7 +46,8 @@ void write_result_file(const fs::path& file, const Evaluator& evaluator, const E
 
 class EvalOutput {
  public:
-  EvalOutput(const EvalOptions& options, std::span<const std::string_view> metrics) : options_(options), only_(metrics) {}
+  EvalOutput(const EvalOptions& options, std::span<const std::string_view> metrics)
+      : options_(options), only_(metrics) {}
 
   /// suffix: "" or "_exchanged".
   void add(const std::string& suffix, const Evaluator& evaluator, const Evaluation& evaluation,
@@ -118,7 +119,8 @@ void evaluate_on_rank(const EvalOptions& options, const config::Resolved& resolv
 
 int run_eval_model(const EvalOptions& options, const Launcher& launcher) {
   if (!options.split.empty() || options.partial)
-    fail(ErrorKind::kConfig, "eval: --split and --partial are for --results; got them with a CONFIG, whose "
+    fail(ErrorKind::kConfig,
+         "eval: --split and --partial are for --results; got them with a CONFIG, whose "
          "evaluation.data.split says it");
   const config::Resolved resolved =
       load_generating_config(options.config.path, options.config.overrides, options.adapter);

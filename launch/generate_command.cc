@@ -26,8 +26,10 @@ std::vector<std::vector<int32_t>> prompts_of(const config::Data& data, const Tok
   for (const ListedImage& image : images) {
     if (data.task() == config::Data::VQA) {
       if (image.question.empty())
-        fail(ErrorKind::kConfig, "generate: a question is expected where data.task is VQA (--question, or a tab and the "
-             "question behind the image in a list); got none for ", image.file.string());
+        fail(ErrorKind::kConfig,
+             "generate: a question is expected where data.task is VQA (--question, or a tab and the "
+             "question behind the image in a list); got none for ",
+             image.file.string());
       prompts.push_back(question_ids(tokenizer, image.question));
     } else {
       if (!image.question.empty())
@@ -78,8 +80,8 @@ void generate_on_rank(const GenerateOptions& options, const config::Config& conf
   for (const auto& prompt : prompts) longest = std::max(longest, std::ssize(prompt));
   GenerationSetup setup = generation_setup(config, longest, tokenizer->end_id(), tokenizer->pad_id());
   setup.shape.batch = std::min(setup.shape.batch, std::ssize(images));
-  const Plan plan = agreed_plan(
-      config, runtime, [&](const PlanChoices& choices) { return generation_plan(config, choices, setup); });
+  const Plan plan =
+      agreed_plan(config, runtime, [&](const PlanChoices& choices) { return generation_plan(config, choices, setup); });
   Generator generator(config, runtime, setup, plan);
   for (const std::string& note : generator.notes()) std::cerr << note << '\n';
   for (const std::string& note : {setup.note, missing_adapter_note(config)})

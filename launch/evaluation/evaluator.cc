@@ -44,8 +44,9 @@ std::vector<int64_t> gather_numbers(const std::vector<int64_t>& mine, Group& wor
 
 /// One item's outcome as numbers: item, 1 if its image could be used, ended, score, tokens.
 void append(std::vector<int64_t>& numbers, int64_t item, const FoundText* text) {
-  numbers.insert(numbers.end(), {item, text != nullptr, text && text->ended,
-                                 std::bit_cast<int64_t>(text ? text->score : 0.0), text ? std::ssize(text->tokens) : 0});
+  numbers.insert(numbers.end(),
+                 {item, text != nullptr, text && text->ended, std::bit_cast<int64_t>(text ? text->score : 0.0),
+                  text ? std::ssize(text->tokens) : 0});
   if (text) numbers.insert(numbers.end(), text->tokens.begin(), text->tokens.end());
 }
 
@@ -117,6 +118,13 @@ Evaluator::~Evaluator() = default;
 std::vector<std::string> Evaluator::notes() const {
   std::vector<std::string> notes = generator_->notes();
   if (!setup_.note.empty()) notes.push_back(setup_.note);
+  const MemoryPlan& m = plan_.memory;
+  const size_t gathers = plan_.programs[1].gathers.size();
+  notes.push_back(concat("texts: ", plan_.world.ranks, " ranks x ", plan_.world.threads, " threads, ",
+                         to_string(plan_.compute), ", ", static_cast<double>(m.total() >> 10) / 1024,
+                         " MiB per rank forecast, of it ", static_cast<double>(m.state >> 10) / 1024,
+                         " MiB for texts in the making",
+                         gathers > 0 ? concat("; frozen weights gathered ", gathers, " times per token") : ""));
   return notes;
 }
 

@@ -41,8 +41,8 @@ std::unique_ptr<OpenedData> open_evaluation_data(const config::Config& config, i
 /// on any number of ranks.
 class Evaluator {
  public:
-  /// With weights of its own (config.weights). Collective. Errors: kConfig (decoding that does not fit the data), kData,
-  /// kWeights, kStorage.
+  /// With weights of its own (config.weights). Collective. Errors: kConfig (decoding that does not fit the data),
+  /// kData, kWeights, kStorage.
   Evaluator(const config::Config& config, Runtime& runtime);
   /// With the weights of a training run, as they are at each call of run; memory and plan must outlive the evaluator.
   /// Collective.

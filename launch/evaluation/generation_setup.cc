@@ -9,10 +9,10 @@ namespace {
 bool keeps_keys(const config::Decoding& decoding, const EpalmConfig& model, std::string& note) {
   if (decoding.cache() == config::Decoding::OFF) return false;
   if (epalm_cache(model) != EpalmCache::kNone) return true;
-  const std::string why =
-      concat("with the published row of the visual token, ", model.text.layers - model.end,
-             " text layers behind the window read what it saw of later words, so all their keys change with every token "
-             "(at most one layer may follow the window, or quirks.vis_row must be CAUSAL)");
+  const std::string why = concat(
+      "with the published row of the visual token, ", model.text.layers - model.end,
+      " text layers behind the window read what it saw of later words, so all their keys change with every token "
+      "(at most one layer may follow the window, or quirks.vis_row must be CAUSAL)");
   if (decoding.cache() == config::Decoding::ON)
     fail(ErrorKind::kConfig, "evaluation.decoding.cache: AUTO or OFF expected for this model; got ON: ", why);
   note = "decoding: no keys and values are kept, every token computes its whole text again: " + why;
@@ -39,8 +39,7 @@ GenerationSetup generation_setup(const config::Config& config, int64_t longest_p
   setup.search.min_new_tokens = decoding.min_new_tokens();
   setup.search.end_id = end_id;
   setup.search.pad_id = pad_id;
-  setup.padding =
-      decoding.padding() == config::Decoding::CLEAN ? DecodingPadding::kClean : DecodingPadding::kPublished;
+  setup.padding = decoding.padding() == config::Decoding::CLEAN ? DecodingPadding::kClean : DecodingPadding::kPublished;
   setup.cached = keeps_keys(decoding, setup.model, setup.note);
   setup.max_new_tokens = decoding.max_new_tokens();
   if (decoding.has_max_length()) setup.max_length = decoding.max_length();

@@ -27,9 +27,9 @@ struct GenerationSetup {
   SearchPrompt prompt(int64_t length) const;
 };
 
-/// evaluation.decoding and evaluation.batch of a resolved configuration, for prompts of at most `longest_prompt` tokens.
-/// Errors: kConfig when cache ON would not be exact, when prompts and new tokens do not fit the positions of the text
-/// model, or when the beams do not fit its vocabulary.
+/// evaluation.decoding and evaluation.batch of a resolved configuration, for prompts of at most `longest_prompt`
+/// tokens. Errors: kConfig when cache ON would not be exact, when prompts and new tokens do not fit the positions of
+/// the text model, or when the beams do not fit its vocabulary.
 GenerationSetup generation_setup(const config::Config& config, int64_t longest_prompt, int32_t end_id, int32_t pad_id);
 
 /// The plan of its two programs: bucket 0 runs once per batch, bucket 1 once per token (kPrefill and kStep, or kSee and

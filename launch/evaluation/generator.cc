@@ -50,9 +50,7 @@ int64_t Generator::image_floats() const {
 }
 
 /// Whether ranks must run the same programs at the same time.
-bool Generator::together() const {
-  return plan_.gather.kind == GatherKind::kCollective && plan_.memory.slots > 0;
-}
+bool Generator::together() const { return plan_.gather.kind == GatherKind::kCollective && plan_.memory.slots > 0; }
 
 bool Generator::anyone(bool here) {
   if (!together()) return here;
@@ -92,8 +90,7 @@ void Generator::begin(const DecodingTexts* texts, std::span<const float> images)
 std::vector<FoundText> Generator::generate(std::span<const std::vector<int32_t>> prompts,
                                            std::span<const float> images) {
   const EpalmDecodingShape& shape = setup_.shape;
-  PERMAFROST_CHECK(std::ssize(prompts) <= shape.batch &&
-                       std::ssize(images) == std::ssize(prompts) * image_floats(),
+  PERMAFROST_CHECK(std::ssize(prompts) <= shape.batch && std::ssize(images) == std::ssize(prompts) * image_floats(),
                    "generate: at most ", shape.batch, " prompts and ", image_floats(),
                    " floats for the image of each expected; got ", prompts.size(), " and ", images.size());
   if (prompts.empty()) {

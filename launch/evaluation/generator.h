@@ -12,8 +12,8 @@ namespace permafrost {
 /// Texts of images and prompts, a batch at a time, on one rank. A batch always has the configured shape, so that what a
 /// text becomes does not depend on how many others there are.
 ///
-/// Where weights are gathered between nodes (plan.gather kCollective), generate is collective over all ranks: each calls
-/// it equally often, those without a batch with none.
+/// Where weights are gathered between nodes (plan.gather kCollective), generate is collective over all ranks: each
+/// calls it equally often, those without a batch with none.
 class Generator {
  public:
   /// With weights of its own: those that config.weights names. `plan`: of generation_plan for this setup. All must
@@ -30,8 +30,8 @@ class Generator {
   /// Floats of one image, (channels, size, size).
   int64_t image_floats() const;
 
-  /// prompts: up to setup.shape.batch, each of 1 to setup.shape.prompt tokens; images: one behind the other, normalised.
-  /// One text per prompt. Errors: kInvalidArgument; kNonFinite.
+  /// prompts: up to setup.shape.batch, each of 1 to setup.shape.prompt tokens; images: one behind the other,
+  /// normalised. One text per prompt. Errors: kInvalidArgument; kNonFinite.
   std::vector<FoundText> generate(std::span<const std::vector<int32_t>> prompts, std::span<const float> images);
 
  private:

@@ -89,8 +89,7 @@ Plan agreed_plan(const config::Config& config, Runtime& runtime) {
                      [&](const PlanChoices& choices) { return make_plan(plan_request(config, choices)); });
 }
 
-Plan agreed_plan(const config::Config& config, Runtime& runtime,
-                 const std::function<Plan(const PlanChoices&)>& make) {
+Plan agreed_plan(const config::Config& config, Runtime& runtime, const std::function<Plan(const PlanChoices&)>& make) {
   require_agreement(runtime.world, "config", shared_settings(config), ErrorKind::kConfig);
   PlanChoices choices;
   choices.world = runtime.place;

@@ -29,7 +29,6 @@ Facts plan_facts(const Plan& plan);
 /// Collective. Errors: those of make_plan and check_memory; kConfig when ranks differ.
 Plan agreed_plan(const config::Config& config, Runtime& runtime);
 /// The same for a plan of another making from the choices that ranks agree on.
-Plan agreed_plan(const config::Config& config, Runtime& runtime,
-                 const std::function<Plan(const PlanChoices&)>& make);
+Plan agreed_plan(const config::Config& config, Runtime& runtime, const std::function<Plan(const PlanChoices&)>& make);
 
 }  // namespace permafrost

@@ -16,9 +16,7 @@ void gather_working_copies(const StepMemory& memory, Group& world, std::span<con
   const auto rank = static_cast<size_t>(world.rank());
   const int64_t begin = std::accumulate(counts.begin(), counts.begin() + world.rank(), int64_t{0});
   const Tensor all(memory.working.data(), DType::kU8, Shape{memory.working.bytes()});
-  world
-      .all_gather(all.rows(begin, begin + counts[rank]), all, counts, StreamView::caller(), "working copies")
-      .wait();
+  world.all_gather(all.rows(begin, begin + counts[rank]), all, counts, StreamView::caller(), "working copies").wait();
 }
 
 std::unique_ptr<Group> make_gather_group(const Plan& plan, Runtime& runtime) {

@@ -12,8 +12,8 @@ namespace permafrost {
 /// Bytes of each rank's part of the working copies.
 std::vector<int64_t> working_bytes_per_rank(const Plan& plan);
 
-/// Brings the parts of all ranks, refreshed from their masters, to all ranks. counts: working_bytes_per_rank. Collective
-/// over `world`. Allocates nothing.
+/// Brings the parts of all ranks, refreshed from their masters, to all ranks. counts: working_bytes_per_rank.
+/// Collective over `world`. Allocates nothing.
 void gather_working_copies(const StepMemory& memory, Group& world, std::span<const int64_t> counts);
 
 /// For gathers of frozen weights beside the computing thread; null where there are none. Collective.

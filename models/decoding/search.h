@@ -40,12 +40,11 @@ struct FoundText {
 /// caller computes logits of all rows behind their last tokens and calls advance, until done.
 ///
 /// Beam search: of each sample the 2 beams best continuations are looked at, in falling order, between equals the lower
-/// beam and then the lower id first. An end token among the first `beams` of them finishes a text, a later one is passed
-/// over; the first `beams` others go on. A sample is done when it has `beams` finished texts and early_stopping is set,
-/// or the worst of them is no worse than the best continuation's sum divided by its present length; at the latest when
-/// the length runs out, where all beams count as finished. Of equal scores the text found last wins. Greedy: the most
-/// probable token, of equals the lowest id.
-/// Log-probabilities are those of softmax(logits) in f64.
+/// beam and then the lower id first. An end token among the first `beams` of them finishes a text, a later one is
+/// passed over; the first `beams` others go on. A sample is done when it has `beams` finished texts and early_stopping
+/// is set, or the worst of them is no worse than the best continuation's sum divided by its present length; at the
+/// latest when the length runs out, where all beams count as finished. Of equal scores the text found last wins.
+/// Greedy: the most probable token, of equals the lowest id. Log-probabilities are those of softmax(logits) in f64.
 class TextSearch {
  public:
   TextSearch(const SearchConfig& config, std::vector<SearchPrompt> prompts, int64_t vocabulary);
@@ -99,9 +98,9 @@ class TextSearch {
 };
 
 /// Runs a search to its end. `step` gets parents and tokens as above, empty before the first token, and returns logits.
-std::vector<FoundText> search_texts(
-    const SearchConfig& config, const std::vector<SearchPrompt>& prompts, int64_t vocabulary,
-    const std::function<std::span<const float>(std::span<const int32_t> parents, std::span<const int32_t> tokens)>&
-        step);
+std::vector<FoundText> search_texts(const SearchConfig& config, const std::vector<SearchPrompt>& prompts,
+                                    int64_t vocabulary,
+                                    const std::function<std::span<const float>(std::span<const int32_t> parents,
+                                                                               std::span<const int32_t> tokens)>& step);
 
 }  // namespace permafrost

@@ -103,7 +103,9 @@ void DecodingTexts::fill_step(const InputTensors& input) const {
     const int64_t sample = r / shape_.beams, length = std::ssize(prompts_[static_cast<size_t>(sample)]);
     const int64_t token = std::min(base_[static_cast<size_t>(sample)] + generated_, shape_.tokens) - 1;
     const int64_t position = length + token - base_[static_cast<size_t>(sample)];
-    const auto set = [&](const char* name, int64_t number) { input(name).data<int32_t>()[r] = narrow<int32_t>(number); };
+    const auto set = [&](const char* name, int64_t number) {
+      input(name).data<int32_t>()[r] = narrow<int32_t>(number);
+    };
     set("input_ids", texts_[static_cast<size_t>(r * most_ + generated_ - 1)]);
     set("position_ids", OptConfig::kPositionOffset + position);
     for (const char* name : {"used_before", "place_before"}) set(name, prompts + token);
@@ -122,7 +124,8 @@ void DecodingTexts::fill_whole(const InputTensors& input) const {
   const int64_t tokens = shape_.tokens, prompts = config_.prompt_tokens(), slots = config_.slots();
   const int64_t before = prompts + tokens, after = slots + tokens;
   auto *ids = input("input_ids").data<int32_t>(), *positions = input("position_ids").data<int32_t>();
-  auto *allowed_before = input("allowed_before").data<uint8_t>(), *allowed_after = input("allowed_after").data<uint8_t>();
+  auto *allowed_before = input("allowed_before").data<uint8_t>(),
+       *allowed_after = input("allowed_after").data<uint8_t>();
   const auto first = narrow<int32_t>(OptConfig::kPositionOffset);
   std::fill_n(ids, shape_.rows() * tokens, pad_id_);
   std::fill_n(positions, shape_.rows() * tokens, first - 1);

@@ -28,8 +28,9 @@ class DecodingTexts {
   int64_t prompt_length(int64_t sample) const { return base_[static_cast<size_t>(sample)]; }
   int64_t generated() const { return generated_; }
 
-  /// Row r becomes the text of row parents[r] with tokens[r] behind it. A text that is as long as the shape allows stays
-  /// at its end: its sample must be done. Errors: kInvalidArgument when all are, or for a parent of another sample.
+  /// Row r becomes the text of row parents[r] with tokens[r] behind it. A text that is as long as the shape allows
+  /// stays at its end: its sample must be done. Errors: kInvalidArgument when all are, or for a parent of another
+  /// sample.
   void advance(std::span<const int32_t> parents, std::span<const int32_t> tokens);
 
   void fill_prefill(const InputTensors& input) const;

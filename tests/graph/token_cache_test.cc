@@ -33,8 +33,8 @@ TEST(TokenCacheOps, KeepWhatTheyDoNotWrite) {
   runner.set_input("rows", {1, 1, 2, 3});
   runner.set_input("lengths", {1, 3, 3, 3});
   runner.run();
-  const std::vector<double> want{6,  7,  2,  3,  100, 101, 6,  7,  8,  9,  100, 101,
-                                 12, 13, 102, 103, 16, 17, 18, 19, 102, 103, 22, 23};
+  const std::vector<double> want{6,  7,  2,   3,   100, 101, 6,  7,  8,   9,   100, 101,
+                                 12, 13, 102, 103, 16,  17,  18, 19, 102, 103, 22,  23};
   EXPECT_EQ(values_of(state), want);
   std::vector<double> doubled;
   for (const double value : want) doubled.push_back(2 * value);
@@ -72,8 +72,11 @@ TEST(TokenCacheOps, RefuseOtherShapesAndGradients) {
                            {"the target must be a state; got x"}));
   const Value gathered = gather_rows(g, x, two);
   (void)gathered;
-  EXPECT_TRUE(throws_error([&] { g.ops().back().op->backward_use({bit(0), 0}); }, ErrorKind::kInvalidArgument,
-                           {"gather_rows: expected a graph without backward"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        g.ops().back().op->backward_use({bit(0), 0});
+      },
+      ErrorKind::kInvalidArgument, {"gather_rows: expected a graph without backward"}));
 }
 
 TEST(SharingGraph, HasTheTablesOfItsOwner) {

@@ -31,22 +31,21 @@ TEST(TokenCache, AgreesWithTheReferenceOnAnyNumberOfThreads) {
       for (const int64_t copies : {1, 3})
         for (const int64_t t : {1, 2, 5}) {
           const std::vector<int32_t> positions{1, 0, 4}, lengths{3, 9, 0, 5, 1, 2, 4, 9, 7};
-          const std::vector<int32_t> from = copies == 1 ? std::vector<int32_t>{2, 0, 0}
-                                                        : std::vector<int32_t>{2, 0, 2, 4, 4, 3, 6, 8, 7};
+          const std::vector<int32_t> from =
+              copies == 1 ? std::vector<int32_t>{2, 0, 0} : std::vector<int32_t>{2, 0, 2, 4, 4, 3, 6, 8, 7};
           const auto rows = 3 * copies;
-          const OwnedTensor x = random_tensor(dtype, {3, t, width}, 1), start = random_tensor(dtype, {rows, 9, width}, 2);
+          const OwnedTensor x = random_tensor(dtype, {3, t, width}, 1),
+                            start = random_tensor(dtype, {rows, 9, width}, 2);
           const std::vector<int32_t> used(lengths.begin(), lengths.begin() + rows);
-          const auto written = reference::write_tokens(values_of(start), values_of(x), positions,
-                                                       static_cast<size_t>(rows), 9, static_cast<size_t>(t),
-                                                       static_cast<size_t>(width));
-          const auto selected =
-              reference::select_rows(written, from, used, 9, static_cast<size_t>(width));
+          const auto written =
+              reference::write_tokens(values_of(start), values_of(x), positions, static_cast<size_t>(rows), 9,
+                                      static_cast<size_t>(t), static_cast<size_t>(width));
+          const auto selected = reference::select_rows(written, from, used, 9, static_cast<size_t>(width));
           for (const int threads : {1, 2}) {
             OwnedTensor cache = start;
             write_tokens(cpu_context(threads), x, numbers(positions), cache);
             EXPECT_TRUE(same_bits(cache, make_tensor(dtype, {rows, 9, width}, written)));
-            OwnedTensor workspace =
-                filled_tensor(DType::kU8, {select_rows_workspace_bytes(cache.view().spec())}, 0xff);
+            OwnedTensor workspace = filled_tensor(DType::kU8, {select_rows_workspace_bytes(cache.view().spec())}, 0xff);
             select_rows(cpu_context(threads), numbers(from), numbers(used), cache, workspace);
             EXPECT_TRUE(same_bits(cache, make_tensor(dtype, {rows, 9, width}, selected)));
             EXPECT_TRUE(cache.canaries_intact() && workspace.canaries_intact());
@@ -59,8 +58,8 @@ TEST(TokenCache, EmptySizesDoNothing) {
   EXPECT_NO_THROW(write_tokens(cpu_context(), filled_tensor(DType::kF32, {2, 0, 4}, 0), numbers({3, 0}), cache));
   EXPECT_NO_THROW(write_tokens(cpu_context(), filled_tensor(DType::kF32, {0, 1, 4}, 0), numbers({}),
                                filled_tensor(DType::kF32, {0, 3, 4}, 0)));
-  EXPECT_NO_THROW(select_rows(cpu_context(), numbers({1, 0}), numbers({0, 0}), cache,
-                              filled_tensor(DType::kU8, {96}, 0)));
+  EXPECT_NO_THROW(
+      select_rows(cpu_context(), numbers({1, 0}), numbers({0, 0}), cache, filled_tensor(DType::kU8, {96}, 0)));
 }
 
 TEST(TokenCache, RefusesWhatDoesNotFit) {
@@ -79,10 +78,14 @@ TEST(TokenCache, RefusesWhatDoesNotFit) {
   refuses(x, numbers({-1, 0}), ErrorKind::kInvalidArgument, {"got -1 at row 0"});
   const OwnedTensor workspace = filled_tensor(DType::kU8, {96}, 0);
   EXPECT_TRUE(throws_error(
-      [&] { select_rows(cpu_context(), numbers({0, 1, 4, 3}), numbers({0, 0, 0, 0}), cache, workspace); },
+      [&] {
+        select_rows(cpu_context(), numbers({0, 1, 4, 3}), numbers({0, 0, 0, 0}), cache, workspace);
+      },
       ErrorKind::kInvalidArgument, {"select_rows: rows must lie in 0..3; got 4 at row 2"}));
   EXPECT_TRUE(throws_error(
-      [&] { select_rows(cpu_context(), numbers({0, 1, 2, 3}), numbers({0, 0, 0, 4}), cache, workspace); },
+      [&] {
+        select_rows(cpu_context(), numbers({0, 1, 2, 3}), numbers({0, 0, 0, 4}), cache, workspace);
+      },
       ErrorKind::kInvalidArgument, {"select_rows: lengths must lie in 0..3; got 4 at row 3"}));
   EXPECT_TRUE(throws_error(
       [&] {

@@ -52,10 +52,12 @@ TEST_F(EvalOnRanks, GiveTheSameBytesWithFrozenWeightsDividedAmongNodes) {
     if (!std::filesystem::exists(out(one))) {
       ASSERT_TRUE(ends(eval_frozen(cache + " --out " + out(one), ""), 0, {}));
     }
-    ASSERT_TRUE(ends(eval_frozen(cache + " --set parallel.frozen_policy=SHARDED --set parallel.ranks_per_node=1"
-                                         " --set parallel.gather=" + c.gather + " --out " + out(name),
+    ASSERT_TRUE(ends(eval_frozen(cache +
+                                     " --set parallel.frozen_policy=SHARDED --set parallel.ranks_per_node=1"
+                                     " --set parallel.gather=" +
+                                     c.gather + " --out " + out(name),
                                  on_ranks(c.ranks)),
-                     0, {"9 images"}));
+                     0, {"9 images", "frozen weights gathered "}));
     expect_same_files(name, one);
   }
 }

@@ -44,9 +44,9 @@ TEST_F(Generate, AnswersQuestions) {
   const Outcome one = generate(vqa + "--image " + image() + " --question 'what is left?'");
   ASSERT_TRUE(ends(one, 0, {image() + "\t"}));
   write_file(photos() / "images" / "list.txt", "000000.jpg\twhat is left?\n000002.jpg\n");
-  const Outcome listed = generate(vqa + "--question 'what is there?' --image " +
-                                  (photos() / "images" / "list.txt").string() + " --json " +
-                                  (folder_ / "out.json").string());
+  const Outcome listed =
+      generate(vqa + "--question 'what is there?' --image " + (photos() / "images" / "list.txt").string() + " --json " +
+               (folder_ / "out.json").string());
   ASSERT_TRUE(ends(listed, 0, {}));
   EXPECT_EQ(lines_of(listed.output, image() + "\t"), lines_of(one.output, image() + "\t"));
   const Json json = parse_json(read_file(folder_ / "out.json"));
@@ -71,8 +71,9 @@ TEST_F(Generate, NamesWhatIsWrong) {
                    {"no question expected where data.task is CAPTIONING; got \"what?\""}));
   EXPECT_TRUE(ends(generate("--image " + image() + " --set evaluation.decoding.beams=0"), 2,
                    {"evaluation.decoding.beams: expected 1 to 64; got 0"}));
-  EXPECT_TRUE(ends(generate("--image " + image() + " --set evaluation.decoding.max_new_tokens=513"), 2,
-                   {"evaluation.decoding.max_new_tokens: prompt and new tokens must fit the text model's 512 positions"}));
+  EXPECT_TRUE(
+      ends(generate("--image " + image() + " --set evaluation.decoding.max_new_tokens=513"), 2,
+           {"evaluation.decoding.max_new_tokens: prompt and new tokens must fit the text model's 512 positions"}));
   EXPECT_TRUE(ends(generate("--image " + image() + " --set model.epalm.text.ffn=128"), 3,
                    {"adapter.safetensors: weights must fit the model exactly", "fc1.weight' must be (128, 64)"}));
   EXPECT_TRUE(ends(run("generate " + model() + " --adapter " + (folder_ / "none").string() + " --image " + image()), 3,
@@ -83,16 +84,16 @@ TEST_F(Generate, NamesWhatIsWrong) {
 
 TEST_F(Generate, CacheOnIsRefusedWhereItIsNotExactAndAutoSaysSo) {
   const std::string window = " --set quirks.vis_row=PUBLISHED --set model.epalm.end_layer=1 --image " + image();
-  EXPECT_TRUE(ends(generate("--set evaluation.decoding.cache=ON" + window), 2,
-                   {"evaluation.decoding.cache: AUTO or OFF expected for this model; got ON",
-                    "2 text layers behind the window"}));
+  EXPECT_TRUE(ends(
+      generate("--set evaluation.decoding.cache=ON" + window), 2,
+      {"evaluation.decoding.cache: AUTO or OFF expected for this model; got ON", "2 text layers behind the window"}));
   const Outcome automatic = generate(window), off = generate("--set evaluation.decoding.cache=OFF" + window);
   ASSERT_TRUE(ends(automatic, 0, {"decoding: no keys and values are kept"}));
   EXPECT_EQ(lines_of(off.output, image() + "\t"), lines_of(automatic.output, image() + "\t"));
   EXPECT_EQ(off.output.find("no keys and values are kept"), std::string::npos);
   // With one layer behind it, cached and recomputed agree.
-  const std::string near = " --set quirks.vis_row=PUBLISHED --set model.epalm.end_layer=2 --image " +
-                           (photos() / "images").string();
+  const std::string near =
+      " --set quirks.vis_row=PUBLISHED --set model.epalm.end_layer=2 --image " + (photos() / "images").string();
   const Outcome kept = generate("--set evaluation.decoding.cache=ON" + near),
                 whole = generate("--set evaluation.decoding.cache=OFF" + near);
   ASSERT_TRUE(ends(kept, 0, {}));
@@ -112,8 +113,8 @@ TEST_F(Eval, ScoresCaptionsAndWritesResultFiles) {
   EXPECT_TRUE(scores["evaluation"]["scores"].contains("exact_match"));
   EXPECT_TRUE(std::filesystem::exists(folder_ / "out" / "results_exchanged.json"));
   // The scores are those of the files, scored without a model.
-  const Outcome files = run("eval --json --results " + out + "/results.json --annotations " +
-                            (photos() / "captions.json").string());
+  const Outcome files =
+      run("eval --json --results " + out + "/results.json --annotations " + (photos() / "captions.json").string());
   ASSERT_TRUE(ends(files, 0, {}));
   const Json again = parse_json(files.output);
   for (const char* metric : {"bleu_1", "bleu_4", "rouge_l", "cider"})

@@ -27,24 +27,27 @@ TEST_F(EvaluatorTest, SeesTheWeightsOfATrainingRunAsTheyAre) {
                          "quirks.vis_row=PUBLISHED", "model.epalm.end_layer=2", "optimizer.lr=0.05"};
   const std::string folder = (folder_ / "checkpoints").string();
   std::vector<std::string> lent, loaded, before;
-  with_trainer(settings(frozen), 1, [&](Trainer& trainer, const config::Resolved& config, const Plan& plan, Runtime& runtime) {
-    Evaluator evaluator(config.config, runtime, trainer.memory(), plan);
-    EXPECT_GT(evaluator.plan().memory.state, 0);
-    before = texts_of(evaluator.run(0, false));
-    std::vector<double> losses;
-    while (trainer.step() < config.config.train().max_steps()) losses.push_back(trainer.train_step(false).loss);
-    lent = texts_of(evaluator.run(0, false));
-    const CheckpointStore store(folder, 1);
-    trainer.save(store);
-  });
+  with_trainer(settings(frozen), 1,
+               [&](Trainer& trainer, const config::Resolved& config, const Plan& plan, Runtime& runtime) {
+                 Evaluator evaluator(config.config, runtime, trainer.memory(), plan);
+                 EXPECT_GT(evaluator.plan().memory.state, 0);
+                 before = texts_of(evaluator.run(0, false));
+                 std::vector<double> losses;
+                 while (trainer.step() < config.config.train().max_steps())
+                   losses.push_back(trainer.train_step(false).loss);
+                 lent = texts_of(evaluator.run(0, false));
+                 const CheckpointStore store(folder, 1);
+                 trainer.save(store);
+               });
   EXPECT_NE(before, lent);
-  EXPECT_EQ(run_ranks({}, {}, [&](Runtime& runtime) {
-              Overrides adapter = settings(frozen);
-              adapter.push_back("weights.adapter=" + folder + "/step-00000004/adapter.safetensors");
-              const config::Resolved config = resolved(adapter);
-              Evaluator evaluator(config.config, runtime);
-              loaded = texts_of(evaluator.run(0, false));
-            }),
+  EXPECT_EQ(run_ranks({}, {},
+                      [&](Runtime& runtime) {
+                        Overrides adapter = settings(frozen);
+                        adapter.push_back("weights.adapter=" + folder + "/step-00000004/adapter.safetensors");
+                        const config::Resolved config = resolved(adapter);
+                        Evaluator evaluator(config.config, runtime);
+                        loaded = texts_of(evaluator.run(0, false));
+                      }),
             0);
   EXPECT_EQ(lent, loaded);
   EXPECT_EQ(lent.size(), 12u);
@@ -56,36 +59,38 @@ TEST_F(EvaluatorTest, LeavesTrainingAsItIs) {
   with_trainer(settings(), 1, [&](Trainer& trainer, const config::Resolved& config, const Plan&, Runtime&) {
     while (trainer.step() < config.config.train().max_steps()) without.push_back(trainer.train_step(false).loss);
   });
-  with_trainer(settings(), 1, [&](Trainer& trainer, const config::Resolved& config, const Plan& plan, Runtime& runtime) {
-    Evaluator evaluator(config.config, runtime, trainer.memory(), plan);
-    while (trainer.step() < config.config.train().max_steps()) {
-      evaluator.run(2, false);
-      with.push_back(trainer.train_step(false).loss);
-    }
-  });
+  with_trainer(settings(), 1,
+               [&](Trainer& trainer, const config::Resolved& config, const Plan& plan, Runtime& runtime) {
+                 Evaluator evaluator(config.config, runtime, trainer.memory(), plan);
+                 while (trainer.step() < config.config.train().max_steps()) {
+                   evaluator.run(2, false);
+                   with.push_back(trainer.train_step(false).loss);
+                 }
+               });
   EXPECT_EQ(with, without);
 }
 
 TEST_F(EvaluatorTest, ExchangedImagesAreThoseOfOthers) {
-  EXPECT_EQ(run_ranks({}, {}, [&](Runtime& runtime) {
-              const config::Resolved config = resolved(settings());
-              Evaluator evaluator(config.config, runtime);
-              const Evaluation plain = evaluator.run(0, false), exchanged = evaluator.run(0, true);
-              ASSERT_EQ(plain.texts.size(), exchanged.texts.size());
-              for (size_t i = 0; i < plain.texts.size(); ++i) {
-                EXPECT_EQ(plain.texts[i].shown, plain.texts[i].image);
-                EXPECT_NE(exchanged.texts[i].shown, exchanged.texts[i].image);
-                // Nothing but the image decides about a caption.
-                for (const EvaluatedText& other : plain.texts) {
-                  if (other.image == exchanged.texts[i].shown) {
-                    EXPECT_EQ(other.result.text, exchanged.texts[i].result.text);
-                  }
-                }
-              }
-              EXPECT_GE(plain.value("exact_match"), 0.0);
-              EXPECT_TRUE(testing::throws_error([&] { plain.value("vqa_accuracy"); }, ErrorKind::kConfig,
-                                                {"the data have the metrics bleu_1"}));
-            }),
+  EXPECT_EQ(run_ranks({}, {},
+                      [&](Runtime& runtime) {
+                        const config::Resolved config = resolved(settings());
+                        Evaluator evaluator(config.config, runtime);
+                        const Evaluation plain = evaluator.run(0, false), exchanged = evaluator.run(0, true);
+                        ASSERT_EQ(plain.texts.size(), exchanged.texts.size());
+                        for (size_t i = 0; i < plain.texts.size(); ++i) {
+                          EXPECT_EQ(plain.texts[i].shown, plain.texts[i].image);
+                          EXPECT_NE(exchanged.texts[i].shown, exchanged.texts[i].image);
+                          // Nothing but the image decides about a caption.
+                          for (const EvaluatedText& other : plain.texts) {
+                            if (other.image == exchanged.texts[i].shown) {
+                              EXPECT_EQ(other.result.text, exchanged.texts[i].result.text);
+                            }
+                          }
+                        }
+                        EXPECT_GE(plain.value("exact_match"), 0.0);
+                        EXPECT_TRUE(testing::throws_error([&] { plain.value("vqa_accuracy"); }, ErrorKind::kConfig,
+                                                          {"the data have the metrics bleu_1"}));
+                      }),
             0);
 }
 
@@ -93,17 +98,19 @@ TEST_F(EvaluatorTest, TextsDoNotDependOnTheSizeOfBatches) {
   std::vector<std::vector<std::string>> all;
   for (const char* batch : {"evaluation.batch=1", "evaluation.batch=3", "evaluation.batch=8"})
     for (const char* compute : {"precision.compute=FP32", "precision.compute=AUTO"})
-      EXPECT_EQ(run_ranks({}, {}, [&](Runtime& runtime) {
-                  const config::Resolved config = resolved(settings({batch, compute}));
-                  all.push_back(texts_of(Evaluator(config.config, runtime).run(0, false)));
-                }),
+      EXPECT_EQ(run_ranks({}, {},
+                          [&](Runtime& runtime) {
+                            const config::Resolved config = resolved(settings({batch, compute}));
+                            all.push_back(texts_of(Evaluator(config.config, runtime).run(0, false)));
+                          }),
                 0);
   for (size_t i = 2; i < all.size(); ++i) EXPECT_EQ(all[i], all[i % 2]);
 }
 
 TEST_F(EvaluatorTest, RefusesPlansThatPlaceWeightsDifferently) {
   with_trainer(settings(), 1, [&](Trainer& trainer, const config::Resolved&, const Plan& plan, Runtime& runtime) {
-    const config::Resolved other = resolved(settings({"freeze[0].pattern=connector*", "freeze+={pattern: \"*\" trainable: false}"}));
+    const config::Resolved other =
+        resolved(settings({"freeze[0].pattern=connector*", "freeze+={pattern: \"*\" trainable: false}"}));
     EXPECT_TRUE(testing::throws_error([&] { Evaluator(other.config, runtime, trainer.memory(), plan); },
                                       ErrorKind::kInvalidArgument,
                                       {"StepMemory: plans that share weights must place parameter"}));

@@ -1,13 +1,13 @@
 // Generation with kept keys and values gives what recomputing the whole text gives, in every setting.
-#include "models/epalm/decoding.h"
-
 #include <gtest/gtest.h>
 
 #include <cstring>
 
 #include "core/weights/initializer.h"
 #include "models/decoding/search.h"
+#include "models/epalm/decoding.h"
 #include "models/epalm/decoding_inputs.h"
+#include "models/epalm/inputs.h"
 #include "parallel/plan/check.h"
 #include "parallel/plan/check_gathers.h"
 #include "parallel/run/executor.h"
@@ -20,6 +20,28 @@ using namespace permafrost::testing;
 using Prompts = std::vector<std::vector<int32_t>>;
 
 constexpr int32_t kPadOfText = 1;
+
+/// Larger than published: what goes wrong shall show in the tokens.
+void fill_weights(const Plan& plan, const StepMemory& memory) {
+  for (const ParamPlan& param : plan.params) {
+    const Tensor tensor = memory.param(param);
+    Initializer initializer = param.initializer;
+    if (param.name.find("prompt_module") == std::string::npos && param.shape.rank() > 1)
+      initializer = Initializer::normal(0.4f);
+    fill(initializer, 7, param.name, tensor.dtype(), 0,
+         {static_cast<std::byte*>(tensor.raw()), static_cast<size_t>(tensor.bytes())});
+  }
+}
+
+/// One number per sample, from which its pixels are drawn.
+void draw_images(const std::vector<uint64_t>& images, const Tensor& pixels) {
+  const int64_t each = pixels.elements() / std::ssize(images);
+  for (size_t b = 0; b < images.size(); ++b) {
+    const OwnedTensor drawn = random_tensor(DType::kF32, {each}, images[b]);
+    std::memcpy(pixels.data<float>() + static_cast<int64_t>(b) * each, drawn.view().raw(),
+                static_cast<size_t>(each) * 4);
+  }
+}
 
 /// Plan, memory and weights of a pair of programs.
 class Decoder {
@@ -41,15 +63,7 @@ class Decoder {
     plan_ = make_plan(request);
     memory_ = std::make_unique<StepMemory>(plan_);
     std::memset(memory_->state.data(), 0xff, static_cast<size_t>(memory_->state.bytes()));  // NaN
-    for (const ParamPlan& param : plan_.params) {
-      const Tensor tensor = memory_->param(param);
-      // Larger than published: what goes wrong shall show in the tokens.
-      Initializer initializer = param.initializer;
-      if (param.name.find("prompt_module") == std::string::npos && param.shape.rank() > 1)
-        initializer = Initializer::normal(0.4f);
-      fill(initializer, 7, param.name, tensor.dtype(), 0,
-           {static_cast<std::byte*>(tensor.raw()), static_cast<size_t>(tensor.bytes())});
-    }
+    fill_weights(plan_, *memory_);
     executor_ = std::make_unique<Executor>(plan_, *memory_, cpu_context(2), ExecutorOptions{true});
   }
 
@@ -62,22 +76,23 @@ class Decoder {
 
   /// images: one number per sample, from which its pixels are drawn.
   Result run(const std::vector<uint64_t>& images, const Prompts& prompts, DecodingPadding padding, int64_t max_new,
-             double length_penalty = 1) {
+             double length_penalty = 1, int64_t max_length = 1000) {
     DecodingTexts texts(config_, shape_, padding, kPadOfText, prompts);
     SearchConfig search_config;
     search_config.beams = shape_.beams;
     search_config.length_penalty = length_penalty;
     std::vector<SearchPrompt> lengths;
-    for (int64_t b = 0; b < shape_.batch; ++b) lengths.push_back({texts.prompt_length(b), max_new});
+    for (int64_t b = 0; b < shape_.batch; ++b)
+      lengths.push_back({texts.prompt_length(b), std::min(max_new, max_length - texts.prompt_length(b))});
     Result result;
-    result.texts = search_texts(
-        search_config, lengths, config_.text.vocab,
-        [&](std::span<const int32_t> parents, std::span<const int32_t> tokens) -> std::span<const float> {
-          const size_t bucket = step(images, texts, parents, tokens);
-          const Tensor logits = executor_->value(bucket, "logits");
-          result.logits.emplace_back(logits.data<float>(), logits.data<float>() + logits.elements());
-          return result.logits.back();
-        });
+    result.texts =
+        search_texts(search_config, lengths, config_.text.vocab,
+                     [&](std::span<const int32_t> parents, std::span<const int32_t> tokens) -> std::span<const float> {
+                       const size_t bucket = step(images, texts, parents, tokens);
+                       const Tensor logits = executor_->value(bucket, "logits");
+                       result.logits.emplace_back(logits.data<float>(), logits.data<float>() + logits.elements());
+                       return result.logits.back();
+                     });
     return result;
   }
 
@@ -88,12 +103,7 @@ class Decoder {
       return [this, bucket](std::string_view name) { return executor_->value(bucket, name); };
     };
     if (parents.empty()) {
-      const Tensor pixels = executor_->value(0, "images");
-      const int64_t each = pixels.elements() / shape_.batch;
-      for (int64_t b = 0; b < shape_.batch; ++b) {
-        const OwnedTensor drawn = random_tensor(DType::kF32, {each}, images[static_cast<size_t>(b)]);
-        std::memcpy(pixels.data<float>() + b * each, drawn.view().raw(), static_cast<size_t>(each) * 4);
-      }
+      draw_images(images, executor_->value(0, "images"));
       cached_ ? texts.fill_prefill(inputs(0)) : texts.fill_see(inputs(0));
       executor_->run(0, nullptr);
       if (cached_) return 0;
@@ -173,8 +183,8 @@ void expect_same(const Decoder::Result& kept, const Decoder::Result& whole, cons
     const std::vector<double> want(whole.logits[step].begin(), whole.logits[step].end());
     Tolerance tolerance = model_tolerance(compute, path, want);
     tolerance.absolute *= 2;
-    const OwnedTensor got = make_tensor(DType::kF32, {std::ssize(want)},
-                                        {kept.logits[step].begin(), kept.logits[step].end()});
+    const OwnedTensor got =
+        make_tensor(DType::kF32, {std::ssize(want)}, {kept.logits[step].begin(), kept.logits[step].end()});
     EXPECT_TRUE(all_close(got, want, tolerance)) << "step " << step;
   }
 }
@@ -192,6 +202,66 @@ TEST(EpalmDecoding, KeptKeysGiveTheTokensOfRecomputation) {
           const auto want = whole.run(kImages, kPrompts, padding, kNew, 0.7);
           expect_same(got, want, shape, setting.config, compute);
         }
+}
+
+/// Logits behind each text, by the graph that trains. Texts of one length.
+std::vector<float> logits_of_training(const EpalmConfig& config, const std::vector<uint64_t>& images,
+                                      const Prompts& texts) {
+  const auto batch = std::ssize(texts), tokens = std::ssize(texts[0]);
+  PlanRequest request;
+  request.build_graph = [&](int64_t t) { return build_epalm(config, DType::kF32, {batch, t, true}); };
+  request.buckets = {tokens};
+  request.freezing = epalm_freezing(config);
+  request.world.threads = 2;
+  request.options.forward_only = request.options.keep_all_values = true;
+  const Plan plan = make_plan(request);
+  const StepMemory memory(plan);
+  fill_weights(plan, memory);
+  Executor executor(plan, memory, cpu_context(2));
+  const auto input = [&](const char* name) { return executor.value(0, name); };
+  draw_images(images, input("images"));
+  fill_epalm_inputs(config, TextBatch::of(texts, batch, kPadOfText), kPadOfText, 1.0f,
+                    {input("input_ids"), input("position_ids"), input("lengths_before"), input("lengths_after"),
+                     input("open_lengths"), input("labels"), input("row_weight")});
+  executor.run(0, nullptr);
+  const Tensor logits = executor.value(0, "logits");
+  std::vector<float> last;
+  for (int64_t b = 0; b < batch; ++b) {
+    const float* row = logits.data<float>() + ((b + 1) * (config.slots() + tokens) - 1) * config.text.vocab;
+    last.insert(last.end(), row, row + config.text.vocab);
+  }
+  return last;
+}
+
+/// What anchors both ways of generating: texts of one length, no padding, every step of greedy search.
+TEST(EpalmDecoding, EveryStepHasTheLogitsOfTheGraphThatTrains) {
+  const Prompts prompts{{2, 9, 14}, {2, 5, 8}, {2, 3, 3}};
+  for (const Setting& setting : settings())
+    for (const bool cached : {true, false}) {
+      SCOPED_TRACE(concat(setting.name, cached ? ", cached" : ", recomputed"));
+      const EpalmDecodingShape shape{3, 1, 3, 8};
+      Decoder decoder(setting.config, DType::kF32, shape, cached);
+      const auto got = decoder.run(kImages, prompts, DecodingPadding::kClean, 6);
+      size_t steps = got.logits.size();
+      for (const FoundText& text : got.texts) steps = std::min(steps, text.tokens.size() + 1);
+      ASSERT_GE(steps, 2u);
+      for (size_t step = 0; step < steps; ++step) {
+        Prompts texts = prompts;
+        for (size_t s = 0; s < texts.size(); ++s)
+          texts[s].insert(texts[s].end(), got.texts[s].tokens.begin(),
+                          got.texts[s].tokens.begin() + static_cast<std::ptrdiff_t>(step));
+        const std::vector<float> trained = logits_of_training(setting.config, kImages, texts);
+        const std::vector<double> want(trained.begin(), trained.end());
+        const PathLength path =
+            vit_path(setting.config.vision) + opt_path(setting.config.text, setting.config.slots() + 8);
+        Tolerance tolerance = model_tolerance(DType::kF32, path, want);
+        tolerance.absolute *= 2;
+        EXPECT_TRUE(
+            all_close(make_tensor(DType::kF32, {std::ssize(want)}, {got.logits[step].begin(), got.logits[step].end()}),
+                      want, tolerance))
+            << "step " << step;
+      }
+    }
 }
 
 TEST(EpalmDecoding, PlansPassTheChecks) {
@@ -221,7 +291,8 @@ TEST(EpalmDecoding, ASampleDoesNotDependOnItsBatch) {
         const EpalmDecodingShape shape{3, 2, 4, 4 + kNew - 1};
         Decoder decoder(setting.config, compute, shape, cached);
         const auto together = decoder.run(kImages, kPrompts, DecodingPadding::kClean, kNew).texts;
-        const auto order = decoder.run({13, 11, 12}, {kPrompts[2], kPrompts[0], kPrompts[1]}, DecodingPadding::kClean, kNew).texts;
+        const auto order =
+            decoder.run({13, 11, 12}, {kPrompts[2], kPrompts[0], kPrompts[1]}, DecodingPadding::kClean, kNew).texts;
         const auto alone = decoder.run({12, 5, 5}, {kPrompts[1], {2}, {2}}, DecodingPadding::kClean, kNew).texts;
         for (size_t s = 0; s < 3; ++s) {
           EXPECT_EQ(together[s].tokens, order[(s + 1) % 3].tokens);
@@ -230,6 +301,21 @@ TEST(EpalmDecoding, ASampleDoesNotDependOnItsBatch) {
         EXPECT_EQ(together[1].tokens, alone[0].tokens);
         EXPECT_EQ(together[1].score, alone[0].score);
       }
+}
+
+/// With a length of the whole text, short prompts go on when long ones have no room left.
+TEST(EpalmDecoding, TextsThatAreDoneEarlierDisturbNobody) {
+  const Setting setting = settings()[0];
+  const EpalmDecodingShape shape{3, 2, 4, 5};
+  for (const bool cached : {true, false}) {
+    Decoder decoder(setting.config, DType::kF32, shape, cached);
+    const auto together = decoder.run(kImages, kPrompts, DecodingPadding::kClean, 30, 1, 6).texts;
+    const auto alone = decoder.run({11, 11, 11}, {{2}, {2}, {2}}, DecodingPadding::kClean, 30, 1, 6).texts;
+    EXPECT_EQ(together[0].tokens, alone[0].tokens);
+    EXPECT_EQ(together[0].score, alone[0].score);
+    EXPECT_LE(together[1].tokens.size(), 2u);
+    EXPECT_GT(together[0].tokens.size(), 2u);
+  }
 }
 
 TEST(EpalmDecoding, PublishedPaddingDependsOnTheBatchAndCountsAsLength) {
@@ -245,7 +331,6 @@ TEST(EpalmDecoding, PublishedPaddingDependsOnTheBatchAndCountsAsLength) {
   EXPECT_EQ(clean.prompt_length(0), 1);
 }
 
-/// With the whole text in the batch of training, its graph computes the same logits.
 TEST(EpalmDecoding, TwoLayersBehindTheWindowHaveNoExactCache) {
   EpalmConfig config = small_epalm();
   config.end = 3;
@@ -259,19 +344,28 @@ TEST(EpalmDecoding, TwoLayersBehindTheWindowHaveNoExactCache) {
   EXPECT_EQ(epalm_cache(config), EpalmCache::kConstant);
   config.vis_row = EpalmConfig::VisRow::kPublished;
   for (const EpalmProgram program : {EpalmProgram::kPrefill, EpalmProgram::kStep})
-    EXPECT_TRUE(throws_error([&] { build_epalm_decoding(config, DType::kF32, {1, 1, 1, 3}, program); },
-                             ErrorKind::kConfig, {"at most one text layer follows the window", "got 2 layers"}));
+    EXPECT_TRUE(throws_error(
+        [&] {
+          build_epalm_decoding(config, DType::kF32, {1, 1, 1, 3}, program);
+        },
+        ErrorKind::kConfig, {"at most one text layer follows the window", "got 2 layers"}));
 }
 
 TEST(EpalmDecoding, RefusesTextsThatDoNotFit) {
   const EpalmConfig config = small_epalm();
-  EXPECT_TRUE(throws_error([&] { build_epalm_decoding(config, DType::kF32, {1, 1, 4, 17}, EpalmProgram::kPrefill); },
-                           ErrorKind::kConfig, {"must fit the text model's 16 positions", "got 17 (4 of the prompt)"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        build_epalm_decoding(config, DType::kF32, {1, 1, 4, 17}, EpalmProgram::kPrefill);
+      },
+      ErrorKind::kConfig, {"must fit the text model's 16 positions", "got 17 (4 of the prompt)"}));
   const EpalmDecodingShape shape{2, 1, 2, 3};
   EXPECT_TRUE(throws_error([&] { DecodingTexts(config, shape, DecodingPadding::kClean, kPadOfText, {{2}}); },
                            ErrorKind::kInvalidArgument, {"one prompt per sample expected (2); got 1"}));
-  EXPECT_TRUE(throws_error([&] { DecodingTexts(config, shape, DecodingPadding::kClean, kPadOfText, {{2}, {2, 3, 4}}); },
-                           ErrorKind::kInvalidArgument, {"1 to 2 tokens; got 3 in sample 1"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        DecodingTexts(config, shape, DecodingPadding::kClean, kPadOfText, {{2}, {2, 3, 4}});
+      },
+      ErrorKind::kInvalidArgument, {"1 to 2 tokens; got 3 in sample 1"}));
   DecodingTexts texts(config, shape, DecodingPadding::kClean, kPadOfText, {{2}, {2, 3}});
   const std::vector<int32_t> parents{0, 1}, crossed{1, 0}, tokens{4, 4};
   EXPECT_TRUE(throws_error([&] { texts.advance(crossed, tokens); }, ErrorKind::kInvalidArgument,

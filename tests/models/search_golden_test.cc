@@ -57,8 +57,8 @@ class TinyOpt {
     runner_->run();
     const Tensor logits = runner_->value("logits");
     for (size_t r = 0; r < texts.size(); ++r) {
-      const float* row = logits.data<float>() +
-                         (static_cast<int64_t>(r) * ids.dim(1) + std::ssize(texts[r]) - 1) * config.vocab;
+      const float* row =
+          logits.data<float>() + (static_cast<int64_t>(r) * ids.dim(1) + std::ssize(texts[r]) - 1) * config.vocab;
       last.insert(last.end(), row, row + config.vocab);
     }
     return last;

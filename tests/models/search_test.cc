@@ -31,7 +31,8 @@ std::vector<float> rows(const std::vector<std::vector<float>>& all) {
 TEST(Search, GreedyTakesTheLowestIdOfEquals) {
   TextSearch search({}, {{1, 3}, {1, 3}}, kSearchVocabulary);
   search.advance(rows({row({{7, 0.4}, {5, 0.4}, {9, 0.2}}), row({{kEndId, 0.9}, {4, 0.1}})}));
-  EXPECT_EQ(std::vector<int32_t>(search.tokens().begin(), search.tokens().end()), (std::vector<int32_t>{5, kPadOfSearch}));
+  EXPECT_EQ(std::vector<int32_t>(search.tokens().begin(), search.tokens().end()),
+            (std::vector<int32_t>{5, kPadOfSearch}));
   EXPECT_FALSE(search.done());
   search.advance(rows({row({{kEndId, 1.0}}), row({{3, 1.0}})}));
   ASSERT_TRUE(search.done());
@@ -104,15 +105,24 @@ TEST(Search, ASampleWithoutRoomIsDoneAtOnce) {
 TEST(Search, RefusesWhatCannotBe) {
   SearchConfig config;
   config.beams = 7;
-  EXPECT_TRUE(throws_error([&] { TextSearch(config, {{1, 2}}, kSearchVocabulary); }, ErrorKind::kInvalidArgument,
-                           {"search: ", "at least twice as large", "7 beams, 12 tokens"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        TextSearch(config, {{1, 2}}, kSearchVocabulary);
+      },
+      ErrorKind::kInvalidArgument, {"search: ", "at least twice as large", "7 beams, 12 tokens"}));
   config.beams = 0;
-  EXPECT_TRUE(throws_error([&] { TextSearch(config, {{1, 2}}, kSearchVocabulary); }, ErrorKind::kInvalidArgument,
-                           {"beams must be 1 and up"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        TextSearch(config, {{1, 2}}, kSearchVocabulary);
+      },
+      ErrorKind::kInvalidArgument, {"beams must be 1 and up"}));
   config.beams = 2;
   config.length_penalty = std::nan("");
-  EXPECT_TRUE(throws_error([&] { TextSearch(config, {{1, 2}}, kSearchVocabulary); }, ErrorKind::kInvalidArgument,
-                           {"length_penalty must be finite"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        TextSearch(config, {{1, 2}}, kSearchVocabulary);
+      },
+      ErrorKind::kInvalidArgument, {"length_penalty must be finite"}));
   config.length_penalty = 1;
   TextSearch search(config, {{1, 3}}, kSearchVocabulary);
   EXPECT_TRUE(throws_error([&] { search.advance(std::vector<float>(5)); }, ErrorKind::kInvalidArgument,

@@ -13,6 +13,7 @@
 #include "core/graph/ops/patchify.h"
 #include "core/graph/ops/reshape.h"
 #include "core/graph/ops/shape_ops.h"
+#include "core/graph/ops/token_cache.h"
 #include "parallel/plan/plan.h"
 
 namespace permafrost {
@@ -123,6 +124,21 @@ TEST(PlanHash, ChangesWithOperandsOfTheSameShapes) {
   EXPECT_NE(plan_of(swapped, false).graph_hash(), plan_of(swapped, true).graph_hash());
 }
 
+TEST(PlanHash, ChangesWithTheStateThatIsWritten) {
+  for (const bool select : {true, false}) {
+    const Row row{"state", [=](Graph& g, bool c) {
+                    const Value a = g.state("a", {{2, 4, 12}, DType::kF32}, false),
+                                b = g.state("b", {{2, 4, 12}, DType::kF32}, false),
+                                two = g.input("n", {{2}, DType::kI32});
+                    if (select)
+                      select_rows(g, c ? a : b, two, two);
+                    else
+                      write_tokens(g, c ? a : b, g.input("x", {{2, 1, 12}, DType::kF32}), two);
+                  }};
+    EXPECT_NE(plan_of(row, false).graph_hash(), plan_of(row, true).graph_hash());
+  }
+}
+
 /// Sizes of batch and text are no constants: they change the plan, but a checkpoint belongs to any of them.
 TEST(PlanHash, ChangesWithShapesButNotThatOfTheGraph) {
   const std::vector<Row> shaped = {
@@ -135,6 +151,10 @@ TEST(PlanHash, ChangesWithShapesButNotThatOfTheGraph) {
          broadcast(g, g.input("t", {{4, 12}, DType::kF32}), c ? 2 : 3);
        }},
       {"broadcast_param", [](Graph& g, bool c) { broadcast_param(g, matrix(g), c ? 2 : 3); }},
+      {"gather_rows",
+       [](Graph& g, bool c) {
+         gather_rows(g, tokens(g), g.input("r", {{c ? 2 : 3}, DType::kI32}));
+       }},
       {"concat_tokens",
        [](Graph& g, bool c) {
          concat_tokens(g, {tokens(g), g.input("y", {{2, c ? 1 : 2, 12}, DType::kF32})});

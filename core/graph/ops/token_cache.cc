@@ -80,8 +80,8 @@ void write_tokens(Graph& graph, Value state, Value x, Value positions) {
   check_cache("write_tokens", cache);
   if (tokens.shape.rank() != 3 || tokens.dtype != cache.dtype || tokens.shape[0] == 0 ||
       cache.shape[0] % tokens.shape[0] != 0 || tokens.shape[1] > cache.shape[1] || tokens.shape[2] != cache.shape[2])
-    fail(ErrorKind::kShapeMismatch, "write_tokens: x must be (B, t, C) with B that divides R and t up to S for a state ",
-         cache, "; got ", tokens);
+    fail(ErrorKind::kShapeMismatch,
+         "write_tokens: x must be (B, t, C) with B that divides R and t up to S for a state ", cache, "; got ", tokens);
   check_numbers("write_tokens", "positions", graph.spec(positions), tokens.shape[0]);
   graph.update_state(state, std::make_unique<WriteTokensOp>(), {x, positions});
 }
