@@ -8,6 +8,7 @@
 
 #include "core/base/json.h"
 #include "core/weights/source.h"
+#include "core/weights/safetensors.h"
 #include "tests/launch/run_program.h"
 #include "tests/launch/scratch_folder.h"
 #include "tests/weights/pickle_writer.h"
