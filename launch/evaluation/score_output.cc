@@ -30,7 +30,9 @@ std::string evaluation_table(const Evaluation& evaluation, const std::string& gr
   std::string table = score_table(*evaluation.scores, only);
   for (const EvaluationGroup& group : evaluation.groups) {
     const std::string where = concat(group_by, " = ", group.value);
-    table += concat(where, ": ", group.texts.size(), group.scores ? "" : ", no answers in the data", '\n');
+    table += concat(where, ": ", group.texts.size(),
+                    is_about_images(evaluation.scores->annotations) ? " images" : " questions",
+                    group.scores ? "" : ", no answers in the data", '\n');
     if (group.scores) table += score_lines(*group.scores, where, only);
   }
   return table;

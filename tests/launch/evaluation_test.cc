@@ -160,7 +160,7 @@ TEST_F(Eval, ScoresByFieldsOfTheAnnotations) {
   const std::string by = on_shards("shards") + "--set evaluation.exchanged_images=true --set evaluation.group_by=";
   const Outcome outcome = eval(by + "held_out --out " + (folder_ / "out").string());
   ASSERT_TRUE(ends(outcome, 0,
-                   {"exact match, held_out = true:", "CIDEr, held_out = false:", "held_out = none: 3\n",
+                   {"exact match, held_out = true:", "CIDEr, held_out = false:", "held_out = none: 3 images\n",
                     "BLEU-1, held_out = none:"}));
   const auto texts = texts_in(folder_ / "out" / "results.json"),
              exchanged = texts_in(folder_ / "out" / "results_exchanged.json");
