@@ -40,7 +40,11 @@ int run_eval_files(const EvalOptions& options) {
          options.results.empty() && options.annotations.empty() ? "neither"
          : options.results.empty()                              ? "--annotations alone"
                                                                 : "--results alone");
-  if (!options.out.empty()) fail(ErrorKind::kConfig, "eval: --out is for a CONFIG; got it with --results");
+  for (const auto& [name, given] : {std::pair{"--out", !options.out.empty()},
+                                    {"--adapter", !options.adapter.empty()},
+                                    {"--sheet", !options.sheet.empty()},
+                                    {"--samples", options.samples > 0}})
+    if (given) fail(ErrorKind::kConfig, "eval: ", name, " is for a CONFIG; got it with --results");
   const std::vector<std::string_view> wanted = wanted_metrics(options);
   const ResultFile results = read_results(options.results);
   const Annotations annotations = read_annotations(options.annotations, options.split);
