@@ -233,7 +233,16 @@ WeightMap map_raw(const WeightSource& source) {
   return mapper.finish("raw");
 }
 
-/// What eP-ALM's trainer saves, and repeats under `transformer.`.
+/// The tensor that `name` repeats: eP-ALM's trainer saves adapters under `model_text.….X`, and as `transformer.X`
+/// again. nullptr when there is none.
+const SourceTensor* repeated_by(const WeightSource& source, const std::string& name) {
+  const std::string again = "transformer.";
+  if (!name.starts_with(again)) return nullptr;
+  const SourceTensor* first = source.find("model_text." + name.substr(again.size()));
+  return first ? first : source.find("module.model_text." + name.substr(again.size()));
+}
+
+/// What eP-ALM's trainer saves.
 WeightMap map_epalm(const WeightSource& source) {
   Mapper mapper(source);
   int connectors = 0;
@@ -241,10 +250,14 @@ WeightMap map_epalm(const WeightSource& source) {
   for (const SourceTensor& tensor : source.tensors()) {
     std::string name = tensor.stored.name;
     if (name.starts_with("module.")) name = name.substr(7);
-    const bool repeated = name.starts_with("transformer."), connector = name.starts_with("connector."),
-               of_prompt = name.starts_with("prompt_module.");
-    if (repeated || (!connector && !of_prompt && name.find("adapter") == std::string::npos)) {
-      mapper.drop(tensor, repeated ? "repeats another one" : "not trained by eP-ALM");
+    const bool connector = name.starts_with("connector."), of_prompt = name.starts_with("prompt_module.");
+    if (!connector && !of_prompt && name.find("adapter") == std::string::npos) {
+      mapper.drop(tensor, "not trained by eP-ALM");
+      continue;
+    }
+    if (const SourceTensor* first = repeated_by(source, name)) {
+      require_equal(source, *first, tensor);
+      mapper.drop(tensor, "repeats ", first->stored.name);
       continue;
     }
     mapper.keep(tensor, name);

@@ -1,5 +1,7 @@
 #include "core/base/error.h"
 
+#include "core/base/utf8.h"
+
 namespace permafrost {
 
 std::string_view to_string(ErrorKind kind) {
@@ -31,6 +33,9 @@ std::string_view to_string(ErrorKind kind) {
   }
   return "unknown";
 }
+
+Error::Error(ErrorKind kind, const std::string& message)
+    : std::runtime_error(printable(message, Lines::kSeveral)), kind_(kind) {}
 
 int exit_code(ErrorKind kind) {
   switch (kind) {

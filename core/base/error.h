@@ -29,9 +29,10 @@ int exit_code(ErrorKind kind);
 
 /// The only exception type thrown on purpose. Message grammar:
 ///   <who>: <what was expected>; got <what came> [param=<name>] [rank r/N] [step s]
+/// Messages quote files of unknown origin, so what a terminal would act on is escaped (`printable`).
 class Error : public std::runtime_error {
  public:
-  Error(ErrorKind kind, const std::string& message) : std::runtime_error(message), kind_(kind) {}
+  Error(ErrorKind kind, const std::string& message);
   ErrorKind kind() const { return kind_; }
 
  private:

@@ -5,6 +5,7 @@
 
 #include "core/base/check.h"
 #include "core/base/json.h"
+#include "core/base/utf8.h"
 
 namespace permafrost {
 
@@ -45,7 +46,8 @@ std::string inspect_text(const WeightSource& source) {
   for (const auto& opened : source.files()) {
     const TensorFile& file = *opened;
     text += concat(file.path(), "  ", file.file_bytes(), " bytes, ", file.tensors().size(), " tensors\n");
-    for (const auto& [key, value] : file.metadata()) text += concat("  metadata ", key, " = ", value, "\n");
+    for (const auto& [key, value] : file.metadata())
+      text += concat("  metadata ", printable(key), " = ", printable(value), "\n");
   }
   size_t name_width = 4, shape_width = 5;
   for (const SourceTensor& tensor : source.tensors()) {

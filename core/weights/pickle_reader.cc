@@ -17,6 +17,7 @@ using Kind = PickleValue::Kind;
 using Items = std::vector<const PickleValue*>;
 
 constexpr size_t kMaxStack = size_t{1} << 22;
+constexpr size_t kShownName = 200;  // in messages
 
 /// The stack machine that a pickle is a program for. Values on the stack are pointers; marks are nullptr.
 class PickleMachine {
@@ -152,7 +153,8 @@ class PickleMachine {
 
   void push_global(const std::string& module, const std::string& name) {
     if (!is_known_global(module + " " + name))
-      refuse("global ", module, ".", name, ", which tensors do not need (nothing was executed)");
+      refuse("global ", (module + "." + name).substr(0, kShownName),
+             ", which tensors do not need (nothing was executed)");
     push_text(Kind::kGlobal, module + " " + name);
   }
 

@@ -4,6 +4,7 @@
 
 #include "core/base/check.h"
 #include "core/base/narrow.h"
+#include "core/base/utf8.h"
 
 namespace permafrost {
 
@@ -16,6 +17,12 @@ constexpr StoredDType kStoredDTypes[] = {
     {"U64", 64, kListedOnly},    {"C64", 64, kListedOnly},    {"F8_E4M3", 8, kListedOnly}, {"F8_E5M2", 8, kListedOnly},
     {"F8_E8M0", 8, kListedOnly}, {"F6_E2M3", 6, kListedOnly}, {"F6_E3M2", 6, kListedOnly}, {"F4", 4, kListedOnly},
 };
+/// Names go into messages, JSON and safetensors, whose metadata has a name of its own.
+void require_name(const std::string& path, const std::string& name) {
+  if (printable(name) != name || name.empty() || name == "__metadata__")
+    fail(ErrorKind::kWeights, path, ": expected tensor names of UTF-8 text without control characters, other than ",
+         "__metadata__; got '", name.substr(0, 200), "'");
+}
 }  // namespace
 
 const StoredDType* find_stored_dtype(std::string_view name) {
@@ -42,9 +49,11 @@ void TensorFile::describe(std::string path, int64_t file_bytes, std::vector<Stor
   file_bytes_ = file_bytes;
   tensors_ = std::move(tensors);
   metadata_ = std::move(metadata);
-  for (size_t i = 0; i < tensors_.size(); ++i)
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    require_name(path_, tensors_[i].name);
     if (!index_.emplace(tensors_[i].name, i).second)
       fail(ErrorKind::kWeights, path_, ": tensor names must differ; got '", tensors_[i].name, "' twice");
+  }
 }
 
 const StoredTensor* TensorFile::find(std::string_view name) const {

@@ -24,6 +24,7 @@ constexpr int64_t kSamplesInMemory = 4096;              // made in threads, then
 constexpr int64_t kSamplesPerBlock = 32;                // of one thread at a time
 constexpr size_t kMaxMerges = 1024;                     // more than all words have letters
 constexpr const char* kDescriptionName = "dataset.json";
+constexpr const char* kUnfinishedName = "dataset.unfinished";  // there from the first change to the last
 
 OrderedJson names_of(const auto& table, const auto& name) {
   OrderedJson names = OrderedJson::array();
@@ -68,7 +69,8 @@ void remove_old(const fs::path& path) {
 OrderedJson list_files(const fs::path& folder) {
   std::vector<std::pair<std::string, uintmax_t>> found;
   for (const auto& entry : fs::recursive_directory_iterator(folder))
-    if (entry.is_regular_file() && entry.path().filename() != kDescriptionName)
+    if (entry.is_regular_file() && entry.path().filename() != kDescriptionName &&
+        entry.path().filename() != kUnfinishedName)
       found.emplace_back(fs::relative(entry.path(), folder).generic_string(), entry.file_size());
   std::ranges::sort(found);
   OrderedJson files;
@@ -97,6 +99,21 @@ bool is_complete(const fs::path& folder, const DemoOptions& options) {
   return true;
 }
 
+std::string questions_name(SceneSplit split) { return std::string(to_string(split)) + "_questions"; }
+
+/// Throws when something that would be removed or overwritten was not written by a run of this program.
+void require_own(const fs::path& folder) {
+  if (fs::exists(folder / kDescriptionName) || fs::exists(folder / kUnfinishedName)) return;
+  std::vector<std::string> names = {"tokenizer", "annotations"};
+  for (SceneSplit split : kSceneSplits)
+    names.insert(names.end(), {std::string(to_string(split)), questions_name(split)});
+  for (const std::string& name : names)
+    if (fs::exists(fs::symlink_status(folder / name)))
+      fail(ErrorKind::kConfig,
+           "data demo: a folder that is new, or that an earlier run wrote, is expected; got one with '", name,
+           "' of something else [file=", (folder / name).string(), "]");
+}
+
 class AnnotationFile {
  public:
   explicit AnnotationFile(const fs::path& path) : file_(path.string()) {}
@@ -109,8 +126,6 @@ class AnnotationFile {
  private:
   AtomicFile file_;
 };
-
-std::string questions_name(SceneSplit split) { return std::string(to_string(split)) + "_questions"; }
 
 /// One or two: what the samples of a split are written to.
 std::vector<std::unique_ptr<DemoSink>> make_sinks(const fs::path& folder, const DemoOptions& options,
@@ -220,12 +235,16 @@ DemoOutcome generate_demo(const fs::path& folder, const DemoOptions& options, Th
   if (options.questions && options.format != DemoFormat::kShards)
     fail(ErrorKind::kConfig, "data demo: questions in shards are expected; got another format [param=questions]");
   if (is_complete(folder, options)) return DemoOutcome::kWasComplete;
-  make_folder(folder / "annotations", "data demo");
+  require_own(folder);
+  make_folder(folder, "data demo");
+  write_file_atomically((folder / kUnfinishedName).string(), "");
   remove_old(folder / kDescriptionName);  // from here on the folder is incomplete
+  make_folder(folder / "annotations", "data demo");
   write_demo_tokenizer(folder / "tokenizer");
   for (SceneSplit split : kSceneSplits) write_split(folder, options, split, pool);
   write_file_atomically((folder / kDescriptionName).string(),
                         json_text(describe(options, list_files(folder)), 1) + "\n");
+  remove_old(folder / kUnfinishedName);
   return DemoOutcome::kWritten;
 }
 

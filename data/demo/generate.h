@@ -70,9 +70,9 @@ enum class DemoOutcome : uint8_t { kWritten, kWasComplete };
 
 /// Writes tokenizer/, one folder per split, annotations/SPLIT.jsonl (annotation_of, one image a line) and at last
 /// dataset.json, which says what is there; it is what makes the folder complete. A folder that is complete with the
-/// same options is left alone; what an interrupted run left is written anew. Same options, same pixels and texts, on
-/// any number of threads. Errors: kConfig for counts out of range, and for a folder that is complete with other
-/// options; kStorage.
+/// same options is left alone; what an interrupted run left (dataset.unfinished says so) is written anew. Same options,
+/// same pixels and texts, on any number of threads. Errors: kConfig for counts out of range, for a folder that is
+/// complete with other options, and for one in which something else has one of these names; kStorage.
 DemoOutcome generate_demo(const std::filesystem::path& folder, const DemoOptions& options, ThreadPool& pool);
 
 }  // namespace permafrost

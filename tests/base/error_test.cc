@@ -3,6 +3,7 @@
 #include <set>
 
 #include "core/base/check.h"
+#include "core/base/utf8.h"
 #include "tests/support/compare.h"
 
 namespace permafrost::testing {
@@ -48,6 +49,15 @@ TEST(Error, IsAStandardException) {
   } catch (const std::runtime_error& error) {
     EXPECT_STREQ(error.what(), "reader: expected images");
   }
+}
+
+TEST(Error, EscapesWhatATerminalWouldActOn) {
+  const std::string hostile = "red \x1b[31m\a\x7f, C1 \xc2\x9b, not UTF-8 \xff, cut \xe2\x82, zero ";
+  EXPECT_TRUE(throws_error([&] { fail(ErrorKind::kWeights, hostile, '\0', "; line\n\tü…"); }, ErrorKind::kWeights,
+                           {"red \\x1b[31m\\x07\\x7f, C1 \\xc2\\x9b, not UTF-8 \\xff, cut \\xe2\\x82, zero \\x00; "
+                            "line\n\tü…"}));
+  EXPECT_EQ(printable("a\nb\tc"), "a\\x0ab\\x09c");
+  EXPECT_EQ(printable("a\nb\tc", Lines::kSeveral), "a\nb\tc");
 }
 
 TEST(Check, ThrowsTheJoinedMessage) {

@@ -186,7 +186,7 @@ TEST(DemoGenerate, ACompleteFolderIsLeftAloneAndAnIncompleteOneRedone) {
   EXPECT_EQ(fs::last_write_time(folder.path() / "annotations/train.jsonl"), written);
 
   // As after an interruption: the description, which is written last, is missing, and there is half of something else.
-  fs::remove(folder.path() / "dataset.json");
+  fs::rename(folder.path() / "dataset.json", folder.path() / "dataset.unfinished");
   folder.write("train/images/half.png", "half");
   EXPECT_EQ(generate_demo(folder.path(), small_options(), pool), DemoOutcome::kWritten);
   EXPECT_EQ(sums_of(folder.path()), sums);
@@ -212,6 +212,26 @@ TEST(DemoGenerate, AFolderWithOtherDataIsRefused) {
                            {"got no dataset of this program"}));
 }
 
+TEST(DemoGenerate, FilesOfSomebodyElseStay) {
+  for (const std::string name : {"tokenizer", "annotations", "train", "pretrain", "test_questions"}) {
+    const DataFolder folder;
+    folder.write(name + "/mine.json", "precious");
+    ThreadPool pool(1);
+    EXPECT_TRUE(
+        throws_error([&] { generate_demo(folder.path(), small_options(), pool); }, ErrorKind::kConfig,
+                     {"data demo: a folder that is new, or that an earlier run wrote, is expected; got one with '",
+                      name, "' of something else", folder.path().string()}));
+    EXPECT_EQ(sums_of(folder.path()),
+              (std::map<std::string, std::string>{{name + "/mine.json", sha256("precious", 8)}}));
+  }
+  const DataFolder folder;
+  folder.write("README", "names that are not ours do not matter");
+  ThreadPool pool(1);
+  EXPECT_EQ(generate_demo(folder.path(), small_options(), pool), DemoOutcome::kWritten);
+  EXPECT_TRUE(fs::exists(folder.path() / "README"));
+  EXPECT_FALSE(fs::exists(folder.path() / "dataset.unfinished"));
+}
+
 TEST(DemoGenerate, BadCountsAndFoldersAreRefused) {
   const DataFolder folder;
   ThreadPool pool(1);
@@ -227,7 +247,8 @@ TEST(DemoGenerate, BadCountsAndFoldersAreRefused) {
                            {"data demo: questions in shards are expected; got another format [param=questions]"}));
   EXPECT_TRUE(fs::is_empty(folder.path()));
   EXPECT_TRUE(throws_error([&] { generate_demo("/proc/none", small_options(), pool); }, ErrorKind::kStorage,
-                           {"data demo: cannot make the folder /proc/none/annotations"}));
+                           {"data demo: cannot make the folder /proc/none"}));
+  folder.write("dataset.unfinished", "");
   folder.write("tokenizer", "a file where a folder belongs");
   EXPECT_TRUE(throws_error([&] { generate_demo(folder.path(), small_options(), pool); }, ErrorKind::kStorage,
                            {"tokenizer: cannot make the folder", folder.path().string()}));

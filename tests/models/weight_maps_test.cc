@@ -51,8 +51,8 @@ TEST(WeightMaps, TakeOnlyWhatEpalmTrains) {
   const WeightSource source = WeightSource::open(archive("checkpoint.pth"));
   const WeightMap map = map_weights(source, WeightKind::kEpalm);
   expect_golden(source, map, "checkpoint.pth/", 10);
-  EXPECT_EQ(map.dropped, std::vector<std::string>{
-                             "transformer.model.decoder.layers.0.fc2.1.adapter.0.weight (repeats another one)"});
+  EXPECT_EQ(map.dropped, std::vector<std::string>{"transformer.model.decoder.layers.0.fc2.1.adapter.0.weight (repeats "
+                                                  "model_text.model.decoder.layers.0.fc2.1.adapter.0.weight)"});
 }
 
 TEST(WeightMaps, KeepEverythingRaw) {
@@ -181,6 +181,22 @@ TEST_F(WeightMapsMade, RefusesAHeadOfItsOwn) {
   const WeightSource source = WeightSource::open(path_);
   EXPECT_TRUE(throws_error([&] { map_weights(source, WeightKind::kOpt); }, ErrorKind::kWeights,
                            {"untied: 'lm_head.weight' must equal 'embed_tokens.weight'"}));
+}
+
+TEST_F(WeightMapsMade, AnAdapterIsDroppedOnlyWhereItRepeatsAnother) {
+  EXPECT_EQ(names(map_weights(store({{"transformer.layers.0.adapter.weight", {1}}}), WeightKind::kEpalm)),
+            (std::vector<std::string>{"transformer.layers.0.adapter.weight"}));
+  for (const std::string module : {"", "module."})
+    for (const float value : {2, 3}) {
+      write_tensors(path_, {{module + "model_text.a.adapter", make_tensor(DType::kF32, {2}, {1, 2})},
+                            {module + "transformer.a.adapter", make_tensor(DType::kF32, {2}, {1, value})}});
+      const WeightSource source = WeightSource::open(path_);
+      if (value == 2)
+        EXPECT_EQ(names(map_weights(source, WeightKind::kEpalm)), std::vector<std::string>{"model_text.a.adapter"});
+      else
+        EXPECT_TRUE(throws_error([&] { map_weights(source, WeightKind::kEpalm); }, ErrorKind::kWeights,
+                                 {"transformer.a.adapter' must equal '", "model_text.a.adapter'"}));
+    }
 }
 
 TEST(WeightKinds, AreNamed) {

@@ -106,6 +106,16 @@ TEST_F(NpzArchiveMade, RefusesOtherArrays) {
                              {name, "array 'a.npy'"}));
 }
 
+TEST_F(NpzArchiveMade, RefusesNamesThatCannotBePrintedOrWritten) {
+  const std::string data = npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", "1234");
+  for (const auto& [name, shown] : {std::pair("a\xff", "'a\\xff'"), std::pair("\x1b[2J", "'\\x1b[2J'"),
+                                    std::pair("__metadata__", "got '__metadata__'"), std::pair("", "got ''")}) {
+    write_text(path_, zip_bytes({{.name = std::string(name) + ".npy", .data = data}}));
+    EXPECT_TRUE(throws_error([&] { open_tensor_file(path_); }, ErrorKind::kWeights,
+                             {path_, "expected tensor names of UTF-8 text", shown}));
+  }
+}
+
 TEST_F(NpzArchiveMade, RefusesSizesThatContradictTheHeader) {
   const std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }";
   EXPECT_TRUE(refused(npy(header, std::string(23, 'x')), {"(2, 3) F32 as its header says; got 23 bytes of data"}));

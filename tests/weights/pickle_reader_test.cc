@@ -70,6 +70,11 @@ TEST(PickleReader, RefusesCodeByName) {
   EXPECT_TRUE(refused("K\x01K\x02\x93", {"a global without a name"}));
 }
 
+TEST(PickleReader, ShowsTheBeginningOfLongNames) {
+  const std::string name(1'000'000, 'A');
+  EXPECT_TRUE(refused(p_global("m", name), {"got global m." + name.substr(0, 198) + ", which tensors do not need"}));
+}
+
 TEST(PickleReader, RefusesOpcodesThatTensorsDoNotNeed) {
   const std::string known(
       "}])t\x85\x86\x87"
