@@ -123,8 +123,8 @@ class MeasurePass {
     const auto is_label = [](int32_t label) { return label != kIgnoredLabel; };
     const int64_t repeats = own > 0 ? labels.dim(1) / own : 1;  // one for every supervised block
     sums.add(batch_.number, nats,
-             std::count_if(labels.data<int32_t>(), labels.data<int32_t>() + labels.elements(), is_label) / repeats, correct,
-             std::ranges::count_if(batch_.weights, [](float weight) { return weight > 0; }));
+             std::count_if(labels.data<int32_t>(), labels.data<int32_t>() + labels.elements(), is_label) / repeats,
+             correct, std::ranges::count_if(batch_.weights, [](float weight) { return weight > 0; }));
   }
 
   /// Which image each row shows; -1 for padding.
