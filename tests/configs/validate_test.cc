@@ -247,5 +247,18 @@ TEST(Validate, TrainingNeedsDataAndATokenizer) {
   EXPECT_NO_THROW(require_data(classifier({"data.root=a"}).config)) << "class labels need none";
 }
 
+TEST(Validate, EvaluationNeedsItsOwn) {
+  EXPECT_TRUE(throws_error([] { require_evaluation_data(small().config); }, ErrorKind::kConfig,
+                           {"evaluation.data.root: expected the folder of the dataset; got none",
+                            "evaluation.data.tokenizer.root: expected"}));
+  const Config own = small({"evaluation.data.root=a", "evaluation.data.tokenizer.root=b"}).config;
+  EXPECT_NO_THROW(require_evaluation_data(own));
+  EXPECT_THROW(require_data(own), Error);
+  EXPECT_NO_THROW(require_evaluation_data(small({"data.root=a", "data.tokenizer.root=b"}).config)) << "inherited";
+  EXPECT_TRUE(throws_error([] { require_tokenizer(small({"data.root=a"}).config); }, ErrorKind::kConfig,
+                           {"evaluation.data.tokenizer.root: expected"}));
+  EXPECT_NO_THROW(require_tokenizer(small({"data.tokenizer.root=b"}).config));
+}
+
 }  // namespace
 }  // namespace permafrost::config
