@@ -145,7 +145,7 @@ int run_eval_model(const EvalOptions& options, const Launcher& launcher) {
     fail(ErrorKind::kConfig, "eval: --samples prints lines, and --json prints JSON alone; got both");
   const config::Resolved resolved =
       load_generating_config(options.config.path, options.config.overrides, options.adapter);
-  config::require_data(resolved.config);
+  config::require_evaluation_data(resolved.config);
   RuntimeOptions runtime;
   runtime.threads = resolved.config.parallel().threads();
   runtime.ranks_per_node = resolved.config.parallel().ranks_per_node();

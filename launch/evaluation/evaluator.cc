@@ -93,6 +93,7 @@ Evaluator::Evaluator(const config::Config& config, Runtime& runtime)
       data_(open_evaluation_data(config, runtime.pool.threads())),
       task_(task_of(config)) {
   list_items();
+  require_same_samples(runtime.world, "evaluation.data", data_->texts.hash());
   plan_ = agreed_plan(config, runtime,
                       [&](const PlanChoices& choices) { return generation_plan(config, choices, setup_); });
   generator_ = std::make_unique<Generator>(config, runtime, setup_, plan_);
@@ -104,6 +105,7 @@ Evaluator::Evaluator(const config::Config& config, Runtime& runtime, const StepM
       data_(open_evaluation_data(config, runtime.pool.threads())),
       task_(task_of(config)) {
   list_items();
+  require_same_samples(runtime.world, "evaluation.data", data_->texts.hash());
   plan_ = agreed_plan(config, runtime, [&](const PlanChoices& choices) {
     Plan plan = generation_plan(config, choices, setup_, &lender_plan);
     check_room(plan, lender_plan,

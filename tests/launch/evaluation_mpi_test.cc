@@ -92,9 +92,26 @@ TEST_F(EvalOnRanks, EndTogetherWhenTheSheetCannotBeWritten) {
     EXPECT_TRUE(ends(eval("--set parallel.threads=1 --sheet " + out(file), on_ranks(2)), 4, {file}));
 }
 
+TEST_F(EvalOnRanks, MustReadTheSame) {
+  Json all = captions();
+  all["annotations"][0]["caption"] = "another caption";
+  write_file(folder_ / "other.json", json_text(all));
+  EXPECT_TRUE(
+      ends(eval("", with_another_rank(2, 1, "--set evaluation.data.captions=" + (folder_ / "other.json").string())), 3,
+           {"rank 1/2: evaluation.data: all ranks must agree; got samples and their tokens (SHA-256) = "}));
+  // Trained otherwise, all shapes the same.
+  ASSERT_TRUE(ends(train("--set train.seed=7", "other"), 0, {}));
+  const std::string adapter = (dir("other") / "checkpoints" / "step-00000004" / "adapter.safetensors").string();
+  EXPECT_TRUE(
+      ends(run("eval " + model() + settings() + " --set weights.adapter=" + checkpoint() + "/adapter.safetensors",
+               with_another_rank(2, 1, "--set weights.adapter=" + adapter)),
+           3, {"rank 1/2: weight files: all ranks must agree; got adapter "}));
+}
+
 TEST_F(EvalOnRanks, GenerateRunsOnOne) {
   EXPECT_TRUE(ends(run("generate " + model() + " --image " + image(), on_ranks(2)), 2,
-                   {"generate: one rank expected", "got 2"}));
+                   {"generate: expected one rank, started without a launcher (several evaluate a dataset: permafrost "
+                    "eval); got 2"}));
 }
 
 }  // namespace

@@ -57,6 +57,24 @@ TEST_F(Generate, AnswersQuestions) {
   EXPECT_TRUE(ends(generate(vqa + "--image " + image()), 2, {"generate: a question is expected", "got none for "}));
 }
 
+/// It is evaluation.data that says what is asked, and of no dataset more than its tokenizer is needed.
+TEST_F(Generate, ReadsEvaluationDataAndNoDataset) {
+  const Outcome inherited = generate("--set data.task=VQA --set data.format=VLT5 --image " + image() + " --question x");
+  const Outcome own =
+      generate("--set evaluation.data.task=VQA --set evaluation.data.format=VLT5 --image " + image() + " --question x");
+  ASSERT_TRUE(ends(inherited, 0, {image() + "\t"}));
+  EXPECT_EQ(lines_of(own.output, image() + "\t"), lines_of(inherited.output, image() + "\t"));
+  const std::string alone = "generate " + config() + settings() + " --adapter " + checkpoint() + " --image " + image();
+  const Outcome without = run(alone + " --set data.tokenizer.root=" + (photos() / "tokenizer").string());
+  ASSERT_TRUE(ends(without, 0, {}));
+  EXPECT_EQ(lines_of(without.output, image() + "\t"), lines_of(generate("--image " + image()).output, image() + "\t"));
+  EXPECT_TRUE(ends(run(alone + " --set data.tokenizer.root="), 2, {"evaluation.data.tokenizer.root: expected"}));
+  EXPECT_TRUE(ends(generate("--set evaluation.data.task=CLASSES --set evaluation.data.format=SHARDS --set "
+                            "evaluation.data.shards=x --image " +
+                            image()),
+                   2, {"evaluation.data.task: expected CAPTIONING or VQA, texts being generated; got CLASSES"}));
+}
+
 TEST_F(Generate, NamesWhatIsWrong) {
   EXPECT_TRUE(ends(generate("--image " + (folder_ / "none.jpg").string()), 3,
                    {"generate: --image must be an image, a folder or a list of images; got ", "which is not there"}));
@@ -70,7 +88,7 @@ TEST_F(Generate, NamesWhatIsWrong) {
   write_file(folder_ / "text.jpg", "no image");
   EXPECT_TRUE(ends(generate("--image " + (folder_ / "text.jpg").string()), 3, {"text.jpg"}));
   EXPECT_TRUE(ends(generate("--image " + image() + " --question 'what?'"), 2,
-                   {"no question expected where data.task is CAPTIONING; got \"what?\""}));
+                   {"no question expected where evaluation.data.task is CAPTIONING; got \"what?\""}));
   EXPECT_TRUE(ends(generate("--image " + image() + " --set evaluation.decoding.beams=0"), 2,
                    {"evaluation.decoding.beams: expected 1 to 64; got 0"}));
   EXPECT_TRUE(
