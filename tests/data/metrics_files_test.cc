@@ -305,7 +305,7 @@ TEST_F(MetricFiles, TellsScoresToPeopleAndPrograms) {
   ScoreReport part;
   part.scores = {{"cider", 0.5}, {"normalized_exact_match", 0.948}};
   EXPECT_EQ(score_lines(part, "unseen = true"),
-            "CIDEr, unseen = true:                     50.00\nnormalized exact match, unseen = true:   94.80\n");
+            "CIDEr, unseen = true:                    50.00\nnormalized exact match, unseen = true:   94.80\n");
   EXPECT_EQ(score_lines(part, "unseen = true", only), "CIDEr, unseen = true:      50.00\n");
 }
 
