@@ -87,7 +87,7 @@ answer=$(grep -a '000000117425.jpg' "$work/vqa.generate.log" | cut -f2)
 expected=$(text_of "$work/captions/results.json" image_id 285 caption)
 [[ -n "$caption" && "$caption" = "$expected" ]] || complain "photograph 285: evaluation said '$expected'; generate says '$caption'"
 expected=$(text_of "$work/vqa/results.json" question_id '"2U3SiXdyEgJBHNThL4YbPz"' answer)
-[[ -n "$answer" && "$answer" = "$expected" ]] || complain "question 2U3SiXdyEgJBHNThL4YbPz: evaluation said '$expected'; generate says '$answer'"
+[[ -n "${answer// /}" && "$answer" = "$expected" ]] || complain "question 2U3SiXdyEgJBHNThL4YbPz: evaluation said '$expected'; generate says '$answer'"
 
 printf '\n%-9s %-13s %12s %17s\n' task metric score 'exchanged images'
 row captions BLEU-1 bleu_1

@@ -425,7 +425,7 @@ TEST(BenchComm, RunsAloneAndRefusesWhatMakesNoSense) {
 }
 
 TEST(Help, ShowsEveryOptionWithDefaultAndUnit) {
-  const std::vector<std::string> flags{"--evaluation", "--json",    "--resume",    "--grads",  "--list",
+  const std::vector<std::string> flags{"--evaluation", "--json",   "--resume",    "--grads",  "--list",
                                        "--quick",      "--uneven", "--questions", "--partial"};
   const std::map<std::string, std::map<std::string, std::string>> commands{
       {"train",
