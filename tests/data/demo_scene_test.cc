@@ -155,13 +155,15 @@ TEST(DemoScene, AnIndexOutOfRangeIsRefused) {
 }
 
 TEST(DemoTexts, MostCaptionsFollowANoteThatSaysPartsOfThem) {
-  constexpr int64_t kCount = 4000;
-  int64_t bare = 0, colors = 0, shapes = 0, relations = 0;
+  constexpr int64_t kCount = 20000;
+  int64_t bare = 0, colors = 0, shapes = 0, columns = 0, rows = 0;
   std::set<std::string> orders;
   for (int64_t i = 0; i < kCount; ++i) {
     Random random(kSeed, RandomPurpose::kSynthetic, 11, static_cast<uint64_t>(i));
-    const SceneContent content = sample_content(kSeed, SceneSplit::kText, i);
-    std::string text = text_of(content, random);
+    const Scene scene = sample_scene(kSeed, SceneSplit::kText, i);
+    const SceneContent& content = scene.content;
+    const auto& [nearer, farther] = scene.objects;
+    const std::string text = text_of(scene, random);
     const size_t line = text.find('\n');
     EXPECT_EQ(text.substr(line == std::string::npos ? 0 : line + 1), caption_of(content));
     if (line == std::string::npos) {
@@ -175,21 +177,36 @@ TEST(DemoTexts, MostCaptionsFollowANoteThatSaysPartsOfThem) {
     const std::string color = concat(kSceneColors[content.nearer.color].name, kSceneColors[content.farther.color].name);
     const std::string shape = concat(kSceneShapes[content.nearer.shape], kSceneShapes[content.farther.shape]);
     while (words >> word) {
-      const bool is_color = word == color, is_shape = word == shape;
+      const bool is_color = word == color, is_shape = word == shape, is_column = word.starts_with('x');
       colors += is_color;
       shapes += is_shape;
       if (!is_color && !is_shape) {
-        ++relations;
-        EXPECT_TRUE(kRelationNames[static_cast<size_t>(content.relation)].starts_with(word)) << text;
+        ++(is_column ? columns : rows);
+        ASSERT_EQ(word.size(), 3u) << text;
+        EXPECT_TRUE(is_column || word[0] == 'y') << text;
+        EXPECT_NEAR(is_column ? nearer.x : nearer.y, kRaster * (word[1] - 'a'), kRaster / 2) << text;
+        EXPECT_NEAR(is_column ? farther.x : farther.y, kRaster * (word[2] - 'a'), kRaster / 2) << text;
       }
-      order += is_color ? 'c' : is_shape ? 's' : 'r';
+      order += is_color ? 'c' : is_shape ? 's' : is_column ? 'x' : 'y';
     }
     orders.insert(order);
   }
-  EXPECT_EQ(orders.size(), 1u + 3 + 6 + 6);  // every choice of words in every order
+  EXPECT_EQ(orders.size(), 1u + 4 + 12 + 24 + 24);  // every choice of words in every order
   const auto share = [](int64_t part, int64_t all) { return static_cast<double>(part) / static_cast<double>(all); };
   EXPECT_NEAR(share(bare, kCount), kBareShare, 0.03);  // five standard deviations
-  for (int64_t count : {colors, shapes, relations}) EXPECT_NEAR(share(count, kCount - bare), kNoteWordShare, 0.035);
+  for (int64_t count : {colors, shapes, columns, rows}) EXPECT_NEAR(share(count, kCount - bare), kNoteWordShare, 0.035);
+}
+
+TEST(DemoTexts, TheRelationFollowsFromTheCells) {
+  for (int64_t i = 0; i < 1000; ++i) {
+    const Scene scene = sample_scene(kSeed, SceneSplit::kText, i);
+    const auto& [nearer, farther] = scene.objects;
+    const int right = cell_of(farther.x) - cell_of(nearer.x), down = cell_of(farther.y) - cell_of(nearer.y);
+    ASSERT_NE(std::abs(right), std::abs(down));
+    const Relation along = std::abs(right) > std::abs(down) ? (right > 0 ? Relation::kLeftOf : Relation::kRightOf)
+                                                            : (down > 0 ? Relation::kAbove : Relation::kBelow);
+    EXPECT_EQ(along, scene.content.relation) << i;
+  }
 }
 
 TEST(DemoDraw, ShapesAreWhatTheirNamesSay) {
