@@ -9,7 +9,9 @@ namespace permafrost::config {
 void validate(const Config& config, Problems& problems);
 
 /// What only a run over data needs besides: where data and tokenizer are. `plan`, `probe` and `weights` do without.
-/// Throws Error(kConfig) naming everything missing.
-void require_data(const Config& config);
+/// Throw Error(kConfig) naming everything missing.
+void require_data(const Config& config);             ///< `data`
+void require_evaluation_data(const Config& config);  ///< evaluation.data
+void require_tokenizer(const Config& config);        ///< of evaluation.data, whose samples are not looked at
 
 }  // namespace permafrost::config

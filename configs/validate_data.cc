@@ -116,17 +116,44 @@ void check_data(const Config& config, Problems& problems) {
     check_one(evaluated, Section("evaluation.data", problems));
 }
 
-void require_data(const Config& config) {
-  Problems problems;
-  const Data& data = config.data();
+namespace {
+
+void require_samples(const Data& data, const Section& s) {
   const auto has_place = [](const Data& one) { return !one.root().empty() || one.format() == Data::SHARDS; };
-  if (data.mix().empty() && !has_place(data)) problems.expected("data.root", "the folder of the dataset", "none");
+  if (data.mix().empty() && !has_place(data)) s.problems().expected(s.at("root"), "the folder of the dataset", "none");
   for (int i = 0; i < data.mix_size(); ++i)
     if (!has_place(data.mix(i).data()))
-      problems.expected(concat("data.mix[", i, "].data.root"), "the folder of the dataset", "none");
+      s.problems().expected(s.at(concat("mix[", i, "].data.root")), "the folder of the dataset", "none");
+}
+
+void require_its_tokenizer(const Data& data, const Section& s) {
   const Tokenizer& tokenizer = data.tokenizer();
   if (data.task() != Data::CLASSES && tokenizer.root().empty() && tokenizer.tokenizer_json().empty())
-    problems.expected("data.tokenizer.root", "the folder of vocab.json and merges.txt (or tokenizer_json)", "none");
+    s.problems().expected(s.at("tokenizer.root"), "the folder of vocab.json and merges.txt (or tokenizer_json)",
+                          "none");
+}
+
+}  // namespace
+
+void require_data(const Config& config) {
+  Problems problems;
+  const Section s("data", problems);
+  require_samples(config.data(), s);
+  require_its_tokenizer(config.data(), s);
+  problems.throw_if_any("the configuration");
+}
+
+void require_evaluation_data(const Config& config) {
+  Problems problems;
+  const Section s("evaluation.data", problems);
+  require_samples(config.evaluation().data(), s);
+  require_its_tokenizer(config.evaluation().data(), s);
+  problems.throw_if_any("the configuration");
+}
+
+void require_tokenizer(const Config& config) {
+  Problems problems;
+  require_its_tokenizer(config.evaluation().data(), Section("evaluation.data", problems));
   problems.throw_if_any("the configuration");
 }
 

@@ -171,6 +171,20 @@ void add_eval(CommandLine& line, const Launcher& launcher) {
       ->add_option("--out", options->out,
                    "With CONFIG: folder for results.json, in the format of --results, and scores.json (default: none)")
       ->type_name("FOLDER");
+  CLI::Option* sheet = command
+                           ->add_option("--sheet", options->sheet,
+                                        "With CONFIG: PNG file of the first images with what the model said of each, "
+                                        "and what was expected where that was wrong (default: none)")
+                           ->type_name("FILE");
+  command->add_option("--sheet-count", options->sheet_count, "Images on --sheet, at most")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000))
+      ->needs(sheet);
+  command
+      ->add_option("--samples", options->samples,
+                   "With CONFIG: lines of text to print, of the first images: name, text, what was expected")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1'000'000));
   command->add_flag("--json", options->json, "JSON instead of a table (keys: docs/metrics.md)");
   command->callback([=, &line] { line.action = [=] { return run_eval(*options, launcher); }; });
 }

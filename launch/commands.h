@@ -53,6 +53,9 @@ struct EvalOptions {
   std::string results, annotations, split;
   std::string adapter;  ///< with a CONFIG: file or checkpoint, instead of weights.adapter
   std::string out;      ///< with a CONFIG: folder for results.json and scores.json
+  std::string sheet;    ///< with a CONFIG: PNG file of images with the texts
+  int64_t sheet_count = 24;
+  int64_t samples = 0;  ///< with a CONFIG: texts to print
   std::vector<std::string> metrics;
   bool partial = false;
   bool json = false;

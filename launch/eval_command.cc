@@ -40,10 +40,11 @@ int run_eval_files(const EvalOptions& options) {
          options.results.empty() && options.annotations.empty() ? "neither"
          : options.results.empty()                              ? "--annotations alone"
                                                                 : "--results alone");
-  const std::pair<const char*, bool> for_config[] = {{"--out", !options.out.empty()},
-                                                     {"--adapter", !options.adapter.empty()},
-                                                     {"--set", !options.config.overrides.empty()}};
-  for (const auto& [name, given] : for_config)
+  for (const auto& [name, given] : {std::pair{"--out", !options.out.empty()},
+                                    {"--adapter", !options.adapter.empty()},
+                                    {"--sheet", !options.sheet.empty()},
+                                    {"--samples", options.samples > 0},
+                                    {"--set", !options.config.overrides.empty()}})
     if (given) fail(ErrorKind::kConfig, "eval: ", name, " is for a CONFIG; got it with --results");
   const std::vector<std::string_view> wanted = wanted_metrics(options);
   const ResultFile results = read_results(options.results);

@@ -5,10 +5,11 @@
 #include "core/base/json.h"
 #include "core/weights/atomic_file.h"
 #include "data/metrics/metric_names.h"
-#include "data/metrics/score_text.h"
 #include "launch/commands.h"
 #include "launch/evaluation/evaluator.h"
 #include "launch/evaluation/model_config.h"
+#include "launch/evaluation/score_output.h"
+#include "launch/evaluation/shown_texts.h"
 #include "parallel/group/fail_together.h"
 
 namespace permafrost {
@@ -25,17 +26,25 @@ std::string answer_file(const config::Data& data) {
   return name.empty() ? "" : (fs::path(data.root()) / name).string();
 }
 
-std::optional<ScoreReport> official_scores(const config::Config& config, const Evaluator& evaluator,
-                                           const Evaluation& evaluation) {
-  const std::string file = answer_file(config.evaluation().data());
-  if (file.empty() || !evaluation.scores) return evaluation.scores;
+/// Puts the scores of the file, where there is one, in the place of those that the dataset gives.
+void use_official_scores(const Annotations& answers, const Evaluator& evaluator,
+                         const std::vector<EvaluatedText>& texts, std::optional<ScoreReport>& scores) {
+  if (!scores) return;
   ResultFile results{evaluator.result_kind(), {}};
-  for (const EvaluatedText& text : evaluation.texts) results.results.push_back(text.result);
-  ScoreReport report = score_results(read_annotations(file), results, /*partial=*/true);
-  for (const MetricValue& score : evaluation.scores->scores)  // what the official report has not
+  for (const EvaluatedText& text : texts) results.results.push_back(text.result);
+  ScoreReport report = score_results(answers, results, /*partial=*/true);
+  for (const MetricValue& score : scores->scores)  // what the official report has not
     if (std::ranges::none_of(report.scores, [&](const MetricValue& s) { return s.name == score.name; }))
       report.scores.push_back(score);
-  return report;
+  scores = report;
+}
+
+void use_official_scores(const config::Config& config, const Evaluator& evaluator, Evaluation& evaluation) {
+  const std::string file = answer_file(config.evaluation().data());
+  if (file.empty() || !evaluation.scores) return;
+  const Annotations answers = read_annotations(file);
+  use_official_scores(answers, evaluator, evaluation.texts, evaluation.scores);
+  for (EvaluationGroup& group : evaluation.groups) use_official_scores(answers, evaluator, group.texts, group.scores);
 }
 
 void write_result_file(const fs::path& file, const Evaluator& evaluator, const Evaluation& evaluation) {
@@ -44,42 +53,53 @@ void write_result_file(const fs::path& file, const Evaluator& evaluator, const E
   write_results(file, evaluator.result_kind(), results);
 }
 
+/// What rank 0 prints and writes.
 class EvalOutput {
  public:
-  EvalOutput(const EvalOptions& options, std::span<const std::string_view> metrics)
-      : options_(options), only_(metrics) {}
+  EvalOutput(const EvalOptions& options, const config::Resolved& resolved, std::span<const std::string_view> metrics)
+      : options_(options), resolved_(resolved), only_(metrics) {}
 
-  /// suffix: "" or "_exchanged".
-  void add(const std::string& suffix, const Evaluator& evaluator, const Evaluation& evaluation,
-           const std::optional<ScoreReport>& scores) {
-    const std::string title = suffix.empty() ? "" : "with exchanged images: ";
-    OrderedJson entry;
-    entry["texts"] = std::ssize(evaluation.texts);
-    entry["left_out"] = evaluation.left_out;
-    if (scores) entry.update(score_json(*scores, only_));
-    json_[suffix.empty() ? "evaluation" : "exchanged_images"] = entry;
+  void add(bool exchanged, const Evaluator& evaluator, Evaluation evaluation) {
+    json_[exchanged ? "exchanged_images" : "evaluation"] = evaluation_json(evaluation, group_by(), only_);
     if (!options_.json) {
-      std::cout << title << evaluation.texts.size()
+      std::cout << (exchanged ? "with exchanged images: " : "") << evaluation.texts.size()
                 << (evaluator.result_kind() == ResultKind::kCaptions ? " images" : " questions");
       if (evaluation.left_out > 0) std::cout << ", " << evaluation.left_out << " left out: their image cannot be used";
-      std::cout << '\n' << (scores ? score_table(*scores, only_) : "no answers in the data, so no scores\n");
+      std::cout << '\n' << evaluation_table(evaluation, group_by(), only_);
     }
     if (!options_.out.empty())
-      write_result_file(fs::path(options_.out) / ("results" + suffix + ".json"), evaluator, evaluation);
+      write_result_file(fs::path(options_.out) / (exchanged ? "results_exchanged.json" : "results.json"), evaluator,
+                        evaluation);
+    if (exchanged) {
+      exchanged_ = std::move(evaluation);
+      return;
+    }
+    if (options_.samples > 0) std::cout << text_lines(evaluator, evaluation.texts, options_.samples);
+    if (!options_.sheet.empty()) write_text_sheet(options_.sheet, evaluator, evaluation.texts, options_.sheet_count);
+    plain_ = std::move(evaluation);
   }
 
-  void finish(const config::Resolved& resolved) {
-    json_["config_sha256"] = resolved.sha256;
+  void finish() {
+    json_["config_sha256"] = resolved_.sha256;
     const std::string text = json_text(json_, 2) + "\n";
-    if (options_.json) std::cout << text;
+    if (options_.json) {
+      std::cout << text;
+    } else if (only_.empty() || std::ranges::count(only_, "exact_match") > 0) {
+      std::cout << exact_match_line(plain_, group_by(), exchanged_ ? &*exchanged_ : nullptr);
+    }
     if (!options_.out.empty()) write_file_atomically((fs::path(options_.out) / "scores.json").string(), text);
     std::cout << std::flush;
   }
 
  private:
+  const std::string& group_by() const { return resolved_.config.evaluation().group_by(); }
+
   const EvalOptions& options_;
+  const config::Resolved& resolved_;
   std::span<const std::string_view> only_;
   OrderedJson json_;
+  Evaluation plain_;
+  std::optional<Evaluation> exchanged_;
 };
 
 void say_notes(const config::Config& config, const Evaluator& evaluator) {
@@ -96,22 +116,21 @@ void evaluate_on_rank(const EvalOptions& options, const config::Resolved& resolv
     fs::create_directories(options.out, error);
     if (error) fail(ErrorKind::kStorage, "eval: cannot make the folder ", options.out, ": ", error.message());
   }
+  if (!options.sheet.empty()) require_folder_of(options.sheet);
   Evaluator evaluator(config, runtime);
   if (runtime.first()) say_notes(config, evaluator);
   tell_before_unwinding(runtime.world, [&] {
-    EvalOutput output(options, metrics);
+    EvalOutput output(options, resolved, metrics);
     for (const bool exchanged : {false, true}) {
       if (exchanged && !config.evaluation().exchanged_images()) continue;
-      const Evaluation evaluation = evaluator.run(config.evaluation().samples(), exchanged);
+      Evaluation evaluation = evaluator.run(config.evaluation().samples(), exchanged);
       if (!runtime.first()) continue;
-      const std::optional<ScoreReport> scores = official_scores(config, evaluator, evaluation);
-      if (scores)
-        for (const std::string_view metric : metrics)
-          if (std::ranges::none_of(scores->scores, [&](const MetricValue& s) { return s.name == metric; }))
-            evaluation.value(metric);  // throws, naming the metrics there are
-      output.add(exchanged ? "_exchanged" : "", evaluator, evaluation, scores);
+      use_official_scores(config, evaluator, evaluation);
+      if (evaluation.scores)
+        for (const std::string_view metric : metrics) evaluation.value(metric);  // throws, naming the metrics there are
+      output.add(exchanged, evaluator, std::move(evaluation));
     }
-    if (runtime.first()) output.finish(resolved);
+    if (runtime.first()) output.finish();
   });
 }
 
@@ -122,9 +141,11 @@ int run_eval_model(const EvalOptions& options, const Launcher& launcher) {
     fail(ErrorKind::kConfig,
          "eval: --split and --partial are for --results; got them with a CONFIG, whose "
          "evaluation.data.split says it");
+  if (options.json && options.samples > 0)
+    fail(ErrorKind::kConfig, "eval: --samples prints lines, and --json prints JSON alone; got both");
   const config::Resolved resolved =
       load_generating_config(options.config.path, options.config.overrides, options.adapter);
-  config::require_data(resolved.config);
+  config::require_evaluation_data(resolved.config);
   RuntimeOptions runtime;
   runtime.threads = resolved.config.parallel().threads();
   runtime.ranks_per_node = resolved.config.parallel().ranks_per_node();

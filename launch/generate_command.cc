@@ -27,14 +27,14 @@ std::vector<std::vector<int32_t>> prompts_of(const config::Data& data, const Tok
     if (data.task() == config::Data::VQA) {
       if (image.question.empty())
         fail(ErrorKind::kConfig,
-             "generate: a question is expected where data.task is VQA (--question, or a tab and the "
+             "generate: a question is expected where evaluation.data.task is VQA (--question, or a tab and the "
              "question behind the image in a list); got none for ",
              image.file.string());
       prompts.push_back(question_ids(tokenizer, image.question));
     } else {
       if (!image.question.empty())
-        fail(ErrorKind::kConfig, "generate: no question expected where data.task is CAPTIONING; got \"", image.question,
-             "\" for ", image.file.string());
+        fail(ErrorKind::kConfig, "generate: no question expected where evaluation.data.task is CAPTIONING; got \"",
+             image.question, "\" for ", image.file.string());
       prompts.push_back(tokenizer.prefix());
     }
   }
@@ -71,11 +71,13 @@ OrderedJson json_of(const ListedImage& image, const FoundText& found, const std:
 
 void generate_on_rank(const GenerateOptions& options, const config::Config& config, Runtime& runtime) {
   if (runtime.size() > 1)
-    fail(ErrorKind::kConfig, "generate: one rank expected (several evaluate a dataset: permafrost eval); got ",
+    fail(ErrorKind::kConfig,
+         "generate: expected one rank, started without a launcher (several evaluate a dataset: permafrost eval); got ",
          runtime.size());
+  const config::Data& data = config.evaluation().data();
   const std::vector<ListedImage> images = list_images(options.image, options.question);
-  const auto tokenizer = open_tokenizer(config.data(), config.model().epalm().text().vocab());
-  const std::vector<std::vector<int32_t>> prompts = prompts_of(config.data(), *tokenizer, images);
+  const auto tokenizer = open_tokenizer(data, config.model().epalm().text().vocab());
+  const std::vector<std::vector<int32_t>> prompts = prompts_of(data, *tokenizer, images);
   int64_t longest = 1;
   for (const auto& prompt : prompts) longest = std::max(longest, std::ssize(prompt));
   GenerationSetup setup = generation_setup(config, longest, tokenizer->end_id(), tokenizer->pad_id());
@@ -87,7 +89,7 @@ void generate_on_rank(const GenerateOptions& options, const config::Config& conf
   for (const std::string& note : {setup.note, missing_adapter_note(config)})
     if (!note.empty()) std::cerr << note << '\n';
 
-  const TextTask task = text_task(config.data());
+  const TextTask task = text_task(data);
   OrderedJson all = OrderedJson::array();
   const auto batch = static_cast<size_t>(setup.shape.batch);
   for (size_t begin = 0; begin < images.size(); begin += batch) {
@@ -111,7 +113,7 @@ void generate_on_rank(const GenerateOptions& options, const config::Config& conf
 int run_generate(const GenerateOptions& options, const Launcher& launcher) {
   const config::Resolved resolved =
       load_generating_config(options.config.path, options.config.overrides, options.adapter);
-  config::require_data(resolved.config);
+  config::require_tokenizer(resolved.config);
   RuntimeOptions runtime;
   runtime.threads = resolved.config.parallel().threads();
   return run_ranks(launcher, runtime, [&](Runtime& r) { generate_on_rank(options, resolved.config, r); });

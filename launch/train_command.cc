@@ -218,6 +218,10 @@ bool has_ended(const config::Config& config, const Trainer& trainer) {
 void run_steps(const config::Config& config, Trainer& trainer, const CheckpointStore& store, RunLog* log) {
   const auto begin = std::chrono::steady_clock::now();
   const int64_t every = config.checkpoint().every_steps();
+  if (trainer.validation_due()) {  // the run was stopped before it could
+    validate(trainer, store, log);
+    trainer.save(store);
+  }
   while (!has_ended(config, trainer)) {
     const StepMetrics metrics = trainer.train_step(stop_signal.load() != 0);
     const auto changes = trainer.check_changes(metrics);
@@ -225,11 +229,24 @@ void run_steps(const config::Config& config, Trainer& trainer, const CheckpointS
       log->step(metrics, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
       if (changes) log->say(*changes);
     }
-    // Before the checkpoint, which remembers what was found; also when asked to stop, so that a run that goes on from
-    // there has validated as often as one that was never stopped.
-    if (trainer.validation_due()) validate(trainer, store, log);
+    // Before the checkpoint, which remembers what was found. Who asks to stop may not wait for it: then the run that
+    // goes on from there begins with it, so that it validates as often as one that was never stopped.
+    const bool stopping = trainer.stop_voted() && trainer.step() < config.train().max_steps();
+    if (!stopping && trainer.validation_due()) validate(trainer, store, log);
     if (has_ended(config, trainer) || (every > 0 && trainer.step() % every == 0)) trainer.save(store);
   }
+}
+
+/// A run that was stopped before its first checkpoint starts over from where it began, or not at all.
+void require_same_beginning(const config::Config& config, const fs::path& dir) {
+  const fs::path before = dir / "config.textproto";
+  if (!fs::exists(before)) return;
+  const std::string began = config::load_config(before.string(), {}, check_name_patterns).config.weights().adapter();
+  if (began.empty() || began == config.weights().adapter()) return;
+  fail(ErrorKind::kConfig, "resume: ", dir.string(),
+       " has no complete checkpoint, so the run starts over, which began from weights.adapter = ", began, "; got ",
+       config.weights().adapter().empty() ? "none" : config.weights().adapter(), "; say --set weights.adapter=", began,
+       " besides --resume");
 }
 
 /// What follows the last step: the final check, the summary, and whether what was frozen still is what it was.
@@ -258,10 +275,12 @@ void train_steps(const TrainOptions& options, const config::Resolved& resolved, 
   const CheckpointStore store((dir / "checkpoints").string(), config.checkpoint().keep());
   runtime.world.barrier(StreamView::caller(), "run directory").wait();
   if (options.resume) {
-    if (const auto latest = agreed_checkpoint(store, dir, runtime))
+    if (const auto latest = agreed_checkpoint(store, dir, runtime)) {
       trainer.resume(*latest);
-    else if (runtime.first())
+    } else if (runtime.first()) {
+      require_same_beginning(config, dir);
       std::cout << "resume: no complete checkpoint in " << dir.string() << ", starting from the beginning\n";
+    }
   }
   std::optional<RunLog> log;
   if (runtime.first()) {
@@ -278,9 +297,12 @@ void train_rank(const TrainOptions& options, const config::Resolved& resolved, R
   const Plan plan = agreed_plan(resolved.config, runtime);
   if (runtime.first()) prepare_run_dir(options.run_dir, options.resume);
   Trainer trainer(resolved.config, runtime, plan);
-  if (auto measure = make_generated_measure(resolved.config, runtime, trainer)) trainer.validate_by(std::move(measure));
   // The trainer's communication thread may be waiting for the others.
-  tell_before_unwinding(runtime.world, [&] { train_steps(options, resolved, runtime, plan, trainer, stopped); });
+  tell_before_unwinding(runtime.world, [&] {
+    if (auto measure = make_generated_measure(resolved.config, runtime, trainer))
+      trainer.validate_by(std::move(measure));
+    train_steps(options, resolved, runtime, plan, trainer, stopped);
+  });
 }
 
 /// The configuration of a run; --init-from is recorded in it as weights.adapter.
@@ -304,6 +326,7 @@ config::Resolved load_run_config(const TrainOptions& options) {
 int run_train(const TrainOptions& options, const Launcher& launcher) {
   const config::Resolved resolved = load_run_config(options);
   config::require_data(resolved.config);
+  if (resolved.config.validation().every_steps() > 0) config::require_evaluation_data(resolved.config);
   watch_signals();
   RuntimeOptions runtime_options;
   runtime_options.threads = resolved.config.parallel().threads();

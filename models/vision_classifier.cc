@@ -20,16 +20,14 @@ void VisionClassifierConfig::check() const {
 
 namespace {
 
-/// Class tokens of the supervised blocks, (B, n, D), the last block's last.
-Value class_tokens(Graph& graph, const VisionClassifierConfig& config, Value images, const ModelShape& shape) {
+/// Features of the supervised blocks, (B, D) each, the last block's last.
+std::vector<Value> supervised_features(Graph& graph, const VisionClassifierConfig& config, Value images,
+                                       const ModelShape& shape) {
   const VitConfig& vit = config.vision;
   VitOptions options;
   options.all_tokens = shape.all_values;
   for (int64_t j = vit.depth - config.supervised_blocks; j < vit.depth; ++j) options.features.push_back(j);
-  std::vector<Value> tokens = build_vit(graph, vit, images, options).features;
-  auto unit = graph.unit("vision.head");
-  for (Value& token : tokens) token = reshape(graph, token, {shape.batch, 1, vit.dim});
-  return tokens.size() == 1 ? tokens[0] : concat_tokens(graph, tokens);
+  return build_vit(graph, vit, images, options).features;
 }
 
 }  // namespace
@@ -43,14 +41,16 @@ Graph build_vision_classifier(const VisionClassifierConfig& config, DType comput
   const int64_t all_labels = config.supervised_blocks * config.labels;
   const Value labels = graph.input("labels", {{batch, all_labels}, DType::kI32});
   const Value row_weight = graph.input("row_weight", {{batch, all_labels}, DType::kF32});
-  const Value tokens = class_tokens(graph, config, images, shape);
+  std::vector<Value> tokens = supervised_features(graph, config, images, shape);
   Value logits;
   {
     auto unit = graph.unit("vision.head");
+    for (Value& token : tokens) token = reshape(graph, token, {batch, 1, vit.dim});
+    const Value all_tokens = tokens.size() == 1 ? tokens[0] : concat_tokens(graph, tokens);
     const int64_t width = config.labels * config.classes;
     const Param weight = graph.param("vision.head.weight", {width, vit.dim}, kTransformerWeight);
     const Param bias = graph.param("vision.head.bias", {width}, kTransformerBias);
-    logits = linear(graph, tokens, weight, bias, Activation::kNone, /*wide_output=*/true);
+    logits = linear(graph, all_tokens, weight, bias, Activation::kNone, /*wide_output=*/true);
     logits = reshape(graph, logits, {batch, all_labels, config.classes});
   }
   graph.name(logits, "logits");

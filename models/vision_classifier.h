@@ -20,10 +20,10 @@ struct VisionClassifierConfig {
 
 /// The graph of one micro-batch. All heads are one linear layer with timm's name: row l classes + c of
 /// vision.head.weight (labels classes, D) speaks for class c of label l.
-/// Inputs, n = supervised_blocks: images (B, C, S, S) f32, labels (B, n labels) i32 with kIgnoredLabel for none (those of
-/// the image, repeated for every block, the last block's last), row_weight (B, n labels) f32.
-/// Values: vision.* and features.* as in build_vit, logits (B, n labels, classes) f32, row_loss (B n labels), loss (1) f64.
-/// Units: those of build_vit, vision.head, loss.
+/// Inputs, n = supervised_blocks: images (B, C, S, S) f32, labels (B, n labels) i32 with kIgnoredLabel for none (those
+/// of the image, repeated for every block, the last block's last), row_weight (B, n labels) f32. Values: vision.* and
+/// features.* as in build_vit, logits (B, n labels, classes) f32, row_loss (B n labels), loss (1) f64. Units: those of
+/// build_vit, vision.head, loss.
 Graph build_vision_classifier(const VisionClassifierConfig& config, DType compute, const ModelShape& shape);
 
 /// Everything trains.

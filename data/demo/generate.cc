@@ -199,7 +199,7 @@ DemoSample make_demo_sample(uint64_t seed, SceneSplit split, int64_t index, Draw
   if (split == SceneSplit::kText) {
     Random random = random_of(kTextLayer);
     sample.id = scene_id(split, index);
-    sample.text = text_of(sample_content(seed, split, index), random);
+    sample.text = text_of(sample_scene(seed, split, index), random);
     return sample;
   }
   const Scene scene = sample_scene(seed, split, index);

@@ -12,7 +12,7 @@
 namespace permafrost {
 
 /// Raised whenever the same options would give other images or texts.
-inline constexpr int kDemoVersion = 1;
+inline constexpr int kDemoVersion = 2;
 
 enum class DemoFormat : uint8_t {
   kShards,  ///< HDF5 shards, as `permafrost data pack` writes them

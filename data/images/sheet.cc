@@ -31,6 +31,11 @@ struct SheetLayout {
   int64_t cell_height() const { return image_height + text_lines * kLineHeight + 2 * kGap; }
 };
 
+const Ink& caption_ink(const SheetEntry& entry) {
+  if (!entry.correct) return kExpectedInk;
+  return *entry.correct ? kRightInk : kWrongInk;
+}
+
 int64_t zoom_of(const Image& image) { return std::max<int64_t>(1, kSheetImageWidth / image.width); }
 
 SheetLayout lay_out(std::span<const SheetEntry> entries, int64_t columns) {
@@ -47,7 +52,7 @@ SheetLayout lay_out(std::span<const SheetEntry> entries, int64_t columns) {
   const auto width = static_cast<size_t>(layout.image_width / kAdvance);
   for (const SheetEntry& entry : entries) {
     SheetText text{wrap_text(entry.caption, width), {}};
-    if (!entry.correct) text.expected = wrap_text("expected: " + entry.expected, width);
+    if (entry.correct == false) text.expected = wrap_text("expected: " + entry.expected, width);
     layout.text_lines = std::max(layout.text_lines, text.lines());
     layout.texts.push_back(std::move(text));
   }
@@ -123,7 +128,7 @@ Image draw_sheet(std::span<const SheetEntry> entries, int64_t columns) {
         y += kLineHeight;
       }
     };
-    write_lines(layout.texts[i].caption, entry.correct ? kRightInk : kWrongInk);
+    write_lines(layout.texts[i].caption, caption_ink(entry));
     write_lines(layout.texts[i].expected, kExpectedInk);
   }
   return sheet;

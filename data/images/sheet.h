@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,10 +12,10 @@ namespace permafrost {
 
 /// One picture with what was said about it.
 struct SheetEntry {
-  Image image;           ///< RGB
-  std::string caption;   ///< in the colour of right or of wrong ones
-  std::string expected;  ///< below it, where the caption is wrong
-  bool correct = true;
+  Image image;                         ///< RGB
+  std::string caption;                 ///< in the colour of right or of wrong ones
+  std::string expected;                ///< below it, where the caption is wrong
+  std::optional<bool> correct = true;  ///< none: nobody knows; such captions are grey
 };
 
 /// Width of a picture on a sheet is at least this many pixels: smaller ones are shown with their pixels as squares.

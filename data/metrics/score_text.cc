@@ -4,6 +4,7 @@
 #include <iomanip>
 #include <sstream>
 
+#include "core/base/check.h"
 #include "data/metrics/metric_names.h"
 
 namespace permafrost {
@@ -59,6 +60,21 @@ std::string score_table(const ScoreReport& report, std::span<const std::string_v
     row("  " + group.name, group.value);
     out << "  of " << group.items << '\n';
   }
+  return out.str();
+}
+
+std::string score_lines(const ScoreReport& report, std::string_view where, std::span<const std::string_view> only) {
+  std::vector<std::pair<std::string, double>> lines;
+  size_t width = kNameWidth;
+  for (const MetricValue& score : report.scores) {
+    if (!is_wanted(only, score.name)) continue;
+    lines.emplace_back(concat(printed_name(score.name), ", ", where, ':'), score.value);
+    width = std::max(width, lines.back().first.size());
+  }
+  std::ostringstream out;
+  for (const auto& [name, value] : lines)
+    out << std::left << std::setw(static_cast<int>(width)) << name << std::right << std::setw(kValueWidth) << std::fixed
+        << std::setprecision(2) << 100 * value << '\n';
   return out.str();
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <functional>
 
 #include "core/base/narrow.h"
 #include "data/loader/prepare_image.h"
@@ -92,6 +93,7 @@ Evaluator::Evaluator(const config::Config& config, Runtime& runtime)
       data_(open_evaluation_data(config, runtime.pool.threads())),
       task_(task_of(config)) {
   list_items();
+  require_same_samples(runtime.world, "evaluation.data", data_->texts.hash());
   plan_ = agreed_plan(config, runtime,
                       [&](const PlanChoices& choices) { return generation_plan(config, choices, setup_); });
   generator_ = std::make_unique<Generator>(config, runtime, setup_, plan_);
@@ -103,6 +105,7 @@ Evaluator::Evaluator(const config::Config& config, Runtime& runtime, const StepM
       data_(open_evaluation_data(config, runtime.pool.threads())),
       task_(task_of(config)) {
   list_items();
+  require_same_samples(runtime.world, "evaluation.data", data_->texts.hash());
   plan_ = agreed_plan(config, runtime, [&](const PlanChoices& choices) {
     Plan plan = generation_plan(config, choices, setup_, &lender_plan);
     check_room(plan, lender_plan,
@@ -150,6 +153,11 @@ void Evaluator::list_items() {
     if (task_ == TextTask::kCaptions && of_image.size() > 1) continue;
     items_.push_back({s, image, image});
     longest = std::max(longest, std::ssize(prompt_of(s)));
+  }
+  if (const std::string& field = config_.evaluation().group_by(); !field.empty()) {
+    std::vector<int64_t> images;
+    for (const Item& item : items_) images.push_back(item.image);
+    groups_.emplace(dataset, images, field);
   }
   setup_ = generation_setup(config_, longest, data_->tokenizer->end_id(), data_->tokenizer->pad_id());
   loader_ = loader_config(plain_data(config_), *data_, image_size(config_), setup_.shape.batch, setup_.shape.batch);
@@ -235,50 +243,72 @@ void Evaluator::evaluate_batch(std::span<const Item> items, int64_t first, std::
     append(results, first + narrow<int64_t>(i), usable[i] ? &found[i] : nullptr);
 }
 
-/// What would have been right, by the dataset, in the order of the texts.
+std::vector<std::string> Evaluator::expected(const EvaluatedText& text) const {
+  const Dataset& dataset = *data_->dataset;
+  std::vector<std::string> all;
+  if (task_ == TextTask::kCaptions) {
+    for (const int64_t s : samples_of_image_[static_cast<size_t>(text.image)])
+      all.emplace_back(dataset.sample(s).caption);
+    return all;
+  }
+  const Sample sample = dataset.sample(text.sample);
+  std::vector<Answer> answers(sample.answers.begin(), sample.answers.end());
+  std::ranges::stable_sort(answers, std::greater(), &Answer::score);
+  for (const Answer& answer : answers) all.emplace_back(answer.text);
+  return all;
+}
+
+/// What would have been right, in the order of the texts.
 Annotations Evaluator::annotations_of(const std::vector<EvaluatedText>& texts) const {
   const Dataset& dataset = *data_->dataset;
   Annotations annotations;
   annotations.kind = task_ == TextTask::kCaptions ? AnnotationKind::kCocoCaptions : AnnotationKind::kVlt5;
   annotations.file = "evaluation.data";
   for (const EvaluatedText& text : texts) {
+    if (!text.correct) continue;
     if (task_ == TextTask::kCaptions) {
       ImageAnnotation& image = annotations.images.emplace_back();
       image.id = text.result.id;
-      for (const int64_t s : samples_of_image_[static_cast<size_t>(text.image)])
-        image.captions.emplace_back(dataset.sample(s).caption);
+      image.captions = expected(text);
       continue;
     }
-    const Sample sample = dataset.sample(text.sample);
-    if (sample.answers.empty()) continue;
     QuestionAnnotation& question = annotations.questions.emplace_back();
     question.id = text.result.id;
-    for (const Answer& answer : sample.answers)
+    for (const Answer& answer : dataset.sample(text.sample).answers)
       question.labels[std::string(answer.text)] = static_cast<double>(answer.score);
   }
   return annotations;
 }
 
-void Evaluator::score(Evaluation& evaluation) const {
-  const Annotations annotations = annotations_of(evaluation.texts);
-  const bool captions = task_ == TextTask::kCaptions;
-  if (!captions && annotations.questions.empty()) return;
+/// Of the texts to which the dataset has an answer; none where it has not one.
+std::optional<ScoreReport> Evaluator::scores_of(const std::vector<EvaluatedText>& texts) const {
   ResultFile results{result_kind(), {}};
   double exact = 0;
-  size_t annotated = 0;
-  for (size_t i = 0; i < evaluation.texts.size(); ++i) {
-    const Result& result = evaluation.texts[i].result;
-    if (captions) {
-      exact += matches_any(result.text, annotations.images[i].captions);
-    } else {  // questions without answers are not scored
-      if (annotated == annotations.questions.size() || !(annotations.questions[annotated].id == result.id)) continue;
-      ++annotated;
-    }
-    results.results.push_back(result);
+  for (const EvaluatedText& text : texts) {
+    if (!text.correct) continue;
+    exact += *text.correct;
+    results.results.push_back(text.result);
   }
-  evaluation.scores = score_results(annotations, results, /*partial=*/true);
-  if (captions)
-    evaluation.scores->scores.push_back({"exact_match", exact / static_cast<double>(evaluation.texts.size())});
+  if (results.results.empty()) return std::nullopt;
+  ScoreReport report = score_results(annotations_of(texts), results, /*partial=*/true);
+  if (task_ == TextTask::kCaptions)
+    report.scores.push_back({"exact_match", exact / static_cast<double>(results.results.size())});
+  return report;
+}
+
+void Evaluator::score(Evaluation& evaluation) const {
+  for (EvaluatedText& text : evaluation.texts) {
+    const std::vector<std::string> right = expected(text);
+    if (!right.empty()) text.correct = matches_any(text.result.text, right);
+  }
+  evaluation.scores = scores_of(evaluation.texts);
+  if (!groups_) return;
+  for (const ImageGroups::Group& group : groups_->groups())
+    evaluation.groups.push_back({group.value, group.is_true, {}, {}});
+  for (const EvaluatedText& text : evaluation.texts)
+    evaluation.groups[groups_->group_of(text.image)].texts.push_back(text);
+  std::erase_if(evaluation.groups, [](const EvaluationGroup& group) { return group.texts.empty(); });
+  for (EvaluationGroup& group : evaluation.groups) group.scores = scores_of(group.texts);
 }
 
 }  // namespace permafrost

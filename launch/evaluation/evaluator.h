@@ -9,6 +9,7 @@
 #include "data/metrics/result_files.h"
 #include "data/metrics/score_results.h"
 #include "launch/evaluation/generator.h"
+#include "launch/evaluation/image_groups.h"
 #include "launch/runtime.h"
 
 namespace permafrost {
@@ -21,6 +22,15 @@ struct EvaluatedText {
   int64_t sample = 0;  ///< in the dataset; in captioning the first of the image
   bool ended = false;
   double score = 0;
+  std::optional<bool> correct;  ///< exact_match; none where the dataset has no answer
+};
+
+/// The texts about images that have one value of evaluation.group_by.
+struct EvaluationGroup {
+  std::string value;  ///< ImageGroups::Group
+  bool is_true = false;
+  std::vector<EvaluatedText> texts;
+  std::optional<ScoreReport> scores;  ///< as of all; document frequencies of CIDEr are those of the group
 };
 
 struct Evaluation {
@@ -29,6 +39,7 @@ struct Evaluation {
   /// Captions: BLEU, ROUGE-L, CIDEr and exact_match with any caption of the image. Questions with answers: soft_label,
   /// normalized_exact_match, exact_match by the dataset's answers. None where the dataset has no answers.
   std::optional<ScoreReport> scores;
+  std::vector<EvaluationGroup> groups;  ///< that have texts, in the order of ImageGroups; empty without group_by
   double value(std::string_view metric) const;  ///< Errors: kConfig when the report lacks it
 };
 
@@ -41,8 +52,8 @@ std::unique_ptr<OpenedData> open_evaluation_data(const config::Config& config, i
 /// on any number of ranks.
 class Evaluator {
  public:
-  /// With weights of its own (config.weights). Collective. Errors: kConfig (decoding that does not fit the data),
-  /// kData, kWeights, kStorage.
+  /// With weights of its own (config.weights). Collective. Errors: kConfig (decoding that does not fit the data, a
+  /// group_by that no image has), kData, kWeights, kStorage.
   Evaluator(const config::Config& config, Runtime& runtime);
   /// With the weights of a training run, as they are at each call of run; memory and plan must outlive the evaluator.
   /// Collective.
@@ -59,6 +70,9 @@ class Evaluator {
   /// What was loaded and decided, for the log.
   std::vector<std::string> notes() const;
   ResultKind result_kind() const;
+  /// What would have been right, by the dataset: the captions of its image, or answers, the best first; may be empty.
+  std::vector<std::string> expected(const EvaluatedText& text) const;
+  const DecodeOptions& decode_options() const { return loader_.decode; }
 
  private:
   struct Item {
@@ -69,6 +83,7 @@ class Evaluator {
   void evaluate_batch(std::span<const Item> items, int64_t first, std::vector<int64_t>& results);
   std::vector<int32_t> prompt_of(int64_t sample) const;
   Annotations annotations_of(const std::vector<EvaluatedText>& texts) const;
+  std::optional<ScoreReport> scores_of(const std::vector<EvaluatedText>& texts) const;
   void score(Evaluation& evaluation) const;
 
   const config::Config& config_;
@@ -77,6 +92,7 @@ class Evaluator {
   TextTask task_;
   std::vector<Item> items_;
   std::vector<std::vector<int64_t>> samples_of_image_;  // captioning
+  std::optional<ImageGroups> groups_;
   GenerationSetup setup_;
   Plan plan_;
   std::unique_ptr<Generator> generator_;

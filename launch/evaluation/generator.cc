@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "launch/training/agreement.h"
 #include "launch/training/model_weights.h"
 #include "launch/training/working_copies.h"
 
@@ -41,6 +42,9 @@ void Generator::load(const config::Config& config) {
   notes_ = load_model_weights(config, plan_, memory_.frozen_share(), masters, runtime_.world, runtime_.node).lines;
   runtime_.node.barrier(StreamView::caller(), "frozen weights of the node").wait();
   memory_.frozen.protect();
+  if (runtime_.size() > 1)
+    require_same_weights(config, runtime_,
+                         hash_frozen(plan_, memory_.frozen_share(), runtime_.world, runtime_.node, runtime_.pool));
   masters.refresh_working(memory_);
   gather_working_copies(memory_, runtime_.world, working_bytes_per_rank(plan_));
 }

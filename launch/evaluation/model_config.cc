@@ -13,6 +13,8 @@ config::Resolved load_generating_config(const std::string& path, std::vector<std
   if (!resolved.config.model().has_epalm())
     fail(ErrorKind::kConfig, "model: epalm expected, which generates texts from images; got ",
          resolved.config.model().has_vision_classifier() ? "vision_classifier" : "language_model");
+  if (resolved.config.evaluation().data().task() == config::Data::CLASSES)
+    fail(ErrorKind::kConfig, "evaluation.data.task: expected CAPTIONING or VQA, texts being generated; got CLASSES");
   return resolved;
 }
 

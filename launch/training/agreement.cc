@@ -7,6 +7,7 @@
 #include "launch/machine.h"
 #include "launch/training/plan_setup.h"
 #include "launch/training/run_identity.h"
+#include "launch/training/weight_files.h"
 #include "parallel/group/node/free_memory.h"
 
 namespace permafrost {
@@ -68,6 +69,32 @@ void require_agreement(Group& world, std::string_view what, const Facts& mine, E
   // That rank speaks; its error ends this wait.
   world.barrier(StreamView::caller(), "waiting for the report of a disagreement").wait();
   fail(kind, what, ": all ranks must agree; rank ", lowest, " does not");
+}
+
+void require_same_samples(Group& world, std::string_view who, const std::string& hash) {
+  require_agreement(world, who, {{"samples and their tokens (SHA-256)", hash}}, ErrorKind::kData);
+}
+
+namespace {
+
+/// Known without reading: all ranks are on one machine, and have opened the same files.
+bool read_the_same_files(const config::Config& config, Runtime& runtime) {
+  const int64_t one_machine = runtime.ranks_on_machine == runtime.size() ? 1 : 0;
+  const int64_t identity = identity_of_files(config);
+  int64_t least[] = {one_machine, identity, -identity};
+  const Tensor tensor = flat(std::span<int64_t>(least));
+  runtime.world.all_reduce(tensor, tensor, ReduceOp::kMin, StreamView::caller(), "weight files").wait();
+  return least[0] == 1 && least[1] == -least[2];
+}
+
+}  // namespace
+
+void require_same_weights(const config::Config& config, Runtime& runtime, const FrozenHash& frozen) {
+  Facts weights;
+  for (const FrozenHash::Unit& unit : frozen.units) weights["hash of " + unit.name] = to_hex(unit.sum);
+  require_agreement(runtime.world, "weights", weights, ErrorKind::kWeights);
+  if (!read_the_same_files(config, runtime))
+    require_agreement(runtime.world, "weight files", ends_of_tensors(config), ErrorKind::kWeights);
 }
 
 namespace {

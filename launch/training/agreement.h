@@ -7,6 +7,7 @@
 #include "configs/config.pb.h"
 #include "core/base/error.h"
 #include "launch/runtime.h"
+#include "launch/training/frozen_hash.h"
 #include "launch/training/plan_setup.h"
 #include "parallel/group/group.h"
 #include "parallel/plan/plan.h"
@@ -20,6 +21,15 @@ using Facts = std::map<std::string, std::string>;
 /// Errors: `kind`, on the first rank that differs, naming the first fact in which it does, with both values:
 /// "<what>: all ranks must agree; got optimizer.lr = 1e-4 on rank 0, 2e-4 on rank 3".
 void require_agreement(Group& world, std::string_view what, const Facts& mine, ErrorKind kind);
+
+/// All ranks must have opened the same samples, of which `hash` is that of their tokens (TextTable::hash). who: the
+/// path of the data in the configuration. Collective. Errors: kData.
+void require_same_samples(Group& world, std::string_view who, const std::string& hash);
+
+/// All ranks must have the same weights in memory, `frozen` being the hash of the frozen ones, and files from which the
+/// same would be read again: ranks that read parts of one unit from different files all see the same mixture.
+/// Collective. Errors: kWeights.
+void require_same_weights(const config::Config& config, Runtime& runtime, const FrozenHash& frozen);
 
 /// What ranks that work together must plan alike: policies, stored dtypes, addresses of what is exchanged. Threads and
 /// what depends on them may differ.

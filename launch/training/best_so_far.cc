@@ -17,12 +17,13 @@ bool is_generated(config::Validation::Metric metric) {
 
 bool higher_is_better(config::Validation::Metric metric) { return metric != config::Validation::LOSS; }
 
-bool take_value(std::optional<BestSoFar>& best, config::Validation::Metric metric, double value, int64_t step) {
+bool take_value(std::optional<BestSoFar>& best, config::Validation::Metric metric, const std::string& measured_on,
+                double value, int64_t step) {
   const std::string name = metric_name(metric);
-  if (best && best->metric != name) best.reset();
+  if (best && (best->metric != name || best->measured_on != measured_on)) best.reset();
   const bool better = !best || (higher_is_better(metric) ? value > best->value : value < best->value);
   if (better)
-    best = BestSoFar{name, value, step, 0};
+    best = BestSoFar{name, value, step, 0, measured_on};
   else
     ++best->without_better;
   return better;

@@ -19,11 +19,13 @@ struct BestSoFar {
   double value = 0;
   int64_t step = 0;            ///< updates after which it was measured
   int64_t without_better = 0;  ///< validations since then
+  std::string measured_on{};   ///< ValidationMeasure::measured_on
   friend bool operator==(const BestSoFar&, const BestSoFar&) = default;
 };
 
 /// Takes in the value after `step` updates; true when it is the best, which equal values are not. `best` of another
-/// metric is forgotten.
-bool take_value(std::optional<BestSoFar>& best, config::Validation::Metric metric, double value, int64_t step);
+/// metric, or measured on something else, is forgotten.
+bool take_value(std::optional<BestSoFar>& best, config::Validation::Metric metric, const std::string& measured_on,
+                double value, int64_t step);
 
 }  // namespace permafrost

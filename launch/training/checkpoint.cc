@@ -98,11 +98,13 @@ std::string position_json(const Plan& plan, const TrainingPosition& position, co
   j["adapter_sha256"] = position.adapter_sha256;
   j["optimizer_sha256"] = optimizer_sha256;
   j["exponents"] = position.exponents;
+  j["validated_step"] = position.validated_step;
   if (position.best)
     j["best"] = {{"metric", position.best->metric},
                  {"value", position.best->value},
                  {"step", position.best->step},
-                 {"without_better", position.best->without_better}};
+                 {"without_better", position.best->without_better},
+                 {"measured_on", position.best->measured_on}};
   j["run"] = position.identity;
   for (const ParamPlan& param : plan.params)
     if (param.trainable)
@@ -245,7 +247,8 @@ std::string first_difference(const Json& stored, const Plan& plan) {
 std::optional<BestSoFar> best_of(const Json& position) {
   const auto found = position.find("best");
   if (found == position.end()) return std::nullopt;
-  return BestSoFar{found->at("metric"), found->at("value"), found->at("step"), found->at("without_better")};
+  return BestSoFar{found->at("metric"), found->at("value"), found->at("step"), found->at("without_better"),
+                   found->value("measured_on", "")};
 }
 
 }  // namespace
@@ -282,6 +285,7 @@ TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, Sh
     position.graph_hash = j.at("graph_hash");
     position.skipped_samples = j.at("skipped_samples");
     position.max_steps = j.at("max_steps");
+    position.validated_step = j.value("validated_step", int64_t{0});
     position.best = best_of(j);
     position.identity = j.at("run").get<std::map<std::string, std::string>>();
     optimizer_sha256 = j.at("optimizer_sha256");

@@ -22,6 +22,7 @@ struct TrainingPosition {
   std::map<std::string, std::string> identity;  ///< run_identity: what must stay the same
   std::string frozen_sha256;                    ///< of the frozen parameters as stored
   std::string adapter_sha256;                   ///< of adapter.safetensors; filled by save
+  int64_t validated_step = 0;                   ///< updates behind which validation was last
   std::optional<BestSoFar> best;                ///< by validation; of the best checkpoint itself that of its own step
 };
 

@@ -14,7 +14,6 @@
 #include "launch/training/agreement.h"
 #include "launch/training/model_weights.h"
 #include "launch/training/run_identity.h"
-#include "launch/training/weight_files.h"
 #include "launch/training/working_copies.h"
 #include "models/factory.h"
 #include "optim/factory.h"
@@ -90,7 +89,9 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
   position_.frozen_sha256 = frozen_at_start_.sha256;
   position_.identity = run_identity(config, data_.texts);
   position_.max_steps = config.train().max_steps();
-  agree_on_start();
+  // Settings and plan were compared before; here what was read from files.
+  require_same_weights(config, runtime, frozen_at_start_);
+  require_same_samples(runtime.world, "data", position_.identity.at("data.samples"));
   // What ranks must agree on: what is computed and on which data; not threads or addresses, which may differ by
   // machine.
   std::string agreed = position_.graph_hash + position_.frozen_sha256 + std::to_string(position_.max_steps);
@@ -111,28 +112,6 @@ void Trainer::load_weights() {
   gather_working_bytes();
   frozen_at_start_ = hash_frozen_now();
   watch_.emplace(plan_, optimizer_, runtime_.pool);
-}
-
-/// Known without reading: all ranks are on one machine, and have opened the same files.
-bool Trainer::read_the_same_files() {
-  const int64_t one_machine = runtime_.ranks_on_machine == runtime_.size() ? 1 : 0;
-  const int64_t identity = identity_of_files(config_);
-  int64_t least[] = {one_machine, identity, -identity};
-  const Tensor tensor = flat(std::span<int64_t>(least));
-  runtime_.world.all_reduce(tensor, tensor, ReduceOp::kMin, StreamView::caller(), "weight files").wait();
-  return least[0] == 1 && least[1] == -least[2];
-}
-
-/// Settings and plan were compared before; here what was read from files.
-void Trainer::agree_on_start() {
-  Facts weights, data;
-  for (const FrozenHash::Unit& unit : frozen_at_start_.units) weights["hash of " + unit.name] = to_hex(unit.sum);
-  require_agreement(runtime_.world, "weights", weights, ErrorKind::kWeights);
-  // Ranks that read parts of one unit from different files all see the same mixture.
-  if (!read_the_same_files())
-    require_agreement(runtime_.world, "weight files", ends_of_tensors(config_), ErrorKind::kWeights);
-  data["samples and their tokens (SHA-256)"] = position_.identity.at("data.samples");
-  require_agreement(runtime_.world, "data", data, ErrorKind::kData);
 }
 
 std::unique_ptr<Loader> Trainer::make_loader(int64_t first_step) const {
@@ -164,6 +143,7 @@ void Trainer::resume(const std::string& checkpoint) {
   position_.step = loaded.step;
   position_.skipped_samples = loaded.skipped_samples;
   position_.adapter_sha256 = loaded.adapter_sha256;
+  position_.validated_step = loaded.validated_step;
   resume_best(loaded.best);
   if (!loaded.exponents.empty()) exponents_.restore(loaded.exponents);
   optimizer_.refresh_working(memory_);
@@ -173,12 +153,16 @@ void Trainer::resume(const std::string& checkpoint) {
   loader_ = make_loader(position_.step);
 }
 
-/// What was best by another metric says nothing about this one.
+/// What was best by another metric, or on other data, says nothing about what comes.
 void Trainer::resume_best(const std::optional<BestSoFar>& stored) {
   position_.best = stored;
   const std::string metric = metric_name(config_.validation().metric());
-  if (config_.validation().every_steps() == 0 || !stored || stored->metric == metric) return;
-  notes_.push_back(concat("resume: validation.metric was ", stored->metric, " and is ", metric,
+  if (!validation_ || !stored) return;
+  if (stored->metric == metric && stored->measured_on == validation_->measured_on()) return;
+  notes_.push_back(concat("resume: ",
+                          stored->metric == metric
+                              ? std::string("validation looks at other samples, or decodes in another way, than before")
+                              : concat("validation.metric was ", stored->metric, " and is ", metric),
                           ": what was best so far is forgotten"));
   position_.best.reset();
 }
@@ -485,8 +469,9 @@ void Trainer::validate_by(std::unique_ptr<ValidationMeasure> measure) {
 }
 
 bool Trainer::validation_due() const {
-  const int64_t every = config_.validation().every_steps();
-  return every > 0 && position_.step > 0 && position_.step % every == 0;
+  const int64_t every = config_.validation().every_steps(), step = position_.step;
+  return every > 0 && step > 0 && step != position_.validated_step &&
+         (step % every == 0 || step == config_.train().max_steps());
 }
 
 ValidationMetrics Trainer::validate() {
@@ -502,7 +487,8 @@ ValidationMetrics Trainer::validate() {
   metrics.metric = metric_name(metric);
   metrics.value = measured.value;
   metrics.samples = measured.samples;
-  metrics.best = take_value(position_.best, metric, measured.value, position_.step);
+  metrics.best = take_value(position_.best, metric, validation_->measured_on(), measured.value, position_.step);
+  position_.validated_step = position_.step;
   metrics.best_value = position_.best->value;
   metrics.best_step = position_.best->step;
   metrics.without_better = position_.best->without_better;

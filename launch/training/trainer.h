@@ -70,7 +70,8 @@ class Trainer final : private GradientSink {
 
   /// How validation.metric is measured where the trainer cannot do it itself: from generated texts.
   void validate_by(std::unique_ptr<ValidationMeasure> measure);
-  /// Whether validation.every_steps divides the steps done.
+  /// Whether the steps done are a multiple of validation.every_steps or train.max_steps, and the weights that they left
+  /// were not validated yet. True behind resume() where the run was stopped before it could validate.
   bool validation_due() const;
   /// Collective. Takes the value of validation.metric for the weights as they are now into what is best so far; steps
   /// before and after give the same bits as without it. The same on all ranks and for any number of them.
@@ -113,8 +114,6 @@ class Trainer final : private GradientSink {
   const Vote& vote(bool stop, StepMetrics& metrics);
   void optimizer_phases(StepMetrics& metrics);
   void load_weights();
-  bool read_the_same_files();
-  void agree_on_start();
   FrozenHash hash_frozen_now();
   void gather_working(StepMetrics& metrics);
   void gather_working_bytes();

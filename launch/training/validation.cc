@@ -4,6 +4,8 @@
 #include <array>
 
 #include "core/base/narrow.h"
+#include "core/base/sha256.h"
+#include "launch/training/agreement.h"
 
 namespace permafrost {
 
@@ -123,8 +125,8 @@ class MeasurePass {
     const auto is_label = [](int32_t label) { return label != kIgnoredLabel; };
     const int64_t repeats = own > 0 ? labels.dim(1) / own : 1;  // one for every supervised block
     sums.add(batch_.number, nats,
-             std::count_if(labels.data<int32_t>(), labels.data<int32_t>() + labels.elements(), is_label) / repeats, correct,
-             std::ranges::count_if(batch_.weights, [](float weight) { return weight > 0; }));
+             std::count_if(labels.data<int32_t>(), labels.data<int32_t>() + labels.elements(), is_label) / repeats,
+             correct, std::ranges::count_if(batch_.weights, [](float weight) { return weight > 0; }));
   }
 
   /// Which image each row shows; -1 for padding.
@@ -170,6 +172,10 @@ class ProgramMeasure final : public ValidationMeasure {
         loader_(loader_config(evaluation_data(config), data_, on.model.image_size(), config.train().micro_batch(),
                               config.train().micro_batch())) {
     require_labels("evaluation.data", data_, on.model);
+    const std::string hash = data_.texts.hash();
+    require_same_samples(on.runtime.world, "evaluation.data", hash);
+    const std::string all = concat(hash, ' ', samples_);
+    measured_on_ = sha256(all.data(), all.size());
   }
 
   MeasuredValue measure() override {
@@ -177,6 +183,7 @@ class ProgramMeasure final : public ValidationMeasure {
     if (metric_ == config::Validation::LOSS) return {sums.nats_per_target(), sums.samples};
     return {static_cast<double>(sums.correct) / static_cast<double>(sums.targets), sums.samples};
   }
+  std::string measured_on() const override { return measured_on_; }
 
  private:
   config::Validation::Metric metric_;
@@ -184,6 +191,7 @@ class ProgramMeasure final : public ValidationMeasure {
   MeasureOn on_;
   OpenedData data_;
   LoaderConfig loader_;
+  std::string measured_on_;
 };
 
 }  // namespace

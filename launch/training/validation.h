@@ -57,6 +57,8 @@ class ValidationMeasure {
   virtual ~ValidationMeasure() = default;
   /// Collective; the same value on all ranks, and on any number of them.
   virtual MeasuredValue measure() = 0;
+  /// SHA-256 of what values depend on besides metric and weights: values of different ones are not compared.
+  virtual std::string measured_on() const = 0;
   /// For the log at the start.
   virtual std::vector<std::string> notes() const { return {}; }
 };

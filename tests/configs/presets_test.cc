@@ -48,6 +48,12 @@ TEST(Presets, PublishedOnesHaveThePublishedWindowsAndRates) {
   EXPECT_EQ(large.model().epalm().vision().depth(), 24);
   EXPECT_EQ(large.optimizer().lr(), 2e-4);
 
+  const Config large_vqa = preset("epalm_ptl_vitl_opt6.7b_vqa");
+  EXPECT_EQ(large_vqa.data().task(), Data::VQA);
+  EXPECT_EQ(large_vqa.train().max_steps(), 35 * ((443'757 + 15) / 16));
+  EXPECT_EQ(large_vqa.optimizer().groups(0).lr(), 1e-3);
+  EXPECT_FALSE(large_vqa.quirks().prompt_lr_ignored());
+
   const Config linear = preset("epalm_lin_vitb_opt350m_coco");
   EXPECT_EQ(linear.model().epalm().connector(), Epalm::SHARED);
   EXPECT_EQ(linear.model().epalm().prompt().kind(), Prompt::NONE);
@@ -57,6 +63,25 @@ TEST(Presets, PublishedOnesHaveThePublishedWindowsAndRates) {
   EXPECT_EQ(first.train().max_steps(), 40);
   EXPECT_EQ(first.model().epalm().start_layer(), 5);
   EXPECT_EQ(first.model().epalm().end_layer(), 11);
+}
+
+TEST(Presets, PublishedOnesAreEvaluatedAsPublished) {
+  for (const std::string& path : presets()) {
+    const Config config = load_config(path).config;
+    if (config.model().epalm().text().vocab() != 50272 || !config.quirks().frozen_dropout()) continue;
+    SCOPED_TRACE(path);
+    const Decoding& decoding = config.evaluation().decoding();
+    EXPECT_EQ(decoding.beams(), 3);
+    EXPECT_EQ(decoding.max_length(), 30);
+    EXPECT_EQ(decoding.padding(), Decoding::PUBLISHED);
+    EXPECT_EQ(decoding.normalisation(), Decoding::FULL);
+    const Data& data = config.data();
+    const Data& evaluated = config.evaluation().data();
+    EXPECT_EQ(evaluated.format(), data.format());
+    EXPECT_NE(evaluated.split() + evaluated.questions(), data.split() + data.questions()) << "not what is trained on";
+  }
+  EXPECT_EQ(preset("epalm_vitb_opt2.7b_coco").evaluation().data().split(), "test");
+  EXPECT_EQ(preset("epalm_vitb_opt2.7b_vqa").evaluation().data().questions(), "vqa/karpathy_test.json");
 }
 
 }  // namespace

@@ -143,6 +143,10 @@ TEST(Validate, VisionClassifier) {
       classifier,
       {{{"model.vision_classifier.labels=0"}, "model.vision_classifier.labels: expected 1 to 1024; got 0"},
        {{"model.vision_classifier.classes=1"}, "model.vision_classifier.classes: expected 2 to 1048576; got 1"},
+       {{"model.vision_classifier.supervised_blocks=5"},
+        "model.vision_classifier.supervised_blocks: expected 1 to 4; got 5"},
+       {{"model.vision_classifier.supervised_blocks=0"},
+        "model.vision_classifier.supervised_blocks: expected 1 to 4; got 0"},
        {{"model.vision_classifier.vision.heads=5"},
         "model.vision_classifier.vision.dim: expected a multiple of heads = 5; got 12"},
        {{"data.task=CAPTIONING", "evaluation.data.task=CLASSES"},
@@ -241,6 +245,19 @@ TEST(Validate, TrainingNeedsDataAndATokenizer) {
   EXPECT_NO_THROW(require_data(small({"data.root=a", "data.tokenizer.root=b"}).config));
   EXPECT_NO_THROW(require_data(small({"data.root=a", "data.tokenizer.tokenizer_json=b"}).config));
   EXPECT_NO_THROW(require_data(classifier({"data.root=a"}).config)) << "class labels need none";
+}
+
+TEST(Validate, EvaluationNeedsItsOwn) {
+  EXPECT_TRUE(throws_error([] { require_evaluation_data(small().config); }, ErrorKind::kConfig,
+                           {"evaluation.data.root: expected the folder of the dataset; got none",
+                            "evaluation.data.tokenizer.root: expected"}));
+  const Config own = small({"evaluation.data.root=a", "evaluation.data.tokenizer.root=b"}).config;
+  EXPECT_NO_THROW(require_evaluation_data(own));
+  EXPECT_THROW(require_data(own), Error);
+  EXPECT_NO_THROW(require_evaluation_data(small({"data.root=a", "data.tokenizer.root=b"}).config)) << "inherited";
+  EXPECT_TRUE(throws_error([] { require_tokenizer(small({"data.root=a"}).config); }, ErrorKind::kConfig,
+                           {"evaluation.data.tokenizer.root: expected"}));
+  EXPECT_NO_THROW(require_tokenizer(small({"data.tokenizer.root=b"}).config));
 }
 
 }  // namespace

@@ -302,6 +302,11 @@ TEST_F(MetricFiles, TellsScoresToPeopleAndPrograms) {
   const std::vector<std::string_view> only{"cider"};
   EXPECT_EQ(score_json(report, only)["scores"].size(), 1u);
   EXPECT_EQ(score_table(report, only).find("BLEU"), std::string::npos);
+  ScoreReport part;
+  part.scores = {{"cider", 0.5}, {"normalized_exact_match", 0.948}};
+  EXPECT_EQ(score_lines(part, "unseen = true"),
+            "CIDEr, unseen = true:                    50.00\nnormalized exact match, unseen = true:   94.80\n");
+  EXPECT_EQ(score_lines(part, "unseen = true", only), "CIDEr, unseen = true:      50.00\n");
 }
 
 }  // namespace

@@ -88,6 +88,13 @@ TEST(Sheet, ShowsEveryPictureAndBothKindsOfCaption) {
   EXPECT_EQ(draw_sheet(entries, 9).height, draw_sheet(entries, 3).height);  // no empty columns
 }
 
+TEST(Sheet, ShowsWhatNobodyCanJudgeInGrey) {
+  const std::vector<SheetEntry> entries = {{filled(48, 48, {10, 20, 30}), "some words", "", std::nullopt}};
+  const Image sheet = draw_sheet(entries, 1);
+  EXPECT_EQ(count_ink(sheet, kExpectedInk), 4 * glyph_pixels("some words"));
+  EXPECT_EQ(count_ink(sheet, kRightInk) + count_ink(sheet, kWrongInk), 0);
+}
+
 TEST(Sheet, IsWrittenAsAPngOfTheSamePixels) {
   const DataFolder folder;
   const std::vector<SheetEntry> entries = {{filled(20, 20, {10, 20, 30}), "words", "words", true}};

@@ -63,6 +63,20 @@ TEST_F(ClassifierTraining, GivesTheSameBitsOnAnyNumberOfRanks) {
   }
 }
 
+TEST_F(ClassifierTraining, GivesTheSameBitsWithSeveralSupervisedBlocks) {
+  const Overrides both{"model.vision_classifier.supervised_blocks=2"};
+  const ClassifierRun one = train(1, 1, both), two = train(2, 1, both), last_alone = train(1, 1);
+  EXPECT_EQ(two.losses, one.losses);
+  EXPECT_EQ(two.accuracies, one.accuracies);
+  EXPECT_EQ(two.adapter_sha256, one.adapter_sha256);
+  EXPECT_EQ(two.final_loss.nats_per_token, one.final_loss.nats_per_token);
+  EXPECT_NE(one.adapter_sha256, last_alone.adapter_sha256);
+  // A mean over blocks, per label of the image: nothing is counted twice.
+  EXPECT_NEAR(one.losses.front(), std::log(6.0), 0.2);
+  EXPECT_NEAR(one.final_loss.nats_per_token, last_alone.final_loss.nats_per_token, 0.5);
+  EXPECT_EQ(one.final_loss.samples, 12);
+}
+
 TEST_F(ClassifierTraining, LearnsWhatTheImagesShow) {
   const ClassifierRun run = train(1, 2,
                                   {"train.max_steps=160", "train.global_batch=12", "train.micro_batch=12",
@@ -129,6 +143,15 @@ TEST(CountCorrect, TakesTheFirstOfEqualLogitsAndNoIgnoredLabels) {
   EXPECT_EQ(count_correct(l, wanted, wanted.dim(1)), 2);
   labels = {0, 0, 1, 1};
   EXPECT_EQ(count_correct(l, wanted, wanted.dim(1)), 2);
+}
+
+TEST(CountCorrect, LooksAtTheLastSupervisedBlockAlone) {
+  // Two images with one label each, two blocks: the first block is right about both, the last about the second.
+  std::vector<float> logits{9, 0, 0, 9, 0, 9, 0, 9};
+  std::vector<int32_t> labels{0, 0, 1, 1};
+  const Tensor l(logits.data(), DType::kF32, Shape{2, 2, 2}), wanted(labels.data(), DType::kI32, Shape{2, 2});
+  EXPECT_EQ(count_correct(l, wanted, 1), 1);
+  EXPECT_EQ(count_correct(l, wanted, 2), 3);
 }
 
 }  // namespace

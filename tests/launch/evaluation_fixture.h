@@ -2,6 +2,7 @@
 #include <string>
 #include <vector>
 
+#include "data/shards/shard_writer.h"
 #include "tests/launch/training_fixture.h"
 
 namespace permafrost {
@@ -42,8 +43,49 @@ class EvaluationTest : public Training {
   Outcome generate(const std::string& more) const {
     return run("generate " + model() + settings() + " --adapter " + checkpoint() + " " + more);
   }
+  /// The photographs as a shard, each with one caption and annotations, which may be empty.
+  void write_shards(const std::string& name, const std::vector<std::string>& said,
+                    const std::vector<std::string>& annotations) const {
+    std::filesystem::create_directories(folder_ / name);
+    ShardWriterConfig config;
+    config.folder = folder_ / name;
+    ShardWriter writer(config);
+    for (size_t i = 0; i < said.size(); ++i) {
+      const std::string bytes = read_file(image(static_cast<int>(i)));
+      const std::vector<uint8_t> photo(bytes.begin(), bytes.end());
+      Sample sample;
+      sample.id = i;
+      sample.image = writer.add_image({i, std::to_string(i), photo, annotations[i], {}});
+      sample.caption = said[i];
+      writer.add_sample(sample);
+    }
+    writer.finish();
+  }
+  std::string on_shards(const std::string& name) const {
+    return " --set evaluation.data.format=SHARDS --set evaluation.data.shards=" + (folder_ / name).string() + " ";
+  }
+  std::vector<std::string> texts_in(const std::filesystem::path& results) const {
+    std::vector<std::string> texts;
+    for (const Json& entry : parse_json(read_file(results))) texts.push_back(entry["caption"]);
+    return texts;
+  }
+  /// Captions of which every second one is what the model says.
+  std::vector<std::string> half_right_captions() const {
+    EXPECT_TRUE(ends(eval("--out " + (folder_ / "said").string()), 0, {}));
+    std::vector<std::string> said = texts_in(folder_ / "said" / "results.json");
+    EXPECT_EQ(said.size(), 12u);
+    for (size_t i = 0; i < said.size(); i += 2) said[i] = "what it does not say";
+    return said;
+  }
+  /// Of images 0 to 3 `true`, 4 to 8 `false`, the others nothing.
+  static std::vector<std::string> held_out_annotations() {
+    std::vector<std::string> all(12);
+    for (size_t i = 0; i < 9; ++i) all[i] = i < 4 ? R"({"held_out":true,"kind":2})" : R"({"held_out":false,"kind":10})";
+    return all;
+  }
   std::string image(int number = 0) const {
-    return (photos() / "images" / ("00000" + std::to_string(number) + (number % 2 ? ".png" : ".jpg"))).string();
+    const std::string name = concat(number < 10 ? "00000" : "0000", number, number % 2 ? ".png" : ".jpg");
+    return (photos() / "images" / name).string();
   }
 };
 

@@ -33,6 +33,24 @@ TEST_F(EvalOnRanks, GiveTheSameBytes) {
   }
 }
 
+TEST_F(EvalOnRanks, GiveTheSameGroupsAndSheet) {
+  const std::vector<std::string> captions = half_right_captions();
+  write_shards("shards", captions, held_out_annotations());
+  for (const int ranks : {1, 2, 3}) {
+    const std::string name = "groups" + std::to_string(ranks), png = name + "/sheet.png";
+    std::filesystem::create_directories(out(name));
+    const Outcome outcome = eval(on_shards("shards") +
+                                     "--set parallel.threads=1 --set evaluation.exchanged_images=true --set "
+                                     "evaluation.group_by=held_out --sheet " +
+                                     out(png) + " --out " + out(name),
+                                 ranks > 1 ? on_ranks(ranks) : "");
+    ASSERT_TRUE(ends(outcome, 0, {"exact match: 50.0 % (held_out: 50.0 %, exchanged images: "}));
+    if (ranks == 1) continue;
+    expect_same_files(name, "groups1");
+    EXPECT_EQ(read_file(folder_ / png), read_file(out("groups1/sheet.png")));
+  }
+}
+
 /// Each rank a node of its own: every program gathers what it reads, and ranks without texts take part.
 TEST_F(EvalOnRanks, GiveTheSameBytesWithFrozenWeightsDividedAmongNodes) {
   // Only the connectors train, and were; 12 images in batches of 2 leave one of three ranks with nothing twice.
@@ -68,9 +86,32 @@ TEST_F(EvalOnRanks, EndTogetherWhenAnImageCannotBeRead) {
   EXPECT_TRUE(ends(eval("--set parallel.threads=1", on_ranks(3)), 3, {"000005.png"}));
 }
 
+TEST_F(EvalOnRanks, EndTogetherWhenTheSheetCannotBeWritten) {
+  std::filesystem::create_directories(folder_ / "taken.png" / "in");
+  for (const char* file : {"taken.png", "none/sheet.png"})
+    EXPECT_TRUE(ends(eval("--set parallel.threads=1 --sheet " + out(file), on_ranks(2)), 4, {file}));
+}
+
+TEST_F(EvalOnRanks, MustReadTheSame) {
+  Json all = captions();
+  all["annotations"][0]["caption"] = "another caption";
+  write_file(folder_ / "other.json", json_text(all));
+  EXPECT_TRUE(
+      ends(eval("", with_another_rank(2, 1, "--set evaluation.data.captions=" + (folder_ / "other.json").string())), 3,
+           {"rank 1/2: evaluation.data: all ranks must agree; got samples and their tokens (SHA-256) = "}));
+  // Trained otherwise, all shapes the same.
+  ASSERT_TRUE(ends(train("--set train.seed=7", "other"), 0, {}));
+  const std::string adapter = (dir("other") / "checkpoints" / "step-00000004" / "adapter.safetensors").string();
+  EXPECT_TRUE(
+      ends(run("eval " + model() + settings() + " --set weights.adapter=" + checkpoint() + "/adapter.safetensors",
+               with_another_rank(2, 1, "--set weights.adapter=" + adapter)),
+           3, {"rank 1/2: weight files: all ranks must agree; got adapter "}));
+}
+
 TEST_F(EvalOnRanks, GenerateRunsOnOne) {
   EXPECT_TRUE(ends(run("generate " + model() + " --image " + image(), on_ranks(2)), 2,
-                   {"generate: one rank expected", "got 2"}));
+                   {"generate: expected one rank, started without a launcher (several evaluate a dataset: permafrost "
+                    "eval); got 2"}));
 }
 
 }  // namespace

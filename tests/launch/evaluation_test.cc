@@ -1,4 +1,6 @@
 // permafrost generate and the model mode of permafrost eval, through the program.
+#include "data/images/decode.h"
+#include "data/images/sheet.h"
 #include "tests/launch/evaluation_fixture.h"
 
 namespace permafrost {
@@ -55,6 +57,24 @@ TEST_F(Generate, AnswersQuestions) {
   EXPECT_TRUE(ends(generate(vqa + "--image " + image()), 2, {"generate: a question is expected", "got none for "}));
 }
 
+/// It is evaluation.data that says what is asked, and of no dataset more than its tokenizer is needed.
+TEST_F(Generate, ReadsEvaluationDataAndNoDataset) {
+  const Outcome inherited = generate("--set data.task=VQA --set data.format=VLT5 --image " + image() + " --question x");
+  const Outcome own =
+      generate("--set evaluation.data.task=VQA --set evaluation.data.format=VLT5 --image " + image() + " --question x");
+  ASSERT_TRUE(ends(inherited, 0, {image() + "\t"}));
+  EXPECT_EQ(lines_of(own.output, image() + "\t"), lines_of(inherited.output, image() + "\t"));
+  const std::string alone = "generate " + config() + settings() + " --adapter " + checkpoint() + " --image " + image();
+  const Outcome without = run(alone + " --set data.tokenizer.root=" + (photos() / "tokenizer").string());
+  ASSERT_TRUE(ends(without, 0, {}));
+  EXPECT_EQ(lines_of(without.output, image() + "\t"), lines_of(generate("--image " + image()).output, image() + "\t"));
+  EXPECT_TRUE(ends(run(alone + " --set data.tokenizer.root="), 2, {"evaluation.data.tokenizer.root: expected"}));
+  EXPECT_TRUE(ends(generate("--set evaluation.data.task=CLASSES --set evaluation.data.format=SHARDS --set "
+                            "evaluation.data.shards=x --image " +
+                            image()),
+                   2, {"evaluation.data.task: expected CAPTIONING or VQA, texts being generated; got CLASSES"}));
+}
+
 TEST_F(Generate, NamesWhatIsWrong) {
   EXPECT_TRUE(ends(generate("--image " + (folder_ / "none.jpg").string()), 3,
                    {"generate: --image must be an image, a folder or a list of images; got ", "which is not there"}));
@@ -68,7 +88,7 @@ TEST_F(Generate, NamesWhatIsWrong) {
   write_file(folder_ / "text.jpg", "no image");
   EXPECT_TRUE(ends(generate("--image " + (folder_ / "text.jpg").string()), 3, {"text.jpg"}));
   EXPECT_TRUE(ends(generate("--image " + image() + " --question 'what?'"), 2,
-                   {"no question expected where data.task is CAPTIONING; got \"what?\""}));
+                   {"no question expected where evaluation.data.task is CAPTIONING; got \"what?\""}));
   EXPECT_TRUE(ends(generate("--image " + image() + " --set evaluation.decoding.beams=0"), 2,
                    {"evaluation.decoding.beams: expected 1 to 64; got 0"}));
   EXPECT_TRUE(
@@ -77,7 +97,7 @@ TEST_F(Generate, NamesWhatIsWrong) {
   EXPECT_TRUE(ends(generate("--image " + image() + " --set model.epalm.text.ffn=128"), 3,
                    {"adapter.safetensors: weights must fit the model exactly", "fc1.weight' must be (128, 64)"}));
   EXPECT_TRUE(ends(run("generate " + model() + " --adapter " + (folder_ / "none").string() + " --image " + image()), 3,
-                   {"none: expected a safetensors file"}));
+                   {"none: expected a file of weights"}));
   EXPECT_TRUE(ends(run("generate " + model() + settings() + " --image " + image()), 0,
                    {"adapter: no trained parameters were named"}));
 }
@@ -131,6 +151,134 @@ TEST_F(Eval, ScoresAnswers) {
   ASSERT_EQ(results.size(), 7u);
   EXPECT_EQ(results[0]["question_id"], 100);
   EXPECT_TRUE(results[0].contains("answer"));
+}
+
+std::string trimmed(const std::string& text) {
+  const size_t begin = text.find_first_not_of(' ');
+  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(' ') + 1 - begin);
+}
+
+/// Texts [begin, end) that are what is expected.
+int right_ones(const std::vector<std::string>& texts, const std::vector<std::string>& expected, size_t begin,
+               size_t end) {
+  int right = 0;
+  for (size_t i = begin; i < end; ++i) right += trimmed(texts[i]) == trimmed(expected[i]);
+  return right;
+}
+
+std::string percent(int right, int all) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f %%", 100.0 * right / all);
+  return text;
+}
+
+TEST_F(Eval, ScoresByFieldsOfTheAnnotations) {
+  const std::vector<std::string> captions = half_right_captions();
+  write_shards("shards", captions, held_out_annotations());
+  const std::string by = on_shards("shards") + "--set evaluation.exchanged_images=true --set evaluation.group_by=";
+  const Outcome outcome = eval(by + "held_out --out " + (folder_ / "out").string());
+  ASSERT_TRUE(ends(outcome, 0,
+                   {"exact match, held_out = true:", "CIDEr, held_out = false:", "held_out = none: 3 images\n",
+                    "BLEU-1, held_out = none:"}));
+  const auto texts = texts_in(folder_ / "out" / "results.json"),
+             exchanged = texts_in(folder_ / "out" / "results_exchanged.json");
+  const int all = right_ones(texts, captions, 0, 12), unseen = right_ones(texts, captions, 0, 4);
+  EXPECT_EQ(all, 6);
+  EXPECT_EQ(
+      lines_of(outcome.output, " %"),
+      std::vector<std::string>{"exact match: " + percent(all, 12) + " (held_out: " + percent(unseen, 4) +
+                               ", exchanged images: " + percent(right_ones(exchanged, captions, 0, 12), 12) + ")"});
+  EXPECT_TRUE(outcome.output.ends_with(" %)\n"));
+  const Json json = parse_json(read_file(folder_ / "out" / "scores.json"));
+  EXPECT_EQ(json["evaluation"]["group_by"], "held_out");
+  const Json groups = json["evaluation"]["groups"];
+  ASSERT_EQ(groups.size(), 3u);
+  EXPECT_EQ(groups["true"]["texts"], 4);
+  EXPECT_EQ(groups["false"]["texts"], 5);
+  EXPECT_EQ(groups["none"]["texts"], 3);
+  EXPECT_EQ(groups["true"]["scores"]["exact_match"], unseen / 4.0);
+  EXPECT_EQ(groups["false"]["scores"]["exact_match"], right_ones(texts, captions, 4, 9) / 5.0);
+  EXPECT_EQ(groups["none"]["scores"]["exact_match"], right_ones(texts, captions, 9, 12) / 3.0);
+  EXPECT_EQ(json["exchanged_images"]["groups"]["true"]["scores"]["exact_match"],
+            right_ones(exchanged, captions, 0, 4) / 4.0);
+
+  // A group's scores are those of its images alone: CIDEr counts documents there.
+  write_shards("unseen", {captions.begin(), captions.begin() + 4}, {4, ""});
+  const Outcome alone = eval(on_shards("unseen") + "--json");
+  ASSERT_TRUE(ends(alone, 0, {}));
+  const Json scores = parse_json(alone.output.substr(alone.output.find('{')))["evaluation"]["scores"];
+  EXPECT_EQ(scores, groups["true"]["scores"]);
+
+  // Numbers in rising order, and no group called true: the last line says so much less.
+  const Outcome numbers = eval(by + "kind");
+  ASSERT_TRUE(ends(numbers, 0, {}));
+  EXPECT_LT(numbers.output.find("exact match, kind = 2:"), numbers.output.find("exact match, kind = 10:"));
+  EXPECT_EQ(lines_of(numbers.output, "exact match: ").front().find("kind"), std::string::npos);
+  EXPECT_TRUE(ends(eval(by + "colour"), 2,
+                   {"evaluation.group_by: a field of the annotations of images in evaluation.data expected (held_out, "
+                    "kind); got \"colour\""}));
+  EXPECT_TRUE(ends(eval("--set evaluation.group_by=held_out"), 2, {"expected (they have none); got \"held_out\""}));
+  write_shards("bad", {"a", "b"}, {R"({"held_out":true})", "[1]"});
+  EXPECT_TRUE(ends(eval(on_shards("bad") + "--set evaluation.group_by=held_out"), 3,
+                   {"evaluation.group_by: annotations of every image must be a JSON object; got [1] ["}));
+}
+
+TEST_F(Eval, SaysExactMatchInOneLine) {
+  const Outcome plain = eval("");
+  ASSERT_TRUE(ends(plain, 0, {}));
+  EXPECT_EQ(lines_of(plain.output, "exact match: "), std::vector<std::string>{"exact match: 0.0 %"});
+  EXPECT_EQ(lines_of(eval("--metrics cider").output, "exact match").size(), 0u);
+  EXPECT_EQ(lines_of(eval("--json").output, "exact match: ").size(), 0u);
+}
+
+TEST_F(Eval, ShowsTheFirstImagesWithTheirTexts) {
+  const std::vector<std::string> captions = half_right_captions();
+  write_shards("shards", captions, std::vector<std::string>(12));
+  const std::string png = (folder_ / "sheet.png").string();
+  const Outcome outcome =
+      eval(on_shards("shards") + "--samples 2 --sheet-count 7 --sheet " + png + " --out " + (folder_ / "out").string());
+  ASSERT_TRUE(ends(outcome, 0, {}));
+  const auto texts = texts_in(folder_ / "out" / "results.json");
+  EXPECT_EQ(lines_of(outcome.output, "(expected "),
+            (std::vector<std::string>{concat("0: ", texts[0], " (expected ", captions[0], ')'),
+                                      concat("1: ", texts[1], " (expected ", captions[1], ')')}));
+  std::vector<SheetEntry> entries;
+  std::vector<uint8_t> bytes;
+  for (size_t i = 0; i < 7; ++i) {
+    SheetEntry& entry = entries.emplace_back();
+    decode_image_file(image(static_cast<int>(i)), {}, bytes, entry.image);
+    entry.caption = texts[i];
+    entry.expected = captions[i];
+    entry.correct = i % 2 == 1;
+  }
+  Image sheet;
+  decode_image_file(png, {}, bytes, sheet);
+  EXPECT_EQ(sheet.pixels, draw_sheet(entries, 6).pixels);
+  EXPECT_EQ(lines_of(eval("--samples 0").output, "(expected ").size(), 0u);
+}
+
+TEST_F(Eval, ShowsQuestionsBeforeAnswers) {
+  const Outcome outcome = eval(about_questions() + " --samples 3 --sheet " + (folder_ / "sheet.png").string());
+  ASSERT_TRUE(ends(outcome, 0, {": what is in the picture, and where is it? ", ": what is left? "}));
+  const auto lines = lines_of(outcome.output, "(expected a red circle)");
+  EXPECT_EQ(lines.size(), 3u);
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "sheet.png"));
+}
+
+TEST_F(Eval, NamesWhatIsWrongWithSheetsAndSamples) {
+  const std::string png = (folder_ / "sheet.png").string();
+  for (const char* count : {"0", "-1", "1001", "x"})
+    EXPECT_TRUE(ends(eval("--sheet " + png + " --sheet-count " + count), 2, {"--sheet-count"})) << count;
+  EXPECT_TRUE(ends(eval("--sheet-count 3"), 2, {"--sheet-count requires --sheet"}));
+  EXPECT_TRUE(ends(eval("--samples -1"), 2, {"--samples"}));
+  EXPECT_TRUE(ends(eval("--samples 2 --json"), 2, {"--samples prints lines, and --json prints JSON alone; got both"}));
+  EXPECT_TRUE(ends(eval("--sheet " + (folder_ / "none" / "sheet.png").string()), 4,
+                   {"eval: the file of --sheet must be in a folder that is there; got ", "none/sheet.png"}));
+  std::filesystem::create_directories(folder_ / "taken.png" / "in");
+  EXPECT_TRUE(ends(eval("--sheet " + (folder_ / "taken.png").string()), 4, {"taken.png"}));
+  for (const std::string option : {"--sheet x.png", "--samples 2", "--adapter x", "--out x"})
+    EXPECT_TRUE(ends(run("eval --results a.json --annotations b.json " + option), 2,
+                     {"eval: " + option.substr(0, option.find(' ')) + " is for a CONFIG; got it with --results"}));
 }
 
 TEST_F(Eval, AnImageThatCannotBeUsedEndsItOrIsLeftOut) {

@@ -107,6 +107,19 @@ TEST_F(EvaluatorTest, TextsDoNotDependOnTheSizeOfBatches) {
   for (size_t i = 2; i < all.size(); ++i) EXPECT_EQ(all[i], all[i % 2]);
 }
 
+/// What is left out of training is there to be looked at.
+TEST_F(EvaluatorTest, LooksAtAllDataWhateverShareIsTrainedOn) {
+  for (const char* share : {"data.train_fraction=0.25", "data.train_first=3"})
+    EXPECT_EQ(run_ranks({}, {},
+                        [&](Runtime& runtime) {
+                          const config::Resolved config = resolved(settings({share}));
+                          Evaluator evaluator(config.config, runtime);
+                          EXPECT_EQ(evaluator.data().dataset->images(), 12);
+                          EXPECT_EQ(evaluator.run(0, false).texts.size(), 12u) << share;
+                        }),
+              0);
+}
+
 TEST_F(EvaluatorTest, RefusesPlansThatPlaceWeightsDifferently) {
   with_trainer(settings(), 1, [&](Trainer& trainer, const config::Resolved&, const Plan& plan, Runtime& runtime) {
     const config::Resolved other =

@@ -46,6 +46,11 @@ class Training : public ::testing::Test {
   static std::string on_ranks(int ranks) {
     return std::string(PERMAFROST_SOURCE) + "/launch/mpirun.sh -n " + std::to_string(ranks);
   }
+  /// Starts ranks of which one has more arguments than the others; they may not contain a single quote.
+  static std::string with_another_rank(int ranks, int odd, const std::string& arguments) {
+    return on_ranks(ranks) + " bash -c 'if [ \"$OMPI_COMM_WORLD_RANK\" = " + std::to_string(odd) +
+           " ]; then exec \"$@\" " + arguments + "; fi; exec \"$@\"' --";
+  }
   /// A limit on file size stands for the full disk: writing fails in the same way.
   static std::string on_a_full_disk() { return "bash -c 'ulimit -S -f 200; exec \"$@\"' --"; }
 

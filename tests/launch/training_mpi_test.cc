@@ -47,6 +47,50 @@ TEST_F(Training, ValidatesWithWeightsGatheredBetweenNodes) {
   }
 }
 
+/// The evaluator borrows what the trainer has, also slots' worth of it: each rank is a node of its own.
+TEST_F(Training, ValidatesGeneratedTextsWithWeightsGatheredBetweenNodes) {
+  const std::string settings =
+      " --set validation.every_steps=2 --set validation.metric=ROUGE_L --set validation.samples=7 --set "
+      "evaluation.decoding.max_new_tokens=6 --set evaluation.batch=2 --set 'freeze[0].pattern=connector*' --set "
+      "'freeze+={pattern: \"*\" trainable: false}' --set parallel.frozen_policy=SHARDED --set optimizer.lr=0.05";
+  ASSERT_TRUE(ends(train(settings, "one"), 0, {"validation after step 4: rouge_l "}));
+  ASSERT_EQ(validations("one").size(), 2u);
+  for (const char* gather : {"INLINE", "PREFETCH"}) {
+    ASSERT_TRUE(
+        ends(train(settings + " --set parallel.ranks_per_node=1 --set parallel.gather=" + gather, gather, on_ranks(3)),
+             0, {"frozen weights gathered "}));
+    EXPECT_EQ(validations(gather), validations("one"));
+    EXPECT_EQ(adapter_hash(gather), adapter_hash("one"));
+    EXPECT_EQ(position(gather, "best"), position("one", "best"));
+  }
+}
+
+TEST_F(Training, RanksThatValidateOnOtherSamplesAreRefused) {
+  Json all = captions();
+  all["annotations"][0]["caption"] = "another caption";
+  write_file(folder_ / "other.json", json_text(all));
+  for (const char* metric : {"LOSS", "CIDER"})
+    EXPECT_TRUE(ends(train(concat(" --set validation.every_steps=2 --set validation.metric=", metric), metric,
+                           with_another_rank(3, 1, "--set evaluation.data.captions=" + dir("other.json").string())),
+                     3,
+                     {"rank 1/3: evaluation.data: all ranks must agree; got samples and their tokens (SHA-256) = ",
+                      " on rank 0, ", " on rank 1"}));
+}
+
+/// One rank alone cannot read an image: the others wait for it in the sum of the losses, or for its texts.
+TEST_F(Training, ARankThatFailsToValidateTakesTheOthersDown) {
+  write_file(photos() / "images" / "broken.jpg", "no photograph");
+  Json broken = captions();
+  broken["images"][0]["file_name"] = "broken.jpg";
+  write_file(photos() / "broken.json", json_text(broken));
+  for (const char* metric : {"LOSS", "CIDER"})
+    EXPECT_TRUE(ends(train(concat(" --set validation.every_steps=2 --set evaluation.data.captions=broken.json "
+                                  "--set evaluation.data.shuffle=false --set validation.metric=",
+                                  metric),
+                           metric, on_ranks(3)),
+                     3, {"broken.jpg", "/3: "}));
+}
+
 TEST_F(Training, StopsEarlyOnTwoRanks) { expect_stops_early(on_ranks(2)); }
 
 TEST_F(Training, MoreRanksThanMicroBatchesIsFine) {

@@ -42,12 +42,6 @@ class TrainingPolicies : public Training {
     return train(as_arguments(kFrozen + Overrides{"parallel.threads=1"} + more) + arguments, name, before);
   }
 
-  /// Starts ranks of which one has more arguments than the others; they may not contain a single quote.
-  static std::string with_another_rank(int ranks, int odd, const std::string& arguments) {
-    return on_ranks(ranks) + " bash -c 'if [ \"$OMPI_COMM_WORLD_RANK\" = " + std::to_string(odd) +
-           " ]; then exec \"$@\" " + arguments + "; fi; exec \"$@\"' --";
-  }
-
   /// The plan that a run with these settings makes.
   static Plan plan_of(const Overrides& more, int ranks, int nodes) {
     const Overrides all = kFrozen + Overrides{"train.global_batch=8", "train.micro_batch=4", "precision.compute=FP32"};

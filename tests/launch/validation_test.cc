@@ -66,7 +66,10 @@ TEST_F(Training, KeepsTheBestCheckpointBesideTheLatestOnes) {
   for (const auto& entry : fs::directory_iterator(dir() / "checkpoints")) folders.push_back(entry.path().filename());
   std::ranges::sort(folders);
   EXPECT_EQ(folders, (std::vector<std::string>{"best", "step-00000005", "step-00000006"}));
-  const Json kept = position("run", "best");
+  Json kept = position("run", "best");
+  EXPECT_EQ(kept["best"]["measured_on"].get<std::string>().size(), 64u);
+  kept["best"].erase("measured_on");
+  EXPECT_EQ(kept["validated_step"], best + 1);
   EXPECT_EQ(kept["step"], best + 1);
   EXPECT_EQ(kept["best"],
             (Json{{"metric", "loss"}, {"value", all[best]["value"]}, {"step", best + 1}, {"without_better", 0}}));
@@ -104,7 +107,23 @@ TEST_F(Training, RemembersTheBestWhenResumed) {
   EXPECT_TRUE(ends(train(settings + "--set train.max_steps=6 --set validation.every_steps=2 --set validation.samples=3 "
                                     "--resume",
                          "parts"),
-                   0, {"validation after step 6: loss ", "on 3 samples"}));
+                   0,
+                   {"resume: validation looks at other samples, or decodes in another way, than before: what was best",
+                    "validation after step 6: loss ", "on 3 samples, the best so far"}));
+}
+
+TEST_F(Training, ValidatesOnceMoreBehindTheLastStep) {
+  ASSERT_TRUE(ends(train("--set validation.every_steps=3"), 0,
+                   {"validation after step 3: loss ", "validation after step 4: loss "}));
+  EXPECT_EQ(validations("run").size(), 2u);
+  EXPECT_EQ(position("run", "step-00000004")["validated_step"], 4);
+  ASSERT_TRUE(ends(train("--set validation.every_steps=4", "b"), 0, {"validation after step 4: loss "}));
+  EXPECT_EQ(validations("b").size(), 1u) << "once";
+  ASSERT_TRUE(ends(train("--set validation.every_steps=9", "c"), 0, {"validation after step 4: loss "}));
+  EXPECT_TRUE(fs::exists(dir("c") / "checkpoints" / "best")) << "there is always one";
+  // Nothing is left to do.
+  EXPECT_TRUE(ends(train("--set validation.every_steps=3 --resume"), 0, {"resumed at step 4"}));
+  EXPECT_EQ(validations("run").size(), 2u);
 }
 
 TEST_F(Training, StopsBetweenValidationsOnASignal) {
@@ -118,11 +137,14 @@ TEST_F(Training, StopsBetweenValidationsOnASignal) {
   EXPECT_EQ(WEXITSTATUS(status), 8) << read_file(log);
   const size_t steps = losses("run").size();
   EXPECT_GE(steps, 2u);
-  EXPECT_EQ(validations("run").size(), steps) << "the last step too";
+  EXPECT_EQ(validations("run").size(), steps - 1) << "who stops a run does not wait for a validation";
   EXPECT_EQ(summary("run")["stopped_early"], false);
-  EXPECT_TRUE(ends(train("--resume" + kEveryStep + " --set train.max_steps=" + std::to_string(steps + 1)), 0,
-                   {"resumed at step " + std::to_string(steps)}));
-  EXPECT_EQ(validations("run").size(), steps + 1);
+  EXPECT_TRUE(
+      ends(train("--resume" + kEveryStep + " --set train.max_steps=" + std::to_string(steps + 1)), 0,
+           {"resumed at step " + std::to_string(steps), "validation after step " + std::to_string(steps) + ":"}));
+  const std::vector<Json> all = validations("run");
+  ASSERT_EQ(all.size(), steps + 1) << "but the run that goes on begins with it";
+  for (size_t i = 0; i < all.size(); ++i) EXPECT_EQ(all[i]["step"], i);
 }
 
 TEST_F(Training, FinalCheckWorksBehindValidation) {
@@ -200,6 +222,21 @@ TEST_F(Training, ValidatesByGeneratedTexts) {
   EXPECT_EQ(summary("with")["best_metric"], "bleu_4");
 }
 
+TEST_F(Training, SaysAtTheStartThatThereAreNoAnswers) {
+  Json list = Json::array();
+  for (int i = 0; i < 4; ++i)
+    list.push_back({{"question_id", i}, {"img_id", captions()["images"][0]["file_name"]}, {"sent", "what is there?"}});
+  write_file(photos() / "unanswered.json", json_text(list));
+  const std::string settings =
+      "--set evaluation.data.task=VQA --set evaluation.data.format=VLT5 --set evaluation.data.image_name=%s "
+      "--set evaluation.data.questions=unanswered.json --set validation.every_steps=100 --set "
+      "validation.metric=VQA_ACCURACY";
+  const Outcome given = train(settings);
+  EXPECT_TRUE(
+      ends(given, 3, {"validation.metric: vqa_accuracy needs answers in evaluation.data; got none to 4 questions"}));
+  EXPECT_EQ(given.output.find("step 1/"), std::string::npos);
+}
+
 // --- runs from trained parameters -----------------------------------------------------------------------------------
 
 TEST_F(Training, StartsANewRunFromTrainedParameters) {
@@ -233,6 +270,19 @@ TEST_F(Training, RefusesToStartFromTwoPlaces) {
                    {"expected one of --init-from and weights.adapter; got both", from}));
   EXPECT_TRUE(ends(train("--init-from " + from, "first"), 4, {"--run-dir must be new or empty"}));
   EXPECT_TRUE(ends(train("--init-from " + (folder_ / "nothing").string()), 3, {"nothing"}));
+}
+
+TEST_F(Training, ARunWithoutCheckpointIsNotResumedFromElsewhere) {
+  ASSERT_TRUE(ends(train("", "first"), 0, {}));
+  const std::string from = (dir("first") / "checkpoints" / "step-00000004" / "adapter.safetensors").string();
+  ASSERT_TRUE(ends(train("--init-from " + from), 0, {}));
+  const std::vector<std::string> all = losses("run");
+  fs::remove_all(dir() / "checkpoints" / "step-00000004");  // as if it had been killed before the first
+  EXPECT_TRUE(ends(train("--resume"), 2,
+                   {"resume: ", "has no complete checkpoint", "weights.adapter = " + from + "; got none",
+                    "say --set weights.adapter=" + from + " besides --resume"}));
+  ASSERT_TRUE(ends(train("--resume --set weights.adapter=" + from), 0, {"starting from the beginning"}));
+  EXPECT_EQ(losses("run"), all);
 }
 
 TEST_F(Training, RefusesToStartFromAPart) {

@@ -31,6 +31,7 @@ TEST(Factory, PresetsHaveThePublishedCounts) {
   EXPECT_EQ(trainable_and_total(preset("epalm_vitb_opt2.7b_coco")), (Counts{24'949'760, 2'762'345'216}));
   EXPECT_EQ(trainable_and_total(preset("epalm_vitb_opt2.7b_vqa")), (Counts{24'949'760, 2'762'345'216}));
   EXPECT_EQ(trainable_and_total(preset("epalm_ptl_vitl_opt6.7b_coco")), (Counts{4'239'360, 6'966'014'976}));
+  EXPECT_EQ(trainable_and_total(preset("epalm_ptl_vitl_opt6.7b_vqa")), (Counts{4'239'360, 6'966'014'976}));
   EXPECT_EQ(trainable_and_total(preset("epalm_lin_vitb_opt350m_coco")), (Counts{787'456, 417'782'528}));
 }
 

@@ -18,16 +18,24 @@ namespace {
 
 namespace fs = std::filesystem;
 
+config::Config preset(const std::string& name, const std::vector<std::string>& overrides = {}) {
+  return config::load_config(std::string(PERMAFROST_CONFIGS) + "/" + name + ".textproto", overrides).config;
+}
+
+/// Of eP-ALM; those of other models are planned by tests/launch.
 std::vector<std::string> all_presets() {
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(PERMAFROST_CONFIGS))
-    if (entry.path().extension() == ".textproto") names.push_back(entry.path().stem().string());
+  for (const auto& entry : fs::directory_iterator(PERMAFROST_CONFIGS)) {
+    const std::string name = entry.path().stem().string();
+    if (entry.path().extension() == ".textproto" && preset(name).model().has_epalm()) names.push_back(name);
+  }
   std::ranges::sort(names);
   return names;
 }
 
-config::Config preset(const std::string& name, const std::vector<std::string>& overrides = {}) {
-  return config::load_config(std::string(PERMAFROST_CONFIGS) + "/" + name + ".textproto", overrides).config;
+std::vector<int64_t> buckets_of(const config::Data& data) {
+  if (data.length_buckets().empty()) return {data.max_text_tokens()};
+  return {data.length_buckets().begin(), data.length_buckets().end()};
 }
 
 struct Choices {
@@ -53,7 +61,7 @@ PlanRequest request_for(const EpalmConfig& model, std::vector<FreezeRule> freezi
 
 Plan plan_of(const config::Config& config, const Choices& choices) {
   PlanRequest request = request_for(epalm_config(config), freeze_rules(config), config.train().micro_batch(), choices);
-  request.buckets = {config.data().length_buckets().begin(), config.data().length_buckets().end()};
+  request.buckets = buckets_of(config.data());
   return make_plan(request);
 }
 
@@ -90,7 +98,7 @@ TEST_P(PresetPrograms, AreRightAndTheArenaIsCloseToWhatIsAlive) {
   const config::Config config = preset(GetParam());
   for (const Choices& choices : all_choices()) {
     const Plan plan = plan_of(config, choices);
-    ASSERT_GE(plan.programs.size(), 4u);
+    ASSERT_EQ(plan.programs.size(), buckets_of(config.data()).size());
     const int64_t peak = expect_right(plan, choices, describe(choices));
     EXPECT_GE(plan.memory.arena, peak) << describe(choices);
     // One arena for all buckets, so the largest counts.
@@ -113,7 +121,7 @@ TEST(PresetGathers, AreRightForEveryPresetAndMethod) {
       for (const int nodes : {1, 2}) {
         const config::Config config = preset(name);
         PlanRequest request = request_for(epalm_config(config), freeze_rules(config), config.train().micro_batch(), {});
-        request.buckets = {config.data().length_buckets().begin(), config.data().length_buckets().end()};
+        request.buckets = buckets_of(config.data());
         request.world.ranks = 4;
         request.world.nodes = nodes;
         request.frozen_policy = PolicyChoice::kSharded;

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "tests/models/support.h"
 
 namespace permafrost {
@@ -86,6 +88,92 @@ TEST(VisionClassifier, HasOneHeadUnderTimmsNameAndCounts) {
   }
   const int64_t d = 128, block = 4 * d + 3 * d * d + 3 * d + d * d + d + 2 * d * 512 + 512 + d;
   EXPECT_EQ(total, 3 * 64 * d + d + d + 37 * d + 6 * block + 2 * d + 63 * d + 63);
+}
+
+/// A classifier of `depth` blocks, `blocks` of them supervised, with the same parameters whatever it is asked for.
+struct SupervisedRun {
+  explicit SupervisedRun(int64_t depth, int64_t blocks, bool all_values = false)
+      : model(config_of(depth, blocks)),
+        graph(model.build(DType::kF32, {3, 1, all_values})),
+        runner(graph, resolve_freezing(graph, model.freezing())) {
+    for (const ParamInfo& info : graph.params()) {
+      uint64_t seed = 17;  // of its name: other depths have the same
+      for (const char c : info.name) seed = seed * 31 + static_cast<uint8_t>(c);
+      const OwnedTensor values = random_tensor(DType::kF32, info.shape, seed, 0.3);
+      std::memcpy(runner.param(info.name).raw(), values.view().raw(), static_cast<size_t>(values.view().bytes()));
+    }
+    const OwnedTensor pixels = random_tensor(DType::kF32, Shape{3, 3, 16, 16}, 5);
+    const std::vector<int32_t> classes{0, 2, kIgnoredLabel, 1, 3, 3};
+    ModelBatch batch;
+    batch.images = {pixels.view().data<float>(), static_cast<size_t>(pixels.view().elements())};
+    batch.classes = classes;
+    batch.row_weight = 0.2f;
+    model.fill(batch, [&](std::string_view name) { return runner.input(std::string(name)); });
+    loss = runner.run();
+  }
+  static VisionClassifierConfig config_of(int64_t depth, int64_t blocks) {
+    VisionClassifierConfig config;
+    config.vision = {16, 3, 8, 12, depth, 3, 24, 1e-6f};
+    config.labels = 2;
+    config.classes = 4;
+    config.supervised_blocks = blocks;
+    config.label_smoothing = 0.1f;
+    return config;
+  }
+  VisionClassifier model;
+  Graph graph;
+  GraphRunner runner;
+  double loss = 0;
+};
+
+/// The heads read the class token of block j as in a model that ends there, so the reference is the mean of such
+/// models.
+TEST(VisionClassifier, LossOfSeveralBlocksIsTheMeanOfThoseOfEach) {
+  for (const bool all_values : {false, true}) {
+    const SupervisedRun several(3, 2, all_values);
+    const SupervisedRun shallow(2, 1), deep(3, 1);
+    ASSERT_GT(std::abs(shallow.loss - deep.loss), 1e-3) << "or a mean could not be told from one of them";
+    const PathLength path = vit_path(SupervisedRun::config_of(3, 2).vision) + PathLength{12 + 4, 2};
+    const double mean = (shallow.loss + deep.loss) / 2;
+    EXPECT_NEAR(several.loss, mean, model_tolerance(DType::kF32, path, {mean}).absolute);
+    int64_t shared = 0;
+    for (const ParamInfo& info : several.graph.params()) {
+      const Tensor from_deep = deep.runner.gradient(info.name);
+      const bool in_both = shallow.graph.find_param(info.name) >= 0;
+      std::vector<double> want;
+      for (int64_t i = 0; i < from_deep.elements(); ++i) {
+        double sum = static_cast<double>(from_deep.data<float>()[i]);
+        if (in_both) sum += static_cast<double>(shallow.runner.gradient(info.name).data<float>()[i]);
+        want.push_back(sum / 2);
+      }
+      shared += in_both ? 1 : 0;
+      EXPECT_TRUE(all_close(several.runner.gradient(info.name), want,
+                            model_tolerance(DType::kF32, gradient_path(path, 3 * 5), want)))
+          << info.name;
+    }
+    EXPECT_EQ(shared, 4 + 2 * 12 + 2 + 2) << "all but the third block";
+    // Per image the last block's logits come last.
+    const Tensor first = shallow.runner.value("logits"), last = deep.runner.value("logits");
+    std::vector<double> want;
+    for (int64_t row = 0; row < 3; ++row)
+      for (const Tensor& of_block : {first, last})
+        for (int64_t i = 0; i < 8; ++i) want.push_back(static_cast<double>(of_block.data<float>()[row * 8 + i]));
+    EXPECT_EQ(several.runner.value("logits").shape(), Shape({3, 4, 4}));
+    EXPECT_TRUE(all_close(several.runner.value("logits"), want, model_tolerance(DType::kF32, path, want)));
+  }
+}
+
+TEST(VisionClassifier, HasOneUnitForItsHead) {
+  for (const int64_t blocks : {1, 3}) {
+    const Graph graph = SupervisedRun(3, blocks).model.build(DType::kF32, {1, 1, false});
+    EXPECT_EQ(std::ranges::count_if(graph.units(), [](const UnitInfo& unit) { return unit.name == "vision.head"; }), 1);
+  }
+}
+
+TEST(VisionClassifier, RefusesMoreSupervisedBlocksThanItHas) {
+  for (const int64_t blocks : {0, 4})
+    EXPECT_TRUE(throws_error([&] { VisionClassifier{SupervisedRun::config_of(3, blocks)}; }, ErrorKind::kConfig,
+                             {concat("supervised_blocks must be 1 to the vision model's 3 blocks; got ", blocks)}));
 }
 
 TEST(VisionClassifier, RefusesWhatDoesNotFit) {
