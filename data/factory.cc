@@ -81,8 +81,8 @@ std::unique_ptr<const Dataset> open_files(const config::Data& data, const OpenOp
     case config::Data::KARPATHY:
       return std::make_unique<CaptionDataset>(CaptionDataset::load(caption_config(data, options.with_images)));
     case config::Data::SHARDS:
-      return ShardDataset::open(
-          {below(data.root(), data.shards()), text_task(data), tokenizer ? tokenizer->hash() : ""});
+      return ShardDataset::open({below(data.root(), data.shards()), text_task(data), tokenizer ? tokenizer->hash() : "",
+                                 tokenizer ? tokenizer->size() : 0});
     default:
       return std::make_unique<VqaDataset>(VqaDataset::load(vqa_config(data, options.with_images)));
   }

@@ -43,7 +43,8 @@ int run_eval_files(const EvalOptions& options) {
   for (const auto& [name, given] : {std::pair{"--out", !options.out.empty()},
                                     {"--adapter", !options.adapter.empty()},
                                     {"--sheet", !options.sheet.empty()},
-                                    {"--samples", options.samples > 0}})
+                                    {"--samples", options.samples > 0},
+                                    {"--set", !options.config.overrides.empty()}})
     if (given) fail(ErrorKind::kConfig, "eval: ", name, " is for a CONFIG; got it with --results");
   const std::vector<std::string_view> wanted = wanted_metrics(options);
   const ResultFile results = read_results(options.results);

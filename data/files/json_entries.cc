@@ -57,13 +57,7 @@ std::string JsonFields::number_or_text(const Json& entry, const char* key, const
 }
 
 void JsonFields::refuse(const char* what, const std::string& must, const Json& entry) const {
-  fail(ErrorKind::kData, who_, ": each ", what, " must have ", must, "; got ", shortened(entry), place_);
-}
-
-std::string shortened(const Json& entry) {
-  constexpr size_t kShown = 200;
-  const std::string text = entry.dump(-1, ' ', true, Json::error_handler_t::replace);
-  return text.size() <= kShown ? text : text.substr(0, kShown) + "...";
+  fail(ErrorKind::kData, who_, ": each ", what, " must have ", must, "; got ", shortened_json(entry), place_);
 }
 
 }  // namespace permafrost

@@ -48,7 +48,4 @@ class JsonFields {
   std::string who_, place_;
 };
 
-/// At most 200 characters of a value, for messages.
-std::string shortened(const Json& entry);
-
 }  // namespace permafrost

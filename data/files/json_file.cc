@@ -26,4 +26,10 @@ Json parse_json_file(const std::filesystem::path& path, const Json::parser_callb
   }
 }
 
+std::string shortened_json(const Json& value) {
+  constexpr size_t kShown = 200;
+  const std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);
+  return text.size() <= kShown ? text : text.substr(0, kShown) + "...";
+}
+
 }  // namespace permafrost

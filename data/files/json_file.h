@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <string>
 
 #include "core/base/json.h"
 
@@ -9,5 +10,8 @@ namespace permafrost {
 /// an annotation file of hundreds of megabytes needs no tree of its own.
 /// Errors: kData naming the file, line and column of the first mistake.
 Json parse_json_file(const std::filesystem::path& path, const Json::parser_callback_t& filter = nullptr);
+
+/// A value for messages: in ASCII, shortened to 200 characters and "...".
+std::string shortened_json(const Json& value);
 
 }  // namespace permafrost

@@ -59,10 +59,4 @@ JsonEntries read_json_entries(const std::filesystem::path& file, const OnJsonEnt
   return result;
 }
 
-std::string shortened_json(const Json& value) {
-  constexpr size_t kShown = 200;
-  const std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);
-  return text.size() <= kShown ? text : text.substr(0, kShown) + "...";
-}
-
 }  // namespace permafrost

@@ -30,17 +30,14 @@ struct JsonEntry {
   [[noreturn]] void refuse(const std::string& expected) const;
 };
 
-/// Calls `entry` for each object that stands in the list `key` of a file's object, or in the file's list (key ""), or
-/// under a name of the file's object (key: that name; of these only objects that hold `member`), and keeps none of
-/// them.
+/// Calls `entry` for each value that stands in a list of the file's object (key: the list's), or in the file's own list
+/// (key ""), and for each object under a name of the file's object (key: that name, not in a list), and keeps none of
+/// them. Errors: kData as parse_json_file, and for a file that is neither list nor object.
 struct JsonEntries {
   bool is_list = false;  ///< the file is a list; else an object
   int64_t count = 0;
 };
 using OnJsonEntry = std::function<void(const std::string& key, bool in_list, const Json& value)>;
 JsonEntries read_json_entries(const std::filesystem::path& file, const OnJsonEntry& entry);
-
-/// "shortened to 200 bytes..."
-std::string shortened_json(const Json& value);
 
 }  // namespace permafrost

@@ -69,12 +69,30 @@ void ShardDataset::add_shard(const fs::path& path, const ShardDatasetConfig& con
   }
   shard.index = ShardIndex::read(file);
   shard.first_pieces = shard.index.first_pieces();
+  if (packed_texts_ && config.vocabulary > 0) check_token_ids(shard, config.vocabulary);
   shard.bytes_begin = file.offset_of("images/bytes");
   shard.file = FileDescriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!shard.file)
     fail(ErrorKind::kData, "shards: a readable file is expected; got '", std::strerror(errno),
          "' [file=", path.string(), "]");
   shards_.push_back(std::move(shard));
+}
+
+/// Checksums tell damage, not mistakes of whoever wrote the shard, and the model would look an id up anywhere.
+void ShardDataset::check_token_ids(const Shard& shard, int64_t vocabulary) {
+  const auto& ids = shard.index.token_ids;
+  const auto wrong = std::ranges::find_if(ids, [&](int32_t id) { return id < 0 || id >= vocabulary; });
+  if (wrong == ids.end()) return;
+  const auto at = static_cast<uint64_t>(wrong - ids.begin());
+  const auto& pieces = shard.index.piece_offsets;
+  const auto piece = static_cast<uint64_t>(std::ranges::upper_bound(pieces, at) - pieces.begin()) - 1;
+  const auto sample =
+      static_cast<size_t>(std::ranges::upper_bound(shard.first_pieces, piece) - shard.first_pieces.begin()) - 1;
+  fail(ErrorKind::kData, "shards: token ids below the ", vocabulary, " of the tokenizer are expected; got ", *wrong,
+       " in sample ",
+       shard.index.names.at(sample).empty() ? std::to_string(shard.index.sample_ids[sample])
+                                            : std::string(shard.index.names.at(sample)),
+       " [file=", shard.path.string(), "]");
 }
 
 void ShardDataset::check_same_dataset() const {

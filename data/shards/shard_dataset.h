@@ -15,6 +15,7 @@ struct ShardDatasetConfig {
   std::filesystem::path path;  ///< a folder of shards, or one of them
   TextTask task = TextTask::kCaptions;
   std::string tokenizer_sha256;  ///< of the tokenizer that reads with it; empty with kClasses
+  int64_t vocabulary = 0;        ///< its size: token ids lie below; 0: not checked
 };
 
 /// What ShardWriter wrote: texts in memory, images read by slices of the files. Samples stand in the order of the
@@ -22,7 +23,8 @@ struct ShardDatasetConfig {
 class ShardDataset : public Dataset {
  public:
   /// Errors: kData naming the file: none found, one of the folder's shards missing, shards of several datasets, another
-  /// task, another tokenizer (with both hashes), another version, damage (naming sample and image), no samples.
+  /// task, another tokenizer (with both hashes), another version, damage (naming sample and image), token ids that the
+  /// tokenizer does not have, no samples.
   static std::unique_ptr<const ShardDataset> open(const ShardDatasetConfig& config);
 
   int64_t size() const override { return store_.size(); }
@@ -61,6 +63,7 @@ class ShardDataset : public Dataset {
     size_t shard = 0;
     int64_t sample = 0, image = 0;
   };
+  static void check_token_ids(const Shard& shard, int64_t vocabulary);
   void add_shard(const std::filesystem::path& path, const ShardDatasetConfig& config);
   void check_same_dataset() const;
   void order_samples();

@@ -5,6 +5,7 @@
 #include <memory>
 #include <thread>
 
+#include "core/base/crc32c.h"
 #include "data/datasets/vqa_dataset.h"
 #include "data/loader/loader.h"
 #include "data/shards/pack.h"
@@ -63,7 +64,7 @@ class Shards : public ::testing::Test {
   }
   std::unique_ptr<const ShardDataset> open() const { return open(packed()); }
   std::unique_ptr<const ShardDataset> open(const fs::path& path, TextTask task = TextTask::kCaptions) const {
-    return ShardDataset::open({path, task, task == TextTask::kClasses ? "" : tokenizer_.hash()});
+    return ShardDataset::open({path, task, task == TextTask::kClasses ? "" : tokenizer_.hash(), tokenizer_.size()});
   }
   ::testing::AssertionResult refused(const std::vector<std::string>& parts) const {
     return throws_error([&] { open(); }, ErrorKind::kData, parts);
@@ -143,7 +144,7 @@ TEST_F(Shards, Questions) {
   const Tokenizer tokenizer = Tokenizer::load({folder_.path(), TokenizerRules::kOpt, {std::string(kAnswerToken)}});
   const PackPlan plan = plan_pack(questions, TextTask::kVqa, &tokenizer, 1 << 20);
   EXPECT_TRUE(pack_shard(questions, plan, 0, packed()));
-  const auto shards = ShardDataset::open({packed(), TextTask::kVqa, tokenizer.hash()});
+  const auto shards = ShardDataset::open({packed(), TextTask::kVqa, tokenizer.hash(), tokenizer.size()});
   expect_same(questions, *shards);
   TextConfig text;
   text.task = TextTask::kVqa;
@@ -315,6 +316,15 @@ TEST_F(Shards, ContentsThatContradictEachOther) {
   EXPECT_TRUE(with([](ShardIndex& i) { i.header.shard = 1; }, {"got 1 of 1"}));
   EXPECT_TRUE(with([](ShardIndex& i) { i.header.tokenizer_sha256 = "abc"; },
                    {"SHA-256 " + tokenizer_.hash(), "another one's (abc)", "pack the data again"}));
+  for (const int32_t id : {-1, static_cast<int32_t>(tokenizer_.size())})
+    EXPECT_TRUE(with(
+        [&](ShardIndex& i) {
+          i.token_ids.back() = id;
+          const auto last = static_cast<int64_t>(i.text_crc32c.size()) - 1;
+          i.text_crc32c.back() = crc32c(i.text_record(last, i.first_pieces()[static_cast<size_t>(last)]));
+        },
+        {concat("token ids below the ", tokenizer_.size(), " of the tokenizer are expected; got ", id, " in sample "),
+         only_shard().string()}));
   std::ofstream(only_shard(), std::ios::binary) << good;
   expect_same(*files_, *open(only_shard()));
 }

@@ -96,7 +96,8 @@ TEST_F(EvalFiles, RefusesOptionsThatDoNotFit) {
   EXPECT_TRUE(ends(run("eval --results x.json"), 2, {"got --results alone"}));
   EXPECT_TRUE(ends(run("eval --annotations x.json"), 2, {"got --annotations alone"}));
   EXPECT_TRUE(ends(run(files(one, kCaptions) + "config.textproto"), 2, {"either a CONFIG or", "got both"}));
-  EXPECT_TRUE(ends(run(files(one, kCaptions) + "--out x.json"), 2, {"--out is for a CONFIG"}));
+  for (const std::string option : {"--out", "--adapter", "--set"})
+    EXPECT_TRUE(ends(run(files(one, kCaptions) + option + " x=1"), 2, {option + " is for a CONFIG"}));
   EXPECT_TRUE(ends(run(files(one, kCaptions) + "--split test"), 2, {"only a Karpathy file has splits"}));
 }
 

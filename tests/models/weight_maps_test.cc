@@ -187,7 +187,7 @@ TEST_F(WeightMapsMade, AnAdapterIsDroppedOnlyWhereItRepeatsAnother) {
   EXPECT_EQ(names(map_weights(store({{"transformer.layers.0.adapter.weight", {1}}}), WeightKind::kEpalm)),
             (std::vector<std::string>{"transformer.layers.0.adapter.weight"}));
   for (const std::string module : {"", "module."})
-    for (const float value : {2, 3}) {
+    for (const float value : {2.0f, 3.0f}) {
       write_tensors(path_, {{module + "model_text.a.adapter", make_tensor(DType::kF32, {2}, {1, 2})},
                             {module + "transformer.a.adapter", make_tensor(DType::kF32, {2}, {1, value})}});
       const WeightSource source = WeightSource::open(path_);
