@@ -95,7 +95,7 @@ TEST_F(Generate, NamesWhatIsWrong) {
   EXPECT_TRUE(ends(generate("--image " + image() + " --set model.epalm.text.ffn=128"), 3,
                    {"adapter.safetensors: weights must fit the model exactly", "fc1.weight' must be (128, 64)"}));
   EXPECT_TRUE(ends(run("generate " + model() + " --adapter " + (folder_ / "none").string() + " --image " + image()), 3,
-                   {"none: expected a safetensors file"}));
+                   {"none: expected a file of weights"}));
   EXPECT_TRUE(ends(run("generate " + model() + settings() + " --image " + image()), 0,
                    {"adapter: no trained parameters were named"}));
 }
