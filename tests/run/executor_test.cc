@@ -120,7 +120,8 @@ TEST(Executor, ForwardGivesTheLossOfARunAndLeavesLogitsReadable) {
       const auto with_values = kept.run();
       EXPECT_EQ(s.executor.forward(0), expected.first);
       if (!poison) {
-        const Tensor logits = s.executor.value(0, "logits"), want = kept.executor.value(0, "logits");
+        const Tensor logits = s.executor.value(0, "head.logits"), want = kept.executor.value(0, "head.logits");
+        ASSERT_TRUE(logits.defined() && want.defined());
         EXPECT_EQ(std::memcmp(logits.raw(), want.raw(), static_cast<size_t>(want.bytes())), 0);
       }
       EXPECT_EQ(s.run(), expected) << "what forward leaves behind changes nothing";
