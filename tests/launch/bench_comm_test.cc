@@ -63,7 +63,7 @@ class DamagingGroup final : public Group {
     if (rank() != 1) return Event();
     for (int64_t i = 0; i < damaged_; ++i)
       if (result.dtype() == DType::kI64)
-        result.data<int64_t>()[i] += int64_t{1} << 57;  // one unit of the values
+        result.data<int64_t>()[i] ^= int64_t{1} << 57;  // off by one unit of the values, without overflow
       else
         result.data<float>()[i] += 1.0f;
     return Event();

@@ -251,6 +251,9 @@ void write_large(const std::string& path) {
 }
 
 TEST_F(WeightsCommands, ImportNeedsTheLargestTensorAnd64MiB) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "Sanitizers keep freed memory and shadows of it: what the program needs by itself cannot be seen";
+#endif
   write_large(out("large.pth"));
   for (const char* dtype : {"keep", "bf16"}) {
     const int64_t peak = peak_of({"weights", "import", "--from", out("large.pth"), "--to", out("large.safetensors"),
