@@ -18,6 +18,7 @@ void EpalmModel::fill(const ModelBatch& batch, const InputTensors& inputs) const
   fill_epalm_inputs(config_, batch.text, batch.pad_id, batch.row_weight, text);
   const Tensor address = inputs("random_address");
   if (!address.defined()) return;
+  check_input("epalm inputs", "random_address", address, {{2 + std::ssize(batch.sample_ids)}, DType::kI64});
   auto* words = address.data<int64_t>();
   words[0] = static_cast<int64_t>(batch.seed);
   words[1] = batch.epoch;

@@ -1,7 +1,8 @@
 #include <gtest/gtest.h>
 
+#include "models/epalm/epalm_model.h"
 #include "models/epalm/inputs.h"
-#include "tests/support/compare.h"
+#include "tests/models/support.h"
 
 namespace permafrost {
 namespace {
@@ -106,12 +107,36 @@ TEST(EpalmInputs, LengthsOfMasks) {
       throws_error([] { lengths_of_mask({1}, 1, 3); }, ErrorKind::kInvalidArgument, {"3 values expected", "got 1"}));
 }
 
+TEST(EpalmInputs, RandomNumbersAreAddressedByAsManySamplesAsTheBatchHas) {
+  EpalmConfig config = small_epalm();
+  config.frozen_dropout = true;
+  const EpalmModel model(config);
+  const Graph graph = model.build(DType::kF32, {2, 5, false});
+  const GraphRunner runner(graph, std::vector<bool>(graph.params().size(), false));
+  const InputTensors inputs = [&](std::string_view name) { return runner.input(std::string(name)); };
+  const std::vector<float> images(static_cast<size_t>(runner.input("images").elements()));
+  const std::vector<uint64_t> ids{70, 3, 4};
+  ModelBatch batch;
+  batch.images = images;
+  batch.text = TextBatch::of(kTexts, 2, kPadId);
+  batch.seed = 11;
+  batch.epoch = 2;
+  batch.sample_ids = std::span(ids).first(2);
+  model.fill(batch, inputs);
+  EXPECT_EQ(values_of(runner.input("random_address")), (Numbers{11, 2, 70, 3}));
+  for (const size_t count : {0, 1, 3}) {
+    batch.sample_ids = std::span(ids).first(count);
+    EXPECT_TRUE(throws_error([&] { model.fill(batch, inputs); }, ErrorKind::kShapeMismatch,
+                             {"epalm inputs: random_address must be", concat("(", 2 + count, ")"), "got (4) i64"}));
+  }
+}
+
 TEST(EpalmInputs, RefusesWhatDoesNotFit) {
   const EpalmConfig config = config_with_prompts(2);
   const TextBatch batch = TextBatch::of(kTexts, 2, kPadId);
   const Memory rows(2, 5, 6), small(2, 3, 2), good(2, 5, 4);
-  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, batch, kPadId, 1, rows.views()); }, ErrorKind::kShapeMismatch,
-                           {"labels must be (2, 4) i32", "(2, 6)"}));
+  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, batch, kPadId, 1, rows.views()); },
+                           ErrorKind::kShapeMismatch, {"labels must be (2, 4) i32", "(2, 6)"}));
   EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, batch, kPadId, 1, small.views()); },
                            ErrorKind::kInvalidArgument, {"must fit (2, 3)", "got (2, 4)"}));
   EpalmTextInputs missing = good.views();
@@ -120,14 +145,14 @@ TEST(EpalmInputs, RefusesWhatDoesNotFit) {
                            {"lengths_after must be (2) i32", "nothing"}));
   TextBatch bad = batch;
   bad.lengths[1] = 9;
-  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, bad, kPadId, 1, good.views()); }, ErrorKind::kInvalidArgument,
-                           {"lengths must lie in 0..4", "got 9 for sample 1"}));
+  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, bad, kPadId, 1, good.views()); },
+                           ErrorKind::kInvalidArgument, {"lengths must lie in 0..4", "got 9 for sample 1"}));
   bad = batch;
   bad.labels.clear();
-  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, bad, kPadId, 1, good.views()); }, ErrorKind::kInvalidArgument,
-                           {"8 ids and labels"}));
-  EXPECT_TRUE(
-      throws_error([&] { TextBatch::of(kTexts, 1, kPadId); }, ErrorKind::kInvalidArgument, {"at most 1 texts", "got 2"}));
+  EXPECT_TRUE(throws_error([&] { fill_epalm_inputs(config, bad, kPadId, 1, good.views()); },
+                           ErrorKind::kInvalidArgument, {"8 ids and labels"}));
+  EXPECT_TRUE(throws_error([&] { TextBatch::of(kTexts, 1, kPadId); }, ErrorKind::kInvalidArgument,
+                           {"at most 1 texts", "got 2"}));
 }
 
 }  // namespace
