@@ -77,6 +77,12 @@ TEST(Search, AnEndTokenBehindTheFirstBeamsIsPassedOver) {
   other.advance(rows({row({{7, 1.0}}), row({{8, 1.0}})}));
   EXPECT_TRUE(other.results()[0].ended);
   EXPECT_TRUE(other.results()[0].tokens.empty());
+  // Ranks are those of all continuations, end tokens too: end 0.3, 7 0.2, end 0.15, 8 0.15. The second end token is
+  // looked at and is the third.
+  TextSearch third(config, {{1, 3}}, kSearchVocabulary);
+  third.advance(row({{5, 0.5}, {6, 0.3}, {8, 0.2}}));
+  third.advance(rows({row({{kEndId, 0.6}, {7, 0.4}}), row({{kEndId, 0.5}, {8, 0.5}})}));
+  EXPECT_FALSE(third.done());
 }
 
 TEST(Search, MinimumAndMaximumOfNewTokens) {
