@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "tests/models/support.h"
@@ -43,6 +44,17 @@ struct ClassifierBatch {
   ModelBatch batch;
 };
 
+/// Labels whose logit is the largest; logits (B, labels, classes).
+int64_t correct_labels(const Tensor& logits, const std::vector<int32_t>& labels) {
+  const int64_t choices = logits.dim(2);
+  int64_t correct = 0;
+  for (size_t i = 0; i < labels.size(); ++i) {
+    const float* row = logits.data<float>() + static_cast<int64_t>(i) * choices;
+    correct += std::max_element(row, row + choices) - row == labels[i];
+  }
+  return correct;
+}
+
 TEST(VisionClassifier, LossLogitsAndAllGradients) {
   const Golden golden("classifier_small.safetensors"), weights("classifier_small_weights.safetensors");
   const VisionClassifierConfig config = classifier_of(golden);
@@ -59,6 +71,7 @@ TEST(VisionClassifier, LossLogitsAndAllGradients) {
     const auto want = golden.values("logits");
     EXPECT_EQ(runner.value("logits").shape(), golden.shape("logits"));
     EXPECT_TRUE(all_close(runner.value("logits"), want, model_tolerance(DType::kF32, path, want)));
+    EXPECT_EQ(correct_labels(runner.value("logits"), classes_of(golden)), golden.values("correct")[0]);
     int64_t compared = 0;
     for (const ParamInfo& info : graph.params()) {
       const auto gradient = golden.values("grad:" + info.name.substr(7));
