@@ -41,19 +41,10 @@ Graph LanguageModel::build(DType compute, const ModelShape& shape) const {
 
 void LanguageModel::fill(const ModelBatch& batch, const InputTensors& inputs) const {
   constexpr std::string_view kWho = "language_model inputs";
-  check_batch(kWho, batch.text);
   const Tensor ids = inputs("input_ids"), positions = inputs("position_ids"), lengths = inputs("lengths"),
                labels = inputs("labels"), weights = inputs("row_weight");
-  if (!ids.defined() || ids.shape().rank() != 2)
-    fail(ErrorKind::kShapeMismatch, kWho, ": input_ids must be (B, T) i32; got ", ids.spec());
-  const int64_t b = ids.dim(0), t = ids.dim(1);
-  check_input(kWho, "position_ids", positions, {{b, t}, DType::kI32});
-  check_input(kWho, "lengths", lengths, {{b}, DType::kI32});
-  const int64_t rows = labels.defined() && labels.shape() == Shape{b, t} ? t : t - 1;
-  check_input(kWho, "labels", labels, {{b, rows}, DType::kI32});
-  check_input(kWho, "row_weight", weights, {{b, rows}, DType::kF32});
-  PERMAFROST_CHECK(batch.text.batch == b && batch.text.tokens <= t, kWho, ": a batch must fit (", b, ", ", t,
-                   "); got (", batch.text.batch, ", ", batch.text.tokens, ")");
+  check_text_inputs(kWho, batch.text, {ids, positions, labels, weights}, 0);
+  check_input(kWho, "lengths", lengths, {{ids.dim(0)}, DType::kI32});
   fill_ids(batch.text, batch.pad_id, ids);
   fill_position_ids(batch.text.lengths, positions);
   std::ranges::copy(batch.text.lengths, lengths.data<int32_t>());

@@ -7,6 +7,8 @@
 
 namespace permafrost {
 
+namespace {
+
 void check_batch(std::string_view who, const TextBatch& batch) {
   const int64_t cells = batch.batch * batch.tokens;
   PERMAFROST_CHECK(
@@ -18,10 +20,27 @@ void check_batch(std::string_view who, const TextBatch& batch) {
                      batch.tokens, "; got ", batch.lengths[b], " for sample ", b);
 }
 
+}  // namespace
+
 void check_input(std::string_view who, std::string_view name, const Tensor& tensor, const TensorSpec& spec) {
   if (!tensor.defined()) fail(ErrorKind::kShapeMismatch, who, ": ", name, " must be ", spec, "; got nothing");
   if (!(tensor.spec() == spec))
     fail(ErrorKind::kShapeMismatch, who, ": ", name, " must be ", spec, "; got ", tensor.spec());
+}
+
+void check_text_inputs(std::string_view who, const TextBatch& batch, const TextInputs& inputs, int64_t slots) {
+  check_batch(who, batch);
+  const auto& [ids, positions, labels, weights] = inputs;
+  if (!ids.defined() || ids.shape().rank() != 2)
+    fail(ErrorKind::kShapeMismatch, who, ": input_ids must be (B, T) i32; got ", ids.spec());
+  const int64_t b = ids.dim(0), t = ids.dim(1);
+  check_input(who, "input_ids", ids, {{b, t}, DType::kI32});
+  check_input(who, "position_ids", positions, {{b, t}, DType::kI32});
+  const int64_t all = slots + t, rows = labels.defined() && labels.shape() == Shape{b, all} ? all : t - 1;
+  check_input(who, "labels", labels, {{b, rows}, DType::kI32});
+  check_input(who, "row_weight", weights, {{b, rows}, DType::kF32});
+  PERMAFROST_CHECK(batch.batch == b && batch.tokens <= t, who, ": a batch must fit (", b, ", ", t, "); got (",
+                   batch.batch, ", ", batch.tokens, ")");
 }
 
 void fill_ids(const TextBatch& batch, int32_t pad_id, const Tensor& input_ids) {

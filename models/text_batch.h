@@ -64,7 +64,16 @@ void fill_labels(const TextBatch& batch, float row_weight, int64_t first_row, co
 
 /// Throws kShapeMismatch unless `tensor` is there and has this shape and dtype. who: "epalm inputs".
 void check_input(std::string_view who, std::string_view name, const Tensor& tensor, const TensorSpec& spec);
-/// Throws kInvalidArgument unless the lists have the sizes that batch and tokens say, and lengths lie in 0 .. tokens.
-void check_batch(std::string_view who, const TextBatch& batch);
+
+/// The inputs that every model of texts has, as tensors of a plan.
+struct TextInputs {
+  Tensor input_ids, position_ids, labels, row_weight;
+};
+
+/// Checks them and what shall be written into them. Throws kInvalidArgument unless the lists of `batch` have the sizes
+/// that batch and tokens say, lengths lie in 0 .. tokens, and all fits (B, T); kShapeMismatch unless input_ids and
+/// position_ids are (B, T) i32, labels (B, R) i32 and row_weight (B, R) f32, R being T - 1 or, where all values are
+/// kept, slots + T: `slots` rows stand in front of the text.
+void check_text_inputs(std::string_view who, const TextBatch& batch, const TextInputs& inputs, int64_t slots);
 
 }  // namespace permafrost

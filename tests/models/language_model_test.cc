@@ -86,6 +86,21 @@ TEST(LanguageModel, RefusesWhatDoesNotFit) {
   EXPECT_TRUE(throws_error([&] { model.fill(batch, inputs); }, ErrorKind::kInvalidArgument, {"got (1, 2)"}));
   EXPECT_TRUE(throws_error([&] { model.fill(batch, [](std::string_view) { return Tensor(); }); },
                            ErrorKind::kShapeMismatch, {"input_ids must be (B, T) i32"}));
+  batch.text = TextBatch::of({{2, 3}}, 2, kOptPadId);
+  const OwnedTensor floats = filled_tensor(DType::kF32, {2, 4}, 0), few = filled_tensor(DType::kI32, {2, 2}, 0);
+  const auto fill_with = [&](std::string_view other, const Tensor& tensor) {
+    model.fill(batch, [&](std::string_view name) { return name == other ? tensor : inputs(name); });
+  };
+  EXPECT_TRUE(throws_error([&] { fill_with("input_ids", floats); }, ErrorKind::kShapeMismatch,
+                           {"language_model inputs: input_ids must be (2, 4) i32; got (2, 4) f32"}));
+  EXPECT_TRUE(throws_error([&] { fill_with("position_ids", few); }, ErrorKind::kShapeMismatch,
+                           {"language_model inputs: position_ids must be (2, 4) i32; got (2, 2) i32"}));
+  EXPECT_TRUE(throws_error([&] { fill_with("labels", few); }, ErrorKind::kShapeMismatch,
+                           {"language_model inputs: labels must be (2, 3) i32; got (2, 2) i32"}));
+  EXPECT_TRUE(throws_error([&] { fill_with("row_weight", few); }, ErrorKind::kShapeMismatch,
+                           {"language_model inputs: row_weight must be (2, 3) f32"}));
+  EXPECT_TRUE(throws_error([&] { fill_with("lengths", few); }, ErrorKind::kShapeMismatch,
+                           {"language_model inputs: lengths must be (2) i32; got (2, 2) i32"}));
 }
 
 }  // namespace
