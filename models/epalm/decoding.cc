@@ -209,20 +209,6 @@ class EpalmDecodingBuilder {
 
 }  // namespace
 
-std::string_view to_string(EpalmProgram program) {
-  switch (program) {
-    case EpalmProgram::kPrefill:
-      return "prefill";
-    case EpalmProgram::kStep:
-      return "step";
-    case EpalmProgram::kSee:
-      return "see";
-    case EpalmProgram::kWhole:
-      return "whole";
-  }
-  return "?";
-}
-
 EpalmCache epalm_cache(const EpalmConfig& config) {
   const int64_t behind = config.text.layers - config.end;
   if (config.vis_row == EpalmConfig::VisRow::kCausal || behind == 0) return EpalmCache::kConstant;

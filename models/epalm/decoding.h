@@ -32,7 +32,6 @@ struct EpalmDecodingShape {
 /// The programs of generation. With a cache kPrefill runs once per batch, then kStep per token; without one kSee once,
 /// then kWhole per token.
 enum class EpalmProgram : uint8_t { kPrefill, kStep, kSee, kWhole };
-std::string_view to_string(EpalmProgram program);
 
 /// One program of generation: forward only; same units and parameters as build_epalm's graph of this configuration, and
 /// the same states, in the same order, in the two programs that work together.

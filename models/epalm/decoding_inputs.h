@@ -26,7 +26,6 @@ class DecodingTexts {
 
   /// Tokens of a sample's prompt, padding included where it counts.
   int64_t prompt_length(int64_t sample) const { return base_[static_cast<size_t>(sample)]; }
-  int64_t generated() const { return generated_; }
 
   /// Row r becomes the text of row parents[r] with tokens[r] behind it. A text that is as long as the shape allows
   /// stays at its end: its sample must be done. Errors: kInvalidArgument when all are, or for a parent of another
