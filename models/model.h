@@ -7,16 +7,10 @@
 
 #include "core/graph/freezing.h"
 #include "core/graph/graph.h"
+#include "models/model_shape.h"
 #include "models/text_batch.h"
 
 namespace permafrost {
-
-/// Shape of one micro-batch and what shall be computed of it.
-struct ModelShape {
-  int64_t batch = 1;
-  int64_t tokens = 1;       ///< of the longest text; not looked at by a model without text
-  bool all_values = false;  ///< false, for training: what the loss does not need is left out
-};
 
 /// One micro-batch on the host, as the inputs of a model are filled from it. A model looks at what it has inputs for.
 struct ModelBatch {

@@ -25,9 +25,9 @@ class EpalmDecodingBuilder {
     declare_caches();
     const int64_t b = shape_.batch, t = shape_.prompt;
     const Value images = image_input(), ids = numbers("input_ids", {b, t}), positions = numbers("position_ids", {b, t});
-    lengths_before_ = numbers("lengths_before", {b});
-    lengths_after_ = numbers("lengths_after", {b});
-    if (open()) open_lengths_ = numbers("open_lengths", {b});
+    lengths_.before = numbers("lengths_before", {b});
+    lengths_.after = numbers("lengths_after", {b});
+    if (config_.vis_row == EpalmConfig::VisRow::kPublished) lengths_.open = numbers("open_lengths", {b});
     begin_ = numbers("cache_begin", {b});
     const Value last = numbers("last_rows", {b});
     const std::vector<Value> vis = epalm_vis(graph_, config_, images, false);
@@ -77,19 +77,19 @@ class EpalmDecodingBuilder {
     declare_vis(config_.features);
     const int64_t r = shape_.rows(), before = config_.prompt_tokens() + shape_.tokens, after = all_tokens();
     const Value ids = numbers("input_ids", {r, shape_.tokens}), positions = numbers("position_ids", {r, shape_.tokens});
-    lengths_before_ = numbers("lengths_before", {r});
-    lengths_after_ = numbers("lengths_after", {r});
+    lengths_.before = numbers("lengths_before", {r});
+    lengths_.after = numbers("lengths_after", {r});
     allowed_ = {flags("allowed_before", {r, before, before}), flags("allowed_after", {r, after, after})};
     const Value last = numbers("last_rows", {r});
     x_ = epalm_embed(graph_, config_, ids, positions);
     for (int64_t layer = 0; layer < config_.text.layers; ++layer) {
       OptLayerOptions options;
       add_adapter(graph_, config_, layer, options);
-      write_vis(options, layer, vis_states_);
+      add_vis(graph_, config_, layer, vis_states_, options);
       const bool after_start = layer >= config_.start;
       options.attend = [this, after_start](Value q, Value k, Value v, AttentionConfig attention_config) {
         attention_config.mask = MaskKind::kExplicit;
-        attention_config.lengths = after_start ? lengths_after_ : lengths_before_;
+        attention_config.lengths = after_start ? lengths_.after : lengths_.before;
         attention_config.allowed = after_start ? allowed_.after : allowed_.before;
         return attention(graph_, q, k, v, attention_config);
       };
@@ -105,7 +105,6 @@ class EpalmDecodingBuilder {
     Value of(bool after_start) const { return after_start ? after : before; }
   };
 
-  bool open() const { return config_.vis_row == EpalmConfig::VisRow::kPublished; }
   int64_t all_tokens() const { return config_.slots() + shape_.tokens; }
   int64_t cache_tokens(int64_t layer) const {
     return layer < config_.start ? config_.prompt_tokens() + shape_.tokens : all_tokens();
@@ -136,24 +135,8 @@ class EpalmDecodingBuilder {
     if (cache_ == EpalmCache::kRefreshed) declare_vis(1);
   }
 
-  /// VIS in front of the text before the first layer of the window, over its slot before the others.
-  void write_vis(OptLayerOptions& options, int64_t layer, const std::vector<Value>& vis) {
-    const auto feature = config_.feature_of_layer(layer);
-    if (!feature) return;
-    options.before = [this, value = vis[static_cast<size_t>(*feature)], first = layer == config_.start](Value x) {
-      return first ? concat_tokens(graph_, {value, x}) : overwrite_token(graph_, x, value, 0);
-    };
-  }
-
   void prefill_layer(int64_t layer, const std::vector<Value>& vis) {
-    OptLayerOptions options;
-    add_adapter(graph_, config_, layer, options);
-    write_vis(options, layer, vis);
-    options.lengths = layer < config_.start ? lengths_before_ : lengths_after_;
-    if (layer >= config_.start && open()) {
-      options.mask = MaskKind::kCausalOpenFirst;
-      options.open_lengths = open_lengths_;
-    }
+    OptLayerOptions options = epalm_layer_options(graph_, config_, layer, lengths_, vis);
     const LayerCache cache = caches_[static_cast<size_t>(layer)];
     options.attend = [this, cache](Value q, Value k, Value v, const AttentionConfig& attention_config) {
       write_tokens(graph_, cache.keys, k, begin_);
@@ -202,7 +185,8 @@ class EpalmDecodingBuilder {
   Graph graph_;
   std::vector<LayerCache> caches_;
   std::vector<Value> vis_states_;
-  Value lengths_before_, lengths_after_, open_lengths_, begin_, parents_, allowed_vis_, vis_place_;
+  EpalmLengths lengths_;
+  Value begin_, parents_, allowed_vis_, vis_place_;
   Pair used_, place_, keys_, allowed_;
   Value x_;
 };

@@ -1,6 +1,5 @@
 #pragma once
 #include <cstdint>
-#include <string>
 
 #include "core/graph/graph.h"
 #include "models/epalm/epalm.h"

@@ -13,7 +13,7 @@ namespace {
 /// Builds the graph part by part; the members are the values that parts hand on.
 class EpalmBuilder {
  public:
-  EpalmBuilder(const EpalmConfig& config, DType compute, const EpalmShape& shape)
+  EpalmBuilder(const EpalmConfig& config, DType compute, const ModelShape& shape)
       : config_(config), shape_(shape), graph_(compute) {}
 
   Graph build() {
@@ -27,14 +27,15 @@ class EpalmBuilder {
 
  private:
   void make_inputs() {
-    const int64_t b = shape_.batch, t = shape_.tokens, s = config_.vision.image_size, rows = shape_.logit_rows(config_);
+    const int64_t b = shape_.batch, t = shape_.tokens, s = config_.vision.image_size,
+                  rows = epalm_logit_rows(config_, shape_);
     images_ = graph_.input("images", {{b, config_.vision.channels, s, s}, DType::kF32});
     input_ids_ = graph_.input("input_ids", {{b, t}, DType::kI32});
     position_ids_ = graph_.input("position_ids", {{b, t}, DType::kI32});
-    lengths_before_ = graph_.input("lengths_before", {{b}, DType::kI32});
-    lengths_after_ = graph_.input("lengths_after", {{b}, DType::kI32});
+    lengths_.before = graph_.input("lengths_before", {{b}, DType::kI32});
+    lengths_.after = graph_.input("lengths_after", {{b}, DType::kI32});
     if (config_.vis_row == EpalmConfig::VisRow::kPublished)
-      open_lengths_ = graph_.input("open_lengths", {{b}, DType::kI32});
+      lengths_.open = graph_.input("open_lengths", {{b}, DType::kI32});
     labels_ = graph_.input("labels", {{b, rows}, DType::kI32});
     row_weight_ = graph_.input("row_weight", {{b, rows}, DType::kF32});
     if (config_.frozen_dropout) address_ = graph_.input("random_address", {{2 + b}, DType::kI64});
@@ -47,31 +48,10 @@ class EpalmBuilder {
     x_ = opt_embedding_dropout(graph_, config_.text, x_, address_);
   }
 
-  OptLayerOptions layer_options(int64_t layer) {
-    OptLayerOptions options;
-    options.dropout_address = address_;
-    options.lengths = lengths_before_;
-    if (layer >= config_.start) {
-      options.lengths = lengths_after_;
-      if (config_.vis_row == EpalmConfig::VisRow::kPublished) {
-        options.mask = MaskKind::kCausalOpenFirst;
-        options.open_lengths = open_lengths_;
-      }
-    }
-    add_adapter(graph_, config_, layer, options);
-    return options;
-  }
-
   void run_text() {
     for (int64_t layer = 0; layer < config_.text.layers; ++layer) {
-      OptLayerOptions options = layer_options(layer);
-      if (const auto feature = config_.feature_of_layer(layer)) {
-        const Value vis = vis_[static_cast<size_t>(*feature)];
-        const bool first = layer == config_.start;
-        options.before = [this, vis, first](Value x) {
-          return first ? concat_tokens(graph_, {vis, x}) : overwrite_token(graph_, x, vis, 0);
-        };
-      }
+      OptLayerOptions options = epalm_layer_options(graph_, config_, layer, lengths_, vis_);
+      options.dropout_address = address_;
       x_ = opt_layer(graph_, config_.text, layer, x_, options);
     }
   }
@@ -86,10 +66,10 @@ class EpalmBuilder {
   }
 
   const EpalmConfig& config_;
-  const EpalmShape& shape_;
+  const ModelShape& shape_;
   Graph graph_;
-  Value images_, input_ids_, position_ids_, lengths_before_, lengths_after_, open_lengths_, labels_, row_weight_,
-      address_;
+  Value images_, input_ids_, position_ids_, labels_, row_weight_, address_;
+  EpalmLengths lengths_;
   std::vector<Value> vis_;
   Value x_;
 };
@@ -119,7 +99,11 @@ void EpalmConfig::check() const {
   check_label_smoothing("epalm", label_smoothing);
 }
 
-Graph build_epalm(const EpalmConfig& config, DType compute, const EpalmShape& shape) {
+int64_t epalm_logit_rows(const EpalmConfig& config, const ModelShape& shape) {
+  return shape.all_values ? config.slots() + shape.tokens : shape.tokens - 1;
+}
+
+Graph build_epalm(const EpalmConfig& config, DType compute, const ModelShape& shape) {
   config.check();
   if (shape.batch < 1 || shape.tokens < 1)
     fail(ErrorKind::kConfig, "epalm: a micro-batch must have samples and tokens; got (", shape.batch, ", ",

@@ -6,6 +6,7 @@
 #include "core/graph/freezing.h"
 #include "core/graph/graph.h"
 #include "models/adaptor.h"
+#include "models/model_shape.h"
 #include "models/opt.h"
 #include "models/vit.h"
 
@@ -54,31 +55,25 @@ struct EpalmConfig {
   void check() const;
 };
 
-/// Shape of one micro-batch and what shall be computed of it.
-struct EpalmShape {
-  int64_t batch = 1;
-  int64_t tokens = 1;  ///< of the longest text
-  /// false, for training: logits (B, T - 1, V) of the text positions that predict something, and of the last vision
-  /// block the class token alone. true, for looking at everything: logits (B, 1 + P + T, V).
-  bool all_values = false;
+/// Rows of logits per sample. For training, those of the text that predict something: T - 1; with all values VIS,
+/// prompts and all of the text: 1 + P + T.
+int64_t epalm_logit_rows(const EpalmConfig& config, const ModelShape& shape);
 
-  int64_t logit_rows(const EpalmConfig& config) const { return all_values ? config.slots() + tokens : tokens - 1; }
-};
-
-/// The graph of one micro-batch: same parameters in the same order for every shape.
+/// The graph of one micro-batch: same parameters in the same order for every shape. With all values the last vision
+/// block is there whole, for training only what its class token needs.
 ///
 /// Inputs (see models/epalm/inputs.h, which fills all but the first and the last):
 ///   images (B, C, S, S) f32, normalised
 ///   input_ids, position_ids (B, T) i32
 ///   lengths_before, lengths_after (B) i32: valid keys, prompts and VIS included, in layers without and with VIS
 ///   open_lengths (B) i32: keys that the published VIS row sees; not there with vis_row kCausal
-///   labels (B, R) i32, row_weight (B, R) f32: what each of the R = logit_rows predicts, and its share of the loss
+///   labels (B, R) i32, row_weight (B, R) f32: what each of R = epalm_logit_rows rows predicts, its share of the loss
 ///   random_address (2 + B) i64: seed, epoch, sample ids; only with frozen_dropout
 /// Values: vision.*, features.{j} (B, D), connected.{j} (B, d), prompt.out (P, word_embed_proj_dim), text.embed.out
 /// (B, P + T, d), text.layers.{i}.out, text.final.out, logits, row_loss (B R), loss (1) f64.
 /// Parameters: vision.<timm>, connector.{j}.weight|bias, prompt_module.prefix_embedding.{0,1,3}.weight|bias,
 /// text.<Hugging Face>, model_text.model.decoder.layers.{i}.{fc2.1|fc2|self_attn}.adapter.{k}.weight|bias.
-Graph build_epalm(const EpalmConfig& config, DType compute, const EpalmShape& shape);
+Graph build_epalm(const EpalmConfig& config, DType compute, const ModelShape& shape);
 
 /// What trains unless a configuration says otherwise: connectors, prompts, adapters.
 std::vector<FreezeRule> epalm_freezing(const EpalmConfig& config);

@@ -6,9 +6,7 @@ namespace permafrost {
 
 EpalmModel::EpalmModel(const EpalmConfig& config) : config_(config) { config_.check(); }
 
-Graph EpalmModel::build(DType compute, const ModelShape& shape) const {
-  return build_epalm(config_, compute, {shape.batch, shape.tokens, shape.all_values});
-}
+Graph EpalmModel::build(DType compute, const ModelShape& shape) const { return build_epalm(config_, compute, shape); }
 
 void EpalmModel::fill(const ModelBatch& batch, const InputTensors& inputs) const {
   fill_images("epalm inputs", batch, inputs("images"));

@@ -54,6 +54,15 @@ Value epalm_embed(Graph& graph, const EpalmConfig& config, Value input_ids, Valu
   return graph.name(x, "text.embed.out");
 }
 
+void add_vis(Graph& graph, const EpalmConfig& config, int64_t layer, const std::vector<Value>& vis,
+             OptLayerOptions& options) {
+  const auto feature = config.feature_of_layer(layer);
+  if (!feature) return;
+  options.before = [&graph, value = vis[static_cast<size_t>(*feature)], first = layer == config.start](Value x) {
+    return first ? concat_tokens(graph, {value, x}) : overwrite_token(graph, x, value, 0);
+  };
+}
+
 void add_adapter(Graph& graph, const EpalmConfig& config, int64_t layer, OptLayerOptions& options) {
   if (!config.adaptor) return;
   const bool on_mlp = config.adaptor_location == EpalmConfig::Location::kMlp;
@@ -65,6 +74,19 @@ void add_adapter(Graph& graph, const EpalmConfig& config, int64_t layer, OptLaye
     return adapt(graph, input, output, name, adaptor);
   };
   (on_mlp ? options.after_ffn : options.after_attention) = hook;
+}
+
+OptLayerOptions epalm_layer_options(Graph& graph, const EpalmConfig& config, int64_t layer, const EpalmLengths& lengths,
+                                    const std::vector<Value>& vis) {
+  OptLayerOptions options;
+  options.lengths = layer < config.start ? lengths.before : lengths.after;
+  if (layer >= config.start && config.vis_row == EpalmConfig::VisRow::kPublished) {
+    options.mask = MaskKind::kCausalOpenFirst;
+    options.open_lengths = lengths.open;
+  }
+  add_adapter(graph, config, layer, options);
+  add_vis(graph, config, layer, vis, options);
+  return options;
 }
 
 }  // namespace permafrost

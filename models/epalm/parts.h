@@ -15,7 +15,22 @@ std::vector<Value> epalm_vis(Graph& graph, const EpalmConfig& config, Value imag
 /// published dropout.
 Value epalm_embed(Graph& graph, const EpalmConfig& config, Value input_ids, Value position_ids);
 
+/// VIS before a text layer, as a hook of the layer: in front of the text before the first layer of the window, over its
+/// slot before the others. vis: per feature (B, 1, d).
+void add_vis(Graph& graph, const EpalmConfig& config, int64_t layer, const std::vector<Value>& vis,
+             OptLayerOptions& options);
+
 /// The adapter of a text layer as hooks of the layer, where there is one.
 void add_adapter(Graph& graph, const EpalmConfig& config, int64_t layer, OptLayerOptions& options);
+
+/// Valid keys of the text layers, (B) i32 each: in layers without and with VIS, and of the published VIS row.
+struct EpalmLengths {
+  Value before, after;
+  Value open;  ///< not looked at with vis_row kCausal
+};
+
+/// What a text layer is told when it computes right-padded texts whole: keys and mask, VIS, adapter.
+OptLayerOptions epalm_layer_options(Graph& graph, const EpalmConfig& config, int64_t layer, const EpalmLengths& lengths,
+                                    const std::vector<Value>& vis);
 
 }  // namespace permafrost
