@@ -8,16 +8,14 @@
 #include "launch/commands.h"
 #include "launch/machine.h"
 #include "launch/sample_photos.h"
+#include "models/factory.h"
 
 namespace permafrost {
 
 int run_data_inspect(const DataInspectOptions& options) {
   const config::Resolved resolved = config::load_config(options.config.path, options.config.overrides);
   config::require_data(resolved.config);
-  const config::Model& model = resolved.config.model();
-  OpenOptions open = training_options(
-      resolved.config, (model.has_language_model() ? model.language_model().text() : model.epalm().text()).vocab(),
-      usable_cores());
+  OpenOptions open = training_options(resolved.config, make_model(resolved.config)->vocab(), usable_cores());
   open.needs_answers = false;
   const OpenedData data(resolved.config.data(), open);
   if (options.index < 0 || options.index >= data.texts.size())
