@@ -77,7 +77,7 @@ class CaptionReader {
     sample.id = id;
     sample.image = image;
     sample.caption = caption;
-    dataset_.store_.add(sample);
+    dataset_.store_.add(sample, fields_.place());
   }
 
   /// COCO: annotations may stand before the images they name.

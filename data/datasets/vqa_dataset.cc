@@ -125,7 +125,7 @@ class VqaReader {
     sample.image = found->second;
     sample.question = question;
     sample.answers = views;
-    dataset_.store_.add(sample);
+    dataset_.store_.add(sample, fields_.place());
   }
 
   /// VL-T5: soft scores by answer. Answers without score are none; if that leaves nothing, the empty answer is meant.

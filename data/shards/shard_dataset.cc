@@ -142,7 +142,8 @@ void ShardDataset::order_samples() {
                 index.questions.at(at),
                 answers,
                 {},
-                index.names.at(at)});
+                index.names.at(at)},
+               " [file=" + shards_[place.shard].path.string() + "]");
     Image& image = images_[static_cast<size_t>(place.image)];
     if (image.first_sample < 0) image.first_sample = store_.size() - 1;
   }
