@@ -32,6 +32,13 @@ TEST(CaptionDataset, Coco) {
   EXPECT_EQ(dataset.image_path(dataset.sample(5).image), folder.path() / "images" / "rgb.jpg");
   EXPECT_TRUE(dataset.sample(0).question.empty() && dataset.sample(0).answers.empty());
   EXPECT_TRUE(throws_error([&] { dataset.sample(6); }, ErrorKind::kInvalidArgument, {"0..5", "got 6"}));
+  std::vector<uint8_t> bytes;
+  const std::vector<std::string> parts{"dataset: image must lie in 0..4"};
+  EXPECT_TRUE(throws_error([&] { dataset.image_id(5); }, ErrorKind::kInvalidArgument, parts));
+  EXPECT_TRUE(throws_error([&] { dataset.image_name(-1); }, ErrorKind::kInvalidArgument, parts));
+  EXPECT_TRUE(throws_error([&] { dataset.short_image_name(5); }, ErrorKind::kInvalidArgument, parts));
+  EXPECT_TRUE(throws_error([&] { dataset.read_image(5, bytes); }, ErrorKind::kInvalidArgument, parts));
+  EXPECT_TRUE(throws_error([&] { dataset.image_bytes(-1); }, ErrorKind::kInvalidArgument, parts));
 }
 
 TEST(CaptionDataset, AnnotationsMayComeFirst) {
