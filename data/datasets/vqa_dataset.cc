@@ -115,7 +115,7 @@ class VqaReader {
     if (question.empty())
       fail(ErrorKind::kData, "dataset: a question with text is expected; got none in question ", written_id,
            fields_.place());
-    const SampleId id = sample_id(written_id);
+    const WrittenId id = sample_id(written_id);
     const auto [found, is_new] = image_of_id_.emplace(image, dataset_.images());
     if (is_new) dataset_.add_image(image_number(image), image);  // its file is known when all files are read
     const std::vector<Answer> views = answers.views();
