@@ -65,6 +65,20 @@ TEST(CaptionDataset, Karpathy) {
   EXPECT_EQ(CaptionDataset::load(unchecked(file, CaptionFormat::kKarpathy)).size(), 4);
 }
 
+TEST(CaptionDataset, KarpathyImagesWithoutCocoId) {
+  const DataFolder folder;
+  const auto file = folder.write("dataset_flickr30k.json", R"({"images": [
+    {"filename": "a.jpg", "split": "val", "imgid": 70, "sentences": []},
+    {"filename": "b.jpg", "split": "train", "imgid": 71, "cocoid": 5, "sentences": [{"raw": "B", "sentid": 1}]},
+    {"filename": "c.jpg", "split": "train", "imgid": 72, "sentences": [{"raw": "C", "sentid": 2}]},
+    {"filename": "d.jpg", "split": "train", "sentences": [{"raw": "D", "sentid": 3}]}]})");
+  const CaptionDataset train = CaptionDataset::load(unchecked(file, CaptionFormat::kKarpathy, "train"));
+  ASSERT_EQ(train.images(), 3);
+  EXPECT_EQ(train.image_id(0), 5u);
+  EXPECT_EQ(train.image_id(1), 72u);
+  EXPECT_EQ(train.image_id(2), 3u) << "its place in the file";
+}
+
 TEST(CaptionDataset, RealCaptions) {
   const auto file = test_data("coco_captions/captions_val2017.json");
   PERMAFROST_NEEDS(file);
@@ -107,6 +121,20 @@ TEST_F(DatasetErrors, Entries) {
       refused(R"({"images": [{"filename": "a", "split": "train"}]})", {"list 'sentences'"}, CaptionFormat::kKarpathy));
   EXPECT_TRUE(refused(R"({"images": [{"filename": "a", "split": "train", "sentences": [3]}]})",
                       {"each sentence", "'sentid'"}, CaptionFormat::kKarpathy));
+}
+
+TEST_F(DatasetErrors, EntriesThatAreNoObjects) {
+  for (const std::string entry : {"5", "null", "\"lost\"", "[1, {}]", "[]"}) {
+    const std::string image = R"({"id": 1, "file_name": "a"})", caption = R"({"id": 2, "image_id": 1, "caption": "x"})";
+    const std::string shown = entry == "[1, {}]" ? "got [1,{}]" : "got " + entry;
+    EXPECT_TRUE(refused(concat(R"({"images": [)", image, R"(], "annotations": [)", caption, ", ", entry, "]}"),
+                        {"each annotation must have a whole number 'id'", shown, "c.json"}));
+    EXPECT_TRUE(refused(concat(R"({"images": [)", entry, ", ", image, R"(], "annotations": [)", caption, "]}"),
+                        {"each image must have a whole number 'id'", shown, "c.json"}));
+    EXPECT_TRUE(refused(concat(R"({"images": [)", entry, "]}"), {"each image must have a text 'split'", shown},
+                        CaptionFormat::kKarpathy));
+  }
+  EXPECT_TRUE(refused(R"({"images": {"id": 1, "file_name": "a"}, "annotations": 5})", {"got other keys"}));
 }
 
 TEST_F(DatasetErrors, Contents) {
