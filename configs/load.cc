@@ -32,7 +32,7 @@ Resolved resolve_config(const std::string& text, const std::string& source, cons
   parse_text(text, source, resolved.config, problems);
   for (const std::string& assignment : overrides) apply_override(assignment, resolved.config, problems);
   expand_sizes(resolved.config, problems);
-  inherit_data(resolved.config);
+  inherit_data(resolved.config, problems);
   fill_defaults(resolved.config);
   validate(resolved.config, problems);
   const bool model_is_sound =

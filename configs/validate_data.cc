@@ -1,8 +1,8 @@
 #include "configs/validate_data.h"
 
 #include <algorithm>
-#include <set>
 
+#include "configs/inherit.h"
 #include "configs/section.h"
 #include "configs/validate.h"
 
@@ -58,11 +58,6 @@ void check_source(const Data& data, const Section& s) {
                           data.train_first());
 }
 
-/// What an entry of a mix may say for itself.
-const std::set<std::string> kSourceFields{"root",       "captions",       "images",      "format",
-                                          "split",      "questions",      "annotations", "shards",
-                                          "image_name", "train_fraction", "train_first", "mix"};
-
 Data only_field(const Data& data, const google::protobuf::FieldDescriptor* field) {
   Data one = data;
   for (int i = 0; i < Data::descriptor()->field_count(); ++i)
@@ -74,7 +69,7 @@ Data only_field(const Data& data, const google::protobuf::FieldDescriptor* field
 void check_same_reading(const Data& data, const Data& entry, const Section& s) {
   for (int i = 0; i < Data::descriptor()->field_count(); ++i) {
     const auto* field = Data::descriptor()->field(i);
-    if (!kSourceFields.contains(field->name()) &&
+    if (std::ranges::find(source_fields(), field->name()) == source_fields().end() &&
         only_field(data, field).SerializeAsString() != only_field(entry, field).SerializeAsString())
       s.problems().expected(s.at(field->name()), "what the fields around data.mix say", "something else");
   }

@@ -187,9 +187,17 @@ OpenOptions training_options(const config::Config& config, int64_t model_vocab, 
 
 int64_t image_size(const config::Config& config) {
   const config::Model& model = config.model();
-  if (model.has_language_model()) return 0;
-  return model.has_vision_classifier() ? model.vision_classifier().vision().image_size()
-                                       : model.epalm().vision().image_size();
+  switch (model.kind_case()) {
+    case config::Model::kEpalm:
+      return model.epalm().vision().image_size();
+    case config::Model::kVisionClassifier:
+      return model.vision_classifier().vision().image_size();
+    case config::Model::kLanguageModel:
+      return 0;
+    case config::Model::KIND_NOT_SET:
+      break;
+  }
+  fail(ErrorKind::kConfig, "model: expected one of epalm, vision_classifier, language_model; got none");
 }
 
 LoaderConfig loader_config(const config::Config& config, const OpenedData& data) {

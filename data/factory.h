@@ -42,7 +42,7 @@ struct OpenedData {
 
 /// How the data of a configuration are opened for training its model.
 OpenOptions training_options(const config::Config& config, int64_t model_vocab, int threads);
-/// Pixels of the square its vision model reads; 0 for a model without one.
+/// Pixels of the square its vision model reads; 0 for a model without one. Errors: kConfig for no model.
 int64_t image_size(const config::Config& config);
 
 /// Loader settings of training; slots and micro_batch_of_slot are the caller's.

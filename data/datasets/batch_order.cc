@@ -1,9 +1,54 @@
 #include "data/datasets/batch_order.h"
 
+#include <cmath>
+
 #include "core/base/check.h"
 #include "core/base/philox.h"
 
 namespace permafrost {
+
+namespace {
+
+double sum_of_weights(const std::vector<MixPart>& parts) {
+  double sum = 0;
+  for (const MixPart& part : parts) sum += part.weight;
+  return sum;
+}
+
+/// Shares are rounded down; what is missing goes to the first parts, one each. No allocation: made for every sample.
+class Quotas {
+ public:
+  explicit Quotas(const BatchOrder& order)
+      : order_(order), weights_(sum_of_weights(order.parts)), missing_(order.samples) {
+    for (const MixPart& part : order.parts) missing_ -= share(part);
+  }
+
+  int64_t of(size_t k) const { return share(order_.parts[k]) + (static_cast<int64_t>(k) < missing_ ? 1 : 0); }
+
+ private:
+  int64_t share(const MixPart& part) const {
+    return static_cast<int64_t>(static_cast<double>(order_.samples) * (part.weight / weights_));
+  }
+
+  const BatchOrder& order_;
+  double weights_;
+  int64_t missing_;
+};
+
+/// Every part comes in every epoch: one that never came would be left out without a word.
+void check_weights(const BatchOrder& order) {
+  const double weights = sum_of_weights(order.parts);
+  if (!std::isfinite(weights))
+    fail(ErrorKind::kConfig, "batch_order: weights with a finite sum are expected; got ", weights, " [param=data.mix]");
+  const Quotas quotas(order);
+  for (size_t k = 0; k < order.parts.size(); ++k)
+    if (quotas.of(k) < 1)
+      fail(ErrorKind::kConfig, "batch_order: every dataset of a mix must come in every epoch; got weight ",
+           order.parts[k].weight, " of ", weights, ", which gives mix[", k, "] no sample of an epoch of ",
+           order.samples, " [param=data.mix[", k, "].weight]");
+}
+
+}  // namespace
 
 void BatchOrder::check() const {
   if (samples < 1) fail(ErrorKind::kData, "batch_order: at least one sample is expected; got ", samples);
@@ -20,20 +65,10 @@ void BatchOrder::check() const {
   }
   if (!parts.empty() && covered != samples)
     fail(ErrorKind::kConfig, "batch_order: the parts of a mix must be all ", samples, " samples; got ", covered);
+  if (shuffle) check_weights(*this);
 }
 
-/// Shares are rounded down; what is missing goes to the first parts, one each. No allocation: called for every sample.
-int64_t BatchOrder::quota_of(size_t part) const {
-  double weights = 0;
-  for (const MixPart& p : parts) weights += p.weight;
-  int64_t given = 0, own = 0;
-  for (size_t k = 0; k < parts.size(); ++k) {
-    const auto share = static_cast<int64_t>(static_cast<double>(samples) * (parts[k].weight / weights));
-    given += share;
-    if (k == part) own = share;
-  }
-  return own + (static_cast<int64_t>(part) < samples - given ? 1 : 0);
-}
+int64_t BatchOrder::quota_of(size_t part) const { return Quotas(*this).of(part); }
 
 int64_t BatchOrder::sample_at(uint32_t epoch, int64_t position) const {
   PERMAFROST_CHECK(position >= 0 && position < steps_per_epoch() * global_batch,
@@ -47,9 +82,10 @@ int64_t BatchOrder::sample_at(uint32_t epoch, int64_t position) const {
   int64_t place = permuted(position, samples, seed, epoch);
   if (parts.empty()) return place;
   // The permuted positions are dealt out in runs, one run to a part.
+  const Quotas quotas(*this);
   int64_t before = 0;
   for (size_t k = 0; k < parts.size(); ++k) {
-    const int64_t quota = quota_of(k);
+    const int64_t quota = quotas.of(k);
     if (place < quota) {
       const int64_t running = static_cast<int64_t>(epoch) * quota + place;
       const auto pass = static_cast<uint32_t>(running / parts[k].count);

@@ -24,7 +24,8 @@ struct BatchOrder {
   /// in the next epoch where it stopped. Not shuffled, weights say nothing: every sample comes once.
   std::vector<MixPart> parts = {};
 
-  /// Throws kConfig when the numbers contradict each other, kData when there are no samples.
+  /// Throws kConfig when the numbers contradict each other or, shuffled, a weight is so small that its part would never
+  /// come; kData when there are no samples.
   void check() const;
 
   int64_t steps_per_epoch() const { return (samples + global_batch - 1) / global_batch; }

@@ -5,13 +5,15 @@
 
 #include "core/base/check.h"
 #include "data/files/json_entries.h"
+#include "data/files/karpathy.h"
 
 namespace permafrost {
 
 /// Takes entries of the file while it is parsed and drops them, so that memory holds the dataset and never the tree.
 class CaptionReader {
  public:
-  explicit CaptionReader(const CaptionDatasetConfig& config) : config_(config), fields_("dataset", config.captions) {
+  explicit CaptionReader(const CaptionDatasetConfig& config)
+      : config_(config), fields_("dataset", config.captions), splits_(config.split) {
     dataset_.folder_ = config.images;
   }
 
@@ -21,7 +23,8 @@ class CaptionReader {
     entries.file = config_.captions;
     entries.wants = [](const std::string& key) { return key == "images" || key == "annotations"; };
     entries.begin = [&](const std::string& list) { lists_.insert(list); };
-    entries.take = [&](const std::string& list, const Json& entry) {
+    entries.take = [&](const std::string& list, bool in_list, const Json& entry) {
+      if (!in_list) return;
       if (list == "images")
         karpathy ? take_karpathy_image(entry) : take_image(entry);
       else if (list == "annotations" && !karpathy)
@@ -56,17 +59,13 @@ class CaptionReader {
 
   void take_karpathy_image(const Json& entry) {
     const uint64_t place = images_seen_++;
-    std::string split = fields_.text(entry, "split", "image");
-    if (split == "restval") split = "train";
-    splits_.insert(split);
-    if (!config_.split.empty() && split != config_.split) return;
+    if (!splits_.take(fields_.text(entry, "split", "image"))) return;
     const std::string folder = entry.contains("filepath") ? fields_.text(entry, "filepath", "image") : "";
-    const uint64_t id = entry.contains("cocoid") ? fields_.number(entry, "cocoid", "image") : place;
+    const char* id_key = karpathy_id_key(entry);
+    const uint64_t id = id_key ? fields_.number(entry, id_key, "image") : place;
     const int64_t image =
         dataset_.add_image(id, (std::filesystem::path(folder) / fields_.text(entry, "filename", "image")).string());
-    const Json* sentences = JsonFields::find(entry, "sentences");
-    if (!sentences || !sentences->is_array()) fields_.refuse("image", "a list 'sentences'", entry);
-    for (const Json& sentence : *sentences) {
+    for (const Json& sentence : fields_.list(entry, "sentences", "image")) {
       const uint64_t sentence_id = fields_.number(sentence, "sentid", "sentence");
       add_caption(sentence_id, image, fields_.text(sentence, "raw", "sentence"));
     }
@@ -77,7 +76,7 @@ class CaptionReader {
     sample.id = id;
     sample.image = image;
     sample.caption = caption;
-    dataset_.store_.add(sample);
+    dataset_.store_.add(sample, fields_.place());
   }
 
   /// COCO: annotations may stand before the images they name.
@@ -95,17 +94,16 @@ class CaptionReader {
 
   void check_captions() const {
     if (dataset_.size() > 0) return;
-    std::string splits;
-    for (const auto& split : splits_) splits += (splits.empty() ? "" : ", ") + split;
     fail(ErrorKind::kData, "dataset: at least one caption is expected; got none",
-         config_.split.empty() ? "" : " of split '" + config_.split + "' (the file has: " + splits + ")",
+         config_.split.empty() ? "" : " of split '" + config_.split + "' (the file has: " + splits_.known() + ")",
          fields_.place());
   }
 
   const CaptionDatasetConfig& config_;
   JsonFields fields_;
   CaptionDataset dataset_;
-  std::set<std::string> lists_, splits_;
+  KarpathySplits splits_;
+  std::set<std::string> lists_;
   uint64_t images_seen_ = 0;
   std::unordered_map<uint64_t, int64_t> image_of_id_;
   std::vector<uint64_t> annotation_images_;

@@ -21,7 +21,8 @@ struct CaptionDatasetConfig {
 };
 
 /// (image, caption) pairs in the order of the file, one sample per caption; its id is the annotation's.
-/// image_id: "id" or "cocoid"; where a Karpathy file lacks "cocoid", the image's place in the file.
+/// image_id: "id" or "cocoid"; where a Karpathy file lacks "cocoid", "imgid"; where it lacks both, the image's place in
+/// the file.
 class CaptionDataset : public FileDataset {
  public:
   /// Errors: kData naming the file: not found, malformed JSON (line and column), another structure, a caption whose

@@ -20,6 +20,11 @@ int64_t FileDataset::image_bytes(int64_t image) const {
   return static_cast<int64_t>(size);
 }
 
+size_t FileDataset::place(int64_t image) const {
+  PERMAFROST_CHECK(image >= 0 && image < images(), "dataset: image must lie in 0..", images() - 1, "; got ", image);
+  return static_cast<size_t>(image);
+}
+
 int64_t FileDataset::add_image(uint64_t id, std::string name) {
   image_ids_.push_back(id);
   image_names_.push_back(std::move(name));

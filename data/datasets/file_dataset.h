@@ -19,15 +19,13 @@ class FileDataset : public Dataset {
   int64_t size() const override { return store_.size(); }
   Sample sample(int64_t index) const override { return store_.sample(index); }
   int64_t images() const override { return static_cast<int64_t>(image_names_.size()); }
-  uint64_t image_id(int64_t image) const override { return image_ids_.at(static_cast<size_t>(image)); }
+  uint64_t image_id(int64_t image) const override { return image_ids_[place(image)]; }
   std::string image_name(int64_t image) const override { return image_path(image).string(); }
-  std::string short_image_name(int64_t image) const override { return image_names_.at(static_cast<size_t>(image)); }
+  std::string short_image_name(int64_t image) const override { return image_names_[place(image)]; }
   void read_image(int64_t image, std::vector<uint8_t>& bytes) const override;
   int64_t image_bytes(int64_t image) const override;
 
-  std::filesystem::path image_path(int64_t image) const {
-    return folder_ / image_names_.at(static_cast<size_t>(image));
-  }
+  std::filesystem::path image_path(int64_t image) const { return folder_ / image_names_[place(image)]; }
   /// Images of the file (and split) that no sample names.
   int64_t images_without_sample() const { return images_without_sample_; }
 
@@ -44,6 +42,8 @@ class FileDataset : public Dataset {
   SampleStore store_;
 
  private:
+  /// The image's place in the lists.
+  size_t place(int64_t image) const;
   void check_files(const std::string& place) const;
 
   int64_t images_without_sample_ = 0;

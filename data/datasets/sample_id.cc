@@ -35,8 +35,8 @@ size_t number_placeholder(std::string_view text, size_t& width) {
 
 }  // namespace
 
-SampleId sample_id(std::string_view written) {
-  SampleId id;
+WrittenId sample_id(std::string_view written) {
+  WrittenId id;
   const bool canonical = is_number(written) && (written.size() == 1 || written[0] != '0');
   if (canonical && to_number(written, id.number)) return id;
   id.number = hashed_id(written);

@@ -9,13 +9,13 @@ namespace permafrost {
 inline constexpr int kSampleIdBits = 56;
 
 /// An id as it stands in a file and the number it is addressed by.
-struct SampleId {
+struct WrittenId {
   uint64_t number = 0;
   std::string name;  ///< empty where the id is that number
 };
 
 /// Decimal numbers without leading zeros stand for themselves; any other text for 56 bits of its SHA-256.
-SampleId sample_id(std::string_view written);
+WrittenId sample_id(std::string_view written);
 
 /// Number of an image that a file names by text: the digits at its end ("COCO_val2014_000000000042": 42), or 56 bits of
 /// its SHA-256 where it has none.

@@ -14,9 +14,9 @@ SampleStore::Text SampleStore::keep(std::string_view text) {
   return kept;
 }
 
-void SampleStore::add(const Sample& sample) {
+void SampleStore::add(const Sample& sample, const std::string& place) {
   if (sample.id >> kSampleIdBits != 0)
-    fail(ErrorKind::kData, "dataset: sample ids below 2^", kSampleIdBits, " are expected; got ", sample.id);
+    fail(ErrorKind::kData, "dataset: sample ids below 2^", kSampleIdBits, " are expected; got ", sample.id, place);
   records_.push_back({sample.id, sample.image, keep(sample.caption), keep(sample.question), keep(sample.name), 0, 0});
   set_answers(size() - 1, sample.answers);
 }

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -14,8 +15,9 @@ namespace permafrost {
 /// more. Views that `sample` gives live as long as the store stays where it is and nothing is added.
 class SampleStore {
  public:
-  /// Texts are copied; `image` may be set later. Errors: kData for an id that needs more than kSampleIdBits.
-  void add(const Sample& sample);
+  /// Texts are copied; `image` may be set later. Errors: kData for an id that needs more than kSampleIdBits; `place`
+  /// (" [file=…]") ends the message.
+  void add(const Sample& sample, const std::string& place);
   void set_image(int64_t index, int64_t image);
   /// Replaces the answers of a sample, e.g. when they stand in a file of their own.
   void set_answers(int64_t index, std::span<const Answer> answers);

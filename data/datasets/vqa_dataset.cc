@@ -64,30 +64,35 @@ class VqaReader {
 
  private:
   void read_questions() {
-    const bool list_at_top = config_.format == VqaFormat::kVlt5;
+    const bool by_id = config_.format == VqaFormat::kGqa, list_at_top = config_.format == VqaFormat::kVlt5;
     bool found = false;
     JsonEntries entries;
     entries.file = config_.questions;
-    entries.members = config_.format == VqaFormat::kGqa;
     entries.wants = [&](const std::string& key) {
-      return entries.members || (!list_at_top && (key == "questions" || key == "data_subtype"));
+      return by_id || (!list_at_top && (key == "questions" || key == "data_subtype"));
     };
     entries.begin = [&](const std::string& list) {
-      found |= list == "questions" ||
-               (list.empty() && (config_.format == VqaFormat::kVlt5 || config_.format == VqaFormat::kAokvqa));
+      if (by_id) refuse_questions_file(list.empty() ? "array" : concat("array of '", list, "'"));
+      found |= list == "questions" || (list.empty() && (list_at_top || config_.format == VqaFormat::kAokvqa));
     };
-    entries.take = [&](const std::string& list, const Json& entry) { take_question(list, entry); };
+    entries.take = [&](const std::string& key, bool in_list, const Json& entry) {
+      if (in_list != by_id) take_question(key, entry);
+    };
     const Json root = entries.read();
     note_subtype(root);
-    if (entries.members ? root.is_object() : found) return;
+    if (!(by_id ? root.is_object() : found)) refuse_questions_file(root.is_object() ? "other keys" : root.type_name());
+  }
+
+  [[noreturn]] void refuse_questions_file(const std::string& got) const {
     static constexpr const char* kExpected[] = {"an object with the list 'questions'", "a list of questions",
                                                 "a list of questions, or an object with the list 'questions'",
                                                 "an object of questions by id"};
-    fail(ErrorKind::kData, "dataset: ", kExpected[static_cast<size_t>(config_.format)], " is expected; got ",
-         root.is_object() ? "other keys" : root.type_name(), fields_.place());
+    fail(ErrorKind::kData, "dataset: ", kExpected[static_cast<size_t>(config_.format)], " is expected; got ", got,
+         fields_.place());
   }
 
-  void take_question(const std::string& list, const Json& entry) {
+  /// `key`: of the member or of the list.
+  void take_question(const std::string& key, const Json& entry) {
     switch (config_.format) {
       case VqaFormat::kVqav2:
         return add(fields_.number_or_text(entry, "question_id", "question"),
@@ -106,7 +111,7 @@ class VqaReader {
     }
     OwnedAnswers answers;
     if (JsonFields::find(entry, "answer")) answers.list.emplace_back(fields_.text(entry, "answer", "question"), 1.0f);
-    add(list, fields_.number_or_text(entry, "imageId", "question"), fields_.text(entry, "question", "question"),
+    add(key, fields_.number_or_text(entry, "imageId", "question"), fields_.text(entry, "question", "question"),
         answers);
   }
 
@@ -115,7 +120,7 @@ class VqaReader {
     if (question.empty())
       fail(ErrorKind::kData, "dataset: a question with text is expected; got none in question ", written_id,
            fields_.place());
-    const SampleId id = sample_id(written_id);
+    const WrittenId id = sample_id(written_id);
     const auto [found, is_new] = image_of_id_.emplace(image, dataset_.images());
     if (is_new) dataset_.add_image(image_number(image), image);  // its file is known when all files are read
     const std::vector<Answer> views = answers.views();
@@ -125,7 +130,7 @@ class VqaReader {
     sample.image = found->second;
     sample.question = question;
     sample.answers = views;
-    dataset_.store_.add(sample);
+    dataset_.store_.add(sample, fields_.place());
   }
 
   /// VL-T5: soft scores by answer. Answers without score are none; if that leaves nothing, the empty answer is meant.
@@ -167,7 +172,8 @@ class VqaReader {
     entries.file = config_.annotations;
     entries.wants = [](const std::string& key) { return key == "annotations" || key == "data_subtype"; };
     entries.begin = [&](const std::string& list) { found |= list == "annotations"; };
-    entries.take = [&](const std::string&, const Json& entry) {
+    entries.take = [&](const std::string&, bool in_list, const Json& entry) {
+      if (!in_list) return;
       const std::string id = fields.number_or_text(entry, "question_id", "annotation");
       const auto question = question_of_id.find(sample_id(id).number);
       if (question == question_of_id.end())
@@ -194,9 +200,8 @@ class VqaReader {
 
   static OwnedAnswers annotated_answers(const JsonFields& fields, const Json& entry) {
     OwnedAnswers answers;
-    const Json* list = JsonFields::find(entry, "answers");
-    if (!list || !list->is_array()) fields.refuse("annotation", "a list 'answers'", entry);
-    for (const Json& answer : *list) answers.count(fields.text(answer, "answer", "answer"));
+    for (const Json& answer : fields.list(entry, "answers", "annotation"))
+      answers.count(fields.text(answer, "answer", "answer"));
     answers.score_counts();
     return answers;
   }

@@ -8,21 +8,21 @@
 
 namespace permafrost {
 
-/// Walks a JSON file that is a list of objects, or an object with lists of objects below its keys, or an object whose
+/// Walks a JSON file that is a list of entries, or an object with lists of entries below its keys, or an object whose
 /// members are the entries. Entries are handed over while the file is parsed and then dropped, so that memory never
 /// holds the tree.
 struct JsonEntries {
   std::filesystem::path file;
-  bool members = false;  ///< of an object, the members that are objects are the entries; `list` is their key
   /// Which keys of the top level are of interest; the others are dropped unread.
   std::function<bool(const std::string& key)> wants;
-  /// One object of the list below `list` ("" when the file is a list).
-  std::function<void(const std::string& list, const Json& entry)> take;
+  /// One element of the list below `key` ("" when the file is a list), or (`in_list` false) a member that is no list.
+  /// An entry may be a value of any type: it is for whoever takes it to refuse what is no object.
+  std::function<void(const std::string& key, bool in_list, const Json& entry)> take;
   /// Said of each wanted list, empty ones too.
   std::function<void(const std::string& list)> begin = {};
 
-  /// Returns what is left: the values of the top level that are neither list nor object. Errors: kData as
-  /// parse_json_file, and what `take` throws.
+  /// Returns what is left: of an object, the wanted members that are neither list nor object. Errors: kData as
+  /// parse_json_file, for a file that is neither list nor object, and what `take` throws.
   Json read() const;
 };
 
@@ -37,6 +37,7 @@ class JsonFields {
   std::string text(const Json& entry, const char* key, const char* what) const;
   /// A number or a text, as text.
   std::string number_or_text(const Json& entry, const char* key, const char* what) const;
+  const Json& list(const Json& entry, const char* key, const char* what) const;
   /// The entry's value, of whatever type; null when the entry is no object or lacks it.
   static const Json* find(const Json& entry, const char* key);
 

@@ -18,7 +18,8 @@ struct SheetEntry {
   std::optional<bool> correct = true;  ///< none: nobody knows; such captions are grey
 };
 
-/// Width of a picture on a sheet is at least this many pixels: smaller ones are shown with their pixels as squares.
+/// Pictures of at most half this width, in pixels, are shown with their pixels as squares, as large as fit into it: one
+/// of 64 is 192 wide. Wider ones are shown as they are.
 inline constexpr int64_t kSheetImageWidth = 240;
 
 /// Draws pictures in a grid, `columns` a row in the order of the entries, with their captions below; long captions go

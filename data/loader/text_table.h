@@ -79,7 +79,6 @@ class TextTable {
   std::string hash() const;
 
  private:
-  struct Encoded;
   void take(int64_t index, uint64_t id, const TextPieces& pieces, const TextConfig& config);
   void add_piece(std::span<const int32_t> ids, size_t room, float score);
   void find_parts(const std::vector<MixPart>& parts);

@@ -5,6 +5,8 @@
 #include <unordered_map>
 
 #include "core/base/check.h"
+#include "data/files/json_entries.h"
+#include "data/files/karpathy.h"
 
 namespace permafrost {
 namespace {
@@ -34,14 +36,19 @@ std::optional<AnnotationKind> kind_of_annotation(const JsonEntry& entry, const s
 /// Collects entries while the file is parsed.
 class AnnotationReader {
  public:
-  AnnotationReader(const std::filesystem::path& file, const std::string& split) : split_(split) { read_.file = file; }
+  AnnotationReader(const std::filesystem::path& file, const std::string& split) : split_(split), splits_(split) {
+    read_.file = file;
+  }
 
   Annotations read() {
-    const JsonEntries entries = read_json_entries(
-        read_.file, [this](const std::string& key, bool in_list, const Json& value) { take(key, in_list, value); });
+    JsonEntries entries;
+    entries.file = read_.file;
+    entries.wants = [](const std::string&) { return true; };
+    entries.take = [this](const std::string& key, bool in_list, const Json& value) { take(key, in_list, value); };
+    entries.read();
     if (!kind_)
       fail(ErrorKind::kData, "annotations: captions of images or answers to questions are expected; got ",
-           entries.count == 0 ? "an empty file" : "none", place());
+           is_empty_ ? "an empty file" : "none", place());
     read_.kind = *kind_;
     if (!split_.empty() && *kind_ != AnnotationKind::kKarpathyCaptions)
       fail(ErrorKind::kConfig, "annotations: only a Karpathy file has splits; got split '", split_, "' for ",
@@ -54,11 +61,14 @@ class AnnotationReader {
 
  private:
   void take(const std::string& key, bool in_list, const Json& value) {
+    is_empty_ = false;
     const JsonEntry entry{value, "annotations", read_.file};
     const bool file_is_list = key.empty() && in_list;
     const auto kind = kind_of_annotation(entry, key, in_list, file_is_list);
+    const bool is_image = key == "images" && in_list;
+    if (is_image) ++images_seen_;
     if (!kind) {
-      if (key == "images" && in_list && entry.has("id")) take_image(entry);
+      if (is_image && entry.has("id")) take_image(entry);
       return;
     }
     if (kind_ && *kind_ != *kind)
@@ -86,16 +96,14 @@ class AnnotationReader {
 
   void take_image(const JsonEntry& entry) {
     const SampleId id = entry.id("id");
-    place_of_image_.emplace(id.text, read_.images.size());
-    read_.images.push_back({id, {}});
+    place_of_image_.emplace(id.text, listed_.size());
+    listed_.push_back({id, {}});
   }
 
   void take_karpathy(const JsonEntry& entry) {
-    std::string split = entry.text("split");
-    if (split == "restval") split = "train";
-    splits_.insert(split);
-    if (!split_.empty() && split != split_) return;
-    ImageAnnotation image{entry.id(entry.has("cocoid") ? "cocoid" : "imgid"), {}};
+    if (!splits_.take(entry.text("split"))) return;
+    const char* id_key = karpathy_id_key(entry.value);
+    ImageAnnotation image{id_key ? entry.id(id_key) : SampleId{std::to_string(images_seen_ - 1), true}, {}};
     for (const Json& sentence : entry.list("sentences"))
       image.captions.push_back(JsonEntry{sentence, "annotations", read_.file}.text("raw"));
     read_.images.push_back(std::move(image));
@@ -139,15 +147,15 @@ class AnnotationReader {
       const auto found = place_of_image_.find(caption.id.text);
       if (found == place_of_image_.end())
         fail(ErrorKind::kData, "annotations: every caption must name a listed image; got image_id ", caption.id.text,
-             ", which is not among ", read_.images.size(), " images", place());
-      read_.images[found->second].captions.push_back(caption.captions[0]);
+             ", which is not among ", listed_.size(), " images", place());
+      listed_[found->second].captions.push_back(caption.captions[0]);
     }
+    read_.images = std::move(listed_);
   }
 
   [[noreturn]] void refuse_split() const {
-    std::string known;
-    for (const std::string& split : splits_) known += (known.empty() ? "" : ", ") + split;
-    fail(ErrorKind::kData, "annotations: images of split '", split_, "' are expected; the file has: ", known, place());
+    fail(ErrorKind::kData, "annotations: images of split '", split_, "' are expected; the file has: ", splits_.known(),
+         place());
   }
 
   void require_unique_ids() const {
@@ -163,11 +171,14 @@ class AnnotationReader {
   std::string place() const { return " [file=" + read_.file.string() + "]"; }
 
   const std::string& split_;
+  KarpathySplits splits_;
   Annotations read_;
   std::optional<AnnotationKind> kind_;
+  bool is_empty_ = true;
+  size_t images_seen_ = 0;
   std::vector<ImageAnnotation> captions_;  // COCO: each with its image's id
+  std::vector<ImageAnnotation> listed_;    // COCO: the images; files of other kinds may list some too
   std::unordered_map<std::string, size_t> place_of_image_;
-  std::set<std::string> splits_;
 };
 
 }  // namespace

@@ -1,6 +1,5 @@
 #pragma once
 #include <filesystem>
-#include <functional>
 #include <string>
 
 #include "core/base/json.h"
@@ -29,15 +28,5 @@ struct JsonEntry {
 
   [[noreturn]] void refuse(const std::string& expected) const;
 };
-
-/// Calls `entry` for each value that stands in a list of the file's object (key: the list's), or in the file's own list
-/// (key ""), and for each object under a name of the file's object (key: that name, not in a list), and keeps none of
-/// them. Errors: kData as parse_json_file, and for a file that is neither list nor object.
-struct JsonEntries {
-  bool is_list = false;  ///< the file is a list; else an object
-  int64_t count = 0;
-};
-using OnJsonEntry = std::function<void(const std::string& key, bool in_list, const Json& value)>;
-JsonEntries read_json_entries(const std::filesystem::path& file, const OnJsonEntry& entry);
 
 }  // namespace permafrost

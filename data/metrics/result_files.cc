@@ -5,6 +5,7 @@
 
 #include "core/base/check.h"
 #include "core/weights/atomic_file.h"
+#include "data/files/json_entries.h"
 #include "data/tokenizer/unicode.h"
 
 namespace permafrost {
@@ -39,7 +40,10 @@ std::string_view to_string(ResultKind kind) { return kind == ResultKind::kCaptio
 ResultFile read_results(const std::filesystem::path& file) {
   ResultFile read;
   std::optional<ResultKind> kind;
-  const auto take = [&](const std::string&, bool, const Json& value) {
+  JsonEntries entries;
+  entries.file = file;
+  entries.wants = [](const std::string&) { return true; };
+  entries.take = [&](const std::string&, bool, const Json& value) {
     const JsonEntry entry{value, "results", file};
     const ResultKind own = kind_of_result(entry);
     if (kind && own != *kind) entry.refuse(concat("one kind of entry (the first ones are ", to_string(*kind), ")"));
@@ -47,8 +51,8 @@ ResultFile read_results(const std::filesystem::path& file) {
     read.results.push_back({entry.id(keys_of(own).id), entry.text(keys_of(own).text)});
   };
   const std::string place = " [file=" + file.string() + "]";
-  const JsonEntries entries = read_json_entries(file, take);
-  if (!entries.is_list) fail(ErrorKind::kData, "results: a list of entries is expected; got an object", place);
+  if (!entries.read().is_array())
+    fail(ErrorKind::kData, "results: a list of entries is expected; got an object", place);
   if (!kind) fail(ErrorKind::kData, "results: at least one entry is expected; got none", place);
   read.kind = *kind;
   require_unique(read.results, place);

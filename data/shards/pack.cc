@@ -60,14 +60,13 @@ fs::path shard_path(const PackPlan& plan, int64_t shard, const fs::path& folder)
   return folder / shard_file_name(shard, plan.shards());
 }
 
-/// True when `path` is a complete shard of the plan. Errors: kConfig when it is one of something else.
-bool is_of_plan(const PackPlan& plan, const fs::path& path) {
+/// `path` must be a complete shard of the plan. Errors: kConfig when it is one of something else.
+void require_of_plan(const PackPlan& plan, const fs::path& path) {
   const ShardHeader header = ShardIndex::read_header(Hdf5File::open(path));
   if (header.packed_from != plan.packed_from)
     fail(ErrorKind::kConfig, "data pack: a folder that is new or was packed from the same data, tokenizer and size of ",
          "shards (SHA-256 ", plan.packed_from, ") is expected; got ", path.string(), ", packed from ",
          header.packed_from.empty() ? "something else" : header.packed_from);
-  return true;
 }
 
 }  // namespace
@@ -107,7 +106,7 @@ void prepare_pack_folder(const PackPlan& plan, const fs::path& folder) {
   std::vector<fs::path> left_behind;
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
-    if (entry.path().extension() == ".h5") is_of_plan(plan, entry.path());
+    if (entry.path().extension() == ".h5") require_of_plan(plan, entry.path());
     if (name.starts_with("shard-") && name.find(".h5.tmp-") != std::string::npos) left_behind.push_back(entry.path());
   }
   std::error_code ignored;
@@ -116,7 +115,10 @@ void prepare_pack_folder(const PackPlan& plan, const fs::path& folder) {
 
 bool pack_shard(const Dataset& dataset, const PackPlan& plan, int64_t shard, const fs::path& folder) {
   const fs::path path = shard_path(plan, shard, folder);
-  if (fs::exists(path) && is_of_plan(plan, path)) return false;
+  if (fs::exists(path)) {
+    require_of_plan(plan, path);
+    return false;
+  }
   ShardWriter writer(
       {folder, plan.task, plan.tokenizer, dataset.labels_per_image(), shard, plan.shards(), plan.packed_from});
   std::vector<uint8_t> bytes;

@@ -89,10 +89,7 @@ void ShardDataset::check_token_ids(const Shard& shard, int64_t vocabulary) {
   const auto sample =
       static_cast<size_t>(std::ranges::upper_bound(shard.first_pieces, piece) - shard.first_pieces.begin()) - 1;
   fail(ErrorKind::kData, "shards: token ids below the ", vocabulary, " of the tokenizer are expected; got ", *wrong,
-       " in sample ",
-       shard.index.names.at(sample).empty() ? std::to_string(shard.index.sample_ids[sample])
-                                            : std::string(shard.index.names.at(sample)),
-       " [file=", shard.path.string(), "]");
+       " in sample ", shard.index.name_of(sample), " [file=", shard.path.string(), "]");
 }
 
 void ShardDataset::check_same_dataset() const {
@@ -142,7 +139,8 @@ void ShardDataset::order_samples() {
                 index.questions.at(at),
                 answers,
                 {},
-                index.names.at(at)});
+                index.names.at(at)},
+               " [file=" + shards_[place.shard].path.string() + "]");
     Image& image = images_[static_cast<size_t>(place.image)];
     if (image.first_sample < 0) image.first_sample = store_.size() - 1;
   }

@@ -102,8 +102,7 @@ class IndexChecker {
       const auto at = static_cast<size_t>(i);
       if (crc32c(index_.text_record(i, pieces[at])) == index_.text_crc32c[at]) continue;
       refuse_shard(path_, concat("a sample whose checksum (crc32c) agrees is expected; got damaged text in sample ",
-                                 index_.names.at(at).empty() ? std::to_string(index_.sample_ids[at])
-                                                             : std::string(index_.names.at(at))));
+                                 index_.name_of(at)));
     }
   }
 
@@ -136,6 +135,10 @@ TextTask task_named(const std::string& name, const std::filesystem::path& path) 
 void TextColumn::add(std::string_view text) {
   bytes.insert(bytes.end(), text.begin(), text.end());
   offsets.push_back(bytes.size());
+}
+
+std::string ShardIndex::name_of(size_t sample) const {
+  return names.at(sample).empty() ? std::to_string(sample_ids[sample]) : std::string(names.at(sample));
 }
 
 int64_t ShardIndex::pieces_of(int64_t sample) const {

@@ -54,6 +54,8 @@ struct ShardIndex {
 
   int64_t images() const { return static_cast<int64_t>(image_ids.size()); }
   int64_t samples() const { return static_cast<int64_t>(sample_ids.size()); }
+  /// The id of a sample as its file wrote it, for messages.
+  std::string name_of(size_t sample) const;
   /// Pieces of a sample: 1 + captions 1, or VQA one per answer. 0 when there are no token ids.
   int64_t pieces_of(int64_t sample) const;
   /// First piece of each sample, then the end.

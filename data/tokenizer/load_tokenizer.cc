@@ -16,16 +16,12 @@ namespace {
 
 constexpr int64_t kMaxTokens = int64_t{1} << 24;  // far above any real vocabulary: a wild id must not eat memory
 
-/// GPT-2 writes bytes as printable characters: 33..126, 161..172 and 174..255 as themselves, the other 68, in order,
-/// as U+0100 onwards. Index: code point; value: byte or -1.
+/// Index: code point; value: the byte that is written so, or -1.
 std::array<int, 512> bytes_of_characters() {
+  const auto characters = gpt2_characters();
   std::array<int, 512> table;
   table.fill(-1);
-  size_t next = 256;
-  for (int byte = 0; byte < 256; ++byte) {
-    const bool itself = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
-    table[itself ? static_cast<size_t>(byte) : next++] = byte;
-  }
+  for (size_t byte = 0; byte < characters.size(); ++byte) table[characters[byte]] = static_cast<int>(byte);
   return table;
 }
 

@@ -39,14 +39,11 @@ void merge_pair(const BytePairTrainer::Merge& pair, std::vector<std::string>& sy
   symbols = std::move(merged);
 }
 
-/// GPT-2's printable character of each byte, in UTF-8: those that print as themselves, the others in order from U+0100.
+/// The character of each byte, in UTF-8.
 std::array<std::string, 256> characters_of_bytes() {
+  const auto code_points = gpt2_characters();
   std::array<std::string, 256> characters;
-  char32_t next = 256;
-  for (size_t byte = 0; byte < 256; ++byte) {
-    const bool itself = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
-    append_utf8(characters[byte], itself ? static_cast<char32_t>(byte) : next++);
-  }
+  for (size_t byte = 0; byte < 256; ++byte) append_utf8(characters[byte], code_points[byte]);
   return characters;
 }
 

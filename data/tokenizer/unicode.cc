@@ -29,4 +29,14 @@ std::string_view strip_right(std::string_view text) {
   return text.substr(0, end);
 }
 
+std::array<char32_t, 256> gpt2_characters() {
+  std::array<char32_t, 256> characters;
+  char32_t next = 256;
+  for (char32_t byte = 0; byte < 256; ++byte) {
+    const bool itself = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
+    characters[byte] = itself ? byte : next++;
+  }
+  return characters;
+}
+
 }  // namespace permafrost

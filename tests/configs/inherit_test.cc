@@ -17,15 +17,22 @@ Config outer() {
   return config;
 }
 
+/// Where nothing is wrong.
+void inherit(Config& config) {
+  Problems problems;
+  inherit_data(config, problems);
+  EXPECT_TRUE(problems.empty()) << problems.lines()[0];
+}
+
 TEST(InheritData, EvaluationReadsTheSameDataUnlessItSaysOtherwise) {
   Config config = outer();
-  inherit_data(config);
+  inherit(config);
   EXPECT_EQ(config.evaluation().data().SerializeAsString(), config.data().SerializeAsString());
 
   config = outer();
   config.mutable_evaluation()->mutable_data()->set_captions("val.json");
   config.mutable_evaluation()->mutable_data()->mutable_tokenizer()->set_vocab("other.json");
-  inherit_data(config);
+  inherit(config);
   const Data& evaluated = config.evaluation().data();
   EXPECT_EQ(evaluated.captions(), "val.json");
   EXPECT_EQ(evaluated.root(), "photos");
@@ -37,7 +44,7 @@ TEST(InheritData, EvaluationReadsTheSameDataUnlessItSaysOtherwise) {
 TEST(InheritData, ListsReplaceLists) {
   Config config = outer();
   config.mutable_evaluation()->mutable_data()->add_length_buckets(32);
-  inherit_data(config);
+  inherit(config);
   ASSERT_EQ(config.evaluation().data().length_buckets_size(), 1);
   EXPECT_EQ(config.evaluation().data().length_buckets(0), 32);
 }
@@ -48,7 +55,7 @@ TEST(InheritData, EntriesOfAMixAreCompletedAndDoNotHoldTheMix) {
   MixedData& second = *config.mutable_data()->add_mix();
   second.set_weight(3);
   second.mutable_data()->set_root("elsewhere");
-  inherit_data(config);
+  inherit(config);
   ASSERT_EQ(config.data().mix_size(), 2);
   EXPECT_EQ(config.data().mix(0).data().captions(), "first.json");
   EXPECT_EQ(config.data().mix(0).data().root(), "photos");
@@ -63,19 +70,40 @@ TEST(InheritData, AnEvaluationWithAMixOfItsOwnKeepsIt) {
   Config config = outer();
   config.mutable_data()->add_mix()->mutable_data()->set_captions("first.json");
   config.mutable_evaluation()->mutable_data()->add_mix()->mutable_data()->set_captions("val.json");
-  inherit_data(config);
+  inherit(config);
   ASSERT_EQ(config.evaluation().data().mix_size(), 1);
   EXPECT_EQ(config.evaluation().data().mix(0).data().captions(), "val.json");
   EXPECT_EQ(config.evaluation().data().mix(0).data().root(), "photos");
+}
+
+TEST(InheritData, FieldsThatAnInheritedMixWouldHideAreRefused) {
+  Config config = outer();
+  config.mutable_data()->add_mix()->mutable_data()->set_root("elsewhere");
+  config.mutable_data()->add_mix()->mutable_data()->set_captions("second.json");
+  config.mutable_evaluation()->mutable_data()->set_captions("val.json");
+  config.mutable_evaluation()->mutable_data()->set_split("val");
+  Problems problems;
+  inherit_data(config, problems);
+  EXPECT_EQ(problems.lines(),
+            std::vector<std::string>{"evaluation.data.captions: expected an evaluation.data.mix of its own, since "
+                                     "data.mix[1] gives this field; got \"val.json\""});
+
+  Config own = outer();
+  own.mutable_data()->add_mix()->mutable_data()->set_root("elsewhere");
+  own.mutable_evaluation()->mutable_data()->set_captions("val.json");
+  inherit(own);
+  EXPECT_EQ(own.evaluation().data().mix(0).data().captions(), "val.json") << "entries that say only where they are";
+  EXPECT_EQ(own.evaluation().data().mix(0).data().root(), "elsewhere");
+  EXPECT_EQ(own.data().mix(0).data().captions(), "train.json");
 }
 
 TEST(InheritData, AgainChangesNothing) {
   Config config = outer();
   config.mutable_data()->add_mix()->mutable_data()->set_captions("first.json");
   config.mutable_evaluation()->mutable_data()->add_length_buckets(32);
-  inherit_data(config);
+  inherit(config);
   const std::string once = config.SerializeAsString();
-  inherit_data(config);
+  inherit(config);
   EXPECT_EQ(config.SerializeAsString(), once);
 }
 

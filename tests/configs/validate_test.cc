@@ -245,6 +245,14 @@ TEST(Validate, TrainingNeedsDataAndATokenizer) {
   EXPECT_NO_THROW(require_data(small({"data.root=a", "data.tokenizer.root=b"}).config));
   EXPECT_NO_THROW(require_data(small({"data.root=a", "data.tokenizer.tokenizer_json=b"}).config));
   EXPECT_NO_THROW(require_data(classifier({"data.root=a"}).config)) << "class labels need none";
+  const auto mixed = [](const std::string& second) {
+    require_data(
+        small({"data.tokenizer.root=b", "data.mix+={data {root: \"a\"}}", "data.mix+={" + second + "}"}).config);
+  };
+  EXPECT_TRUE(throws_error([&] { mixed("weight: 2"); }, ErrorKind::kConfig,
+                           {"data.mix[1].data.root: expected the folder of the dataset; got none"}));
+  EXPECT_NO_THROW(mixed(R"(data {root: "c"})"));
+  EXPECT_NO_THROW(mixed(R"(data {format: SHARDS shards: "c"})")) << "a folder of their own";
 }
 
 TEST(Validate, EvaluationNeedsItsOwn) {

@@ -32,6 +32,13 @@ TEST(CaptionDataset, Coco) {
   EXPECT_EQ(dataset.image_path(dataset.sample(5).image), folder.path() / "images" / "rgb.jpg");
   EXPECT_TRUE(dataset.sample(0).question.empty() && dataset.sample(0).answers.empty());
   EXPECT_TRUE(throws_error([&] { dataset.sample(6); }, ErrorKind::kInvalidArgument, {"0..5", "got 6"}));
+  std::vector<uint8_t> bytes;
+  const std::vector<std::string> parts{"dataset: image must lie in 0..4"};
+  EXPECT_TRUE(throws_error([&] { dataset.image_id(5); }, ErrorKind::kInvalidArgument, parts));
+  EXPECT_TRUE(throws_error([&] { dataset.image_name(-1); }, ErrorKind::kInvalidArgument, parts));
+  EXPECT_TRUE(throws_error([&] { dataset.short_image_name(5); }, ErrorKind::kInvalidArgument, parts));
+  EXPECT_TRUE(throws_error([&] { dataset.read_image(5, bytes); }, ErrorKind::kInvalidArgument, parts));
+  EXPECT_TRUE(throws_error([&] { dataset.image_bytes(-1); }, ErrorKind::kInvalidArgument, parts));
 }
 
 TEST(CaptionDataset, AnnotationsMayComeFirst) {
@@ -56,6 +63,20 @@ TEST(CaptionDataset, Karpathy) {
   EXPECT_EQ(train.image_path(train.sample(2).image), folder.path() / "images/train2014/b.jpg");
   EXPECT_EQ(CaptionDataset::load(unchecked(file, CaptionFormat::kKarpathy, "test")).size(), 1);
   EXPECT_EQ(CaptionDataset::load(unchecked(file, CaptionFormat::kKarpathy)).size(), 4);
+}
+
+TEST(CaptionDataset, KarpathyImagesWithoutCocoId) {
+  const DataFolder folder;
+  const auto file = folder.write("dataset_flickr30k.json", R"({"images": [
+    {"filename": "a.jpg", "split": "val", "imgid": 70, "sentences": []},
+    {"filename": "b.jpg", "split": "train", "imgid": 71, "cocoid": 5, "sentences": [{"raw": "B", "sentid": 1}]},
+    {"filename": "c.jpg", "split": "train", "imgid": 72, "sentences": [{"raw": "C", "sentid": 2}]},
+    {"filename": "d.jpg", "split": "train", "sentences": [{"raw": "D", "sentid": 3}]}]})");
+  const CaptionDataset train = CaptionDataset::load(unchecked(file, CaptionFormat::kKarpathy, "train"));
+  ASSERT_EQ(train.images(), 3);
+  EXPECT_EQ(train.image_id(0), 5u);
+  EXPECT_EQ(train.image_id(1), 72u);
+  EXPECT_EQ(train.image_id(2), 3u) << "its place in the file";
 }
 
 TEST(CaptionDataset, RealCaptions) {
@@ -102,6 +123,20 @@ TEST_F(DatasetErrors, Entries) {
                       {"each sentence", "'sentid'"}, CaptionFormat::kKarpathy));
 }
 
+TEST_F(DatasetErrors, EntriesThatAreNoObjects) {
+  for (const std::string entry : {"5", "null", "\"lost\"", "[1, {}]", "[]"}) {
+    const std::string image = R"({"id": 1, "file_name": "a"})", caption = R"({"id": 2, "image_id": 1, "caption": "x"})";
+    const std::string shown = entry == "[1, {}]" ? "got [1,{}]" : "got " + entry;
+    EXPECT_TRUE(refused(concat(R"({"images": [)", image, R"(], "annotations": [)", caption, ", ", entry, "]}"),
+                        {"each annotation must have a whole number 'id'", shown, "c.json"}));
+    EXPECT_TRUE(refused(concat(R"({"images": [)", entry, ", ", image, R"(], "annotations": [)", caption, "]}"),
+                        {"each image must have a whole number 'id'", shown, "c.json"}));
+    EXPECT_TRUE(refused(concat(R"({"images": [)", entry, "]}"), {"each image must have a text 'split'", shown},
+                        CaptionFormat::kKarpathy));
+  }
+  EXPECT_TRUE(refused(R"({"images": {"id": 1, "file_name": "a"}, "annotations": 5})", {"got other keys"}));
+}
+
 TEST_F(DatasetErrors, Contents) {
   EXPECT_TRUE(refused(
       R"({"images": [{"id": 1, "file_name": "a"}], "annotations": [{"id": 17, "image_id": 5, "caption": "x"}]})",
@@ -123,7 +158,8 @@ TEST_F(DatasetErrors, IdsThatAreTooLarge) {
     return concat(R"({"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1, "caption": "x", "id": )",
                   id, "}]}");
   };
-  EXPECT_TRUE(refused(file("72057594037927936"), {"sample ids below 2^56 are expected; got 72057594037927936"}));
+  EXPECT_TRUE(
+      refused(file("72057594037927936"), {"sample ids below 2^56 are expected; got 72057594037927936", "c.json]"}));
   const auto largest = folder_.write("c.json", file("72057594037927935"));
   EXPECT_EQ(CaptionDataset::load(unchecked(largest, CaptionFormat::kCoco)).sample(0).id, 72057594037927935u);
 }

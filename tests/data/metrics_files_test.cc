@@ -135,6 +135,27 @@ TEST_F(MetricFiles, ReadsKarpathyCaptionsBySplit) {
                            {"only a Karpathy file has splits", "'val' for COCO captions"}));
 }
 
+TEST_F(MetricFiles, NumbersKarpathyImagesAsTheDatasetDoes) {
+  const Annotations read = annotations(R"({"images": [
+    {"split": "val", "imgid": 70, "sentences": []}, {"split": "train", "imgid": 71, "cocoid": 5, "sentences": []},
+    {"split": "train", "imgid": 72, "sentences": []}, {"split": "train", "sentences": [{"raw": "D"}]}]})",
+                                       "train");
+  ASSERT_EQ(read.images.size(), 3u);
+  EXPECT_EQ(read.images[0].id.text, "5");
+  EXPECT_EQ(read.images[1].id.text, "72");
+  EXPECT_EQ(read.images[2].id.text, "3") << "its place in the file";
+  EXPECT_TRUE(read.images[2].id.is_number);
+}
+
+TEST_F(MetricFiles, ImagesBesideQuestionsAreNotAnnotated) {
+  const Annotations read =
+      annotations(R"({"images": [{"id": 1}, {"id": 1}], "questions": [{"question_id": 1, "answers": ["a"]}]})");
+  EXPECT_EQ(read.kind, AnnotationKind::kQuestions);
+  EXPECT_TRUE(read.images.empty());
+  ASSERT_EQ(read.questions.size(), 1u);
+  EXPECT_EQ(read.questions[0].id.text, "1");
+}
+
 TEST_F(MetricFiles, ReadsQuestionsOfEveryForm) {
   const Annotations vqa = annotations(R"({"data_type": "x", "annotations": [{"question_id": 9, "image_id": 1,
     "question_type": "what", "answer_type": "other", "multiple_choice_answer": "dog",
@@ -180,6 +201,7 @@ TEST_F(MetricFiles, RefusesBadAnnotations) {
   EXPECT_TRUE(refuses_annotations(R"({"images": [{"id": 1}], "annotations": []})", {"got none"}));
   EXPECT_TRUE(refuses_annotations(R"({"annotations": [{"id": 1, "bbox": [1]}]})", {"an annotation", "\"bbox\":[1]"}));
   EXPECT_TRUE(refuses_annotations("[7]", {"an annotation", "got 7"}));
+  EXPECT_TRUE(refuses_annotations("5", {"a list or an object is expected; got a number"}));
   EXPECT_TRUE(refuses_annotations(R"({"images": [{"id": 1}], "annotations": [{"image_id": 1, "caption": 5}]})",
                                   {"a text 'caption'", "\"caption\":5"}));
   EXPECT_TRUE(refuses_annotations(R"({"images": [{"id": 1}], "annotations": [{"image_id": 2, "caption": "a"}]})",

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <set>
 
@@ -69,6 +70,21 @@ TEST_F(Mix, SamplesAreToldApart) {
   EXPECT_TRUE(throws_error([&] { MixedDataset({}); }, ErrorKind::kConfig, {"1 to 254 datasets", "got 0"}));
 }
 
+/// With class labels, which captions have none of.
+class Labelled : public SelectedDataset {
+ public:
+  using SelectedDataset::SelectedDataset;
+  int64_t labels_per_image() const override { return 3; }
+};
+
+TEST_F(Mix, RefusesOtherNumbersOfLabels) {
+  std::vector<MixedDataset::Entry> entries;
+  entries.push_back({captions(DataFolder(), 2, "a"), 1});
+  entries.push_back({std::make_unique<Labelled>(captions(DataFolder(), 2, "a"), first_indices(2, 2)), 1});
+  EXPECT_TRUE(throws_error([&] { MixedDataset{std::move(entries)}; }, ErrorKind::kData,
+                           {"datasets with 0 class labels per image", "got 3 in mix[1]"}));
+}
+
 TEST_F(Mix, EpochsKeepTheWeightsAndPassesAreWhole) {
   const MixedDataset mix = mixed(1, 3);
   const TextTable texts(mix, small_tokenizer(), {});
@@ -94,7 +110,13 @@ TEST_F(Mix, EpochsKeepTheWeightsAndPassesAreWhole) {
     EXPECT_EQ(count.size(), part == 0 ? 5u : 3u);
     for (const auto& [sample, times] : count) EXPECT_EQ(times, part == 0 ? 12 : 60) << sample;
   }
-  EXPECT_EQ(order.sample_at(0, 8 - 1), (BatchOrder{8, 4, 2, 9, true, texts.parts()}.sample_at(0, 7)));
+  const auto epoch_of = [&](uint64_t seed) {
+    const BatchOrder by_seed{8, 4, 2, seed, true, texts.parts()};
+    std::vector<int64_t> samples;
+    for (int64_t p = 0; p < 8; ++p) samples.push_back(by_seed.sample_at(0, p));
+    return samples;
+  };
+  EXPECT_NE(epoch_of(9), epoch_of(10));
   order.shuffle = false;
   for (int64_t p = 0; p < 8; ++p) EXPECT_EQ(order.sample_at(3, p), p);
 }
@@ -126,6 +148,35 @@ TEST(BatchOrderOfAMix, Refuses) {
         BatchOrder{3, 1, 1, 0, true, {{0, 2, 0}, {2, 1, 1}}}.check();
       },
       ErrorKind::kConfig, {"weights above 0"}));
+  const double huge = std::numeric_limits<double>::max();
+  for (const double weight : {huge, std::numeric_limits<double>::infinity()})
+    EXPECT_TRUE(throws_error(
+        [&] {
+          BatchOrder{3, 1, 1, 0, true, {{0, 2, weight}, {2, 1, weight}}}.check();
+        },
+        ErrorKind::kConfig, {"weights with a finite sum are expected; got inf"}));
+}
+
+TEST(BatchOrderOfAMix, RefusesAPartThatWouldNeverCome) {
+  const auto order = [](double first, double second, bool shuffle = true) {
+    return BatchOrder{8, 4, 2, 0, shuffle, {{0, 5, first}, {5, 3, second}}};
+  };
+  EXPECT_TRUE(throws_error([&] { order(100, 1).check(); }, ErrorKind::kConfig,
+                           {"got weight 1 of 101, which gives mix[1] no sample of an epoch of 8"}));
+  EXPECT_TRUE(throws_error([&] { order(1e-300, 1).check(); }, ErrorKind::kConfig, {"which gives mix[0] no sample"}));
+  EXPECT_NO_THROW(order(100, 1, false).check()) << "in the order of the dataset every sample comes";
+  EXPECT_NO_THROW(order(7, 1).check());
+  EXPECT_EQ(order(7, 1).quota_of(1), 1);
+}
+
+TEST(BatchOrderOfAMix, KeepsItsOrder) {
+  const BatchOrder order{9, 9, 9, 42, true, {{0, 4, 1}, {4, 3, 2.5}, {7, 2, 1}}};
+  std::vector<int64_t> samples;
+  for (uint32_t epoch : {0u, 1u, 5u})
+    for (int64_t p = 0; p < 9; ++p) samples.push_back(order.sample_at(epoch, p));
+  EXPECT_EQ(samples, (std::vector<int64_t>{6, 7, 5, 4, 1, 8, 5, 6, 0,  //
+                                           5, 5, 3, 4, 6, 2, 8, 7, 4,  //
+                                           7, 6, 8, 5, 5, 1, 6, 2, 4}));
 }
 
 }  // namespace

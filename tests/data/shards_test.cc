@@ -6,7 +6,9 @@
 #include <thread>
 
 #include "core/base/crc32c.h"
+#include "data/datasets/sample_id.h"
 #include "data/datasets/vqa_dataset.h"
+#include "data/files/read_file.h"
 #include "data/loader/loader.h"
 #include "data/shards/pack.h"
 #include "data/shards/shard_dataset.h"
@@ -17,11 +19,6 @@ namespace permafrost::testing {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string bytes_of(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
 
 std::vector<uint8_t> image_of(const Dataset& dataset, int64_t image) {
   std::vector<uint8_t> bytes;
@@ -72,7 +69,7 @@ class Shards : public ::testing::Test {
   fs::path only_shard() const { return packed() / shard_file_name(0, 1); }
   /// Flips a bit of the byte at the start of `text` in a file.
   static void damage(const fs::path& path, std::string_view text) {
-    std::string bytes = bytes_of(path);
+    std::string bytes = read_text_file(path);
     const size_t at = bytes.find(text);
     ASSERT_NE(at, std::string::npos);
     bytes[at] = static_cast<char>(bytes[at] ^ 1);
@@ -200,11 +197,11 @@ TEST_F(Shards, ClassesAndAnnotations) {
 TEST_F(Shards, BytesDependOnContentsAlone) {
   const PackPlan plan = pack(1 << 20);
   ASSERT_EQ(plan.shards(), 1);
-  const std::string first = bytes_of(only_shard());
+  const std::string first = read_text_file(only_shard());
   fs::remove(only_shard());
   std::this_thread::sleep_for(std::chrono::milliseconds(1100));  // times in HDF5 files are whole seconds
   EXPECT_TRUE(pack_shard(*files_, plan, 0, packed()));
-  EXPECT_TRUE(bytes_of(only_shard()) == first);
+  EXPECT_TRUE(read_text_file(only_shard()) == first);
 }
 
 TEST_F(Shards, PackingGoesOnWhereItStopped) {
@@ -250,7 +247,7 @@ TEST_F(Shards, DamageElsewhere) {
 
 TEST_F(Shards, AnyDamagedByteIsFoundOrHarmless) {
   pack(1 << 20);
-  const std::string good = bytes_of(only_shard());
+  const std::string good = read_text_file(only_shard());
   int found = 0, harmless = 0;
   for (size_t at = 0; at < good.size(); at += 23) {
     std::string bad = good;
@@ -274,7 +271,7 @@ TEST_F(Shards, AnyDamagedByteIsFoundOrHarmless) {
 
 TEST_F(Shards, TruncatedFilesAndOtherFiles) {
   pack(1 << 20);
-  const std::string bytes = bytes_of(only_shard());
+  const std::string bytes = read_text_file(only_shard());
   for (size_t kept : {bytes.size() - 1, bytes.size() / 2, size_t{100}, size_t{0}}) {
     std::ofstream(only_shard(), std::ios::binary) << bytes.substr(0, kept);
     EXPECT_TRUE(refused({"a complete HDF5 file is expected; got '", "shard-00000-of-00001.h5"})) << kept;
@@ -297,7 +294,7 @@ TEST_F(Shards, TruncatedFilesAndOtherFiles) {
 
 TEST_F(Shards, ContentsThatContradictEachOther) {
   const PackPlan plan = pack(1 << 20);
-  const std::string good = bytes_of(only_shard());
+  const std::string good = read_text_file(only_shard());
   const auto with = [&](const std::function<void(ShardIndex&)>& change, const std::vector<std::string>& parts) {
     std::ofstream(only_shard(), std::ios::binary) << good;
     rewrite(change);
@@ -316,12 +313,21 @@ TEST_F(Shards, ContentsThatContradictEachOther) {
   EXPECT_TRUE(with([](ShardIndex& i) { i.header.shard = 1; }, {"got 1 of 1"}));
   EXPECT_TRUE(with([](ShardIndex& i) { i.header.tokenizer_sha256 = "abc"; },
                    {"SHA-256 " + tokenizer_.hash(), "another one's (abc)", "pack the data again"}));
+  const auto sign_last = [](ShardIndex& i) {
+    const auto last = static_cast<int64_t>(i.text_crc32c.size()) - 1;
+    i.text_crc32c.back() = crc32c(i.text_record(last, i.first_pieces()[static_cast<size_t>(last)]));
+  };
+  EXPECT_TRUE(with(
+      [&](ShardIndex& i) {
+        i.sample_ids.back() = uint64_t{1} << kSampleIdBits;
+        sign_last(i);
+      },
+      {"sample ids below 2^56 are expected; got 72057594037927936", "[file=" + only_shard().string() + "]"}));
   for (const int32_t id : {-1, static_cast<int32_t>(tokenizer_.size())})
     EXPECT_TRUE(with(
         [&](ShardIndex& i) {
           i.token_ids.back() = id;
-          const auto last = static_cast<int64_t>(i.text_crc32c.size()) - 1;
-          i.text_crc32c.back() = crc32c(i.text_record(last, i.first_pieces()[static_cast<size_t>(last)]));
+          sign_last(i);
         },
         {concat("token ids below the ", tokenizer_.size(), " of the tokenizer are expected; got ", id, " in sample "),
          only_shard().string()}));

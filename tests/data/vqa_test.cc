@@ -97,6 +97,32 @@ TEST_F(VqaFiles, Vqav2Errors) {
   EXPECT_TRUE(throws_error([&] { VqaDataset::load(bad); }, ErrorKind::kData, {"got 2 of 2 missing", "42"}));
 }
 
+TEST_F(VqaFiles, EntriesThatAreNoObjects) {
+  const std::string vqa = R"({"question_id": 1, "image_id": 2, "question": "x"})",
+                    vlt5 = R"({"question_id": 1, "img_id": "2", "sent": "x"})";
+  for (const std::string entry : {"5", "null", "[]", "[7]"}) {
+    const std::vector<std::string> parts{"each question must have a", "got " + entry, "q.json"};
+    EXPECT_TRUE(
+        refused(VqaFormat::kVqav2, concat(R"({"data_subtype": "x", "questions": [)", vqa, ", ", entry, "]}"), parts));
+    EXPECT_TRUE(refused(VqaFormat::kAokvqa, concat("[", vqa, ", ", entry, "]"), parts));
+    EXPECT_TRUE(refused(VqaFormat::kAokvqa, concat(R"({"questions": [)", entry, ", ", vqa, "]}"), parts));
+    EXPECT_TRUE(refused(VqaFormat::kVlt5, concat("[", entry, ", ", vlt5, "]"), parts));
+    EXPECT_TRUE(refused(VqaFormat::kVqav2, kQuestions,
+                        {"each annotation must have a whole number or a text 'question_id'", "got " + entry, "a.json"},
+                        concat(R"({"annotations": [)", entry, "]}")));
+    EXPECT_TRUE(refused(VqaFormat::kGqa, concat(R"({"1": {"imageId": "n5", "question": "x"}, "2": )", entry, "}"),
+                        entry[0] == '['
+                            ? std::vector<std::string>{"questions by id is expected; got array of '2'", "q.json"}
+                            : std::vector<std::string>{"each question must have", "got " + entry}));
+  }
+  EXPECT_EQ(
+      VqaDataset::load(config(VqaFormat::kVqav2, R"({"info": [null, [5]], "data_subtype": "x", "licenses": {"a": [1]},
+    "questions": [{"question_id": 1, "image_id": 2, "question": "x"}]})"))
+          .size(),
+      1)
+      << "other lists hold anything";
+}
+
 TEST_F(VqaFiles, Vlt5) {
   const VqaDataset dataset = VqaDataset::load(config(VqaFormat::kVlt5, R"([
     {"question_id": 458752000, "img_id": "COCO_train2014_000000458752", "sent": "What is this photo taken looking through?",
