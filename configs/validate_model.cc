@@ -1,6 +1,7 @@
 #include "configs/validate_model.h"
 
 #include "configs/section.h"
+#include "core/base/check.h"
 
 namespace permafrost::config {
 
@@ -76,9 +77,17 @@ struct ModelKind {
 };
 
 ModelKind kind_of(const Model& model) {
-  if (model.has_vision_classifier()) return {"vision_classifier", true, false, true};
-  if (model.has_language_model()) return {"language_model", false, true, false};
-  return {"epalm", true, true, false};
+  switch (model.kind_case()) {
+    case Model::kVisionClassifier:
+      return {"vision_classifier", true, false, true};
+    case Model::kLanguageModel:
+      return {"language_model", false, true, false};
+    case Model::kEpalm:
+      return {"epalm", true, true, false};
+    case Model::KIND_NOT_SET:
+      break;  // said by check_model
+  }
+  fail(ErrorKind::kInternal, "model: expected one of the known kinds; got ", static_cast<int>(model.kind_case()));
 }
 
 void check_vision_classifier(const VisionClassifier& model, const Section& s) {
