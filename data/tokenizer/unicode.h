@@ -1,5 +1,6 @@
 #pragma once
 #include <string_view>
+#include <vector>
 
 #include "core/base/utf8.h"
 
@@ -12,5 +13,7 @@ bool is_python_space(char32_t code_point);
 std::string_view strip_left(std::string_view text);
 std::string_view strip_right(std::string_view text);
 inline std::string_view strip(std::string_view text) { return strip_left(strip_right(text)); }
+/// Words as Python's str.split() without arguments gives them.
+std::vector<std::string_view> python_words(std::string_view text);
 
 }  // namespace permafrost

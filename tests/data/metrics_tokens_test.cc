@@ -10,6 +10,7 @@
 #include "data/metrics/ptb_tokenizer.h"
 #include "data/metrics/ptb_words.h"
 #include "data/tokenizer/pcre.h"
+#include "data/tokenizer/unicode.h"
 #include "tests/data/support.h"
 
 namespace permafrost::testing {
@@ -63,6 +64,23 @@ TEST(PtbTokenizer, TakesVeryLongWordsWhole) {
   std::string word = "a";
   for (int i = 0; i < 20000; ++i) word += "-b";
   EXPECT_EQ(tokens_of("x " + word + " y"), "x " + word + " y");
+}
+
+TEST(PythonWords, AreThoseOfSplit) {
+  using Words = std::vector<std::string_view>;
+  EXPECT_EQ(python_words(""), Words());
+  EXPECT_EQ(python_words(" \t\u3000 "), Words());
+  EXPECT_EQ(python_words("one"), Words{"one"});
+  EXPECT_EQ(python_words("\n one\u00a0two  thr\xff"
+                         "e\u2003"),
+            (Words{"one", "two",
+                   "thr\xff"
+                   "e"}));
+  EXPECT_EQ(python_words("a\u200b"
+                         "b"),
+            Words{"a\u200b"
+                  "b"})
+      << "a space without width is none";
 }
 
 TEST(Pcre, FindsGroupsOrNothingAndTellsWhatWentWrong) {
