@@ -4,19 +4,19 @@
 # between them on two ranks; captions of scenes that none of them has seen, scored.
 #   launch/quickstart.sh [--seed N] [--no-install]
 #   launch/quickstart.sh PHOTOS [--no-install]    instead: a very small eP-ALM, all of it, on a folder in COCO's layout
-# Run again, it does only what is left to do; an interrupted training goes on where its last checkpoint is.
+# Run again, it does only what is left to do, and scores again; an interrupted training goes on where its last checkpoint is.
 set -euo pipefail
 here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-photos="" seed=42
+photos="" seed=""
 setup=()
-usage() { echo "quickstart.sh: expected [PHOTOS] [--seed N] [--no-install]; got $1" >&2; exit 2; }
+usage() { echo "quickstart.sh: expected [PHOTOS | --seed N] [--no-install]; got $1" >&2; exit 2; }
 while [ $# -gt 0 ]; do
   case "$1" in
     --no-install) setup=(--no-install) ;;
     --seed)
-      [[ "${2:-}" =~ ^[0-9]{1,18}$ ]] || usage "--seed '${2:-}'"
+      [[ "${2:-}" =~ ^(0|[1-9][0-9]{0,17})$ ]] || usage "--seed '${2:-}'"
       seed=$2
       shift ;;
     -h|--help) sed -n '2,7s/^# \{0,1\}//p' launch/quickstart.sh; exit 0 ;;
@@ -27,6 +27,8 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
+[ -z "$photos" ] || [ -z "$seed" ] || usage "--seed with a folder"
+seed=${seed:-42}
 if [ -n "$photos" ]; then
   [[ "$photos" == /* ]] || photos="$here/$photos"
   for part in captions.json images; do
@@ -81,6 +83,9 @@ demo() {
 
   echo "== Scenes: images, captions, questions, and a tokenizer for them"
   "$program" data demo --out "$data" --seed "$seed" --questions
+  if [ ! -e "$demo/vision/finished" ] || [ ! -e "$demo/text/finished" ]; then
+    rm -rf "$demo/backbones" "$demo/epalm"  # there when a backbone was removed: made from that one
+  fi
   echo "== 1 of 3: a ViT learns shapes, colours and places"
   train "$demo/vision" "${ranks[@]}" train configs/demo_vision.textproto "${common[@]}"
   echo "== 2 of 3: an OPT learns to write, from texts alone"

@@ -13,11 +13,6 @@ std::string joined(std::initializer_list<std::string_view> parts) {
   return text;
 }
 
-std::string with_article(std::string_view phrase) {
-  const bool vowel = std::string_view("aeiou").find(phrase.front()) != std::string_view::npos;
-  return joined({vowel ? "an " : "a ", phrase});
-}
-
 std::string color_name(const ObjectKind& kind) { return std::string(kSceneColors[kind.color].name); }
 std::string shape_name(const ObjectKind& kind) { return std::string(kSceneShapes[kind.shape]); }
 std::string_view name_of(Relation relation) { return kRelationNames[static_cast<size_t>(relation)]; }
@@ -31,7 +26,7 @@ std::string ask_what(Relation relation, const ObjectKind& of) {
 std::string ask_relation(const ObjectKind& a, Relation relation, const ObjectKind& b) {
   return joined({"is the ", shape_name(a), " ", name_of(relation), " the ", shape_name(b), "?"});
 }
-std::string ask_presence(const ObjectKind& kind) { return joined({"is there ", with_article(phrase_of(kind)), "?"}); }
+std::string ask_presence(const ObjectKind& kind) { return joined({"is there a ", phrase_of(kind), "?"}); }
 constexpr std::string_view kAskNearer = "which object is nearer?", kAskFarther = "which object is farther?";
 
 template <typename Visit>
@@ -50,8 +45,8 @@ void for_each_relation(const Visit& visit) {
 std::string phrase_of(const ObjectKind& kind) { return joined({color_name(kind), " ", shape_name(kind)}); }
 
 std::string caption_of(const SceneContent& content) {
-  return joined({with_article(phrase_of(content.nearer)), " ", name_of(content.relation), " ",
-                 with_article(phrase_of(content.farther))});
+  // "a", never "an": no colour begins with a vowel.
+  return joined({"a ", phrase_of(content.nearer), " ", name_of(content.relation), " a ", phrase_of(content.farther)});
 }
 
 std::vector<SceneQuestion> questions_of(const SceneContent& content, Random& random) {

@@ -11,7 +11,7 @@ namespace permafrost {
 
 /// "red circle".
 std::string phrase_of(const ObjectKind& kind);
-/// The one caption of a scene: "a red circle left of an orange square". Its subject is the nearer object.
+/// The one caption of a scene: "a red circle left of a blue square". Its subject is the nearer object.
 std::string caption_of(const SceneContent& content);
 
 /// A question as a person would type it, "?" included, and its only right answer, of lower-case words.

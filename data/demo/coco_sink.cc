@@ -1,11 +1,9 @@
 // The demo data in COCO's layout, one file per image.
-#include <fstream>
-
-#include "core/base/check.h"
 #include "core/base/json.h"
 #include "core/weights/atomic_file.h"
 #include "data/demo/generate.h"
 #include "data/files/make_folder.h"
+#include "data/files/write_file.h"
 
 namespace permafrost {
 
@@ -19,11 +17,7 @@ class CocoSink : public DemoSink {
 
   void add(const DemoSample& sample) override {
     const std::string name = std::to_string(sample.id) + ".png";
-    const auto path = folder_ / "images" / name;
-    std::ofstream stream(path, std::ios::binary);
-    stream.write(reinterpret_cast<const char*>(sample.png.data()), static_cast<std::streamsize>(sample.png.size()));
-    stream.close();
-    if (!stream) fail(ErrorKind::kStorage, "data demo: cannot write ", path.string());
+    write_file(folder_ / "images" / name, sample.png, "data demo");
     images_.push_back({{"id", sample.id}, {"file_name", name}, {"width", kSceneSize}, {"height", kSceneSize}});
     annotations_.push_back({{"id", sample.id}, {"image_id", sample.id}, {"caption", sample.text}});
   }

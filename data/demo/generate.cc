@@ -65,13 +65,25 @@ void remove_old(const fs::path& path) {
   if (error) fail(ErrorKind::kStorage, "data demo: cannot remove ", path.string(), ": ", error.message());
 }
 
-/// Names below the folder and sizes, in order of the names.
+std::string questions_name(SceneSplit split) { return std::string(to_string(split)) + "_questions"; }
+
+/// The folders in which a run writes, whatever its options.
+std::vector<std::string> own_names() {
+  std::vector<std::string> names = {"tokenizer", "annotations"};
+  for (SceneSplit split : kSceneSplits)
+    names.insert(names.end(), {std::string(to_string(split)), questions_name(split)});
+  return names;
+}
+
+/// Names below our folders and sizes, in order of the names.
 OrderedJson list_files(const fs::path& folder) {
   std::vector<std::pair<std::string, uintmax_t>> found;
-  for (const auto& entry : fs::recursive_directory_iterator(folder))
-    if (entry.is_regular_file() && entry.path().filename() != kDescriptionName &&
-        entry.path().filename() != kUnfinishedName)
-      found.emplace_back(fs::relative(entry.path(), folder).generic_string(), entry.file_size());
+  for (const std::string& name : own_names()) {
+    if (!fs::is_directory(folder / name)) continue;
+    for (const auto& entry : fs::recursive_directory_iterator(folder / name))
+      if (entry.is_regular_file())
+        found.emplace_back(fs::relative(entry.path(), folder).generic_string(), entry.file_size());
+  }
   std::ranges::sort(found);
   OrderedJson files;
   for (const auto& [name, bytes] : found) files[name] = bytes;
@@ -99,15 +111,10 @@ bool is_complete(const fs::path& folder, const DemoOptions& options) {
   return true;
 }
 
-std::string questions_name(SceneSplit split) { return std::string(to_string(split)) + "_questions"; }
-
 /// Throws when something that would be removed or overwritten was not written by a run of this program.
 void require_own(const fs::path& folder) {
   if (fs::exists(folder / kDescriptionName) || fs::exists(folder / kUnfinishedName)) return;
-  std::vector<std::string> names = {"tokenizer", "annotations"};
-  for (SceneSplit split : kSceneSplits)
-    names.insert(names.end(), {std::string(to_string(split)), questions_name(split)});
-  for (const std::string& name : names)
+  for (const std::string& name : own_names())
     if (fs::exists(fs::symlink_status(folder / name)))
       fail(ErrorKind::kConfig,
            "data demo: a folder that is new, or that an earlier run wrote, is expected; got one with '", name,
@@ -192,20 +199,19 @@ int64_t count_of(const DemoOptions& options, SceneSplit split) {
 }
 
 DemoSample make_demo_sample(uint64_t seed, SceneSplit split, int64_t index, DrawnScene& drawn) {
+  const Scene scene = sample_scene(seed, split, index);
   DemoSample sample;
+  sample.id = scene.id;
   const auto random_of = [&](uint32_t layer) {
     return Random(seed, RandomPurpose::kSynthetic, static_cast<uint32_t>(split), static_cast<uint64_t>(index), layer);
   };
   if (split == SceneSplit::kText) {
     Random random = random_of(kTextLayer);
-    sample.id = scene_id(split, index);
-    sample.text = text_of(sample_scene(seed, split, index), random);
+    sample.text = text_of(scene, random);
     return sample;
   }
-  const Scene scene = sample_scene(seed, split, index);
   draw_scene(scene, drawn);
   Random random = random_of(kQuestionLayer);
-  sample.id = scene.id;
   sample.png = encode_png(drawn.image.view(), PngEffort::kFast);
   sample.text = caption_of(scene.content);
   sample.questions = choose_questions(scene.content, random);

@@ -99,7 +99,7 @@ struct Scene {
 /// can tell: sha256(caption)[0] < kHeldOutBelow.
 bool is_held_out(std::string_view caption);
 
-/// What sample `index` of a split shows, without where: all that the split `text` needs.
+/// What sample `index` of a split shows, without where.
 SceneContent sample_content(uint64_t seed, SceneSplit split, int64_t index);
 /// The whole scene; its content is that of sample_content. A pure function of (seed, split, index).
 Scene sample_scene(uint64_t seed, SceneSplit split, int64_t index);

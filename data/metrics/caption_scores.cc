@@ -14,22 +14,6 @@ namespace {
 
 constexpr size_t kOrders = 4;  // n-grams of 1 to 4 words
 
-/// Words as Python's str.split() gives them.
-std::vector<std::string_view> python_words(std::string_view text) {
-  std::vector<std::string_view> words;
-  size_t begin = 0;
-  for (size_t i = 0; i < text.size();) {
-    const Utf8Step step = next_utf8(text, i);
-    if (step.valid && is_python_space(step.code_point)) {
-      if (i > begin) words.push_back(text.substr(begin, i - begin));
-      begin = i + step.bytes;
-    }
-    i += step.bytes;
-  }
-  if (begin < text.size()) words.push_back(text.substr(begin));
-  return words;
-}
-
 /// Words as Python's str.split(" ") gives them: never none.
 std::vector<std::string_view> words_between_spaces(std::string_view text) {
   std::vector<std::string_view> words;

@@ -13,17 +13,17 @@ constexpr AbsentMetric kAbsent[] = {
      "needs its Java program and a table of paraphrases; what would be computed without them is another metric"},
     {"SPICE", "needs a dependency parser with trained models and WordNet, in Java"}};
 
-constexpr std::string_view kNames[] = {"bleu_1",
-                                       "bleu_2",
-                                       "bleu_3",
-                                       "bleu_4",
-                                       "rouge_l",
-                                       "cider",
-                                       "vqa_accuracy",
-                                       "direct_answer",
-                                       "soft_label",
-                                       "exact_match",
-                                       "normalized_exact_match"};
+constexpr MetricName kNames[] = {{"bleu_1", "BLEU-1"},
+                                 {"bleu_2", "BLEU-2"},
+                                 {"bleu_3", "BLEU-3"},
+                                 {"bleu_4", "BLEU-4"},
+                                 {"rouge_l", "ROUGE-L"},
+                                 {"cider", "CIDEr"},
+                                 {"vqa_accuracy", "VQA accuracy"},
+                                 {"direct_answer", "direct answer"},
+                                 {"soft_label", "soft label"},
+                                 {"exact_match", "exact match"},
+                                 {"normalized_exact_match", "normalized exact match"}};
 
 std::string plain(std::string_view name) {
   std::string result = lower_case(name);
@@ -34,11 +34,17 @@ std::string plain(std::string_view name) {
 }  // namespace
 
 std::span<const AbsentMetric> absent_metrics() { return kAbsent; }
-std::span<const std::string_view> metric_names() { return kNames; }
+std::span<const MetricName> metric_names() { return kNames; }
+
+std::string_view printed_name(std::string_view name) {
+  for (const MetricName& known : kNames)
+    if (known.name == name) return known.printed;
+  fail(ErrorKind::kInternal, "metric: a name that require_metric gives is expected; got '", name, "'");
+}
 
 std::string_view require_metric(std::string_view name) {
   std::string known;
-  for (const std::string_view one : kNames) {
+  for (const auto& [one, printed] : kNames) {
     if (plain(one) == plain(name)) return one;
     known.append(known.empty() ? "" : ", ").append(one);
   }

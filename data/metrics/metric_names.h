@@ -10,9 +10,14 @@ struct AbsentMetric {
 };
 std::span<const AbsentMetric> absent_metrics();
 
-/// Names of what is computed: bleu_1 ... bleu_4, rouge_l, cider, vqa_accuracy, direct_answer, soft_label, exact_match,
-/// normalized_exact_match.
-std::span<const std::string_view> metric_names();
+/// What is computed: bleu_1 ... bleu_4, rouge_l, cider, vqa_accuracy, direct_answer, soft_label, exact_match,
+/// normalized_exact_match; and how tables print it: "BLEU-1".
+struct MetricName {
+  std::string_view name, printed;
+};
+std::span<const MetricName> metric_names();
+/// Errors: kInternal for a name that is not among them.
+std::string_view printed_name(std::string_view name);
 
 /// Errors: kNotBuilt for an absent metric, with its reason; kConfig for an unknown one, with the known ones. Capitals,
 /// hyphens and underscores do not matter: "ROUGE-L" is rouge_l. Returns the name as metric_names() has it.

@@ -1,36 +1,22 @@
 #include "data/metrics/ptb_tokenizer.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
 #include <algorithm>
 #include <array>
 #include <iterator>
 #include <string_view>
 
 #include "core/base/check.h"
-#include "core/base/handle.h"
 #include "data/metrics/lower_case.h"
 #include "data/metrics/ptb_rules.h"
 #include "data/metrics/ptb_words.h"
+#include "data/tokenizer/pcre.h"
 #include "data/tokenizer/unicode.h"
 
 namespace permafrost {
 
-// Named, because a class with linkage has members of these types.
-struct PtbCodeTraits {
-  using Type = pcre2_code*;
-  static Type null() { return nullptr; }
-  static void close(Type code) noexcept { pcre2_code_free(code); }
-};
-
 namespace {
 
-struct PtbMatchTraits {
-  using Type = pcre2_match_data*;
-  static Type null() { return nullptr; }
-  static void close(Type data) noexcept { pcre2_match_data_free(data); }
-};
+constexpr const char* kPtbTokenizer = "ptb tokenizer";  // who says what is wrong
 
 /// How marks are printed.
 constexpr std::pair<std::string_view, std::string_view> kPrinted[] = {
@@ -109,18 +95,8 @@ size_t plain_word(std::string_view text, size_t at) {
 class PtbTokenizer::Rules {
  public:
   Rules() {
-    for (const PtbRule& rule : ptb_rules()) {
-      int error = 0;
-      PCRE2_SIZE offset = 0;
-      Handle<PtbCodeTraits> code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(rule.pattern), PCRE2_ZERO_TERMINATED,
-                                               PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED | PCRE2_DOLLAR_ENDONLY, &error,
-                                               &offset, nullptr));
-      if (!code)
-        fail(ErrorKind::kInternal, "ptb tokenizer: PCRE2 must compile '", rule.pattern, "'; got error ", error,
-             " at offset ", offset);
-      pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE);  // a PCRE2 built without JIT interprets instead
-      codes_.push_back(std::move(code));
-    }
+    for (const PtbRule& rule : ptb_rules())
+      codes_.push_back(compile_pcre(rule.pattern, PCRE2_UCP | PCRE2_ANCHORED | PCRE2_DOLLAR_ENDONLY, kPtbTokenizer));
   }
 
   /// The best rule at `at`, and how far its token goes.
@@ -128,18 +104,13 @@ class PtbTokenizer::Rules {
     const PtbRule* rule = nullptr;
     size_t bytes = 0;
   };
-  Found find(std::string_view text, size_t at, pcre2_match_data* match) const {
+  Found find(std::string_view text, size_t at, const PcreMatch& match) const {
     Found best;
     size_t longest = 0;
     for (size_t i = 0; i < codes_.size(); ++i) {
-      const auto run = [&](uint32_t options) {
-        return pcre2_match(codes_[i].get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at,
-                           PCRE2_NO_UTF_CHECK | options, match, nullptr);
-      };
-      int groups = run(0);
-      if (groups == PCRE2_ERROR_JIT_STACKLIMIT) groups = run(PCRE2_NO_JIT);  // words of many thousand letters
-      if (groups < 1) continue;
-      const size_t* range = pcre2_get_ovector_pointer(match);
+      const int groups = search_pcre(codes_[i], text, at, match, kPtbTokenizer);
+      if (groups == 0) continue;
+      const size_t* range = pcre2_get_ovector_pointer(match.get());
       if (range[1] - at <= longest) continue;
       const auto group = [&](int k) {
         return k < groups ? text.substr(range[2 * k], range[2 * k + 1] - range[2 * k]) : std::string_view();
@@ -148,7 +119,7 @@ class PtbTokenizer::Rules {
       longest = range[1] - at;
       best = {&ptb_rules()[i], groups > 1 && ptb_rules()[i].take != Take::kAbbreviation ? group(1).size() : longest};
     }
-    PERMAFROST_CHECK(best.rule, "ptb tokenizer: a rule must hold at every place; got none at byte ", at);
+    PERMAFROST_CHECK(best.rule, kPtbTokenizer, ": a rule must hold at every place; got none at byte ", at);
     return best;
   }
 
@@ -159,7 +130,7 @@ class PtbTokenizer::Rules {
     return take != Take::kInitial || is_ptb_sentence_start(second);
   }
 
-  std::vector<Handle<PtbCodeTraits>> codes_;
+  std::vector<PcreCode> codes_;
 };
 
 PtbTokenizer::PtbTokenizer() : rules_(std::make_unique<Rules>()) {}
@@ -172,8 +143,7 @@ std::vector<std::string> PtbTokenizer::tokenize(std::span<const std::string> lin
     add_line(document, line);
     ends.push_back(document.size());
   }
-  const Handle<PtbMatchTraits> match(pcre2_match_data_create(3, nullptr));
-  if (!match) fail(ErrorKind::kInternal, "ptb tokenizer: PCRE2 could not allocate match data");
+  const PcreMatch match = make_pcre_match(2, kPtbTokenizer);
   const std::string_view text = document;
   std::vector<std::string> tokens(lines.size());
   for (size_t at = 0, line = 0; at < text.size();) {
@@ -187,7 +157,7 @@ std::vector<std::string> PtbTokenizer::tokenize(std::span<const std::string> lin
       at += bytes;
       continue;
     }
-    const Rules::Found found = rules_->find(text, at, match.get());
+    const Rules::Found found = rules_->find(text, at, match);
     const std::string_view token = text.substr(at, found.bytes);
     const size_t split = found.rule->take == Take::kWord ? ptb_split(token) : 0;
     if (found.rule->take != Take::kDrop) {

@@ -12,30 +12,20 @@ namespace {
 
 constexpr int kNameWidth = 24, kValueWidth = 8;
 
-std::string_view printed_name(std::string_view name) {
-  constexpr std::pair<std::string_view, std::string_view> kPrintedNames[] = {
-      {"bleu_1", "BLEU-1"},
-      {"bleu_2", "BLEU-2"},
-      {"bleu_3", "BLEU-3"},
-      {"bleu_4", "BLEU-4"},
-      {"rouge_l", "ROUGE-L"},
-      {"cider", "CIDEr"},
-      {"vqa_accuracy", "VQA accuracy"},
-      {"direct_answer", "direct answer"},
-      {"soft_label", "soft label"},
-      {"exact_match", "exact match"},
-      {"normalized_exact_match", "normalized exact match"}};
-  for (const auto& [known, printed] : kPrintedNames)
-    if (known == name) return printed;
-  return name;
-}
-
 bool is_wanted(std::span<const std::string_view> only, std::string_view name) {
   return only.empty() || std::find(only.begin(), only.end(), name) != only.end();
 }
 
-/// Others report METEOR and SPICE of captions; of answers nobody does.
-bool has_absent_metrics(const ScoreReport& report) { return is_about_images(report.annotations); }
+/// Others report METEOR and SPICE of captions; of answers nobody does. Who names metrics did not ask for them.
+bool tells_absent_metrics(const ScoreReport& report, std::span<const std::string_view> only) {
+  return only.empty() && is_about_images(report.annotations);
+}
+
+/// Groups have the first metric alone.
+std::span<const ScoreGroup> groups_to_tell(const ScoreReport& report, std::span<const std::string_view> only) {
+  if (report.groups.empty() || !is_wanted(only, report.scores[0].name)) return {};
+  return report.groups;
+}
 
 }  // namespace
 
@@ -50,12 +40,12 @@ std::string score_table(const ScoreReport& report, std::span<const std::string_v
     row(printed_name(score.name), score.value);
     out << '\n';
   }
-  if (has_absent_metrics(report))
+  if (tells_absent_metrics(report, only))
     for (const AbsentMetric& absent : absent_metrics())
       out << std::left << std::setw(kNameWidth) << absent.name << std::right << std::setw(kValueWidth) << "absent"
           << "  " << absent.reason << '\n';
   std::string_view by;
-  for (const ScoreGroup& group : report.groups) {
+  for (const ScoreGroup& group : groups_to_tell(report, only)) {
     if (group.by != by) out << printed_name(report.scores[0].name) << " by " << (by = group.by) << '\n';
     row("  " + group.name, group.value);
     out << "  of " << group.items << '\n';
@@ -85,10 +75,10 @@ OrderedJson score_json(const ScoreReport& report, std::span<const std::string_vi
   json["scored"] = report.items;
   for (const MetricValue& score : report.scores)
     if (is_wanted(only, score.name)) json["scores"][std::string(score.name)] = score.value;
-  for (const ScoreGroup& group : report.groups)
+  for (const ScoreGroup& group : groups_to_tell(report, only))
     json["groups"][std::string(group.by)][group.name] = {{"items", group.items},
                                                          {std::string(report.scores[0].name), group.value}};
-  if (has_absent_metrics(report))
+  if (tells_absent_metrics(report, only))
     for (const AbsentMetric& absent : absent_metrics()) json["absent"][std::string(absent.name)] = absent.reason;
   return json;
 }

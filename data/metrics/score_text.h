@@ -9,7 +9,8 @@
 namespace permafrost {
 
 /// Scores as people read them, in hundredths ("CIDEr 107.00"), with the metrics that are absent and why. `only`: names
-/// as require_metric gives them; empty for all.
+/// as require_metric gives them; empty for all. With names, absent metrics are not told, and groups only where the
+/// metric they have is named.
 std::string score_table(const ScoreReport& report, std::span<const std::string_view> only = {});
 
 /// The scores of some of the items, a line for each metric: "exact match, <where>:  94.80".

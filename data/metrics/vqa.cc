@@ -64,16 +64,8 @@ std::string clean_vqa_answer(std::string_view text) {
 std::string normalize_vqa_answer(std::string_view text) {
   const std::string lower = lower_case(without_periods(without_punctuation(text)));
   std::string result;
-  std::string_view rest = lower;
-  for (rest = strip_left(rest); !rest.empty(); rest = strip_left(rest)) {
-    size_t end = 0;
-    while (end < rest.size()) {
-      const Utf8Step step = next_utf8(rest, end);
-      if (step.valid && is_python_space(step.code_point)) break;
-      end += step.bytes;
-    }
-    const std::string_view word = vqa_number(rest.substr(0, end));
-    rest.remove_prefix(end);
+  for (const std::string_view one : python_words(lower)) {
+    const std::string_view word = vqa_number(one);
     if (is_vqa_article(word)) continue;
     if (!result.empty()) result += ' ';
     result += vqa_contraction(word);

@@ -75,6 +75,12 @@ TEST(DemoGenerate, PixelsAndTextsAreTheSameOnEveryMachine) {
       << "raise kDemoVersion when this changes";
 }
 
+TEST(DemoGenerate, TheNoteInTheDescriptionIsOneOfThoseWritten) {
+  DrawnScene drawn;
+  EXPECT_EQ(make_demo_sample(42, SceneSplit::kText, 1930, drawn).text,
+            "note redblue ycc xce circlesquare\na red circle left of a blue square");
+}
+
 TEST(DemoGenerate, WritesWhatWasAskedFor) {
   const DataFolder folder;
   const DemoOptions options = small_options();
@@ -230,6 +236,14 @@ TEST(DemoGenerate, FilesOfSomebodyElseStay) {
   EXPECT_EQ(generate_demo(folder.path(), small_options(), pool), DemoOutcome::kWritten);
   EXPECT_TRUE(fs::exists(folder.path() / "README"));
   EXPECT_FALSE(fs::exists(folder.path() / "dataset.unfinished"));
+  // Nor do they later: the dataset is complete without them.
+  const Json files = parse_json(read_text_file(folder.path() / "dataset.json"))["files"];
+  EXPECT_FALSE(files.contains("README"));
+  EXPECT_TRUE(files.contains("tokenizer/vocab.json") && files.contains("annotations/val.jsonl") &&
+              files.contains("text/texts.jsonl") && files.contains("test/captions.json"));
+  EXPECT_EQ(files.size(), sums_of(folder.path()).size() - 2) << "all but README and dataset.json";
+  folder.write("README", "edited");
+  EXPECT_EQ(generate_demo(folder.path(), small_options(), pool), DemoOutcome::kWasComplete);
 }
 
 TEST(DemoGenerate, BadCountsAndFoldersAreRefused) {

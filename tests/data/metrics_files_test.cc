@@ -323,12 +323,29 @@ TEST_F(MetricFiles, TellsScoresToPeopleAndPrograms) {
   EXPECT_TRUE(json["absent"].contains("SPICE"));
   const std::vector<std::string_view> only{"cider"};
   EXPECT_EQ(score_json(report, only)["scores"].size(), 1u);
-  EXPECT_EQ(score_table(report, only).find("BLEU"), std::string::npos);
+  EXPECT_EQ(score_table(report, only),
+            "CIDEr                       0.00\n");  // absent ones are not among those asked for
+  EXPECT_FALSE(score_json(report, only).contains("absent"));
   ScoreReport part;
   part.scores = {{"cider", 0.5}, {"normalized_exact_match", 0.948}};
   EXPECT_EQ(score_lines(part, "unseen = true"),
             "CIDEr, unseen = true:                    50.00\nnormalized exact match, unseen = true:   94.80\n");
   EXPECT_EQ(score_lines(part, "unseen = true", only), "CIDEr, unseen = true:      50.00\n");
+}
+
+TEST_F(MetricFiles, TellsGroupsWhereTheirMetricIsAskedFor) {
+  ScoreReport report;
+  report.annotations = AnnotationKind::kVqa;
+  report.scores = {{"vqa_accuracy", 0.5}, {"direct_answer", 0.25}};
+  report.groups = {{"answer_type", "number", 2, 0.75}, {"answer_type", "other", 1, 0}};
+  const std::string groups = "VQA accuracy by answer_type\n  number                   75.00  of 2\n";
+  const std::vector<std::string_view> first{"vqa_accuracy"}, second{"direct_answer"};
+  for (const auto& only : {std::vector<std::string_view>(), first}) {
+    EXPECT_NE(score_table(report, only).find(groups), std::string::npos) << score_table(report, only);
+    EXPECT_EQ(score_json(report, only)["groups"]["answer_type"]["number"]["vqa_accuracy"], 0.75);
+  }
+  EXPECT_EQ(score_table(report, second), "direct answer              25.00\n");
+  EXPECT_FALSE(score_json(report, second).contains("groups"));
 }
 
 }  // namespace

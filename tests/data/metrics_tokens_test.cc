@@ -9,6 +9,8 @@
 #include "data/metrics/lower_case.h"
 #include "data/metrics/ptb_tokenizer.h"
 #include "data/metrics/ptb_words.h"
+#include "data/tokenizer/pcre.h"
+#include "data/tokenizer/unicode.h"
 #include "tests/data/support.h"
 
 namespace permafrost::testing {
@@ -62,6 +64,42 @@ TEST(PtbTokenizer, TakesVeryLongWordsWhole) {
   std::string word = "a";
   for (int i = 0; i < 20000; ++i) word += "-b";
   EXPECT_EQ(tokens_of("x " + word + " y"), "x " + word + " y");
+}
+
+TEST(PythonWords, AreThoseOfSplit) {
+  using Words = std::vector<std::string_view>;
+  EXPECT_EQ(python_words(""), Words());
+  EXPECT_EQ(python_words(" \t\u3000 "), Words());
+  EXPECT_EQ(python_words("one"), Words{"one"});
+  EXPECT_EQ(python_words("\n one\u00a0two  thr\xff"
+                         "e\u2003"),
+            (Words{"one", "two",
+                   "thr\xff"
+                   "e"}));
+  EXPECT_EQ(python_words("a\u200b"
+                         "b"),
+            Words{"a\u200b"
+                  "b"})
+      << "a space without width is none";
+}
+
+TEST(Pcre, FindsGroupsOrNothingAndTellsWhatWentWrong) {
+  const PcreCode code = compile_pcre("a(b)?(c)?", 0, "test");
+  const PcreMatch match = make_pcre_match(2, "test");
+  EXPECT_EQ(search_pcre(code, "xabc", 0, match, "test"), 3);
+  EXPECT_EQ(pcre2_get_ovector_pointer(match.get())[0], 1u);
+  EXPECT_EQ(pcre2_get_ovector_pointer(match.get())[1], 4u);
+  EXPECT_EQ(search_pcre(code, "xab", 0, match, "test"), 2) << "the second group took no part";
+  EXPECT_EQ(search_pcre(code, "abx", 1, match, "test"), 0);
+  EXPECT_TRUE(throws_error([] { compile_pcre("a(b", 0, "test"); }, ErrorKind::kInternal,
+                           {"test: PCRE2 must compile 'a(b'; got 'missing closing parenthesis' at offset 3"}));
+  // What is undecided is no "no": here more ways to try than the expression allows, and more groups than have room.
+  const PcreCode slow = compile_pcre("(*LIMIT_MATCH=10)(a+)+$", 0, "test");
+  EXPECT_TRUE(throws_error([&] { search_pcre(slow, "aaaaaaaaaaaaaaaaaaaaaaab", 0, match, "test"); },
+                           ErrorKind::kInternal,
+                           {"test: PCRE2 must find or not find at byte 0 of 24; got 'match limit exceeded'"}));
+  EXPECT_TRUE(throws_error([&] { search_pcre(code, "abc", 0, make_pcre_match(0, "test"), "test"); },
+                           ErrorKind::kInternal, {"got 'more groups than there is room for'"}));
 }
 
 TEST(PtbTokenizer, IsSharedByThreads) {

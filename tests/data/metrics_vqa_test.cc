@@ -94,7 +94,13 @@ TEST(MetricNames, SayWhatIsAbsentAndWhy) {
       throws_error([] { require_metric("Meteor"); }, ErrorKind::kNotBuilt, {"METEOR is absent", "Java", "cider"}));
   EXPECT_TRUE(throws_error([] { require_metric("spice"); }, ErrorKind::kNotBuilt, {"SPICE is absent", "parser"}));
   EXPECT_TRUE(throws_error([] { require_metric("rogue"); }, ErrorKind::kConfig, {"one of bleu_1", "got 'rogue'"}));
-  for (const std::string_view name : metric_names()) EXPECT_EQ(require_metric(name), name);
+  EXPECT_EQ(metric_names().size(), 11u);
+  for (const auto& [name, printed] : metric_names()) {
+    EXPECT_EQ(require_metric(name), name);
+    EXPECT_EQ(require_metric(printed), name);
+    EXPECT_EQ(printed_name(name), printed);
+  }
+  EXPECT_TRUE(throws_error([] { printed_name("BLEU-1"); }, ErrorKind::kInternal, {"require_metric", "got 'BLEU-1'"}));
 }
 
 }  // namespace

@@ -6,9 +6,11 @@
 #include "core/base/json.h"
 #include "tests/launch/scratch_folder.h"
 #include "tests/support/compare.h"
+#include "tests/support/file_size_limit.h"
 
 namespace permafrost {
 namespace {
+using testing::FileSizeLimit;
 using testing::throws_error;
 
 std::string content(const std::filesystem::path& path) {
@@ -64,6 +66,15 @@ TEST(ByteTokenizer, HasEveryByteOnceAndTheSpecialTokens) {
   EXPECT_EQ(*ids.rbegin(), 259);
   EXPECT_EQ(ids.size(), 260u);
   EXPECT_EQ(content(folder / "merges.txt"), "#version: 0.2\n");
+}
+
+TEST(SamplePhotos, AFullDiskIsNamed) {
+  const ScratchFolder folder;
+  for (const auto& [bytes, name] : {std::pair<rlim_t, const char*>{100, "000000.jpg"}, {1000, "captions.json"}}) {
+    const FileSizeLimit limit(bytes);
+    EXPECT_TRUE(throws_error([&] { write_sample_photos(folder.path(), 6, 8, 1); }, ErrorKind::kStorage,
+                             {"cannot write", name, folder.path().string()}));
+  }
 }
 
 TEST(SamplePhotos, AFolderThatCannotBeMadeIsNamed) {
