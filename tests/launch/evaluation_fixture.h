@@ -37,6 +37,27 @@ class EvaluationTest : public Training {
     return " --set data.task=VQA --set data.format=VLT5 --set data.image_name=%s.jpg --set data.image_policy=SKIP"
            " --set loss.tokens=ALL";
   }
+  /// Six questions in VQAv2's own format, of which the first four have `said` among their ten answers: 1 to 4 times.
+  void write_vqav2(const std::vector<std::string>& said) const {
+    Json questions{{"questions", Json::array()}}, annotations{{"annotations", Json::array()}};
+    for (size_t i = 0; i < 6; ++i) {
+      questions["questions"].push_back(
+          {{"question_id", 50 + i}, {"image_id", 2 * i}, {"question", i % 2 ? "what is left?" : "is it red?"}});
+      Json answers = Json::array();
+      for (size_t n = 0; n < 10; ++n)
+        answers.push_back({{"answer", i < said.size() && i < 4 && n <= i ? said[i] : "another thing"}});
+      annotations["annotations"].push_back(
+          {{"question_id", 50 + i}, {"answers", answers}, {"question_type", i % 2 ? "what is" : "is it"}});
+    }
+    write_file(photos() / "vqav2_questions.json", json_text(questions));
+    write_file(photos() / "vqav2_annotations.json", json_text(annotations));
+  }
+  static std::string on_vqav2() {
+    return " --set evaluation.data.task=VQA --set evaluation.data.format=VQAV2 --set "
+           "evaluation.data.image_name=%06d.jpg"
+           " --set evaluation.data.questions=vqav2_questions.json"
+           " --set evaluation.data.annotations=vqav2_annotations.json ";
+  }
   Outcome eval(const std::string& more, const std::string& before = "") const {
     return run("eval " + model() + settings() + " --adapter " + checkpoint() + " " + more, before);
   }
