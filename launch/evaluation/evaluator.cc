@@ -88,19 +88,7 @@ std::unique_ptr<OpenedData> open_evaluation_data(const config::Config& config, i
   return std::make_unique<OpenedData>(plain_data(config), options);
 }
 
-Evaluator::Evaluator(const config::Config& config, Runtime& runtime)
-    : config_(config),
-      runtime_(runtime),
-      data_(open_evaluation_data(config, runtime.pool.threads())),
-      task_(task_of(config)) {
-  list_items();
-  require_same_samples(runtime.world, "evaluation.data", data_->texts.hash());
-  plan_ = agreed_plan(config, runtime,
-                      [&](const PlanChoices& choices) { return generation_plan(config, choices, setup_); });
-  generator_ = std::make_unique<Generator>(config, runtime, setup_, plan_);
-}
-
-Evaluator::Evaluator(const config::Config& config, Runtime& runtime, const StepMemory& lender, const Plan& lender_plan)
+Evaluator::Evaluator(const config::Config& config, Runtime& runtime, const Plan* lender)
     : config_(config),
       runtime_(runtime),
       data_(open_evaluation_data(config, runtime.pool.threads())),
@@ -108,12 +96,18 @@ Evaluator::Evaluator(const config::Config& config, Runtime& runtime, const StepM
   list_items();
   require_same_samples(runtime.world, "evaluation.data", data_->texts.hash());
   plan_ = agreed_plan(config, runtime, [&](const PlanChoices& choices) {
-    Plan plan = generation_plan(config, choices, setup_, &lender_plan);
-    check_room(plan, lender_plan,
-               config.parallel().memory_limit_bytes() > 0 ? config.parallel().memory_limit_bytes()
-                                                          : choices.node_memory_bytes);
+    Plan plan = generation_plan(config, choices, setup_, lender);
+    if (lender) check_room(plan, *lender, node_memory_limit(config, choices));
     return plan;
   });
+}
+
+Evaluator::Evaluator(const config::Config& config, Runtime& runtime) : Evaluator(config, runtime, nullptr) {
+  generator_ = std::make_unique<Generator>(config, runtime, setup_, plan_);
+}
+
+Evaluator::Evaluator(const config::Config& config, Runtime& runtime, const StepMemory& lender, const Plan& lender_plan)
+    : Evaluator(config, runtime, &lender_plan) {
   generator_ = std::make_unique<Generator>(runtime, setup_, plan_, lender, lender_plan);
 }
 

@@ -86,6 +86,7 @@ class Evaluator {
   struct Item {
     int64_t sample = 0, image = 0, shown = 0;
   };
+  Evaluator(const config::Config& config, Runtime& runtime, const Plan* lender);
   void list_items();
   std::vector<Item> chosen_items(int64_t samples, bool exchanged) const;
   SampleId published_id(const Item& item) const;
