@@ -5,6 +5,7 @@
 #include "configs/validate.h"
 #include "core/base/json.h"
 #include "core/weights/atomic_file.h"
+#include "data/files/make_folder.h"
 #include "data/metrics/metric_names.h"
 #include "launch/commands.h"
 #include "launch/evaluation/evaluator.h"
@@ -130,11 +131,7 @@ void evaluate_on_rank(const EvalOptions& options, const config::Resolved& resolv
   const config::Config& config = resolved.config;
   std::vector<std::string_view> metrics;
   for (const std::string& name : options.metrics) metrics.push_back(require_metric(name));
-  if (runtime.first() && !options.out.empty()) {
-    std::error_code error;
-    fs::create_directories(options.out, error);
-    if (error) fail(ErrorKind::kStorage, "eval: cannot make the folder ", options.out, ": ", error.message());
-  }
+  if (runtime.first() && !options.out.empty()) make_folder(options.out, "eval");
   if (!options.sheet.empty()) require_folder_of(options.sheet);
   Evaluator evaluator(config, runtime);
   if (runtime.first()) say_notes(config, evaluator);
@@ -170,11 +167,8 @@ int run_eval_model(const EvalOptions& options, const Launcher& launcher) {
   const config::Resolved resolved =
       load_generating_config(options.config.path, options.config.overrides, options.adapter);
   config::require_evaluation_data(resolved.config);
-  RuntimeOptions runtime;
-  runtime.threads = resolved.config.parallel().threads();
-  runtime.ranks_per_node = resolved.config.parallel().ranks_per_node();
-  runtime.timeout = std::chrono::seconds(resolved.config.parallel().timeout_s());
-  return run_ranks(launcher, runtime, [&](Runtime& r) { evaluate_on_rank(options, resolved, r); });
+  return run_ranks(launcher, runtime_options(resolved.config.parallel()),
+                   [&](Runtime& runtime) { evaluate_on_rank(options, resolved, runtime); });
 }
 
 }  // namespace permafrost
