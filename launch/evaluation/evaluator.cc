@@ -94,6 +94,7 @@ Evaluator::Evaluator(const config::Config& config, Runtime& runtime, const Plan*
       data_(open_evaluation_data(config, runtime.pool.threads())),
       task_(task_of(config)) {
   list_items();
+  if (lender) groups_.reset();  // who trains looks at one score of all; that there are groups has been checked
   require_same_samples(runtime.world, "evaluation.data", data_->texts.hash());
   plan_ = agreed_plan(config, runtime, [&](const PlanChoices& choices) {
     Plan plan = generation_plan(config, choices, setup_, lender);

@@ -39,7 +39,8 @@ struct Evaluation {
   /// Captions: BLEU, ROUGE-L, CIDEr and exact_match with any caption of the image. Questions with answers: soft_label,
   /// normalized_exact_match, exact_match by the dataset's answers. None where the dataset has no answers.
   std::optional<ScoreReport> scores;
-  std::vector<EvaluationGroup> groups;  ///< that have texts, in the order of ImageGroups; empty without group_by
+  /// That have texts, in the order of ImageGroups; empty without group_by, and with the weights of a training run.
+  std::vector<EvaluationGroup> groups;
   double value(std::string_view metric) const;  ///< Errors: kConfig when the report lacks it
 };
 

@@ -2,7 +2,7 @@
 #include <string>
 #include <vector>
 
-#include "data/shards/shard_writer.h"
+#include "tests/launch/caption_shards.h"
 #include "tests/launch/training_fixture.h"
 
 namespace permafrost {
@@ -64,23 +64,9 @@ class EvaluationTest : public Training {
   Outcome generate(const std::string& more) const {
     return run("generate " + model() + settings() + " --adapter " + checkpoint() + " " + more);
   }
-  /// The photographs as a shard, each with one caption and annotations, which may be empty.
   void write_shards(const std::string& name, const std::vector<std::string>& said,
                     const std::vector<std::string>& annotations) const {
-    std::filesystem::create_directories(folder_ / name);
-    ShardWriterConfig config;
-    config.folder = folder_ / name;
-    ShardWriter writer(config);
-    for (size_t i = 0; i < said.size(); ++i) {
-      const std::string bytes = read_file(image(static_cast<int>(i)));
-      const std::vector<uint8_t> photo(bytes.begin(), bytes.end());
-      Sample sample;
-      sample.id = i;
-      sample.image = writer.add_image({i, std::to_string(i), photo, annotations[i], {}});
-      sample.caption = said[i];
-      writer.add_sample(sample);
-    }
-    writer.finish();
+    write_caption_shard(photos(), folder_ / name, said, annotations);
   }
   std::string on_shards(const std::string& name) const {
     return " --set evaluation.data.format=SHARDS --set evaluation.data.shards=" + (folder_ / name).string() + " ";
@@ -104,10 +90,7 @@ class EvaluationTest : public Training {
     for (size_t i = 0; i < 9; ++i) all[i] = i < 4 ? R"({"held_out":true,"kind":2})" : R"({"held_out":false,"kind":10})";
     return all;
   }
-  std::string image(int number = 0) const {
-    const std::string name = concat(number < 10 ? "00000" : "0000", number, number % 2 ? ".png" : ".jpg");
-    return (photos() / "images" / name).string();
-  }
+  std::string image(int number = 0) const { return sample_photo(photos(), number).string(); }
 };
 
 }  // namespace permafrost
