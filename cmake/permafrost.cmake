@@ -91,16 +91,20 @@ function(permafrost_set_options source)
   set_property(SOURCE ${source} PROPERTY SKIP_PRECOMPILE_HEADERS ON)
 endfunction()
 
-# permafrost_add_test(name SOURCES a_test.cc ... DEPENDS library ... [LABELS unit] [TIMEOUT seconds])
-# One GoogleTest program per folder of tests, one CTest test per program.
+# permafrost_add_test(name SOURCES a_test.cc ... [DEPENDS library ...] [PROGRAMS permafrost] [LABELS unit] [TIMEOUT seconds]
+#   [PROCESSORS n])
+# One GoogleTest program per folder of tests, one CTest test per program. PROGRAMS: what it starts.
 function(permafrost_add_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPENDS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "" "TIMEOUT;PROCESSORS" "SOURCES;DEPENDS;PROGRAMS;LABELS" ${ARGN})
   if(NOT ARG_LABELS)
     set(ARG_LABELS unit)
   endif()
   permafrost_add_test_program(${name} SOURCES ${ARG_SOURCES} DEPENDS ${ARG_DEPENDS})
+  if(ARG_PROGRAMS)
+    add_dependencies(${name} ${ARG_PROGRAMS})
+  endif()
   add_test(NAME ${name} COMMAND ${name})
-  permafrost_set_test(${name} LABELS ${ARG_LABELS} TIMEOUT ${ARG_TIMEOUT})
+  permafrost_set_test(${name} LABELS ${ARG_LABELS} TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${ARG_PROCESSORS})
 endfunction()
 
 # permafrost_add_mpi_test(name SOURCES a_test.cc ... DEPENDS library ... RANKS 1 2 3 [LABELS slow] [TIMEOUT seconds])
