@@ -1,6 +1,5 @@
 #include "launch/metrics/output_file.h"
 
-
 #include "tests/launch/scratch_folder.h"
 #include "tests/support/compare.h"
 
