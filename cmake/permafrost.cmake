@@ -55,7 +55,7 @@ permafrost_add_precompiled(permafrost_precompiled_hot HOT)
 
 # The preset cpu compiles up to this many sources of a folder as one: half of the time of most is their headers. The others
 # compile each by itself, and so find the include that another one brought (and GCC 12 crashes on some that are instrumented).
-set(CMAKE_UNITY_BUILD_BATCH_SIZE 4)
+set(CMAKE_UNITY_BUILD_BATCH_SIZE 8)
 
 # permafrost_add_library(name [HOT] SOURCES a.cc b.cc DEPENDS other_library ...)
 # Sources ending in _avx512.cc / _amx.cc get the instruction set their name says; callers choose at run time.
@@ -91,16 +91,20 @@ function(permafrost_set_options source)
   set_property(SOURCE ${source} PROPERTY SKIP_PRECOMPILE_HEADERS ON)
 endfunction()
 
-# permafrost_add_test(name SOURCES a_test.cc ... DEPENDS library ... [LABELS unit] [TIMEOUT seconds])
-# One GoogleTest program per folder of tests, one CTest test per program.
+# permafrost_add_test(name SOURCES a_test.cc ... [DEPENDS library ...] [PROGRAMS permafrost] [LABELS unit] [TIMEOUT seconds]
+#   [PROCESSORS n])
+# One GoogleTest program per folder of tests, one CTest test per program. PROGRAMS: what it starts.
 function(permafrost_add_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPENDS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "" "TIMEOUT;PROCESSORS" "SOURCES;DEPENDS;PROGRAMS;LABELS" ${ARGN})
   if(NOT ARG_LABELS)
     set(ARG_LABELS unit)
   endif()
   permafrost_add_test_program(${name} SOURCES ${ARG_SOURCES} DEPENDS ${ARG_DEPENDS})
+  if(ARG_PROGRAMS)
+    add_dependencies(${name} ${ARG_PROGRAMS})
+  endif()
   add_test(NAME ${name} COMMAND ${name})
-  permafrost_set_test(${name} LABELS ${ARG_LABELS} TIMEOUT ${ARG_TIMEOUT})
+  permafrost_set_test(${name} LABELS ${ARG_LABELS} TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${ARG_PROCESSORS})
 endfunction()
 
 # permafrost_add_mpi_test(name SOURCES a_test.cc ... DEPENDS library ... RANKS 1 2 3 [LABELS slow] [TIMEOUT seconds])
@@ -124,6 +128,8 @@ function(permafrost_add_test_program name)
   target_link_libraries(${name} PRIVATE permafrost_test_support ${ARG_DEPENDS})
   target_precompile_headers(${name} REUSE_FROM permafrost_test_pch)
   target_compile_options(${name} PRIVATE -fpch-preprocess)
+  # Fewer than of sources: tests of a folder are several programs, and use the same names for what they need.
+  set_target_properties(${name} PROPERTIES UNITY_BUILD_BATCH_SIZE 4)
 endfunction()
 
 # What every CTest test gets, also those that run a script:

@@ -125,11 +125,7 @@ int run_bench_memory(const BenchMemoryOptions& options, const Launcher& launcher
     fail(ErrorKind::kConfig,
          "bench memory: --steps must be at most train.max_steps = ", resolved.config.train().max_steps(), "; got ",
          options.steps);
-  RuntimeOptions runtime_options;
-  runtime_options.threads = resolved.config.parallel().threads();
-  runtime_options.ranks_per_node = resolved.config.parallel().ranks_per_node();
-  runtime_options.timeout = std::chrono::seconds(resolved.config.parallel().timeout_s());
-  return run_ranks(launcher, runtime_options,
+  return run_ranks(launcher, runtime_options(resolved.config.parallel()),
                    [&](Runtime& runtime) { bench_memory_rank(options, resolved.config, runtime); });
 }
 

@@ -8,30 +8,17 @@
 #include "data/metrics/score_results.h"
 #include "data/metrics/score_text.h"
 #include "launch/commands.h"
+#include "launch/evaluation/score_output.h"
 
 namespace permafrost {
 
 namespace {
 
-/// The metrics asked for, each of which the report must have.
+/// The metrics asked for.
 std::vector<std::string_view> wanted_metrics(const EvalOptions& options) {
   std::vector<std::string_view> names;
   for (const std::string& name : options.metrics) names.push_back(require_metric(name));
   return names;
-}
-
-void require_scored(const ScoreReport& report, std::span<const std::string_view> wanted) {
-  for (const std::string_view name : wanted) {
-    std::string known;
-    bool scored = false;
-    for (const MetricValue& score : report.scores) {
-      scored |= score.name == name;
-      known.append(known.empty() ? "" : ", ").append(score.name);
-    }
-    if (!scored)
-      fail(ErrorKind::kConfig, "eval: ", to_string(report.annotations), " have the metrics ", known, "; got --metrics ",
-           name);
-  }
 }
 
 int run_eval_files(const EvalOptions& options) {
@@ -49,8 +36,8 @@ int run_eval_files(const EvalOptions& options) {
   const std::vector<std::string_view> wanted = wanted_metrics(options);
   const ResultFile results = read_results(options.results);
   const Annotations annotations = read_annotations(options.annotations, options.split);
+  require_metrics(concat("eval: ", to_string(annotations.kind)), metrics_of(annotations), wanted);
   const ScoreReport report = score_results(annotations, results, options.partial);
-  require_scored(report, wanted);
   if (options.json) {
     std::cout << json_text(score_json(report, wanted), 2) << '\n';
     return 0;

@@ -1,9 +1,11 @@
+#include <algorithm>
 #include <filesystem>
 #include <iostream>
 
 #include "configs/validate.h"
 #include "core/base/json.h"
 #include "core/weights/atomic_file.h"
+#include "data/files/make_folder.h"
 #include "data/metrics/metric_names.h"
 #include "launch/commands.h"
 #include "launch/evaluation/evaluator.h"
@@ -19,14 +21,32 @@ namespace fs = std::filesystem;
 namespace {
 
 /// The file with what was right, where the dataset has one by itself: official scores are taken from there, since a
-/// dataset keeps answers with their shares and not one by one.
+/// dataset keeps answers with their shares and not one by one. Else "".
 std::string answer_file(const config::Data& data) {
   if (data.task() != config::Data::VQA || data.format() == config::Data::SHARDS || data.mix_size() > 0) return "";
   const std::string& name = data.format() == config::Data::VQAV2 ? data.annotations() : data.questions();
   return name.empty() ? "" : (fs::path(data.root()) / name).string();
 }
 
-/// Puts the scores of the file, where there is one, in the place of those that the dataset gives.
+/// Its answers, read before texts are generated, which may take hours. None where the file does not answer all
+/// questions (official tools read no such file): then the scores that the dataset gives of the others stand alone.
+std::optional<Annotations> official_answers(const config::Data& data, const Evaluator& evaluator) {
+  const std::string file = answer_file(data);
+  if (file.empty()) return std::nullopt;
+  if (evaluator.all_answered()) return read_annotations(file);
+  std::cerr << "official scores: none, since the file does not answer all questions [file=" << file << "]\n";
+  return std::nullopt;
+}
+
+std::vector<std::string_view> known_metrics(const std::optional<Annotations>& official, const Evaluator& evaluator) {
+  std::vector<std::string_view> names;
+  if (official) names = metrics_of(*official);
+  for (const std::string_view own : evaluator.metrics())
+    if (std::ranges::count(names, own) == 0) names.push_back(own);
+  return names;
+}
+
+/// Puts the scores of the file in the place of those that the dataset gives.
 void use_official_scores(const Annotations& answers, const Evaluator& evaluator,
                          const std::vector<EvaluatedText>& texts, std::optional<ScoreReport>& scores) {
   if (!scores) return;
@@ -39,10 +59,7 @@ void use_official_scores(const Annotations& answers, const Evaluator& evaluator,
   scores = report;
 }
 
-void use_official_scores(const config::Config& config, const Evaluator& evaluator, Evaluation& evaluation) {
-  const std::string file = answer_file(config.evaluation().data());
-  if (file.empty() || !evaluation.scores) return;
-  const Annotations answers = read_annotations(file);
+void use_official_scores(const Annotations& answers, const Evaluator& evaluator, Evaluation& evaluation) {
   use_official_scores(answers, evaluator, evaluation.texts, evaluation.scores);
   for (EvaluationGroup& group : evaluation.groups) use_official_scores(answers, evaluator, group.texts, group.scores);
 }
@@ -59,6 +76,12 @@ class EvalOutput {
   EvalOutput(const EvalOptions& options, const config::Resolved& resolved, std::span<const std::string_view> metrics)
       : options_(options), resolved_(resolved), only_(metrics) {}
 
+  void write_results(bool exchanged, const Evaluator& evaluator, const Evaluation& evaluation) const {
+    if (!options_.out.empty())
+      write_result_file(fs::path(options_.out) / (exchanged ? "results_exchanged.json" : "results.json"), evaluator,
+                        evaluation);
+  }
+
   void add(bool exchanged, const Evaluator& evaluator, Evaluation evaluation) {
     json_[exchanged ? "exchanged_images" : "evaluation"] = evaluation_json(evaluation, group_by(), only_);
     if (!options_.json) {
@@ -67,9 +90,6 @@ class EvalOutput {
       if (evaluation.left_out > 0) std::cout << ", " << evaluation.left_out << " left out: their image cannot be used";
       std::cout << '\n' << evaluation_table(evaluation, group_by(), only_);
     }
-    if (!options_.out.empty())
-      write_result_file(fs::path(options_.out) / (exchanged ? "results_exchanged.json" : "results.json"), evaluator,
-                        evaluation);
     if (exchanged) {
       exchanged_ = std::move(evaluation);
       return;
@@ -111,23 +131,24 @@ void evaluate_on_rank(const EvalOptions& options, const config::Resolved& resolv
   const config::Config& config = resolved.config;
   std::vector<std::string_view> metrics;
   for (const std::string& name : options.metrics) metrics.push_back(require_metric(name));
-  if (runtime.first() && !options.out.empty()) {
-    std::error_code error;
-    fs::create_directories(options.out, error);
-    if (error) fail(ErrorKind::kStorage, "eval: cannot make the folder ", options.out, ": ", error.message());
-  }
+  if (runtime.first() && !options.out.empty()) make_folder(options.out, "eval");
   if (!options.sheet.empty()) require_folder_of(options.sheet);
   Evaluator evaluator(config, runtime);
   if (runtime.first()) say_notes(config, evaluator);
   tell_before_unwinding(runtime.world, [&] {
+    std::optional<Annotations> official;
+    if (runtime.first()) {
+      official = official_answers(config.evaluation().data(), evaluator);
+      require_metrics("evaluation: the data", known_metrics(official, evaluator), metrics);
+      if (!options.out.empty()) evaluator.require_distinct_ids(config.evaluation().samples());
+    }
     EvalOutput output(options, resolved, metrics);
     for (const bool exchanged : {false, true}) {
       if (exchanged && !config.evaluation().exchanged_images()) continue;
       Evaluation evaluation = evaluator.run(config.evaluation().samples(), exchanged);
       if (!runtime.first()) continue;
-      use_official_scores(config, evaluator, evaluation);
-      if (evaluation.scores)
-        for (const std::string_view metric : metrics) evaluation.value(metric);  // throws, naming the metrics there are
+      output.write_results(exchanged, evaluator, evaluation);  // before anything else can go wrong
+      if (official) use_official_scores(*official, evaluator, evaluation);
       output.add(exchanged, evaluator, std::move(evaluation));
     }
     if (runtime.first()) output.finish();
@@ -146,11 +167,8 @@ int run_eval_model(const EvalOptions& options, const Launcher& launcher) {
   const config::Resolved resolved =
       load_generating_config(options.config.path, options.config.overrides, options.adapter);
   config::require_evaluation_data(resolved.config);
-  RuntimeOptions runtime;
-  runtime.threads = resolved.config.parallel().threads();
-  runtime.ranks_per_node = resolved.config.parallel().ranks_per_node();
-  runtime.timeout = std::chrono::seconds(resolved.config.parallel().timeout_s());
-  return run_ranks(launcher, runtime, [&](Runtime& r) { evaluate_on_rank(options, resolved, r); });
+  return run_ranks(launcher, runtime_options(resolved.config.parallel()),
+                   [&](Runtime& runtime) { evaluate_on_rank(options, resolved, runtime); });
 }
 
 }  // namespace permafrost

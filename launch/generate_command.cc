@@ -114,9 +114,8 @@ int run_generate(const GenerateOptions& options, const Launcher& launcher) {
   const config::Resolved resolved =
       load_generating_config(options.config.path, options.config.overrides, options.adapter);
   config::require_tokenizer(resolved.config);
-  RuntimeOptions runtime;
-  runtime.threads = resolved.config.parallel().threads();
-  return run_ranks(launcher, runtime, [&](Runtime& r) { generate_on_rank(options, resolved.config, r); });
+  return run_ranks(launcher, runtime_options(resolved.config.parallel()),
+                   [&](Runtime& runtime) { generate_on_rank(options, resolved.config, runtime); });
 }
 
 }  // namespace permafrost

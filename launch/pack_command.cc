@@ -5,8 +5,8 @@
 #include "configs/load.h"
 #include "configs/validate.h"
 #include "core/base/check.h"
-#include "core/weights/atomic_file.h"
 #include "data/factory.h"
+#include "data/files/make_folder.h"
 #include "data/shards/pack.h"
 #include "launch/commands.h"
 #include "launch/runtime.h"
@@ -38,9 +38,7 @@ void pack_on_rank(const DataPackOptions& options, const config::Data& data, Runt
   require_agreement(runtime.world, "data", {{"what is packed (SHA-256)", plan.packed_from}}, ErrorKind::kData);
   const fs::path folder = options.out;
   if (runtime.first()) {
-    std::error_code error;
-    fs::create_directories(folder, error);
-    if (error) fail(ErrorKind::kStorage, "data pack: cannot make ", folder.string(), ": ", error.message());
+    make_folder(folder, "data pack");
     prepare_pack_folder(plan, folder);
     std::cout << "packing " << dataset->size() << " samples and " << plan.images.size() << " images of "
               << static_cast<double>(plan.image_bytes / 1000) / 1000.0 << " MB into " << plan.shards() << " shards"
@@ -60,17 +58,17 @@ void pack_on_rank(const DataPackOptions& options, const config::Data& data, Runt
 
 int run_data_pack(const DataPackOptions& options, const Launcher& launcher) {
   const config::Resolved resolved = config::load_config(options.config.path, options.config.overrides);
-  config::require_data(resolved.config);
+  options.evaluation ? config::require_evaluation_data(resolved.config) : config::require_data(resolved.config);
   const config::Data& data = options.evaluation ? resolved.config.evaluation().data() : resolved.config.data();
   if (!data.mix().empty())
-    fail(ErrorKind::kConfig, "data pack: one dataset by itself is expected; got data.mix with ", data.mix_size(),
+    fail(ErrorKind::kConfig, "data pack: one dataset by itself is expected; got ",
+         options.evaluation ? "evaluation.data" : "data", ".mix with ", data.mix_size(),
          ". Pack each on its own and mix the folders");
   std::signal(SIGXFSZ, SIG_IGN);  // a limit on file size becomes an error of write, which names the file
-  RuntimeOptions runtime;
-  runtime.threads = 1;
-  runtime.timeout = std::chrono::seconds(resolved.config.parallel().timeout_s());
-  return run_ranks(launcher, runtime, [&](Runtime& rank) {
-    tell_before_unwinding(rank.world, [&] { pack_on_rank(options, data, rank); });
+  RuntimeOptions one_thread = runtime_options(resolved.config.parallel());
+  one_thread.threads = 1;
+  return run_ranks(launcher, one_thread, [&](Runtime& runtime) {
+    tell_before_unwinding(runtime.world, [&] { pack_on_rank(options, data, runtime); });
   });
 }
 

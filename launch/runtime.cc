@@ -7,6 +7,7 @@
 #include <map>
 #include <vector>
 
+#include "configs/config.pb.h"
 #include "core/base/check.h"
 #include "launch/machine.h"
 #include "parallel/group/fail_together.h"
@@ -14,6 +15,10 @@
 #include "parallel/group/inproc_group.h"
 
 namespace permafrost {
+
+RuntimeOptions runtime_options(const config::Parallel& parallel) {
+  return {parallel.threads(), std::chrono::seconds(parallel.timeout_s()), parallel.ranks_per_node()};
+}
 
 namespace {
 

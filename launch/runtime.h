@@ -12,11 +12,17 @@
 
 namespace permafrost {
 
+namespace config {
+class Parallel;
+}
+
 struct RuntimeOptions {
   int threads = 0;                    ///< compute threads per rank; 0: usable cores of the node / ranks of the node
   std::chrono::seconds timeout{600};  ///< longest wait for other ranks
   int ranks_per_node = 0;             ///< ranks of a machine that count as a node; 0: all of them
 };
+
+RuntimeOptions runtime_options(const config::Parallel& parallel);
 
 /// What one rank of a run stands on. Made by run_ranks, and gone when its body returns.
 struct Runtime {

@@ -237,11 +237,23 @@ void run_steps(const config::Config& config, Trainer& trainer, const CheckpointS
   }
 }
 
+/// weights.adapter of the run in `dir`, by what it recorded; none where it has not recorded anything.
+std::optional<std::string> beginning_of(const fs::path& dir) {
+  const fs::path before = dir / "config.textproto";
+  if (!fs::exists(before)) return std::nullopt;
+  return config::load_config(before.string()).config.weights().adapter();
+}
+
+/// What a run that goes on from its checkpoint records: itself, and where it began, whatever was named this time.
+config::Resolved with_beginning_of(const fs::path& dir, const config::Resolved& resolved) {
+  const std::optional<std::string> began = beginning_of(dir);
+  if (!began || *began == resolved.config.weights().adapter()) return resolved;
+  return config::resolve_config(resolved.text, "config", {"weights.adapter=" + *began});
+}
+
 /// A run that was stopped before its first checkpoint starts over from where it began, or not at all.
 void require_same_beginning(const config::Config& config, const fs::path& dir) {
-  const fs::path before = dir / "config.textproto";
-  if (!fs::exists(before)) return;
-  const std::string began = config::load_config(before.string(), {}, check_name_patterns).config.weights().adapter();
+  const std::string began = beginning_of(dir).value_or("");
   if (began.empty() || began == config.weights().adapter()) return;
   fail(ErrorKind::kConfig, "resume: ", dir.string(),
        " has no complete checkpoint, so the run starts over, which began from weights.adapter = ", began, "; got ",
@@ -274,9 +286,11 @@ void train_steps(const TrainOptions& options, const config::Resolved& resolved, 
   const fs::path dir = options.run_dir;
   const CheckpointStore store((dir / "checkpoints").string(), config.checkpoint().keep());
   runtime.world.barrier(StreamView::caller(), "run directory").wait();
+  bool resumed = false;
   if (options.resume) {
     if (const auto latest = agreed_checkpoint(store, dir, runtime)) {
       trainer.resume(*latest);
+      resumed = true;
     } else if (runtime.first()) {
       require_same_beginning(config, dir);
       std::cout << "resume: no complete checkpoint in " << dir.string() << ", starting from the beginning\n";
@@ -287,7 +301,8 @@ void train_steps(const TrainOptions& options, const config::Resolved& resolved, 
     say_start(resolved, plan, trainer);
     // Launchers give ranks a terminal of their own whatever becomes of their output, so several ranks write plain
     // lines.
-    log.emplace(dir, resolved, plan, trainer, runtime.size() == 1 && isatty(STDOUT_FILENO) != 0);
+    log.emplace(dir, resumed ? with_beginning_of(dir, resolved) : resolved, plan, trainer,
+                runtime.size() == 1 && isatty(STDOUT_FILENO) != 0);
   }
   run_steps(config, trainer, store, log ? &*log : nullptr);
   finish(config, trainer, store, log ? &*log : nullptr, stopped);
@@ -328,13 +343,9 @@ int run_train(const TrainOptions& options, const Launcher& launcher) {
   config::require_data(resolved.config);
   if (resolved.config.validation().every_steps() > 0) config::require_evaluation_data(resolved.config);
   watch_signals();
-  RuntimeOptions runtime_options;
-  runtime_options.threads = resolved.config.parallel().threads();
-  runtime_options.ranks_per_node = resolved.config.parallel().ranks_per_node();
-  runtime_options.timeout = std::chrono::seconds(resolved.config.parallel().timeout_s());
   bool stopped = false;
-  const int code =
-      run_ranks(launcher, runtime_options, [&](Runtime& runtime) { train_rank(options, resolved, runtime, stopped); });
+  const int code = run_ranks(launcher, runtime_options(resolved.config.parallel()),
+                             [&](Runtime& runtime) { train_rank(options, resolved, runtime, stopped); });
   return code == 0 && stopped ? exit_code(ErrorKind::kStopped) : code;
 }
 

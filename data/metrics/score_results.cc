@@ -14,7 +14,7 @@ namespace {
 
 std::string place_of(const Annotations& annotations) { return " [file=" + annotations.file.string() + "]"; }
 
-/// Text of each result by its id; every id must be that of one of the `annotated`.
+/// Text of each result by its id; every id must be that of one of the `annotated`, and of no other result.
 template <typename Annotated>
 std::unordered_map<std::string_view, std::string_view> texts_by_id(const Annotations& annotations,
                                                                    const std::vector<Annotated>& annotated,
@@ -26,10 +26,14 @@ std::unordered_map<std::string_view, std::string_view> texts_by_id(const Annotat
     if (!known.contains(result.id.text))
       fail(ErrorKind::kData, "results: every id must be in the annotations; got id ", result.id.text,
            ", which is not among ", annotated.size(), " ", to_string(annotations.kind), place_of(annotations));
-    texts.emplace(result.id.text, result.text);
+    if (!texts.emplace(result.id.text, result.text).second)
+      fail(ErrorKind::kData, "results: one entry for each id is expected; got id ", result.id.text, " twice",
+           place_of(annotations));
   }
   return texts;
 }
+
+constexpr std::string_view kCaptionMetrics[] = {"bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"};
 
 void score_images(const Annotations& annotations, const ResultFile& results, ScoreReport& report) {
   const auto texts = texts_by_id(annotations, annotations.images, results);
@@ -45,8 +49,8 @@ void score_images(const Annotations& annotations, const ResultFile& results, Sco
   const CaptionScore all = score_captions(items).all;
   report.items = static_cast<int64_t>(items.size());
   report.annotated = static_cast<int64_t>(annotations.images.size());
-  report.scores = {{"bleu_1", all.bleu[0]}, {"bleu_2", all.bleu[1]},  {"bleu_3", all.bleu[2]},
-                   {"bleu_4", all.bleu[3]}, {"rouge_l", all.rouge_l}, {"cider", all.cider}};
+  const double values[] = {all.bleu[0], all.bleu[1], all.bleu[2], all.bleu[3], all.rouge_l, all.cider};
+  for (size_t i = 0; i < std::size(values); ++i) report.scores.push_back({kCaptionMetrics[i], values[i]});
 }
 
 using ScoreQuestion = std::function<double(std::string_view, const QuestionAnnotation&)>;
@@ -118,6 +122,13 @@ void score_questions(const Annotations& annotations, const ResultFile& results, 
 }
 
 }  // namespace
+
+std::vector<std::string_view> metrics_of(const Annotations& annotations) {
+  if (is_about_images(annotations.kind)) return {std::begin(kCaptionMetrics), std::end(kCaptionMetrics)};
+  std::vector<std::string_view> names;
+  for (const QuestionMetric& metric : metrics_for(annotations)) names.push_back(metric.name);
+  return names;
+}
 
 ScoreReport score_results(const Annotations& annotations, const ResultFile& results, bool partial) {
   ScoreReport report;

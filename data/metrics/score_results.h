@@ -41,7 +41,10 @@ struct ScoreReport {
 /// - VL-T5: soft_label; normalized_exact_match and exact_match with any of the labels above 0.
 /// The official VQA tools refuse results that leave out a question; so does this, unless `partial` is set.
 /// Errors: kData naming the file and the id: a result that is not in the annotations, of the other sort, or of an image
-/// without captions; a question without a result.
+/// without captions; two results with one id; a question without a result.
 ScoreReport score_results(const Annotations& annotations, const ResultFile& results, bool partial = false);
+
+/// Names of the metrics that score_results gives with these annotations, in its order.
+std::vector<std::string_view> metrics_of(const Annotations& annotations);
 
 }  // namespace permafrost

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <functional>
+#include <unordered_set>
 
 #include "core/base/narrow.h"
 #include "data/loader/prepare_image.h"
@@ -87,32 +88,27 @@ std::unique_ptr<OpenedData> open_evaluation_data(const config::Config& config, i
   return std::make_unique<OpenedData>(plain_data(config), options);
 }
 
-Evaluator::Evaluator(const config::Config& config, Runtime& runtime)
+Evaluator::Evaluator(const config::Config& config, Runtime& runtime, const Plan* lender)
     : config_(config),
       runtime_(runtime),
       data_(open_evaluation_data(config, runtime.pool.threads())),
       task_(task_of(config)) {
   list_items();
+  if (lender) groups_.reset();  // who trains looks at one score of all; that there are groups has been checked
   require_same_samples(runtime.world, "evaluation.data", data_->texts.hash());
-  plan_ = agreed_plan(config, runtime,
-                      [&](const PlanChoices& choices) { return generation_plan(config, choices, setup_); });
+  plan_ = agreed_plan(config, runtime, [&](const PlanChoices& choices) {
+    Plan plan = generation_plan(config, choices, setup_, lender);
+    if (lender) check_room(plan, *lender, node_memory_limit(config, choices));
+    return plan;
+  });
+}
+
+Evaluator::Evaluator(const config::Config& config, Runtime& runtime) : Evaluator(config, runtime, nullptr) {
   generator_ = std::make_unique<Generator>(config, runtime, setup_, plan_);
 }
 
 Evaluator::Evaluator(const config::Config& config, Runtime& runtime, const StepMemory& lender, const Plan& lender_plan)
-    : config_(config),
-      runtime_(runtime),
-      data_(open_evaluation_data(config, runtime.pool.threads())),
-      task_(task_of(config)) {
-  list_items();
-  require_same_samples(runtime.world, "evaluation.data", data_->texts.hash());
-  plan_ = agreed_plan(config, runtime, [&](const PlanChoices& choices) {
-    Plan plan = generation_plan(config, choices, setup_, &lender_plan);
-    check_room(plan, lender_plan,
-               config.parallel().memory_limit_bytes() > 0 ? config.parallel().memory_limit_bytes()
-                                                          : choices.node_memory_bytes);
-    return plan;
-  });
+    : Evaluator(config, runtime, &lender_plan) {
   generator_ = std::make_unique<Generator>(runtime, setup_, plan_, lender, lender_plan);
 }
 
@@ -179,6 +175,28 @@ std::vector<Evaluator::Item> Evaluator::chosen_items(int64_t samples, bool excha
   return chosen;
 }
 
+SampleId Evaluator::published_id(const Item& item) const {
+  if (task_ == TextTask::kCaptions) return {std::to_string(data_->dataset->image_id(item.image)), true};
+  const Sample sample = data_->dataset->sample(item.sample);
+  return {sample_name(sample), sample.name.empty()};
+}
+
+void Evaluator::require_distinct_ids(int64_t samples) const {
+  std::unordered_set<std::string> ids;
+  for (const Item& item : chosen_items(samples, false)) {
+    const SampleId id = published_id(item);
+    if (!ids.insert(id.text).second)
+      fail(ErrorKind::kData, "eval: --out needs one id for each text; got id ", id.text,
+           " twice in evaluation.data.mix. Evaluate its parts one by one");
+  }
+}
+
+bool Evaluator::all_answered() const {
+  const Dataset& dataset = *data_->dataset;
+  return task_ == TextTask::kCaptions ||
+         std::ranges::none_of(items_, [&](const Item& item) { return dataset.sample(item.sample).answers.empty(); });
+}
+
 Evaluation Evaluator::run(int64_t samples, bool exchanged) {
   const std::vector<Item> items = chosen_items(samples, exchanged);
   const int64_t count = std::ssize(items), batch = setup_.shape.batch, ranks = runtime_.size();
@@ -194,7 +212,6 @@ Evaluation Evaluator::run(int64_t samples, bool exchanged) {
     of_item[static_cast<size_t>(all[at])] = &all[at];
 
   Evaluation evaluation;
-  const Dataset& dataset = *data_->dataset;
   for (size_t i = 0; i < items.size(); ++i) {
     const int64_t* numbers = of_item[i];
     PERMAFROST_CHECK(numbers != nullptr, "evaluation: item ", i, " was not computed by any rank");
@@ -206,9 +223,7 @@ Evaluation Evaluator::run(int64_t samples, bool exchanged) {
     std::vector<int32_t> tokens;
     for (int64_t t = 0; t < numbers[4]; ++t) tokens.push_back(narrow<int32_t>(numbers[5 + t]));
     EvaluatedText& text = evaluation.texts.emplace_back();
-    const Sample sample = dataset.sample(item.sample);
-    text.result.id = task_ == TextTask::kCaptions ? SampleId{std::to_string(dataset.image_id(item.image)), true}
-                                                  : SampleId{sample_name(sample), sample.name.empty()};
+    text.result.id = published_id(item);
     text.result.text = published_text(*data_->tokenizer, task_, prompt_of(item.sample), tokens);
     text.image = item.image;
     text.shown = item.shown;
@@ -258,39 +273,42 @@ std::vector<std::string> Evaluator::expected(const EvaluatedText& text) const {
   return all;
 }
 
-/// What would have been right, in the order of the texts.
-Annotations Evaluator::annotations_of(const std::vector<EvaluatedText>& texts) const {
-  const Dataset& dataset = *data_->dataset;
-  Annotations annotations;
-  annotations.kind = task_ == TextTask::kCaptions ? AnnotationKind::kCocoCaptions : AnnotationKind::kVlt5;
-  annotations.file = "evaluation.data";
-  for (const EvaluatedText& text : texts) {
-    if (!text.correct) continue;
-    if (task_ == TextTask::kCaptions) {
-      ImageAnnotation& image = annotations.images.emplace_back();
-      image.id = text.result.id;
-      image.captions = expected(text);
-      continue;
-    }
-    QuestionAnnotation& question = annotations.questions.emplace_back();
-    question.id = text.result.id;
-    for (const Answer& answer : dataset.sample(text.sample).answers)
-      question.labels[std::string(answer.text)] = static_cast<double>(answer.score);
-  }
-  return annotations;
+AnnotationKind Evaluator::annotation_kind() const {
+  return task_ == TextTask::kCaptions ? AnnotationKind::kCocoCaptions : AnnotationKind::kVlt5;
 }
 
-/// Of the texts to which the dataset has an answer; none where it has not one.
+std::vector<std::string_view> Evaluator::metrics() const {
+  Annotations annotations;
+  annotations.kind = annotation_kind();
+  std::vector<std::string_view> names = metrics_of(annotations);
+  if (task_ == TextTask::kCaptions) names.push_back("exact_match");
+  return names;
+}
+
+/// Of the texts to which the dataset has an answer; none where it has not one. Ids are places among them: those that
+/// are published need not be distinct in a mix.
 std::optional<ScoreReport> Evaluator::scores_of(const std::vector<EvaluatedText>& texts) const {
   ResultFile results{result_kind(), {}};
+  Annotations annotations;
+  annotations.kind = annotation_kind();
+  annotations.file = "evaluation.data";
   double exact = 0;
   for (const EvaluatedText& text : texts) {
     if (!text.correct) continue;
     exact += *text.correct;
-    results.results.push_back(text.result);
+    const SampleId id{std::to_string(results.results.size()), true};
+    results.results.push_back({id, text.result.text});
+    if (task_ == TextTask::kCaptions) {
+      annotations.images.push_back({id, expected(text)});
+      continue;
+    }
+    QuestionAnnotation& question = annotations.questions.emplace_back();
+    question.id = id;
+    for (const Answer& answer : data_->dataset->sample(text.sample).answers)
+      question.labels[std::string(answer.text)] = static_cast<double>(answer.score);
   }
   if (results.results.empty()) return std::nullopt;
-  ScoreReport report = score_results(annotations_of(texts), results, /*partial=*/true);
+  ScoreReport report = score_results(annotations, results);
   if (task_ == TextTask::kCaptions)
     report.scores.push_back({"exact_match", exact / static_cast<double>(results.results.size())});
   return report;

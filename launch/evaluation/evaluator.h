@@ -39,7 +39,8 @@ struct Evaluation {
   /// Captions: BLEU, ROUGE-L, CIDEr and exact_match with any caption of the image. Questions with answers: soft_label,
   /// normalized_exact_match, exact_match by the dataset's answers. None where the dataset has no answers.
   std::optional<ScoreReport> scores;
-  std::vector<EvaluationGroup> groups;  ///< that have texts, in the order of ImageGroups; empty without group_by
+  /// That have texts, in the order of ImageGroups; empty without group_by, and with the weights of a training run.
+  std::vector<EvaluationGroup> groups;
   double value(std::string_view metric) const;  ///< Errors: kConfig when the report lacks it
 };
 
@@ -65,6 +66,14 @@ class Evaluator {
   /// (image_policy FAIL), when no other image is there to exchange, or when nothing is left.
   Evaluation run(int64_t samples, bool exchanged);
 
+  /// For result files, which know a text by the id of its image or question alone. samples: as in run. Errors: kData
+  /// naming an id that two of them have (parts of a mix may use the same ones).
+  void require_distinct_ids(int64_t samples) const;
+  /// Names of what Evaluation::scores has where there are answers.
+  std::vector<std::string_view> metrics() const;
+  /// Whether the dataset has an answer to each of its questions, or a caption of each image.
+  bool all_answered() const;
+
   const OpenedData& data() const { return *data_; }
   const Plan& plan() const { return plan_; }
   /// What was loaded and decided, for the log.
@@ -78,11 +87,13 @@ class Evaluator {
   struct Item {
     int64_t sample = 0, image = 0, shown = 0;
   };
+  Evaluator(const config::Config& config, Runtime& runtime, const Plan* lender);
   void list_items();
   std::vector<Item> chosen_items(int64_t samples, bool exchanged) const;
+  SampleId published_id(const Item& item) const;
   void evaluate_batch(std::span<const Item> items, int64_t first, std::vector<int64_t>& results);
   std::vector<int32_t> prompt_of(int64_t sample) const;
-  Annotations annotations_of(const std::vector<EvaluatedText>& texts) const;
+  AnnotationKind annotation_kind() const;
   std::optional<ScoreReport> scores_of(const std::vector<EvaluatedText>& texts) const;
   void score(Evaluation& evaluation) const;
 

@@ -26,7 +26,6 @@ class Generator {
 
   /// What was loaded, for the log.
   const std::vector<std::string>& notes() const { return notes_; }
-  const GenerationSetup& setup() const { return setup_; }
   /// Floats of one image, (channels, size, size).
   int64_t image_floats() const;
 

@@ -1,5 +1,6 @@
 #include "launch/evaluation/score_output.h"
 
+#include <algorithm>
 #include <cstdio>
 
 #include "core/base/check.h"
@@ -23,6 +24,16 @@ std::string percent(double fraction) {
 }
 
 }  // namespace
+
+void require_metrics(std::string_view what, std::span<const std::string_view> known,
+                     std::span<const std::string_view> wanted) {
+  for (const std::string_view name : wanted) {
+    if (std::ranges::count(known, name) > 0) continue;
+    std::string names;
+    for (const std::string_view one : known) names.append(names.empty() ? "" : ", ").append(one);
+    fail(ErrorKind::kConfig, what, " have the metrics ", names, "; got --metrics ", name);
+  }
+}
 
 std::string evaluation_table(const Evaluation& evaluation, const std::string& group_by,
                              std::span<const std::string_view> only) {

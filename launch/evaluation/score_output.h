@@ -9,6 +9,11 @@
 
 namespace permafrost {
 
+/// Errors: kConfig naming the first of `wanted` that is not among `known`: "<what> have the metrics ...; got --metrics
+/// cider".
+void require_metrics(std::string_view what, std::span<const std::string_view> known,
+                     std::span<const std::string_view> wanted);
+
 /// What `permafrost eval` says of one evaluation. group_by: as in the configuration; only: metrics wanted, empty for
 /// all.
 

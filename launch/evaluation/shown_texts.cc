@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/base/check.h"
+#include "core/weights/atomic_file.h"
 #include "data/images/decode.h"
 #include "data/images/sheet.h"
 
@@ -58,9 +59,8 @@ void write_text_sheet(const std::filesystem::path& file, const Evaluator& evalua
 }
 
 void require_folder_of(const std::filesystem::path& file) {
-  const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
   std::error_code error;
-  if (!std::filesystem::is_directory(folder, error))
+  if (!std::filesystem::is_directory(directory_of(file.string()), error))
     fail(ErrorKind::kStorage, "eval: the file of --sheet must be in a folder that is there; got ", file.string());
 }
 

@@ -122,8 +122,7 @@ Plan agreed_plan(const config::Config& config, Runtime& runtime, const std::func
   choices.world = runtime.place;
   choices.node_memory_bytes = least_memory(runtime);
   Plan plan = make(choices);
-  check_memory(plan, config.parallel().memory_limit_bytes() > 0 ? config.parallel().memory_limit_bytes()
-                                                                : choices.node_memory_bytes);
+  check_memory(plan, node_memory_limit(config, choices));
   require_agreement(runtime.world, "plan", plan_facts(plan), ErrorKind::kConfig);
   return plan;
 }

@@ -111,6 +111,11 @@ std::vector<int64_t> plan_buckets(const config::Config& config, const Model& mod
 
 }  // namespace
 
+int64_t node_memory_limit(const config::Config& config, const PlanChoices& choices) {
+  const int64_t limit = config.parallel().memory_limit_bytes();
+  return limit > 0 ? limit : choices.node_memory_bytes;
+}
+
 PlanRequest plan_request(const config::Config& config, const PlanChoices& choices) {
   PlanRequest request;
   const std::shared_ptr<const Model> model = make_model(config);
@@ -132,8 +137,7 @@ PlanRequest plan_request(const config::Config& config, const PlanChoices& choice
     request.policies.push_back({rule.unit(), policy_choice(rule.policy())});
   request.frozen_policy = policy_choice(config.parallel().frozen_policy());
   request.gather = gather_choice(config.parallel().gather());
-  request.node_memory_bytes =
-      config.parallel().memory_limit_bytes() > 0 ? config.parallel().memory_limit_bytes() : choices.node_memory_bytes;
+  request.node_memory_bytes = node_memory_limit(config, choices);
   request.process_bytes = kProcessConstantBytes;
   request.options = choices.program;
   request.options.reuse_memory = config.parallel().reuse_buffers();

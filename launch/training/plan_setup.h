@@ -23,6 +23,9 @@ struct PlanChoices {
   bool read_files = true;  ///< false: plan without looking at weight files (published OPT files are f16, others f32)
 };
 
+/// What the ranks of a node may take together: parallel.memory_limit_bytes, without it what the node has.
+int64_t node_memory_limit(const config::Config& config, const PlanChoices& choices);
+
 /// What `plan`, `train` and `weights random` build from a resolved configuration.
 PlanRequest plan_request(const config::Config& config, const PlanChoices& choices);
 

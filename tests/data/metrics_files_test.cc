@@ -309,6 +309,32 @@ TEST_F(MetricFiles, RefusesWhatDoesNotBelongTogether) {
   EXPECT_EQ(value(partial, "exact_match"), 1);
 }
 
+TEST_F(MetricFiles, RefusesTwoResultsWithOneId) {
+  const std::string questions = R"({"questions": [{"question_id": 1, "answers": ["a"]}]})";
+  ResultFile said = results(R"([{"question_id": 1, "answer": "a"}])");
+  said.results.push_back({said.results[0].id, "b"});
+  EXPECT_TRUE(throws_error([&] { score_results(annotations(questions), said); }, ErrorKind::kData,
+                           {"one entry for each id", "id 1 twice", "annotations.json]"}));
+}
+
+TEST_F(MetricFiles, NamesTheMetricsThatItGives) {
+  const auto names_in = [](const ScoreReport& report) {
+    std::vector<std::string_view> names;
+    for (const MetricValue& score : report.scores) names.push_back(score.name);
+    return names;
+  };
+  const std::string answer = R"([{"question_id": "a", "answer": "b"}])";
+  for (const char* questions :
+       {R"({"annotations": [{"question_id": "a", "answers": [{"answer": "b"}]}]})",
+        R"([{"question_id": "a", "direct_answers": ["b", "c"]}])", R"([{"question_id": "a", "direct_answers": ["b"]}])",
+        R"({"a": {"answer": "b"}})", R"([{"question_id": "a", "label": {"b": 1}}])"}) {
+    const Annotations read = annotations(questions);
+    EXPECT_EQ(metrics_of(read), names_in(score_results(read, results(answer)))) << questions;
+  }
+  const Annotations coco = annotations(kCoco);
+  EXPECT_EQ(metrics_of(coco), names_in(score_results(coco, results(R"([{"image_id": 20, "caption": "a"}])"))));
+}
+
 TEST_F(MetricFiles, TellsScoresToPeopleAndPrograms) {
   const ScoreReport report = score_results(annotations(kCoco), results(R"([{"image_id": 20, "caption": "a dog"}])"));
   const std::string table = score_table(report);

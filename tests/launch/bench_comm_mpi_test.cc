@@ -95,8 +95,7 @@ TEST_P(BenchCommErrors, EndAllRanksWithTheirCode) {
 INSTANTIATE_TEST_SUITE_P(Ranks, BenchCommErrors, ::testing::Values(std::tuple(2, false)));
 
 TEST(BenchCommPage, NamesEveryKeyAndVariant) {
-  std::ifstream file(kSource + "/docs/benchmarks/communication.md");
-  const std::string page{std::istreambuf_iterator<char>(file), {}};
+  const std::string page = read_file(kSource + "/docs/benchmarks/communication.md");
   for (const std::string& key : kKeys) EXPECT_NE(page.find("`" + key + "`"), std::string::npos) << key;
   for (const std::string variant : {"node_registered", "node_ordinary", "mpi", "plain_mpi"})
     EXPECT_NE(page.find("`" + variant + "`"), std::string::npos) << variant;

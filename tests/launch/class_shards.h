@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
-#include <fstream>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -10,6 +9,7 @@
 #include "core/base/json.h"
 #include "core/kernels/cross_entropy.h"
 #include "data/shards/shard_writer.h"
+#include "tests/launch/scratch_folder.h"
 
 namespace permafrost {
 
@@ -33,8 +33,7 @@ inline std::vector<int32_t> classes_of_caption(const std::string& caption) {
 inline void write_class_shards(const std::filesystem::path& photos, const std::filesystem::path& folder,
                                int64_t labels = 3) {
   std::filesystem::create_directories(folder);
-  std::ifstream captions(photos / "captions.json");
-  const Json all = parse_json(captions);
+  const Json all = parse_json(read_file(photos / "captions.json"));
   ShardWriterConfig config;
   config.folder = folder;
   config.task = TextTask::kClasses;
@@ -42,8 +41,8 @@ inline void write_class_shards(const std::filesystem::path& photos, const std::f
   ShardWriter writer(config);
   for (const auto& image : all["images"]) {
     const std::string name = image["file_name"];
-    std::ifstream file(photos / "images" / name, std::ios::binary);
-    const std::vector<uint8_t> bytes{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+    const std::string photo = read_file(photos / "images" / name);
+    const std::vector<uint8_t> bytes(photo.begin(), photo.end());
     const auto caption = std::ranges::find_if(
         all["annotations"], [&](const Json& annotation) { return annotation["image_id"] == image["id"]; });
     std::vector<int32_t> classes = classes_of_caption((*caption)["caption"]);

@@ -18,11 +18,6 @@ std::string preset(const std::string& name) {
   return std::string(PERMAFROST_SOURCE) + "/configs/" + name + ".textproto";
 }
 
-std::string read_file(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
-
 Json plan_of(const std::string& arguments) {
   const Outcome outcome = run("plan --json " + arguments);
   EXPECT_EQ(outcome.code, 0) << outcome.output;

@@ -1,8 +1,8 @@
 #include "launch/env.h"
 
-#include <fstream>
 #include <map>
 
+#include "tests/launch/scratch_folder.h"
 #include "tests/support/compare.h"
 
 namespace permafrost {
@@ -97,8 +97,7 @@ TEST(Environment, ReadsDocumentedVariablesAndNoOthers) {
 }
 
 TEST(Environment, EveryVariableIsInTheDocumentation) {
-  std::ifstream stream(PERMAFROST_SOURCE "/docs/config.md");
-  const std::string text((std::istreambuf_iterator<char>(stream)), {});
+  const std::string text = read_file(PERMAFROST_SOURCE "/docs/config.md");
   for (const EnvironmentVariable& variable : environment_variables())
     EXPECT_NE(text.find(std::string("`") + variable.name + "`"), std::string::npos) << variable.name;
 }

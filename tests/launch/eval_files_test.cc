@@ -18,7 +18,7 @@ constexpr char kQuestions[] = R"({"questions": [
 class EvalFiles : public ::testing::Test {
  protected:
   std::string file(const std::string& name, const std::string& text) const {
-    std::ofstream(folder_ / name) << text;
+    write_file(folder_ / name, text);
     return (folder_ / name).string();
   }
   std::string files(const std::string& results, const std::string& annotations) const {

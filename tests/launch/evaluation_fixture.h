@@ -2,7 +2,7 @@
 #include <string>
 #include <vector>
 
-#include "data/shards/shard_writer.h"
+#include "tests/launch/caption_shards.h"
 #include "tests/launch/training_fixture.h"
 
 namespace permafrost {
@@ -37,29 +37,36 @@ class EvaluationTest : public Training {
     return " --set data.task=VQA --set data.format=VLT5 --set data.image_name=%s.jpg --set data.image_policy=SKIP"
            " --set loss.tokens=ALL";
   }
+  /// Six questions in VQAv2's own format, of which the first four have `said` among their ten answers: 1 to 4 times.
+  void write_vqav2(const std::vector<std::string>& said) const {
+    Json questions{{"questions", Json::array()}}, annotations{{"annotations", Json::array()}};
+    for (size_t i = 0; i < 6; ++i) {
+      questions["questions"].push_back(
+          {{"question_id", 50 + i}, {"image_id", 2 * i}, {"question", i % 2 ? "what is left?" : "is it red?"}});
+      Json answers = Json::array();
+      for (size_t n = 0; n < 10; ++n)
+        answers.push_back({{"answer", i < said.size() && i < 4 && n <= i ? said[i] : "another thing"}});
+      annotations["annotations"].push_back(
+          {{"question_id", 50 + i}, {"answers", answers}, {"question_type", i % 2 ? "what is" : "is it"}});
+    }
+    write_file(photos() / "vqav2_questions.json", json_text(questions));
+    write_file(photos() / "vqav2_annotations.json", json_text(annotations));
+  }
+  static std::string on_vqav2() {
+    return " --set evaluation.data.task=VQA --set evaluation.data.format=VQAV2 --set "
+           "evaluation.data.image_name=%06d.jpg"
+           " --set evaluation.data.questions=vqav2_questions.json"
+           " --set evaluation.data.annotations=vqav2_annotations.json ";
+  }
   Outcome eval(const std::string& more, const std::string& before = "") const {
     return run("eval " + model() + settings() + " --adapter " + checkpoint() + " " + more, before);
   }
   Outcome generate(const std::string& more) const {
     return run("generate " + model() + settings() + " --adapter " + checkpoint() + " " + more);
   }
-  /// The photographs as a shard, each with one caption and annotations, which may be empty.
   void write_shards(const std::string& name, const std::vector<std::string>& said,
                     const std::vector<std::string>& annotations) const {
-    std::filesystem::create_directories(folder_ / name);
-    ShardWriterConfig config;
-    config.folder = folder_ / name;
-    ShardWriter writer(config);
-    for (size_t i = 0; i < said.size(); ++i) {
-      const std::string bytes = read_file(image(static_cast<int>(i)));
-      const std::vector<uint8_t> photo(bytes.begin(), bytes.end());
-      Sample sample;
-      sample.id = i;
-      sample.image = writer.add_image({i, std::to_string(i), photo, annotations[i], {}});
-      sample.caption = said[i];
-      writer.add_sample(sample);
-    }
-    writer.finish();
+    write_caption_shard(photos(), folder_ / name, said, annotations);
   }
   std::string on_shards(const std::string& name) const {
     return " --set evaluation.data.format=SHARDS --set evaluation.data.shards=" + (folder_ / name).string() + " ";
@@ -83,10 +90,7 @@ class EvaluationTest : public Training {
     for (size_t i = 0; i < 9; ++i) all[i] = i < 4 ? R"({"held_out":true,"kind":2})" : R"({"held_out":false,"kind":10})";
     return all;
   }
-  std::string image(int number = 0) const {
-    const std::string name = concat(number < 10 ? "00000" : "0000", number, number % 2 ? ".png" : ".jpg");
-    return (photos() / "images" / name).string();
-  }
+  std::string image(int number = 0) const { return sample_photo(photos(), number).string(); }
 };
 
 }  // namespace permafrost

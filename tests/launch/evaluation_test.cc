@@ -144,6 +144,11 @@ TEST_F(Eval, ScoresCaptionsAndWritesResultFiles) {
   EXPECT_TRUE(ends(eval("--metrics vqa_accuracy"), 2, {"evaluation: the data have the metrics bleu_1"}));
 }
 
+std::string trimmed(const std::string& text) {
+  const size_t begin = text.find_first_not_of(' ');
+  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(' ') + 1 - begin);
+}
+
 TEST_F(Eval, ScoresAnswers) {
   const std::string out = (folder_ / "out").string();
   ASSERT_TRUE(ends(eval(about_questions() + " --out " + out), 0, {"7 questions", "soft label"}));
@@ -153,9 +158,30 @@ TEST_F(Eval, ScoresAnswers) {
   EXPECT_TRUE(results[0].contains("answer"));
 }
 
-std::string trimmed(const std::string& text) {
-  const size_t begin = text.find_first_not_of(' ');
-  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(' ') + 1 - begin);
+/// What people answered one by one is in the file alone: a dataset keeps answers with their shares.
+TEST_F(Eval, TakesOfficialScoresOfAnswersFromTheirFile) {
+  write_vqav2({});
+  const std::string out = (folder_ / "out").string(), results = out + "/results.json";
+  ASSERT_TRUE(ends(eval(on_vqav2() + "--out " + out), 0, {}));
+  std::vector<std::string> said;
+  for (const Json& entry : parse_json(read_file(results))) said.push_back(trimmed(entry["answer"]));
+  ASSERT_EQ(said.size(), 6u);
+  write_vqav2(said);
+  const Outcome outcome = eval(on_vqav2() + "--out " + out);
+  ASSERT_TRUE(ends(outcome, 0, {"6 questions", "VQA accuracy", "by question_type", "soft label"}));
+  const Outcome files = run("eval --partial --json --results " + results + " --annotations " +
+                            (photos() / "vqav2_annotations.json").string());
+  ASSERT_TRUE(ends(files, 0, {}));
+  const Json given = parse_json(read_file(folder_ / "out" / "scores.json"))["evaluation"],
+             official = parse_json(files.output);
+  EXPECT_EQ(given["annotations"], official["annotations"]);
+  EXPECT_EQ(given["scored"], 6);
+  EXPECT_EQ(given["groups"], official["groups"]);
+  const double accuracy = official["scores"]["vqa_accuracy"];
+  EXPECT_GT(accuracy, 0.0);
+  EXPECT_LT(accuracy, 1.0);
+  EXPECT_EQ(given["scores"]["vqa_accuracy"], accuracy);
+  EXPECT_TRUE(given["scores"].contains("soft_label")) << "what the file does not give is the dataset's";
 }
 
 /// Texts [begin, end) that are what is expected.
@@ -279,6 +305,83 @@ TEST_F(Eval, NamesWhatIsWrongWithSheetsAndSamples) {
   for (const std::string option : {"--sheet x.png", "--samples 2", "--adapter x", "--out x"})
     EXPECT_TRUE(ends(run("eval --results a.json --annotations b.json " + option), 2,
                      {"eval: " + option.substr(0, option.find(' ')) + " is for a CONFIG; got it with --results"}));
+}
+
+/// Two parts of a mix with the same ids for other questions, against ids of their own. (The model is one of random
+/// weights, which says something else to each question.)
+TEST_F(Eval, ScoresEachTextOfAMixByWhatItsOwnPartSays) {
+  const std::vector<std::string> asked{"is it red?", "what is left?"};
+  std::vector<std::string> said(2, "nothing");
+  const auto write_part = [&](const std::string& name, std::vector<size_t> ids, std::vector<size_t> which) {
+    Json part = Json::array();
+    for (size_t i = 0; i < 2; ++i)
+      part.push_back({{"question_id", ids[i]},
+                      {"img_id", "000000"},
+                      {"sent", asked[which[i]]},
+                      {"label", {{said[which[i]], 1.0}}}});
+    write_file(photos() / name, json_text(part));
+  };
+  const auto eval_mix = [&](const std::string& second, const std::string& more) {
+    write_part("first.json", {0, 1}, {0, 1});
+    write_part("same_ids.json", {0, 1}, {1, 0});
+    write_part("other_ids.json", {2, 3}, {1, 0});
+    return run("eval " + model() + settings() + about_questions() +
+               " --set 'evaluation.data.mix+={data {questions: \"first.json\"}}'"
+               " --set 'evaluation.data.mix+={data {questions: \"" +
+               second + "\"}}' --json " + more);
+  };
+  const std::string out = (folder_ / "out").string(), with_out = "--out " + out;
+  ASSERT_TRUE(ends(eval_mix("other_ids.json", with_out), 0, {}));
+  const Json answers = parse_json(read_file(folder_ / "out" / "results.json"));
+  ASSERT_EQ(answers.size(), 4u);
+  said = {answers[0]["answer"], answers[1]["answer"]};
+  ASSERT_NE(said[0], said[1]);
+  EXPECT_EQ(answers[3]["answer"], said[0]);
+  const Outcome apart = eval_mix("other_ids.json", ""), shared = eval_mix("same_ids.json", "");
+  ASSERT_TRUE(ends(apart, 0, {"\"exact_match\": 1.0"}));
+  ASSERT_TRUE(ends(shared, 0, {"\"texts\": 4", "\"scored\": 4", "\"exact_match\": 1.0"}));
+  const auto scores = [](const Outcome& outcome) {
+    return parse_json(outcome.output.substr(outcome.output.find('{')))["evaluation"]["scores"];
+  };
+  EXPECT_EQ(scores(shared), scores(apart));
+  // A result file could not say which text is whose: said before any text is generated.
+  write_file(image(), "no image any more");
+  EXPECT_TRUE(ends(eval_mix("same_ids.json", with_out), 3, {"eval: --out needs one id for each text; got id 0 twice"}));
+  const std::string all = "--set 'evaluation.data.mix+={weight: 1}' ";
+  EXPECT_TRUE(ends(eval(all + all + with_out), 3, {"eval: --out needs one id for each text; got id 0 twice"}));
+}
+
+TEST_F(Eval, SaysWhatCannotBeScoredBeforeItGenerates) {
+  write_vqav2(std::vector<std::string>(6, "red"));
+  for (int i = 0; i < 12; ++i) write_file(image(i), "no image any more");
+  EXPECT_TRUE(ends(eval("--metrics vqa_accuracy"), 2, {"evaluation: the data have the metrics bleu_1"}));
+  EXPECT_TRUE(
+      ends(eval(on_vqav2() + "--metrics cider"), 2,
+           {"evaluation: the data have the metrics vqa_accuracy, soft_label, normalized_exact_match, exact_match; "
+            "got --metrics cider"}));
+  EXPECT_TRUE(ends(eval(on_vqav2() + "--metrics vqa_accuracy"), 3, {"000000.jpg"}));
+  // Good enough for a dataset, and no annotations.
+  Json file = parse_json(read_file(photos() / "vqav2_annotations.json"));
+  file["annotations"][0]["question_type"] = 7;
+  write_file(photos() / "vqav2_annotations.json", json_text(file));
+  EXPECT_TRUE(ends(eval(on_vqav2()), 3, {"annotations: ", "question_type", "vqav2_annotations.json"}));
+}
+
+/// Official scores are those of a file that answers all; the evaluator's own are of what is answered.
+TEST_F(Eval, ScoresWhatIsAnswered) {
+  Json questions = parse_json(read_file(photos() / "questions.json"));
+  questions[6].erase("label");
+  write_file(photos() / "questions.json", json_text(questions));
+  const Outcome outcome = eval(about_questions() + " --out " + (folder_ / "out").string());
+  ASSERT_TRUE(
+      ends(outcome, 0,
+           {"7 questions", "soft label", "official scores: none, since the file does not answer all questions"}));
+  const Json scores = parse_json(read_file(folder_ / "out" / "scores.json"))["evaluation"];
+  EXPECT_EQ(scores["texts"], 7);
+  EXPECT_EQ(scores["scored"], 6);
+  for (Json& question : questions) question.erase("label");
+  write_file(photos() / "questions.json", json_text(questions));
+  EXPECT_TRUE(ends(eval(about_questions()), 0, {"no answers in the data, so no scores"}));
 }
 
 TEST_F(Eval, AnImageThatCannotBeUsedEndsItOrIsLeftOut) {

@@ -1,6 +1,7 @@
 // The evaluator in process: with the memory of a training run, and against weights from its checkpoint.
 #include "launch/evaluation/evaluator.h"
 
+#include "tests/launch/caption_shards.h"
 #include "tests/launch/trainer_fixture.h"
 
 namespace permafrost {
@@ -131,11 +132,39 @@ TEST_F(EvaluatorTest, RefusesPlansThatPlaceWeightsDifferently) {
 }
 
 TEST_F(EvaluatorTest, MemoryThatIsShortIsRefusedBeforeItIsTaken) {
-  with_trainer(settings(), 1, [&](Trainer& trainer, const config::Resolved&, const Plan& plan, Runtime& runtime) {
-    const config::Resolved small = resolved(settings({"parallel.memory_limit_bytes=1000000"}));
-    EXPECT_TRUE(testing::throws_error([&] { Evaluator(small.config, runtime, trainer.memory(), plan); },
-                                      ErrorKind::kConfig, {"memory: "}));
-  });
+  with_trainer(settings(), 1,
+               [&](Trainer& trainer, const config::Resolved& config, const Plan& plan, Runtime& runtime) {
+                 const auto alone = [](const Plan& one) { return one.memory.node(1) + kProcessConstantBytes; };
+                 const Evaluator with_room(config.config, runtime, trainer.memory(), plan);
+                 const int64_t fits_either = std::max(alone(plan), alone(with_room.plan()));
+                 const auto limited = [&](int64_t bytes) {
+                   return resolved(settings({concat("parallel.memory_limit_bytes=", bytes)}));
+                 };
+                 const config::Resolved small = limited(fits_either), enough = limited(2 * fits_either);
+                 EXPECT_TRUE(testing::throws_error(
+                     [&] { Evaluator(small.config, runtime, trainer.memory(), plan); }, ErrorKind::kConfig,
+                     {"memory: 1 ranks of a node need ", " for training and for generating texts beside it"}));
+                 EXPECT_NO_THROW(Evaluator(enough.config, runtime, trainer.memory(), plan));
+               });
+}
+
+/// Validation looks at one score of all: it does not pay for those of groups, and still says at once which do not
+/// exist.
+TEST_F(EvaluatorTest, ScoresNoGroupsWithTheWeightsOfATrainingRun) {
+  write_caption_shard(photos(), folder_ / "shards", {"a", "b"}, {R"({"kind": 1})", R"({"kind": 2})"});
+  const auto by = [&](const std::string& field) {
+    return settings({"evaluation.data.format=SHARDS", "evaluation.data.shards=" + (folder_ / "shards").string(),
+                     "evaluation.group_by=" + field});
+  };
+  with_trainer(
+      by("kind"), 1, [&](Trainer& trainer, const config::Resolved& config, const Plan& plan, Runtime& runtime) {
+        EXPECT_EQ(Evaluator(config.config, runtime).run(0, false).groups.size(), 2u);
+        Evaluator lent(config.config, runtime, trainer.memory(), plan);
+        EXPECT_EQ(lent.run(0, false).groups.size(), 0u);
+        const config::Resolved wrong = resolved(by("colour"));
+        EXPECT_TRUE(testing::throws_error([&] { Evaluator(wrong.config, runtime, trainer.memory(), plan); },
+                                          ErrorKind::kConfig, {"evaluation.group_by", "(kind); got \"colour\""}));
+      });
 }
 
 }  // namespace

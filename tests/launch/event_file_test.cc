@@ -1,7 +1,6 @@
 #include "launch/metrics/event_file.h"
 
 #include <cstring>
-#include <fstream>
 
 #include "core/base/crc32c.h"
 #include "launch/metrics/event.pb.h"
@@ -52,8 +51,7 @@ TEST(EventFile, IsReadBackAsWritten) {
   EXPECT_EQ(file.path().filename().string().find("events.out.tfevents.1700000000."), 0u);
   file.write(7, 1700000001.5, {{"train/loss", 2.5}, {"train/lr", 1e-3}});
   file.write(8, 1700000002.5, {{"train/loss", 2.25}});
-  std::ifstream stream(file.path(), std::ios::binary);
-  std::string bytes((std::istreambuf_iterator<char>(stream)), {});
+  std::string bytes = read_file(file.path());
 
   tensorboard::Event event;
   ASSERT_TRUE(event.ParseFromString(take_record(bytes)));

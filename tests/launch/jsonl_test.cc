@@ -21,11 +21,6 @@ StepMetrics at(int64_t step) {
   return metrics;
 }
 
-std::string content(const std::filesystem::path& path) {
-  std::ifstream stream(path);
-  return std::string((std::istreambuf_iterator<char>(stream)), {});
-}
-
 TEST(MetricsFile, LinesHaveTheFieldsInOrder) {
   StepMetrics metrics = at(3);
   metrics.grad_norm = 0.5;
@@ -84,9 +79,9 @@ TEST(MetricsFile, ResumingDropsWhatWillBeWrittenAgain) {
     MetricsFile file(path, 3);
     file.write(at(3));
   }
-  EXPECT_EQ(content(path), json_line(at(0)) + json_line(at(1)) + json_line(at(2)) + json_line(at(3)));
+  EXPECT_EQ(read_file(path), json_line(at(0)) + json_line(at(1)) + json_line(at(2)) + json_line(at(3)));
   MetricsFile fresh(path, 0);
-  EXPECT_EQ(content(path), "");
+  EXPECT_EQ(read_file(path), "");
 }
 
 ValidationMetrics validation_at(int64_t step) {
@@ -110,7 +105,7 @@ TEST(MetricsFile, ValidationsStandBesideSteps) {
   ASSERT_EQ(steps.size(), 5u);
   EXPECT_EQ(steps[3], at(3));
   const MetricsFile again(path, 2);  // goes on after two updates
-  EXPECT_EQ(content(path), json_line(at(0)) + json_line(at(1)) + json_line(validation_at(1)));
+  EXPECT_EQ(read_file(path), json_line(at(0)) + json_line(at(1)) + json_line(validation_at(1)));
   EXPECT_TRUE(read_steps(folder / "nothing").empty());
   std::ofstream(path, std::ios::app) << "{\"step\": 2}\n";
   EXPECT_TRUE(throws_error([&] { read_steps(path); }, ErrorKind::kData, {"expected the field 'loss'"}));

@@ -1,7 +1,5 @@
 #include "launch/metrics/output_file.h"
 
-#include <fstream>
-
 #include "tests/launch/scratch_folder.h"
 #include "tests/support/compare.h"
 
@@ -12,16 +10,12 @@ using testing::throws_error;
 TEST(OutputFile, AppendsAndIsReadableAtOnce) {
   const ScratchFolder folder;
   const auto path = folder / "out";
-  const auto content = [&] {
-    std::ifstream stream(path);
-    return std::string((std::istreambuf_iterator<char>(stream)), {});
-  };
   OutputFile file(path);
   file.append("one\n");
-  EXPECT_EQ(content(), "one\n");
+  EXPECT_EQ(read_file(path), "one\n");
   OutputFile(path).append("two\n");
   file.append("three\n");
-  EXPECT_EQ(content(), "one\ntwo\nthree\n");
+  EXPECT_EQ(read_file(path), "one\ntwo\nthree\n");
 }
 
 TEST(OutputFile, AFullDiskIsAnErrorThatNamesTheFile) {

@@ -39,7 +39,8 @@ TEST_F(VqaTraining, PackingGoesOnAndRefusesWhatIsNotItsOwn) {
   fs::copy(photos() / "tokenizer", photos() / "other");
   write_file(photos() / "other" / "vocab.json", json_text(vocabulary));
   EXPECT_TRUE(ends(pack("packed", "--shard-mb 0.002 --set data.tokenizer.root=other"), 2, {"data pack: a folder"}));
-  EXPECT_TRUE(ends(pack("x", "--set 'data.mix+={weight: 2}'"), 2, {"data pack: one dataset by itself"}));
+  EXPECT_TRUE(ends(pack("x", "--set 'data.mix+={weight: 2}'"), 2,
+                   {"data pack: one dataset by itself is expected; got data.mix with 1"}));
   EXPECT_TRUE(ends(run("data pack " + config()), 2, {"--out is required"}));
   EXPECT_TRUE(ends(train("--set data.tokenizer.root=other" + shards("packed"), "run"), 3,
                    {"shards: texts packed with the tokenizer of this run (SHA-256 ", "got another one's ("}));
@@ -47,7 +48,19 @@ TEST_F(VqaTraining, PackingGoesOnAndRefusesWhatIsNotItsOwn) {
   EXPECT_TRUE(ends(pack("full", "", false, "bash -c 'ulimit -S -f 10; exec \"$@\"' --"), 4,
                    {"cannot write ", "full/shard-00000-of-00001.h5", "File too large"}));
   EXPECT_TRUE(fs::is_empty(dir("full")));
-  EXPECT_TRUE(ends(pack("/proc/none", "", true), 4, {"data pack: cannot make /proc/none"}));
+  EXPECT_TRUE(ends(pack("/proc/none", "", true), 4, {"data pack: cannot make the folder /proc/none"}));
+}
+
+TEST_F(VqaTraining, PacksEvaluationDataWhereverTheOthersAre) {
+  const std::string evaluation =
+      "data pack " + config() + " --evaluation --out " + dir("packed").string() + " --set evaluation.data.root=";
+  ASSERT_TRUE(ends(run(evaluation + photos().string()), 0, {"packing 24 samples and 12 images"}));
+  ASSERT_EQ(pack("same").code, 0);
+  const std::string shard = "shard-00000-of-00001.h5";
+  EXPECT_TRUE(read_file(dir("packed") / shard) == read_file(dir("same") / shard));
+  EXPECT_TRUE(ends(run(evaluation), 2, {"evaluation.data.root: expected"}));
+  EXPECT_TRUE(ends(run(evaluation + photos().string() + " --set 'evaluation.data.mix+={weight: 2}'"), 2,
+                   {"data pack: one dataset by itself is expected; got evaluation.data.mix with 1"}));
 }
 
 TEST_F(VqaTraining, NamesDamagedShards) {

@@ -1,6 +1,5 @@
 #include "launch/sample_photos.h"
 
-#include <fstream>
 #include <set>
 
 #include "core/base/json.h"
@@ -13,19 +12,14 @@ namespace {
 using testing::FileSizeLimit;
 using testing::throws_error;
 
-std::string content(const std::filesystem::path& path) {
-  std::ifstream stream(path, std::ios::binary);
-  return std::string((std::istreambuf_iterator<char>(stream)), {});
-}
-
 TEST(SamplePhotos, HaveCocosLayout) {
   const ScratchFolder folder;
   write_sample_photos(folder.path(), 6, 32, 1);
-  const auto json = parse_json(content(folder / "captions.json"));
+  const auto json = parse_json(read_file(folder / "captions.json"));
   ASSERT_EQ(json["images"].size(), 6u);
   ASSERT_EQ(json["annotations"].size(), 12u);
   for (const auto& image : json["images"]) {
-    const std::string name = image["file_name"].get<std::string>(), bytes = content(folder.path() / "images" / name);
+    const std::string name = image["file_name"].get<std::string>(), bytes = read_file(folder.path() / "images" / name);
     if (name.ends_with(".png"))
       EXPECT_EQ(bytes.substr(0, 4), "\x89PNG");
     else
@@ -44,15 +38,15 @@ TEST(SamplePhotos, AreAFunctionOfTheSeed) {
   write_sample_photos(b.path(), 4, 32, 1);
   write_sample_photos(c.path(), 4, 32, 2);
   for (const char* name : {"captions.json", "images/000002.jpg", "images/000003.png"}) {
-    EXPECT_EQ(content(a / name), content(b / name)) << name;
-    EXPECT_NE(content(a / name), content(c / name)) << name;
+    EXPECT_EQ(read_file(a / name), read_file(b / name)) << name;
+    EXPECT_NE(read_file(a / name), read_file(c / name)) << name;
   }
 }
 
 TEST(ByteTokenizer, HasEveryByteOnceAndTheSpecialTokens) {
   const ScratchFolder folder;
   write_byte_tokenizer(folder.path());
-  const auto vocabulary = parse_json(content(folder / "vocab.json"));
+  const auto vocabulary = parse_json(read_file(folder / "vocab.json"));
   EXPECT_EQ(vocabulary.size(), 260u);
   EXPECT_EQ(vocabulary["</s>"], 2);
   EXPECT_EQ(vocabulary["<pad>"], 1);
@@ -65,7 +59,7 @@ TEST(ByteTokenizer, HasEveryByteOnceAndTheSpecialTokens) {
   EXPECT_EQ(*ids.begin(), 0);
   EXPECT_EQ(*ids.rbegin(), 259);
   EXPECT_EQ(ids.size(), 260u);
-  EXPECT_EQ(content(folder / "merges.txt"), "#version: 0.2\n");
+  EXPECT_EQ(read_file(folder / "merges.txt"), "#version: 0.2\n");
 }
 
 TEST(SamplePhotos, AFullDiskIsNamed) {

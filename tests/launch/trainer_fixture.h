@@ -55,7 +55,22 @@ class TrainerTest : public ::testing::Test {
     EXPECT_EQ(run_ranks({}, options, [&](Runtime& runtime) { on_rank(more, runtime, body); }), 0);
   }
 
-  /// The same on ranks that are threads of this process, each with `threads` of its own.
+  /// A trainer on one rank ends within `steps` steps with the code of `kind`, and says all `parts`.
+  void expect_refuses(const Overrides& more, int steps, ErrorKind kind, const std::vector<std::string>& parts) const {
+    ::testing::internal::CaptureStderr();
+    RuntimeOptions options;
+    options.threads = 1;
+    const int code = run_ranks({}, options, [&](Runtime& runtime) {
+      on_rank(more, runtime, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
+        for (int i = 0; i < steps; ++i) trainer.train_step(false);
+      });
+    });
+    const std::string said = ::testing::internal::GetCapturedStderr();
+    EXPECT_EQ(code, exit_code(kind)) << said;
+    for (const std::string& part : parts) EXPECT_NE(said.find(part), std::string::npos) << said;
+  }
+
+  /// with_trainer on ranks that are threads of this process, each with `threads` of its own.
   void with_ranks(int ranks, int threads, const Overrides& more, const Body& body) const {
     run_inproc(ranks, [&](Group& world) {
       ThreadPool pool(threads);

@@ -131,17 +131,7 @@ TEST_F(TrainerTest, CountsSamplesItSkips) {
     for (int i = 0; i < 3; ++i) trainer.train_step(false);
     EXPECT_EQ(trainer.skipped_samples(), 4) << "the second epoch";
   });
-  const config::Resolved config = resolved({"train.max_steps=3"});
-  ::testing::internal::CaptureStderr();
-  RuntimeOptions options;
-  options.threads = 1;
-  const int code = run_ranks({}, options, [&](Runtime& runtime) {
-    const Plan plan = make_plan(plan_request(config.config, {}));
-    Trainer trainer(config.config, runtime, plan);
-    for (int i = 0; i < 3; ++i) trainer.train_step(false);
-  });
-  EXPECT_EQ(code, exit_code(ErrorKind::kData)) << "the default policy";
-  EXPECT_NE(::testing::internal::GetCapturedStderr().find(bad), std::string::npos);
+  expect_refuses({"train.max_steps=3"}, 3, ErrorKind::kData, {bad});  // the default policy
 }
 
 class TrainerSkip : public TrainerTest {
@@ -182,18 +172,7 @@ TEST_F(TrainerSkip, LeavesLossAndGradientAsIfSamplesWereNotThere) {
 
 TEST_F(TrainerSkip, WithoutAnyUsableImageEndsTheRun) {
   for (const auto& image : fs::directory_iterator(photos() / "images")) std::ofstream(image.path()) << "no photograph";
-  const config::Resolved config = resolved({"data.image_policy=SKIP"});
-  ::testing::internal::CaptureStderr();
-  RuntimeOptions options;
-  options.threads = 1;
-  const int code = run_ranks({}, options, [&](Runtime& runtime) {
-    const Plan plan = make_plan(plan_request(config.config, {}));
-    Trainer(config.config, runtime, plan).train_step(false);
-  });
-  const std::string said = ::testing::internal::GetCapturedStderr();
-  EXPECT_EQ(code, exit_code(ErrorKind::kData));
-  EXPECT_NE(said.find("got none for its 8 samples"), std::string::npos) << said;
-  EXPECT_NE(said.find("photos/images/"), std::string::npos) << said;
+  expect_refuses({"data.image_policy=SKIP"}, 1, ErrorKind::kData, {"got none for its 8 samples", "photos/images/"});
 }
 
 }  // namespace

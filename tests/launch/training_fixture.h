@@ -13,14 +13,6 @@
 
 namespace permafrost {
 
-inline std::string read_file(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
-inline void write_file(const std::filesystem::path& path, const std::string& content) {
-  std::ofstream(path, std::ios::binary) << content;
-}
-
 /// A folder with generated photographs that tests may damage, and runs of the program beside it.
 class Training : public ::testing::Test {
  protected:

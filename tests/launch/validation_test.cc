@@ -156,10 +156,12 @@ TEST_F(Training, FinalCheckWorksBehindValidation) {
 }
 
 TEST_F(Training, KeepsTheBestCheckpointWhenTheDiskIsFull) {
-  // The first checkpoint of all is the best one after the first step.
-  EXPECT_TRUE(ends(train(kEveryStep, "run", on_a_full_disk()), 4,
-                   {"cannot write ", "best.tmp/adapter.safetensors: File too large"}));
-  EXPECT_FALSE(fs::exists(dir() / "checkpoints" / "best"));
+  ASSERT_TRUE(ends(train(kEveryStep), 0, {}));
+  const std::string best = adapter_hash("run", "best");
+  // Step 5 is better still, and cannot be kept.
+  EXPECT_TRUE(ends(train("--resume --set train.max_steps=6" + kEveryStep, "run", on_a_full_disk()), 4,
+                   {"step 5/6", "cannot write ", "best.tmp/adapter.safetensors: File too large"}));
+  EXPECT_EQ(adapter_hash("run", "best"), best);
   EXPECT_FALSE(fs::exists(dir() / "checkpoints" / "best.tmp"));
 }
 
@@ -244,7 +246,9 @@ TEST_F(Training, StartsANewRunFromTrainedParameters) {
   const fs::path checkpoint = dir("first") / "checkpoints" / "step-00000004";
   ASSERT_TRUE(ends(train("--init-from " + checkpoint.string() + kEveryStep, "folder"), 0,
                    {"adapter: ", "adapter.safetensors", "step 1/4"}));
-  ASSERT_TRUE(ends(train("--init-from " + (checkpoint / "adapter.safetensors").string(), "file"), 0, {"step 1/4"}));
+  // The file by itself, so that the optimizer beside it cannot be read: both begin with a fresh one.
+  fs::copy_file(checkpoint / "adapter.safetensors", folder_ / "alone.safetensors");
+  ASSERT_TRUE(ends(train("--init-from " + (folder_ / "alone.safetensors").string(), "file"), 0, {"step 1/4"}));
   EXPECT_EQ(losses("folder"), losses("file"));
   ASSERT_TRUE(ends(train("--set weights.adapter=" + (checkpoint / "adapter.safetensors").string(), "field"), 0, {}));
   EXPECT_EQ(losses("field"), losses("file"));
@@ -254,11 +258,24 @@ TEST_F(Training, StartsANewRunFromTrainedParameters) {
       read_file(dir("folder") / "config.textproto").find("adapter: \"" + (checkpoint / "adapter.safetensors").string()),
       std::string::npos);
   EXPECT_FALSE(summary("first").contains("init_from"));
-  // The optimizer is a fresh one: going on with the old one gives another run.
-  ASSERT_TRUE(
-      ends(train("--resume --set train.max_steps=5 --set schedule.kind=CONSTANT", "first"), 2, {"schedule.kind"}));
-  // It can be continued like any other.
-  EXPECT_TRUE(ends(train("--resume --set train.max_steps=5", "folder"), 0, {"resumed at step 4"}));
+}
+
+TEST_F(Training, RemembersWhereItBeganWhenResumed) {
+  ASSERT_TRUE(ends(train("", "first"), 0, {}));
+  const fs::path checkpoint = dir("first") / "checkpoints" / "step-00000004";
+  const std::string from = (checkpoint / "adapter.safetensors").string();
+  ASSERT_TRUE(ends(train("--init-from " + checkpoint.string()), 0, {}));
+  ASSERT_TRUE(ends(train("--resume --set train.max_steps=5"), 0, {"resumed at step 4"}));
+  ASSERT_TRUE(ends(train("--resume --set train.max_steps=6"), 0, {"resumed at step 5"}));
+  EXPECT_EQ(summary("run")["init_from"], from);
+  EXPECT_NE(read_file(dir() / "config.textproto").find("adapter: \"" + from + '"'), std::string::npos);
+  EXPECT_EQ(parse_json(read_file(dir() / "config.json"))["weights"]["adapter"], from);
+  // Whatever is named besides --resume, which the checkpoint replaces.
+  ASSERT_TRUE(ends(train("--resume --set train.max_steps=5 --set weights.adapter=" + from, "first"), 0, {}));
+  EXPECT_FALSE(summary("first").contains("init_from"));
+  // So a run that has lost its checkpoints is not begun from elsewhere.
+  fs::remove_all(dir() / "checkpoints");
+  EXPECT_TRUE(ends(train("--resume"), 2, {"resume: ", "has no complete checkpoint", "weights.adapter = " + from}));
 }
 
 TEST_F(Training, RefusesToStartFromTwoPlaces) {
