@@ -85,6 +85,19 @@ TEST(Rewrite, RefusesValuesThatDoNotFit) {
         ErrorKind::kWeights, {"values must fit f16", "w.safetensors", "param=w"}));
 }
 
+TEST(Rewrite, CountsAllValuesThatDoNotFit) {
+  const ScratchFolder folder;
+  std::vector<double> values(700'000, 1);
+  values.front() = values.back() = 1e6;  // in the first and in the last piece
+  write_tensors(folder / "w.safetensors", {{"w", make_tensor(DType::kF32, {1000, 700}, values)}});
+  const WeightSource source = WeightSource::open(folder / "w.safetensors");
+  EXPECT_TRUE(throws_error(
+      [&] {
+        rewritten(source, {"w", {700, 1000}, {{&source.at("w"), {1, 0}}}}, DType::kF16);
+      },
+      ErrorKind::kWeights, {"values must fit f16; got 2 too large of 700000 [param=w]"}));
+}
+
 TEST(Rewrite, ComparesTiedTensors) {
   const ScratchFolder folder;
   write_tensors(folder / "w.safetensors", {{"a", make_tensor(DType::kF32, {2, 2}, {1, 2, 3, 4})},
@@ -157,6 +170,7 @@ TEST(TorchWriter, RefusesWhatItCannotWrite) {
         TorchWriter(path, {{"a", {{1 << 20, 1 << 10}, DType::kF32}}}, Json::object());
       },
       ErrorKind::kWeights, {"less than 4 GiB"}));
+  { const TorchWriter almost(path, {{"a", {{1 << 20, 1023}, DType::kF32}}}, Json::object()); }
   TorchWriter writer(path, {{"a", two}}, Json::object());
   EXPECT_TRUE(throws_error([&] { writer.finish(); }, ErrorKind::kInvalidArgument, {"takes 1 tensors; got 0"}));
   EXPECT_TRUE(throws_error([&] { writer.write(std::vector<std::byte>(9)); }, ErrorKind::kInvalidArgument,
