@@ -76,7 +76,9 @@ class PickleWriter {
     op("t(");
     for (int i = 0; i < spec.shape.rank(); ++i) {
       int64_t stride = 1;
-      for (int j = i + 1; j < spec.shape.rank(); ++j) stride *= spec.shape[j];
+      for (int j = i + 1; j < spec.shape.rank(); ++j)
+        if (spec.shape.elements() > 0)
+          stride *= spec.shape[j];  // those of empty tensors mean nothing, and could overflow
       integer(stride);
     }
     op("t\x89").ordered_dict().op("tR");

@@ -116,11 +116,13 @@ TEST(TorchWriter, WritesWhatTorchArchiveReads) {
   const ScratchFolder folder;
   const Json others = parse_json(
       R"({"epoch": 7, "large": 5000000000, "config": {"lr": 2e-5, "names": ["a", null, true], "négatif": -3}})");
-  const std::vector<NamedTensor> tensors{{"b.0", random_tensor(DType::kF32, {3, 5}, 1)},
-                                         {"empty", make_tensor(DType::kF32, {0, 2}, {})},
-                                         {"a", random_tensor(DType::kBF16, {7}, 2)},
-                                         {"scalar", make_tensor(DType::kF64, {}, {3})},
-                                         {"none", make_tensor(DType::kF16, {0}, {})}};
+  const std::vector<NamedTensor> tensors{
+      {"b.0", random_tensor(DType::kF32, {3, 5}, 1)},
+      {"empty", make_tensor(DType::kF32, {0, 2}, {})},
+      {"a", random_tensor(DType::kBF16, {7}, 2)},
+      {"scalar", make_tensor(DType::kF64, {}, {3})},
+      {"none", make_tensor(DType::kF16, {0}, {})},
+      {"wide", make_tensor(DType::kF16, {0, int64_t{1} << 62, int64_t{1} << 62}, {})}};
   std::vector<TensorDeclaration> declarations;
   std::vector<std::byte> data;
   for (const NamedTensor& t : tensors) {
