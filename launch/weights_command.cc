@@ -7,17 +7,12 @@
 #include "launch/commands.h"
 #include "launch/training/name_patterns.h"
 #include "launch/training/plan_setup.h"
+#include "launch/weights_convert.h"
 #include "models/weight_names.h"
 
 namespace permafrost {
 
 namespace {
-
-DType dtype_of(const std::string& name) {
-  for (DType dtype : {DType::kF32, DType::kBF16, DType::kF16})
-    if (to_string(dtype) == name) return dtype;
-  fail(ErrorKind::kConfig, "weights random: --dtype must be f32, bf16 or f16; got ", name);
-}
 
 void write_part(const char* part, const PartWeights& weights, const Graph& graph, const config::Config& config,
                 const WeightsRandomOptions& options) {
@@ -28,7 +23,7 @@ void write_part(const char* part, const PartWeights& weights, const Graph& graph
   }
   if (parameters.empty()) return;
   RandomWeightsOptions to;
-  to.dtype = dtype_of(options.dtype);
+  to.dtype = *asked_dtype(options.dtype, /*may_keep=*/false);
   to.seed = config.train().seed();
   to.max_shard_bytes = static_cast<int64_t>(options.shard_gb * 1e9);
   const std::string folder = (std::filesystem::path(options.out) / part).string();

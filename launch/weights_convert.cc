@@ -20,11 +20,11 @@ DType dtype_in_file(const RewrittenTensor& tensor, std::optional<DType> asked) {
 
 }  // namespace
 
-std::optional<DType> asked_dtype(const std::string& word) {
-  if (word == "keep") return std::nullopt;
+std::optional<DType> asked_dtype(const std::string& word, bool may_keep) {
+  if (may_keep && word == "keep") return std::nullopt;
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16})
     if (to_string(dtype) == word) return dtype;
-  fail(ErrorKind::kConfig, "weights: --dtype must be keep, f32, bf16 or f16; got ", word);
+  fail(ErrorKind::kConfig, "weights: --dtype must be ", may_keep ? "keep, " : "", "f32, bf16 or f16; got ", word);
 }
 
 WeightMap map_and_report(const WeightSource& source, WeightKind kind) {

@@ -11,8 +11,9 @@ namespace permafrost {
 
 // What `weights import` and `weights export` share.
 
-/// The dtype that --dtype asks for; empty for "keep". Errors: kConfig for another word.
-std::optional<DType> asked_dtype(const std::string& word);
+/// The dtype that --dtype asks for: f32, bf16 or f16; with `may_keep` also "keep", which is empty. Errors: kConfig for
+/// another word.
+std::optional<DType> asked_dtype(const std::string& word, bool may_keep = true);
 
 /// The map of a source, after a report of what is renamed and dropped went to standard output. Errors: those of
 /// map_weights, and kWeights naming every missing tensor; nothing is written then.

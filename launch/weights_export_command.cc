@@ -5,6 +5,7 @@
 
 #include "core/base/json.h"
 #include "core/weights/torch_writer.h"
+#include "data/files/make_folder.h"
 #include "launch/commands.h"
 #include "launch/weights_convert.h"
 
@@ -23,7 +24,9 @@ Json json_file(const fs::path& path) {
 /// where there is none.
 Json find_config(const std::string& from) {
   std::error_code ignored;
-  fs::path folder = fs::absolute(fs::is_directory(from, ignored) ? fs::path(from) : fs::path(from).parent_path());
+  const fs::path at = fs::is_directory(from, ignored) ? fs::path(from) : fs::path(from).parent_path();
+  // Canonical: a slash at its end would be a level of its own.
+  fs::path folder = fs::weakly_canonical(at.empty() ? fs::path(".") : at, ignored);
   for (int above = 0; above < 3; ++above, folder = folder.parent_path())
     if (Json config = json_file(folder / "config.json"); config.is_object()) return config;
   return {};
@@ -146,10 +149,8 @@ void export_backbone(const WeightSource& source, WeightKind kind, const WeightsE
   WeightMap map = map_and_report(source, kind);
   if (!folder) return write_safetensors(source, std::move(map), dtype, options.to);
   const std::string config = kind == WeightKind::kOpt ? hf_config(map, options) : "";
-  std::error_code error;
-  fs::create_directories(options.to, error);
-  if (error) fail(ErrorKind::kStorage, "weights export: cannot make the folder ", options.to, ": ", error.message());
   const fs::path to(options.to);
+  make_folder(to, "weights export");
   write_safetensors(source, std::move(map), dtype, (to / "model.safetensors").string());
   if (!config.empty()) write_file_atomically((to / "config.json").string(), config);
   if (!options.tokenizer.empty()) copy_tokenizer(options.tokenizer, to);

@@ -1,11 +1,10 @@
 #include "models/weight_map_npz.h"
 
 #include <algorithm>
-#include <map>
 #include <set>
 
 #include "core/base/check.h"
-#include "core/weights/problems.h"
+#include "models/weight_mapper.h"
 
 namespace permafrost {
 
@@ -107,91 +106,77 @@ Shape turned(const Shape& shape, Turn turn) {
   return shape;
 }
 
+constexpr std::string_view kBlocks = "Transformer/encoderblock_";
+
 class JaxVitMapper {
  public:
-  explicit JaxVitMapper(const WeightSource& source) : source_(source) {}
+  explicit JaxVitMapper(const WeightSource& source) : source_(source), mapper_(source) {}
 
   WeightMap map() {
     for (const Rule& rule : outer_rules()) apply(rule, "", "", true);
     for (const Rule& rule : head_rules()) apply(rule, "", "", source_.find("head/kernel") || source_.find("head/bias"));
-    const int blocks = count_blocks();
-    for (int block = 0; block < std::max(blocks, 1); ++block)
+    int blocks = 1;
+    for (const SourceTensor& tensor : source_.tensors())
+      if (const auto at = in_block(tensor.stored.name, kBlocks, '/')) {
+        blocks = std::max(blocks, at->block + 1);
+        mapper_.require_alike(tensor, at->rest);
+      }
+    for (int block = 0; block < blocks; ++block)
       for (const Rule& rule : block_rules())
-        apply(rule, concat("Transformer/encoderblock_", block, "/"), concat("blocks.", block, "."), true);
+        apply(rule, concat(kBlocks, block, "/"), concat("blocks.", block, "."), true);
     for (const SourceTensor& tensor : source_.tensors()) {
-      const std::string& name = tensor.stored.name;
-      if (used_.contains(name)) continue;
-      if (name.starts_with("Transformer/"))
-        problems_.add("unknown: '", name, "' ", tensor.stored.shape, ", so this is another architecture");
+      if (used_.contains(&tensor)) continue;
+      if (tensor.stored.name.starts_with("Transformer/"))
+        mapper_.add_unknown(tensor);
       else
-        map_.dropped.push_back(name + " (not a part of the model)");
+        mapper_.drop(tensor, "not a part of the model");
     }
-    problems_.throw_if_any(source_.path() + ": expected weights of kind timm_vit_npz");
-    if (map_.tensors.empty())
-      fail(ErrorKind::kWeights, source_.path(), ": expected weights of kind timm_vit_npz; got none of them among ",
-           source_.tensors().size(), " tensors");
-    std::ranges::sort(map_.tensors, {},
+    WeightMap map = mapper_.finish(to_string(WeightKind::kTimmVitNpz));
+    std::ranges::sort(map.tensors, {},
                       [](const RewrittenTensor& tensor) { return tensor.parts[0].tensor->stored.file_offset; });
-    return std::move(map_);
+    return map;
   }
 
  private:
-  int count_blocks() const {
-    int blocks = 0;
-    for (int block = 0; block < 10'000; ++block) {
-      const std::string prefix = concat("Transformer/encoderblock_", block, "/");
-      if (std::ranges::any_of(source_.tensors(),
-                              [&](const SourceTensor& t) { return t.stored.name.starts_with(prefix); }))
-        blocks = block + 1;
-      else if (block > blocks + 64)
-        break;
-    }
-    return blocks;
-  }
-
   void apply(const Rule& rule, const std::string& from, const std::string& to, bool required) {
-    RewrittenTensor tensor{to + rule.name, {}, {}};
+    std::vector<RewritePart> parts;
     const Axes axes = axes_of(rule.turn);
     Shape shape;
     for (const char* array : rule.arrays) {
       const SourceTensor* found = source_.find(from + array);
       if (!found) {
-        if (required) map_.missing.push_back(from + array);
+        if (required) mapper_.miss(from + array);
         continue;
       }
-      used_.insert(found->stored.name);
-      if (axes.rank != 0 && found->stored.shape.rank() != axes.rank) {
-        problems_.add("misshapen: '", found->stored.name, "' must have ", axes.rank, " axes; got ",
-                      found->stored.shape);
-        continue;
-      }
+      used_.insert(found);
+      if (!is_sound(found->stored, axes.rank)) continue;
       const Shape part = turned(found->stored.shape, rule.turn);
-      if (!tensor.parts.empty() && part != shape)
-        problems_.add("misshapen: '", found->stored.name, "' must be like its neighbours; got ", found->stored.shape);
+      if (!parts.empty() && part != shape)
+        mapper_.problems().add("misshapen: '", found->stored.name, "' must be like its neighbours; got ",
+                               found->stored.shape);
       shape = part;
-      tensor.parts.push_back({found, axes.order});
-      map_.renamed.emplace_back(found->stored.name, tensor.name);
+      parts.push_back({found, axes.order});
     }
-    if (tensor.parts.size() != rule.arrays.size()) return;
+    if (parts.size() != rule.arrays.size()) return;
     std::vector<int64_t> extents(shape.dims().begin(), shape.dims().end());
-    if (rule.arrays.size() > 1) extents[0] *= static_cast<int64_t>(rule.arrays.size());
-    tensor.shape = Shape(std::span<const int64_t>(extents));
-    if (!to.empty()) require_like_first(rule.name, tensor);
-    map_.tensors.push_back(std::move(tensor));
+    if (rule.arrays.size() > 1) extents[0] *= std::ssize(rule.arrays);
+    mapper_.keep(to + rule.name, Shape(std::span<const int64_t>(extents)), std::move(parts));
   }
 
-  void require_like_first(const std::string& rest, const RewrittenTensor& tensor) {
-    const auto [first, fresh] = shapes_.emplace(rest, tensor.shape);
-    if (!fresh && first->second != tensor.shape)
-      problems_.add("misshapen: '", tensor.name, "' must be ", first->second, ", as in the first block; got ",
-                    tensor.shape);
+  /// Can be turned: products of extents cannot overflow where there are elements.
+  bool is_sound(const StoredTensor& stored, int rank) {
+    if (rank != 0 && stored.shape.rank() != rank)
+      mapper_.problems().add("misshapen: '", stored.name, "' must have ", rank, " axes; got ", stored.shape);
+    else if (stored.bytes == 0)
+      mapper_.problems().add("misshapen: '", stored.name, "' must not be empty; got ", stored.shape);
+    else
+      return true;
+    return false;
   }
 
   const WeightSource& source_;
-  std::set<std::string> used_;
-  std::map<std::string, Shape> shapes_;
-  WeightMap map_;
-  ProblemList problems_;
+  std::set<const SourceTensor*> used_;
+  WeightMapper mapper_;
 };
 
 }  // namespace

@@ -10,7 +10,7 @@ namespace permafrost {
 
 /// Under which names published weights come, and under which we and others read them.
 enum class WeightKind {
-  kRaw,         ///< everything as it is
+  kRaw,         ///< everything that can be written (F32, F16, BF16, F64, I64, I32, U8), as it is; the rest is dropped
   kOpt,         ///< an OPT decoder: transformers' names, model.decoder.*
   kTimmVit,     ///< a vision transformer: timm's names
   kTimmVitNpz,  ///< the same from the arrays of the JAX originals (augreg .npz), turned as timm turns them
@@ -36,8 +36,9 @@ struct WeightMap {
 /// all its tensors (what lacks is in `missing`), alike in shape. Tensors of a classifier's head stay; an lm_head that
 /// repeats the embedding is dropped after its values were compared; whatever else the kind does not know is dropped if
 /// the model computes the same without it.
-/// Errors: kWeights, all problems of names and shapes at once: nothing of that kind, two tensors for one name, a tensor
-/// in a block that the kind does not know (another architecture), shapes that differ between blocks.
+/// Errors: kWeights: an lm_head of its own; then all problems of names, shapes and dtypes at once: two tensors for one
+/// name, a tensor in a block that the kind does not know (another architecture), shapes that differ between blocks, a
+/// dtype that cannot be written, dtypes that differ within a stacked tensor; or nothing of that kind.
 WeightMap map_weights(const WeightSource& source, WeightKind kind);
 
 }  // namespace permafrost

@@ -23,6 +23,7 @@ int64_t Shape::operator[](int i) const {
 }
 
 int64_t Shape::elements() const {
+  if (std::ranges::find(dims(), 0) != dims().end()) return 0;  // whatever the others are
   int64_t product = 1;
   for (int64_t dim : dims()) {
     if (__builtin_mul_overflow(product, dim, &product))

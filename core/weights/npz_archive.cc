@@ -193,7 +193,7 @@ NpzArchive::NpzArchive(std::unique_ptr<ZipArchive> zip) : views_(std::move(zip))
 
 void NpzArchive::read_bytes(const StoredTensor& tensor, int64_t byte_offset, std::span<std::byte> out) const {
   const ZipView& view = places_[tensor.number];
-  if (byte_offset == 0 && view.view.contiguous() && !view.member->deflated) {
+  if (byte_offset == 0 && !view.member->deflated) {
     std::vector<std::byte> header(static_cast<size_t>(view.begin));  // the crc32 is of the whole member
     views_.archive().read(*view.member, 0, header);
   }

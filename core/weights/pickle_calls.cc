@@ -4,6 +4,8 @@
 #include <cstring>
 
 #include "core/base/check.h"
+#include "core/base/utf8.h"
+#include "core/weights/torch_dtypes.h"
 
 namespace permafrost {
 
@@ -32,39 +34,12 @@ constexpr std::string_view kKnownGlobals[] = {
     kNumpyDtype,
     kNumpyScalar,
     kNumpyScalar2,
-    // Types of storages and tensors, and dtypes: named, never called.
-    "torch FloatStorage",
-    "torch DoubleStorage",
-    "torch HalfStorage",
-    "torch BFloat16Storage",
-    "torch LongStorage",
-    "torch IntStorage",
-    "torch ShortStorage",
-    "torch CharStorage",
-    "torch ByteStorage",
-    "torch BoolStorage",
-    "torch ComplexFloatStorage",
+    // Types of storages and tensors, named, never called, as dtypes are (see kTorchDTypes).
     "torch UntypedStorage",
     "torch.storage UntypedStorage",
     "torch.storage TypedStorage",
     "torch Tensor",
     "torch.nn.parameter Parameter",
-    "torch float32",
-    "torch float64",
-    "torch float16",
-    "torch bfloat16",
-    "torch int64",
-    "torch int32",
-    "torch int16",
-    "torch int8",
-    "torch uint8",
-    "torch uint16",
-    "torch uint32",
-    "torch uint64",
-    "torch bool",
-    "torch complex64",
-    "torch float8_e4m3fn",
-    "torch float8_e5m2",
 };
 
 bool is(const PickleValue* value, Kind kind) { return value->kind == kind; }
@@ -111,15 +86,11 @@ bool encode(const Arguments& arguments, PickleValue& result) {
     return false;
   result.kind = Kind::kBytes;
   const std::string& text = arguments[0]->text;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const auto c = static_cast<unsigned char>(text[i]);
-    if (c < 0x80) {
-      result.text.push_back(text[i]);
-    } else if ((c == 0xc2 || c == 0xc3) && i + 1 < text.size()) {
-      result.text.push_back(static_cast<char>((c & 3u) << 6 | (static_cast<unsigned char>(text[++i]) & 0x3fu)));
-    } else {
-      return false;
-    }
+  for (size_t i = 0; i < text.size();) {
+    const Utf8Step step = next_utf8(text, i);
+    if (!step.valid || step.code_point > 0xff) return false;
+    result.text.push_back(static_cast<char>(step.code_point));
+    i += step.bytes;
   }
   return true;
 }
@@ -204,7 +175,8 @@ std::string python_name(std::string global) {
 }  // namespace
 
 bool is_known_global(std::string_view module_and_name) {
-  return std::ranges::find(kKnownGlobals, module_and_name) != std::end(kKnownGlobals);
+  return find_torch_dtype(module_and_name) ||
+         std::ranges::find(kKnownGlobals, module_and_name) != std::end(kKnownGlobals);
 }
 
 std::string understand_call(const std::string& function, const Arguments& arguments, PickleValue& result) {

@@ -38,7 +38,7 @@ struct Pickle {
 };
 
 /// Reads a pickle (protocols 2 to 5) as torch.save writes them. Nothing in it is executed: it is read as a description
-/// of values, and the few functions that tensors need (see kKnownGlobals in pickle_reader.cc) are understood, not
+/// of values, and the few functions that tensors need (see kKnownGlobals in pickle_calls.cc) are understood, not
 /// called. Any other global, any other use of the known ones, and any opcode that those do not need is refused. Limits:
 /// kMaxPickleBytes of pickle, kMaxPickleValues values, kMaxPickleBytes made by calls: some 300 MiB of memory. `path`:
 /// the file, for messages. Errors: kWeights naming what is refused: "global os.system", "opcode ...". Source: Python's

@@ -45,10 +45,7 @@ void rewrite_in_order(const WeightSource& source, const RewritePart& part, DType
   require_range(source, *part.tensor, 0, elements, to);
   const DType from = *stored.dtype;
   std::vector<std::byte> whole(narrow<size_t>(stored.bytes));
-  for (int64_t at = 0; at < stored.bytes; at += kLoadChunkBytes)
-    source.read(
-        *part.tensor, at,
-        std::span(whole).subspan(narrow<size_t>(at), narrow<size_t>(std::min(kLoadChunkBytes, stored.bytes - at))));
+  source.read(*part.tensor, 0, whole);
   const StridedView view = in_order(stored.shape, part.order);
   const int64_t most = std::min(kPieceElements, elements);
   std::vector<std::byte> gathered(narrow<size_t>(most * size_of(from))), converted(narrow<size_t>(most * size_of(to)));
@@ -57,9 +54,9 @@ void rewrite_in_order(const WeightSource& source, const RewritePart& part, DType
     const int64_t count = std::min(kPieceElements, elements - first);
     view.gather(whole.data(), size_of(from), first, count, gathered.data());
     statistics.add(convert_block(from, gathered.data(), to, converted.data(), count));
-    require_usable(source, *part.tensor, 0, to, statistics);
     sink(std::span(converted).first(narrow<size_t>(count * size_of(to))));
   }
+  require_usable(source, *part.tensor, 0, to, statistics);
 }
 
 }  // namespace

@@ -26,7 +26,8 @@ struct RewrittenTensor {
 using ByteSink = std::function<void(std::span<const std::byte>)>;
 
 /// Gives all bytes of the tensor as dtype `to` to `sink`, in order. Memory: a few MiB; where axes change places also
-/// the stored tensor of one part. Errors: kWeights as load_slice (values that are not finite, or too large for `to`).
+/// the stored tensor of one part. Errors: kWeights as load_slice (values that are not finite, or too large for `to`);
+/// the sink has been given them by then, so whoever writes them must not finish.
 void rewrite(const WeightSource& source, const RewrittenTensor& tensor, DType to, const ByteSink& sink);
 
 /// Errors: kWeights when the values of two tensors of one shape differ, naming both.

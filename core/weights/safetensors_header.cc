@@ -64,13 +64,11 @@ struct HeaderParser {
   }
 
   int64_t bytes_of(const std::string& name, const Shape& shape, const StoredDType& dtype) const {
-    int64_t bits = dtype.bits;
-    for (const int64_t extent : shape.dims())
-      if (__builtin_mul_overflow(bits, extent, &bits))
-        refuse("tensor '", name, "': size of shape ", shape, " overflows");
-    if (bits % 8 != 0)
-      refuse("tensor '", name, "': ", shape, " ", dtype.name, " must fill whole bytes; got ", bits, " bits");
-    return bits / 8;
+    const std::optional<int64_t> bits = stored_bits(shape, dtype.bits);
+    if (!bits) refuse("tensor '", name, "': size of shape ", shape, " overflows");
+    if (*bits % 8 != 0)
+      refuse("tensor '", name, "': ", shape, " ", dtype.name, " must fill whole bytes; got ", *bits, " bits");
+    return *bits / 8;
   }
 
   StoredTensor tensor(const std::string& name, const Json& entry) const {

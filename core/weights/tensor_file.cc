@@ -36,11 +36,17 @@ std::string_view safetensors_name(DType dtype) {
   fail(ErrorKind::kInternal, "safetensors_name: no word for dtype ", to_string(dtype));
 }
 
-std::optional<int64_t> stored_bytes(const Shape& shape, int bits) {
+std::optional<int64_t> stored_bits(const Shape& shape, int bits) {
+  if (std::ranges::find(shape.dims(), 0) != shape.dims().end()) return 0;  // whatever the others are
   int64_t total = bits;
   for (const int64_t extent : shape.dims())
     if (__builtin_mul_overflow(total, extent, &total)) return std::nullopt;
-  return total % 8 == 0 ? std::optional(total / 8) : std::nullopt;
+  return total;
+}
+
+std::optional<int64_t> stored_bytes(const Shape& shape, int bits) {
+  const std::optional<int64_t> total = stored_bits(shape, bits);
+  return total && *total % 8 == 0 ? std::optional(*total / 8) : std::nullopt;
 }
 
 void TensorFile::describe(std::string path, int64_t file_bytes, std::vector<StoredTensor> tensors,

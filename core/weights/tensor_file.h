@@ -83,7 +83,9 @@ class TensorFile {
   std::map<std::string, std::string> metadata_;
 };
 
-/// Bytes of `shape` elements of `bits` each; empty when that overflows or does not fill whole bytes.
+/// Bits of `shape` elements of `bits` each; empty when that overflows.
+std::optional<int64_t> stored_bits(const Shape& shape, int bits);
+/// The same in bytes; empty also when they are not filled.
 std::optional<int64_t> stored_bytes(const Shape& shape, int bits);
 
 }  // namespace permafrost

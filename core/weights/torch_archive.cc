@@ -6,6 +6,7 @@
 
 #include "core/base/check.h"
 #include "core/weights/torch_contents.h"
+#include "core/weights/torch_dtypes.h"
 
 namespace permafrost {
 
@@ -19,42 +20,9 @@ const ZipMember* find_pickle(const ZipArchive& archive) {
   return nullptr;
 }
 
-struct TorchDType {
-  std::string_view global, word;
-};
-constexpr TorchDType kTorchDTypes[] = {
-    {"torch FloatStorage", "F32"},
-    {"torch DoubleStorage", "F64"},
-    {"torch HalfStorage", "F16"},
-    {"torch BFloat16Storage", "BF16"},
-    {"torch LongStorage", "I64"},
-    {"torch IntStorage", "I32"},
-    {"torch ShortStorage", "I16"},
-    {"torch CharStorage", "I8"},
-    {"torch ByteStorage", "U8"},
-    {"torch BoolStorage", "BOOL"},
-    {"torch ComplexFloatStorage", "C64"},
-    {"torch float32", "F32"},
-    {"torch float64", "F64"},
-    {"torch float16", "F16"},
-    {"torch bfloat16", "BF16"},
-    {"torch int64", "I64"},
-    {"torch int32", "I32"},
-    {"torch int16", "I16"},
-    {"torch int8", "I8"},
-    {"torch uint8", "U8"},
-    {"torch uint16", "U16"},
-    {"torch uint32", "U32"},
-    {"torch uint64", "U64"},
-    {"torch bool", "BOOL"},
-    {"torch complex64", "C64"},
-    {"torch float8_e4m3fn", "F8_E4M3"},
-    {"torch float8_e5m2", "F8_E5M2"},
-};
-
 const StoredDType* dtype_of(const std::string& global) {
-  const auto* known = std::ranges::find(kTorchDTypes, global, &TorchDType::global);
-  return known == std::end(kTorchDTypes) ? nullptr : find_stored_dtype(known->word);
+  const TorchDType* known = find_torch_dtype(global);
+  return known ? find_stored_dtype(known->word) : nullptr;
 }
 
 /// From descriptions in the pickle to places in the archive.

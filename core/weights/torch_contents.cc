@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "core/base/check.h"
 #include "core/base/json.h"
+#include "core/base/utf8.h"
 
 namespace permafrost {
 
@@ -14,33 +16,46 @@ using Kind = PickleValue::Kind;
 
 constexpr int kMaxDepth = 32;
 constexpr int64_t kMaxVisits = 1'000'000;
-constexpr size_t kMaxMetadata = 64 << 10;
+constexpr int64_t kMaxAllVisits = 4 * kMaxPickleValues;  // without sharing each value is met twice
+constexpr int64_t kMaxMetadata = 64 << 10;
+constexpr size_t kMaxKeyBytes = 4096;
+constexpr size_t kMaxNameBytes = size_t{64} << 20;
 constexpr std::string_view kTensorEntries[] = {"model", "state_dict", "model_state", "model_state_dict", "module"};
 
 bool is_container(const PickleValue& value) {
   return value.kind == Kind::kDict || value.kind == Kind::kList || value.kind == Kind::kTuple;
 }
 
+/// What messages, JSON and safetensors can carry.
+bool is_text(const std::string& text) { return printable(text, Lines::kSeveral) == text; }
+
 class Walk {
  public:
   explicit Walk(const std::string& path) : path_(path) {}
 
   /// Calls tensor(name, value) for every tensor below. Shared containers are walked each time they are met, but never
-  /// more than kMaxVisits values.
+  /// more than kMaxVisits values, and kMaxAllVisits in all walks together.
   template <typename Tensor>
-  void tensors(const PickleValue& value, const std::string& name, int depth, const Tensor& tensor) {
-    visit(depth);
-    if (value.kind == Kind::kTensor) return tensor(name, value);
-    if (!is_container(value)) return;
-    for_each_entry(value, [&](const std::string& key, const PickleValue& inner) {
-      tensors(inner, name.empty() ? key : name + "." + key, depth + 1, tensor);
-    });
+  void tensors(const PickleValue& value, int depth, const Tensor& tensor) {
+    all_visits_ += std::exchange(visits_, 0);
+    keys_.clear();
+    walk(value, depth, tensor);
   }
 
   bool has_tensors(const PickleValue& value) {
     bool any = false;
-    tensors(value, "", 1, [&](const std::string&, const PickleValue&) { any = true; });
+    tensors(value, 1, [&](const PickleValue&) { any = true; });
     return any;
+  }
+
+  /// Of the tensor that is being told of.
+  std::string name() {
+    std::string name;
+    for (const std::string* key : keys_) (name += name.empty() ? "" : ".") += *key;
+    name_bytes_ += name.size();
+    if (name_bytes_ > kMaxNameBytes)
+      fail(ErrorKind::kWeights, path_, ": expected names of at most ", kMaxNameBytes, " bytes together; got more");
+    return name.empty() ? "tensor" : name;
   }
 
   template <typename Visit>
@@ -53,9 +68,61 @@ class Walk {
       if (const auto key = key_of(*container.items[i])) entry(*key, *container.items[i + 1]);
   }
 
-  /// Empty for what has no place in JSON.
-  std::optional<Json> json(const PickleValue& value, int depth) {
+ private:
+  template <typename Tensor>
+  void walk(const PickleValue& value, int depth, const Tensor& tensor) {
     visit(depth);
+    if (value.kind == Kind::kTensor) return tensor(value);
+    if (!is_container(value)) return;
+    for_each_entry(value, [&](const std::string& key, const PickleValue& inner) {
+      keys_.push_back(&key);
+      walk(inner, depth + 1, tensor);
+      keys_.pop_back();
+    });
+  }
+
+  void visit(int depth) {
+    if (depth > kMaxDepth)
+      fail(ErrorKind::kWeights, path_, ": expected containers nested at most ", kMaxDepth, " deep; got deeper ones");
+    const bool too_many = ++visits_ > kMaxVisits;
+    if (too_many || all_visits_ + visits_ > kMaxAllVisits)
+      fail(ErrorKind::kWeights, path_, ": expected at most ", too_many ? kMaxVisits : kMaxAllVisits,
+           " values; got containers that hold more");
+  }
+
+  std::optional<std::string> key_of(const PickleValue& key) const {
+    if (key.kind == Kind::kInt) return std::to_string(key.integer);
+    if (key.kind != Kind::kString) return std::nullopt;
+    const bool too_long = key.text.size() > kMaxKeyBytes;
+    if (too_long || !is_text(key.text))
+      fail(ErrorKind::kWeights, path_, ": expected keys of UTF-8 text of at most ", kMaxKeyBytes, " bytes; got ",
+           too_long ? concat(key.text.size(), " bytes") : "one of other bytes");
+    return key.text;
+  }
+
+  const std::string& path_;
+  std::vector<const std::string*> keys_;  // on the way to the value at hand
+  int64_t visits_ = 0, all_visits_ = 0;   // of this walk, of those before
+  size_t name_bytes_ = 0;
+};
+
+/// A value without tensors, walked before, as JSON of up to kMaxMetadata bytes.
+class JsonText {
+ public:
+  explicit JsonText(const Walk& walk) : walk_(walk) {}
+
+  /// Empty for what is longer, or has no place in JSON.
+  std::string of(const PickleValue& value) {
+    left_ = kMaxMetadata;
+    const std::optional<Json> json = convert(value);
+    const std::string text = json && left_ > 0 ? json_text(*json) : "";
+    return text.size() <= kMaxMetadata ? text : "";
+  }
+
+ private:
+  /// Empty for what has no place in JSON.
+  std::optional<Json> convert(const PickleValue& value) {
+    if (!take(1)) return std::nullopt;
     switch (value.kind) {
       case Kind::kNone:
         return Json();
@@ -66,13 +133,14 @@ class Walk {
       case Kind::kFloat:
         return Json(value.real);
       case Kind::kString:
-        return is_text(value.text) ? std::optional(Json(value.text)) : std::nullopt;
+        return take(value.text.size()) && is_text(value.text) ? std::optional(Json(value.text)) : std::nullopt;
       case Kind::kList:
       case Kind::kTuple:
       case Kind::kDict: {
         Json result = value.kind == Kind::kDict ? Json::object() : Json::array();
-        for_each_entry(value, [&](const std::string& key, const PickleValue& inner) {
-          auto element = json(inner, depth + 1);
+        walk_.for_each_entry(value, [&](const std::string& key, const PickleValue& inner) {
+          if (left_ <= 0 || (value.kind == Kind::kDict && !take(key.size()))) return;
+          auto element = convert(inner);
           if (value.kind != Kind::kDict)
             result.push_back(element.value_or(Json()));
           else if (element)
@@ -85,34 +153,14 @@ class Walk {
     }
   }
 
- private:
-  void visit(int depth) {
-    if (depth > kMaxDepth)
-      fail(ErrorKind::kWeights, path_, ": expected containers nested at most ", kMaxDepth, " deep; got deeper ones");
-    if (++visits_ > kMaxVisits)
-      fail(ErrorKind::kWeights, path_, ": expected at most ", kMaxVisits, " values; got containers that hold more");
+  /// Every value has a byte of text at least, so memory is bounded before there is any text.
+  bool take(size_t bytes) {
+    left_ = std::cmp_less(bytes, left_) ? left_ - static_cast<int64_t>(bytes) : 0;
+    return left_ > 0;
   }
 
-  /// A name that messages, JSON and safetensors can carry: UTF-8 without control characters.
-  static bool is_text(const std::string& text) {
-    try {
-      json_text(Json(text));
-    } catch (const Json::exception&) {
-      return false;
-    }
-    return std::ranges::none_of(text,
-                                [](char c) { return static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t'; });
-  }
-
-  std::optional<std::string> key_of(const PickleValue& key) const {
-    if (key.kind == Kind::kInt) return std::to_string(key.integer);
-    if (key.kind != Kind::kString) return std::nullopt;
-    if (!is_text(key.text)) fail(ErrorKind::kWeights, path_, ": expected keys of UTF-8 text; got one of other bytes");
-    return key.text;
-  }
-
-  const std::string& path_;
-  int64_t visits_ = 0;
+  const Walk& walk_;
+  int64_t left_ = 0;
 };
 
 /// The entry of the outer dict that holds the model's tensors; nullptr when that is the dict itself.
@@ -140,21 +188,19 @@ TorchContents torch_contents(const std::string& path, const Pickle& pickle) {
   if (model) {
     contents.metadata["torch.dict"] = entry;
     std::string not_read;
+    JsonText json(walk);
     walk.for_each_entry(*pickle.root, [&](const std::string& key, const PickleValue& value) {
       if (&value == model) return;
       if (walk.has_tensors(value)) {
         not_read += (not_read.empty() ? "" : ", ") + key;
         return;
       }
-      const auto json = walk.json(value, 1);
-      const std::string text = json ? json_text(*json) : "";
-      if (!text.empty() && text.size() <= kMaxMetadata) contents.metadata[key] = text;
+      if (std::string text = json.of(value); !text.empty()) contents.metadata[key] = std::move(text);
     });
     if (!not_read.empty()) contents.metadata["torch.not_read"] = not_read;
   }
-  walk.tensors(model ? *model : *pickle.root, "", 0, [&](const std::string& name, const PickleValue& value) {
-    contents.tensors.emplace_back(name.empty() ? "tensor" : name, &value);
-  });
+  walk.tensors(model ? *model : *pickle.root, 0,
+               [&](const PickleValue& value) { contents.tensors.emplace_back(walk.name(), &value); });
   if (contents.tensors.empty())
     fail(ErrorKind::kWeights, path, ": expected a dict of tensors; got a pickle without any");
   return contents;

@@ -14,8 +14,9 @@ struct TorchContents {
   std::map<std::string, std::string> metadata;
 };
 
-/// Errors: kWeights, message beginning with `path`: no tensors, containers nested too deep or more than a million
-/// values (also by sharing).
+/// Errors: kWeights, message beginning with `path`: no tensors, containers nested too deep, an entry with more than a
+/// million values (also by sharing), 8 million in all, keys of more than 4 KiB or that are no text, names of more than
+/// 64 MiB together.
 TorchContents torch_contents(const std::string& path, const Pickle& pickle);
 
 }  // namespace permafrost

@@ -1,31 +1,20 @@
 #include "core/weights/torch_pickle.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "core/base/check.h"
+#include "core/weights/torch_dtypes.h"
 
 namespace permafrost {
 
 namespace {
 
 std::string_view storage_type(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return "FloatStorage";
-    case DType::kBF16:
-      return "BFloat16Storage";
-    case DType::kF16:
-      return "HalfStorage";
-    case DType::kF64:
-      return "DoubleStorage";
-    case DType::kI64:
-      return "LongStorage";
-    case DType::kI32:
-      return "IntStorage";
-    case DType::kU8:
-      return "ByteStorage";
-  }
-  fail(ErrorKind::kInvalidArgument, "torch_pickle: no storage of ", to_string(dtype));
+  const auto* known = std::ranges::find(kTorchDTypes, safetensors_name(dtype), &TorchDType::word);
+  if (known == std::end(kTorchDTypes) || known->storage.empty())
+    fail(ErrorKind::kInvalidArgument, "torch_pickle: no storage of ", to_string(dtype));
+  return known->storage;
 }
 
 class PickleWriter {
@@ -87,7 +76,9 @@ class PickleWriter {
     op("t(");
     for (int i = 0; i < spec.shape.rank(); ++i) {
       int64_t stride = 1;
-      for (int j = i + 1; j < spec.shape.rank(); ++j) stride *= spec.shape[j];
+      for (int j = i + 1; j < spec.shape.rank(); ++j)
+        if (spec.shape.elements() > 0)
+          stride *= spec.shape[j];  // those of empty tensors mean nothing, and could overflow
       integer(stride);
     }
     op("t\x89").ordered_dict().op("tR");

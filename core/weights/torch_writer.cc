@@ -13,8 +13,10 @@ namespace permafrost {
 namespace {
 
 constexpr int64_t kAlignment = 64;  // of the data in the file, as torch.save has it
-constexpr int64_t kLocalHeaderBytes = 30, kMaxBytes = 0xfffffffe;
-const std::string kFolder = "archive/";
+constexpr int64_t kLocalHeaderBytes = 30, kDescriptorBytes = 16, kDirectoryEntryBytes = 46, kEndRecordBytes = 22;
+constexpr int64_t kMaxBytes = 0xfffffffe;
+constexpr size_t kMostMembers = 0xffff;
+const std::string kFolder = "archive/", kByteOrder = "little", kVersion = "3\n";
 
 /// Little-endian numbers one after the other.
 class Record {
@@ -33,37 +35,62 @@ class Record {
   std::string text_;
 };
 
-/// Signature `bytes` long in front of the fields that local header and directory share: version needed, flags (sizes
-/// come behind the data; names are UTF-8), stored, no time.
+/// The fields that local header and directory share: version needed, flags (sizes come behind the data; names are
+/// UTF-8), stored, no time.
 void add_common(Record& record, uint32_t crc32, int64_t bytes, size_t name) {
   record.add(0, 2).add(0x0808, 2).add(0, 2).add(0, 4).add(crc32, 4);
   record.add(static_cast<uint64_t>(bytes), 4).add(static_cast<uint64_t>(bytes), 4).add(name, 2);
 }
+
+/// Where a member's data begins: its local header ends with a field that fills up to there.
+int64_t data_begin(int64_t header_begin, size_t name) {
+  const int64_t least = header_begin + kLocalHeaderBytes + static_cast<int64_t>(name) + 4;
+  return (least + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+/// Of the whole file.
+class FileSize {
+ public:
+  void add_member(const std::string& name, int64_t bytes) {
+    const size_t length = kFolder.size() + name.size();
+    end_ = data_begin(end_, length) + bytes + kDescriptorBytes;
+    directory_ += kDirectoryEntryBytes + static_cast<int64_t>(length);
+  }
+  int64_t bytes() const { return end_ + directory_ + kEndRecordBytes; }
+
+ private:
+  int64_t end_ = 0, directory_ = 0;
+};
 
 }  // namespace
 
 TorchWriter::TorchWriter(const std::string& path, std::vector<TensorDeclaration> tensors, const Json& others)
     : path_(path), tensors_(std::move(tensors)), file_(path) {
   std::set<std::string_view> names;
-  int64_t bytes = 0;
-  for (const TensorDeclaration& tensor : tensors_) {
-    PERMAFROST_CHECK(names.insert(tensor.name).second, "TorchWriter: tensor names must differ; got '", tensor.name,
-                     "' twice");
-    bytes += tensor.spec.bytes() + 256;
+  FileSize size;
+  const std::string pickle = torch_pickle(tensors_, others);
+  size.add_member("data.pkl", std::ssize(pickle));
+  size.add_member("byteorder", std::ssize(kByteOrder));
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    PERMAFROST_CHECK(names.insert(tensors_[i].name).second, "TorchWriter: tensor names must differ; got '",
+                     tensors_[i].name, "' twice");
+    size.add_member(concat("data/", i), tensors_[i].spec.bytes());
   }
-  if (bytes > kMaxBytes - (int64_t{1} << 28))
-    fail(ErrorKind::kWeights, path, ": expected a PyTorch file of less than 4 GiB; got ", bytes,
-         " bytes to write (safetensors have no such limit)");
-  write_member("data.pkl", torch_pickle(tensors_, others));
-  write_member("byteorder", "little");
+  size.add_member("version", std::ssize(kVersion));
+  if (size.bytes() > kMaxBytes || tensors_.size() + 3 >= kMostMembers)
+    fail(ErrorKind::kWeights, path, ": expected a PyTorch file of less than 4 GiB and ", kMostMembers, " members; got ",
+         size.bytes(), " bytes in ", tensors_.size() + 3, " (safetensors have no such limit)");
+  file_bytes_ = size.bytes();
+  write_member("data.pkl", pickle);
+  write_member("byteorder", kByteOrder);
   if (!tensors_.empty()) begin_member("data/0");
   end_full_tensors();
 }
 
 void TorchWriter::begin_member(const std::string& name) {
   Written member{kFolder + name, 0, 0, file_.written_bytes()};
-  const int64_t data = member.header_begin + kLocalHeaderBytes + static_cast<int64_t>(member.name.size()) + 4;
-  const auto padding = static_cast<size_t>((kAlignment - data % kAlignment) % kAlignment);
+  const auto padding = static_cast<size_t>(data_begin(member.header_begin, member.name.size()) - member.header_begin -
+                                           kLocalHeaderBytes - std::ssize(member.name) - 4);
   Record header;
   header.add(0x04034b50, 4);
   add_common(header, 0, 0, member.name.size());
@@ -116,7 +143,7 @@ void TorchWriter::write(std::span<const std::byte> data) {
 void TorchWriter::finish() {
   PERMAFROST_CHECK(next_tensor_ == tensors_.size(), "TorchWriter: ", path_, " takes ", tensors_.size(),
                    " tensors; got ", next_tensor_);
-  write_member("version", "3\n");
+  write_member("version", kVersion);
   const int64_t begin = file_.written_bytes();
   for (const Written& member : members_) {
     Record entry;
@@ -129,10 +156,9 @@ void TorchWriter::finish() {
   Record end;
   end.add(0x06054b50, 4).add(0, 4).add(members_.size(), 2).add(members_.size(), 2);
   end.add(static_cast<uint64_t>(bytes), 4).add(static_cast<uint64_t>(begin), 4).add(0, 2);
-  PERMAFROST_CHECK(file_.written_bytes() <= kMaxBytes && members_.size() < 0xffff, "TorchWriter: ", path_,
-                   " must have less than 4 GiB and 65535 members; got ", file_.written_bytes(), " bytes in ",
-                   members_.size());
   file_.write(end.text().data(), end.text().size());
+  PERMAFROST_CHECK(file_.written_bytes() == file_bytes_, "TorchWriter: ", path_, " must have ", file_bytes_,
+                   " bytes; got ", file_.written_bytes());
   file_.commit();
 }
 

@@ -15,7 +15,7 @@ namespace permafrost {
 /// declared first, then the data comes in that order, in pieces of any size. The file appears at `finish`. The same
 /// declarations, values and data give the same bytes.
 /// Errors: kInvalidArgument for a name twice, a dtype that torch's storages lack, too much or too little data; kWeights
-/// for more than 4 GiB, which would need zip64; kStorage from writing.
+/// for 4 GiB or 65535 members and more, which would need zip64; kStorage from writing.
 class TorchWriter {
  public:
   /// `others`: further entries of the dict, an object; its numbers, texts, lists and objects become Python's.
@@ -39,6 +39,7 @@ class TorchWriter {
   std::string path_;
   std::vector<TensorDeclaration> tensors_;
   AtomicFile file_;
+  int64_t file_bytes_ = 0;  // that it will have
   std::vector<Written> members_;
   size_t next_tensor_ = 0;  // whose data comes now
 };

@@ -14,6 +14,7 @@ namespace permafrost {
 namespace {
 
 constexpr size_t kUnpackings = 2;  // a tensor and the one it is compared with
+constexpr size_t kCheckings = 64;  // some threads, each of which compares tensors
 constexpr size_t kSkipBytes = size_t{1} << 16;
 
 uint32_t crc_of(uint32_t crc, std::span<const std::byte> bytes) {
@@ -26,13 +27,6 @@ uint32_t crc_of(uint32_t crc, std::span<const std::byte> bytes) {
 }
 
 }  // namespace
-
-/// A stored member of which every byte before `next` has been read.
-struct ZipArchive::Checking {
-  const ZipMember* member = nullptr;
-  int64_t next = 0;
-  uint32_t crc = 0;
-};
 
 /// A deflated member, unpacked up to `position`.
 class ZipArchive::Unpacking {
@@ -140,14 +134,15 @@ std::string ZipArchive::read_whole(const ZipMember& member, int64_t limit) const
 
 void ZipArchive::read_stored(const ZipMember& member, int64_t offset, std::span<std::byte> out) const {
   file_.read(member.data_begin + offset, out);
-  Checking checking{&member, offset, 0};
-  {
+  Checking checking{&member, 0, 0};
+  if (offset > 0) {
     // Whoever goes on with what is being checked takes it along meanwhile; so threads do not wait for each other.
     const std::lock_guard lock(mutex_);
-    const bool goes_on = checking_ && checking_->member == &member && checking_->next == offset;
-    if (offset > 0 && !goes_on) return;
-    if (offset > 0) checking = *checking_;
-    checking_.reset();
+    const auto found = std::ranges::find_if(
+        checking_, [&](const Checking& other) { return other.member == &member && other.next == offset; });
+    if (found == checking_.end()) return;
+    checking = *found;
+    checking_.erase(found);
   }
   checking.crc = crc_of(checking.crc, out);
   checking.next += static_cast<int64_t>(out.size());
@@ -156,7 +151,8 @@ void ZipArchive::read_stored(const ZipMember& member, int64_t offset, std::span<
     return;
   }
   const std::lock_guard lock(mutex_);
-  checking_ = std::make_unique<Checking>(checking);
+  checking_.insert(checking_.begin(), checking);
+  if (checking_.size() > kCheckings) checking_.pop_back();
 }
 
 void ZipArchive::read_deflated(const ZipMember& member, int64_t offset, std::span<std::byte> out) const {

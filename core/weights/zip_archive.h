@@ -32,7 +32,8 @@ std::vector<ZipMember> read_zip_directory(const InputFile& file);
 /// Opening reads the directory only and refuses: archives cut short, several disks, encrypted members, methods other
 /// than stored and deflated, a name twice, sizes and places that contradict the file or each other, members that
 /// overlap, and more unpacked bytes than deflate can possibly have packed.
-/// A member read from its first to its last byte, in order, is checked against its crc32, in however many slices.
+/// A member read from its first to its last byte, in order, is checked against its crc32, in however many slices, also
+/// where others are read in between (up to 64 members and readers at a time).
 /// Several threads may read; those who share a deflated member wait for each other.
 /// Errors: kWeights with the archive's name (and the member's); kStorage when the system refuses to read.
 class ZipArchive {
@@ -57,7 +58,12 @@ class ZipArchive {
 
  private:
   class Unpacking;
-  struct Checking;
+  /// A stored member of which every byte before `next` has been read.
+  struct Checking {
+    const ZipMember* member = nullptr;
+    int64_t next = 0;
+    uint32_t crc = 0;
+  };
   void read_stored(const ZipMember& member, int64_t offset, std::span<std::byte> out) const;
   void read_deflated(const ZipMember& member, int64_t offset, std::span<std::byte> out) const;
 
@@ -66,7 +72,7 @@ class ZipArchive {
   std::unordered_map<std::string, size_t> index_;
   mutable std::mutex mutex_;                                   // of the two below
   mutable std::vector<std::unique_ptr<Unpacking>> unpacking_;  // the last used first; few, each has some 100 KiB
-  mutable std::unique_ptr<Checking> checking_;                 // the stored member that is being read in order
+  mutable std::vector<Checking> checking_;                     // what is being read in order, the last first
 };
 
 }  // namespace permafrost

@@ -45,7 +45,7 @@ std::shared_ptr<const ZipViews::Bytes> ZipViews::loaded(const ZipView& view) con
   const std::lock_guard lock(mutex_);
   if (loaded_view_ == &view) return loaded_;
   loaded_view_ = nullptr;
-  loaded_.reset();  // before the next one is loaded: never two
+  loaded_.reset();  // before the next one is loaded: two only while another thread still reads from this one
   auto bytes = std::make_shared<Bytes>(narrow<size_t>(view.view.extent() * view.item));
   archive_->read(*view.member, view.begin, *bytes);
   loaded_ = bytes;

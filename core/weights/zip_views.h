@@ -21,7 +21,8 @@ struct ZipView {
 
 /// Reads tensors of a zip archive in row-major order. Contiguous ones are read where they lie; of others (transposed,
 /// Fortran order) long rows are read one by one, and those with short rows are loaded once and gathered from memory:
-/// one at a time, at most 16 MiB more than the tensor itself. Several threads may read.
+/// one at a time (and those that other threads are still reading from), at most 16 MiB more than the tensor itself.
+/// Several threads may read.
 class ZipViews {
  public:
   explicit ZipViews(std::unique_ptr<ZipArchive> archive) : archive_(std::move(archive)) {}

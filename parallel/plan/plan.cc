@@ -122,7 +122,8 @@ void describe_units(Plan& plan, std::vector<std::string> reasons) {
     if (n.inputs) unit.flops_backward += flops.backward_inputs;
     if (n.params) unit.flops_backward += flops.backward_params;
   }
-  for (const Gather& gather : program.gathers) plan.units[static_cast<size_t>(gather.unit)].gathers += plan.slots;
+  for (const Program& each : plan.gathering_programs())
+    for (const Gather& gather : each.gathers) plan.units[static_cast<size_t>(gather.unit)].gathers += plan.slots;
   // Kept from forward for backward: written before the turn, read after it.
   int turn = 0;
   for (size_t s = 0; s < program.steps.size(); ++s)
@@ -181,6 +182,7 @@ Plan make_plan(const PlanRequest& request) {
   plan.slots = div_up(request.micro_batches, request.world.ranks);
   plan.reduction = request.reduction;
   plan.buckets = request.buckets;
+  plan.lockstep = request.lockstep;
   for (int64_t tokens : request.buckets) plan.graphs.push_back(request.build_graph(tokens));
   const Graph& graph = plan.graphs.back();
   plan.compute = graph.compute();

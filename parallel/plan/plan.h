@@ -2,6 +2,7 @@
 #include <array>
 #include <functional>
 #include <numeric>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,8 +29,9 @@ struct PlanRequest {
   std::vector<int64_t> buckets;  ///< text lengths, ascending, at least one
   std::vector<FreezeRule> freezing;
   bool allow_all_frozen = false;
-  /// All ranks run the same program at the same time: then programs may gather different units. Otherwise ranks may be
-  /// in different ones, and all must gather alike.
+  /// All ranks run the same program at the same time: then programs may gather different units, and what is said of a
+  /// micro-batch is of one run of each program. Otherwise a micro-batch is a run of one of them, ranks may be in
+  /// different ones, and all must gather alike.
   bool lockstep = false;
   /// Storage dtype of frozen matrices (rank 2); vectors are f32, other ranks have the compute dtype.
   std::function<DType(const ParamInfo&)> frozen_dtype;
@@ -124,6 +126,7 @@ class Plan {
   std::vector<Graph> graphs;        ///< per bucket
   std::vector<NeedAnalysis> needs;  ///< per bucket
   std::vector<Program> programs;    ///< per bucket
+  bool lockstep = false;            ///< as asked for
   std::vector<ParamPlan> params;
   std::vector<UnitPlan> units;
   std::vector<PhaseKind> phases;
@@ -149,6 +152,10 @@ class Plan {
   /// Where the frozen parameters lie on the node of `rank`.
   FrozenLayout frozen_layout(int rank) const { return {frozen_units, world, rank}; }
   TrafficPlan traffic_of(int rank) const;
+  /// Whose gathers a micro-batch causes: with lockstep all, else the last one, as good as any.
+  std::span<const Program> gathering_programs() const {
+    return std::span(programs).last(lockstep ? programs.size() : 1);
+  }
   /// How many of a step's micro-batches `rank` computes.
   int64_t micro_batches_of(int rank) const;
   double flops_forward() const;

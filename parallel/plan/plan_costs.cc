@@ -24,15 +24,21 @@ std::vector<int> units_read(const Plan& plan, const PlanStep& step, const Graph&
   return units;
 }
 
-/// Per unit, how often it would be gathered: runs of reading steps that no step reading other units interrupts.
+/// Per unit, how often a micro-batch would gather it: runs of steps that read it, not interrupted by a step that reads
+/// other units.
 std::vector<int> count_uses(const Plan& plan) {
-  std::vector<int> uses(plan.frozen_units.size(), 0), before;
-  for (const PlanStep& step : plan.programs.back().steps) {
-    const std::vector<int> now = units_read(plan, step, plan.graphs.back());
-    if (now.empty()) continue;
-    for (int unit : now)
-      if (!std::ranges::count(before, unit)) ++uses[static_cast<size_t>(unit)];
-    before = now;
+  std::vector<int> uses(plan.frozen_units.size(), 0);
+  const std::span<const Program> programs = plan.gathering_programs();
+  for (size_t i = 0; i < programs.size(); ++i) {
+    const Graph& graph = plan.graphs[plan.graphs.size() - programs.size() + i];
+    std::vector<int> before;
+    for (const PlanStep& step : programs[i].steps) {
+      const std::vector<int> now = units_read(plan, step, graph);
+      if (now.empty()) continue;
+      for (int unit : now)
+        if (!std::ranges::count(before, unit)) ++uses[static_cast<size_t>(unit)];
+      before = now;
+    }
   }
   return uses;
 }
@@ -72,7 +78,7 @@ void read_from_slots(const Plan& plan, const Graph& graph, Program& program) {
   }
 }
 
-void gather_into_slots(Plan& plan, bool lockstep) {
+void gather_into_slots(Plan& plan) {
   for (size_t b = 0; b < plan.programs.size(); ++b) {
     Program& program = plan.programs[b];
     std::vector<std::vector<int>> uses;
@@ -83,7 +89,7 @@ void gather_into_slots(Plan& plan, bool lockstep) {
     program.gathers = schedule_gathers(uses, plan.gather.prefetch ? SlotChoice::kLeastRecent : SlotChoice::kFarthest);
     // Ranks may work on different buckets at the same time, but gather together.
     const auto same = [](const Gather& a, const Gather& c) { return a.unit == c.unit && a.slot == c.slot; };
-    PERMAFROST_CHECK(lockstep || std::ranges::equal(program.gathers, plan.programs[0].gathers, same),
+    PERMAFROST_CHECK(plan.lockstep || std::ranges::equal(program.gathers, plan.programs[0].gathers, same),
                      "make_plan: all buckets must gather the same units in the same order; those of ", plan.buckets[b],
                      " and ", plan.buckets[0], " tokens differ");
   }
@@ -131,7 +137,7 @@ void count_memory(Plan& plan, const PlanRequest& request) {
 std::vector<std::string> apply_policies(Plan& plan, const PlanRequest& request) {
   plan.gather = decide_gather(request.gather, plan.world);
   std::vector<std::string> reasons = decide(plan, request);
-  if (plan.gather.uses_slots()) gather_into_slots(plan, request.lockstep);
+  if (plan.gather.uses_slots()) gather_into_slots(plan);
   plan.memory.slots = plan.slot_begin(kGatherSlots);
   for (int node = 0; node < plan.world.nodes; ++node) {
     const std::vector<int> ranks = plan.world.ranks_of_node(node);
@@ -148,10 +154,11 @@ TrafficPlan Plan::traffic_of(int rank) const {
   const FrozenLayout layout = frozen_layout(rank);
   // Together all ranks gather for every slot, also those without a micro-batch; copies are made for one's own alone.
   const int64_t times = gather.kind == GatherKind::kCollective ? slots : micro_batches_of(rank);
-  for (const Gather& each : programs.back().gathers) {
-    const auto unit = static_cast<size_t>(each.unit);
-    traffic.gathered_frozen += times * (frozen_units[unit].bytes - layout.parts(unit).count(rank));
-  }
+  for (const Program& program : gathering_programs())
+    for (const Gather& each : program.gathers) {
+      const auto unit = static_cast<size_t>(each.unit);
+      traffic.gathered_frozen += times * (frozen_units[unit].bytes - layout.parts(unit).count(rank));
+    }
   traffic.reduced_gradients = (trainable_space - (end - begin)) * sum_bytes(reduction);
   traffic.gathered_working = memory.working - (working_byte(end) - working_byte(begin));
   traffic.gathered_norms = 8 * (div_up(trainable_space, kTrainableBlock) - div_up(end - begin, kTrainableBlock));

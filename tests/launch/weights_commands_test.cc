@@ -7,8 +7,8 @@
 #include <fstream>
 
 #include "core/base/json.h"
-#include "core/weights/source.h"
 #include "core/weights/safetensors.h"
+#include "core/weights/source.h"
 #include "tests/launch/run_program.h"
 #include "tests/launch/scratch_folder.h"
 #include "tests/weights/pickle_writer.h"
@@ -148,6 +148,21 @@ TEST_F(WeightsExport, OptBecomesAModelFolderOfTransformers) {
   EXPECT_EQ(parse_json(bytes_of(out("hf2") + "/config.json")), config);
 }
 
+TEST_F(WeightsExport, FindsTheConfigurationHoweverTheFolderIsSpelled) {
+  std::ofstream(run_ / "config.json") << R"({"model": {"language_model": {"text": {"heads": 2}}}})";
+  const std::string step = checkpoint_.filename().string();
+  for (const auto& [folder, spelled] : {std::pair(run_, from() + "/"), std::pair(run_, "checkpoints/" + step + "/"),
+                                        std::pair(run_ / "checkpoints", step), std::pair(checkpoint_, std::string(".")),
+                                        std::pair(checkpoint_, std::string("adapter.safetensors")),
+                                        std::pair(run_, std::string("checkpoints/../") + "checkpoints/" + step)}) {
+    fs::remove_all(out("hf"));
+    EXPECT_TRUE(ends(
+        run("weights export --from " + spelled + " --to " + out("hf") + " --as opt", "-C " + folder.string()), 0, {}))
+        << spelled;
+    EXPECT_EQ(parse_json(bytes_of(out("hf") + "/config.json"))["num_attention_heads"], 2) << spelled;
+  }
+}
+
 TEST_F(WeightsExport, AsksForHeadsWhereNobodyKnowsThem) {
   EXPECT_TRUE(ends(run("weights export --from " + from() + " --to " + out("hf") + " --as opt"), 2,
                    {"--heads", "no published model is 8 wide"}));
@@ -190,6 +205,12 @@ TEST_F(WeightsCommands, SayWhatIsWrong) {
       ends(run("weights export --from " + weight_file("checkpoint.pth") + " --to " + out("x.bin") + " --as epalm"), 2,
            {"--to must end in .pth"}));
   EXPECT_TRUE(fs::is_empty(folder_.path()));
+}
+
+TEST_F(WeightsExport, NeedsAFolderThatCanBeMade) {
+  std::ofstream(out("file")) << "x";
+  EXPECT_TRUE(ends(run("weights export --from " + from() + " --to " + out("file") + "/hf --as opt --heads 2"), 4,
+                   {"weights export: cannot make the folder " + out("file") + "/hf: "}));
 }
 
 TEST_F(WeightsCommands, ImportNamesMissingTensorsAndWritesNothing) {

@@ -108,7 +108,8 @@ class WeightMapsMade : public ::testing::Test {
 
 TEST_F(WeightMapsMade, OptMayHaveAnyKnownPrefix) {
   const std::vector<std::string> wanted = names(map_weights(WeightSource::open(archive("opt.bin")), WeightKind::kOpt));
-  for (const char* prefix : {"", "decoder.", "model.decoder.", "model.model.decoder.", "text.model.decoder."}) {
+  for (const char* prefix :
+       {"", "decoder.", "model.decoder.", "model.model.decoder.", "text.model.decoder.", "module.model.decoder."}) {
     auto tensors = named("opt.bin/", "model.decoder.", prefix);
     tensors.emplace_back("connector.0.weight", Shape{1});
     tensors.emplace_back("decoder.version", Shape{1});
@@ -173,6 +174,56 @@ TEST_F(WeightMapsMade, RefusesOtherArchitectures) {
   for (const WeightKind kind : {WeightKind::kOpt, WeightKind::kTimmVit, WeightKind::kTimmVitNpz, WeightKind::kEpalm})
     EXPECT_TRUE(refused({{"something", {1}}}, kind,
                         {"expected weights of kind " + std::string(to_string(kind)), "got none of them among 1"}));
+}
+
+/// The golden JAX arrays, one of them of another dtype.
+class JaxArraysMade : public WeightMapsMade {
+ protected:
+  ::testing::AssertionResult refused(const std::string& name, const std::string& dtype, const std::string& said) {
+    const auto golden = open_tensor_file(archive("jax_vit.npz"));
+    std::string header = "{", data;
+    for (const StoredTensor& tensor : golden->tensors()) {
+      const int64_t item = find_stored_dtype(tensor.name == name ? dtype : tensor.dtype_name)->bits / 8;
+      const size_t begin = data.size();
+      data.append(static_cast<size_t>(tensor.shape.elements() * item), '\0');
+      std::string shape;
+      for (const int64_t extent : tensor.shape.dims()) shape += concat(shape.empty() ? "" : ",", extent);
+      header += concat(header.size() > 1 ? "," : "", "\"", tensor.name, "\":{\"dtype\":\"",
+                       tensor.name == name ? dtype : tensor.dtype_name, "\",\"shape\":[", shape, "],\"data_offsets\":[",
+                       begin, ",", data.size(), "]}");
+    }
+    write_text(path_, raw_file(header + "}", data));
+    const WeightSource source = WeightSource::open(path_);
+    return throws_error([&] { map_weights(source, WeightKind::kTimmVitNpz); }, ErrorKind::kWeights,
+                        {path_, " problem", said});
+  }
+};
+
+TEST_F(JaxArraysMade, MustHaveDtypesThatCanBeWrittenAndStacked) {
+  EXPECT_TRUE(refused("cls", "I8", "wrong dtype: 'cls' is I8, which cannot be written"));
+  const std::string attention = "Transformer/encoderblock_1/MultiHeadDotProductAttention_1/";
+  EXPECT_TRUE(refused(attention + "query/kernel", "I8",
+                      "wrong dtype: '" + attention + "query/kernel' is I8, which cannot be written"));
+  for (const std::string part : {"query", "key", "value"})
+    for (const std::string array : {"/kernel", "/bias"})
+      EXPECT_TRUE(refused(attention + part + array, "F16",
+                          part == "query" ? "'" + attention + "key" + array + "' is F32"
+                                          : "'" + attention + part + array + "' is F16; must be F32, as '" + attention +
+                                                "query" + array + "' is"));
+}
+
+TEST_F(WeightMapsMade, JaxBlocksMustBeAlikeAndHoldSomething) {
+  EXPECT_TRUE(refused(
+      {{"Transformer/encoderblock_0/LayerNorm_0/bias", {1}}, {"Transformer/encoderblock_3/LayerNorm_0/bias", {2}}},
+      WeightKind::kTimmVitNpz,
+      {"misshapen: 'Transformer/encoderblock_3/LayerNorm_0/bias' must be (1), as "
+       "'Transformer/encoderblock_0/LayerNorm_0/bias' is; got (2)"}));
+  EXPECT_TRUE(refused({{"cls", {0}}}, WeightKind::kTimmVitNpz, {"misshapen: 'cls' must not be empty; got (0)"}));
+  EXPECT_TRUE(refused({{"cls", {1}}, {"Transformer/encoderblock_99999999999/LayerNorm_0/bias", {1}}},
+                      WeightKind::kTimmVitNpz, {"unknown: 'Transformer/encoderblock_99999999999/LayerNorm_0/bias'"}));
+  EXPECT_EQ(map_weights(store({{"Transformer/encoderblock_2/LayerNorm_0/bias", {1}}}), WeightKind::kTimmVitNpz)
+                .missing.size(),
+            6u + 3 * 16u - 1);
 }
 
 TEST_F(WeightMapsMade, RefusesAHeadOfItsOwn) {

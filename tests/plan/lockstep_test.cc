@@ -56,6 +56,52 @@ TEST(Lockstep, ProgramsMayGatherDifferentUnits) {
   EXPECT_GT(plan.slot_bytes[0], 0);
 }
 
+TEST(Lockstep, UnitsOfOneProgramAloneAreCounted) {
+  PlanRequest request = sharded(request_of(true));
+  request.micro_batches = 3;
+  const Plan plan = make_plan(request);
+  // A micro-batch is one run of each program: "first" is gathered once, "second" twice.
+  EXPECT_EQ(plan.units[0].gathers, plan.slots);
+  EXPECT_EQ(plan.units[1].gathers, 2 * plan.slots);
+  for (int rank = 0; rank < 3; ++rank) {
+    const FrozenLayout layout = plan.frozen_layout(rank);
+    int64_t gathered = 0;
+    for (const size_t unit : {0, 1, 1}) gathered += plan.frozen_units[unit].bytes - layout.parts(unit).count(rank);
+    EXPECT_EQ(plan.traffic_of(rank).gathered_frozen, plan.micro_batches_of(rank) * gathered) << rank;
+  }
+  EXPECT_GT(plan.traffic.gathered_frozen, 0);
+}
+
+TEST(Lockstep, UnitsOfOneProgramAloneAreChosenByTheirUses) {
+  // 16 units of 16 KiB, those with odd numbers in both programs. Eight nodes: two slots of 16 KiB, and a sharded unit
+  // saves 12 KiB of a node (blocks of 4 KiB).
+  const auto build = [](int64_t number) {
+    Graph both(DType::kF32);
+    Value value = both.input("x", {{2, 64}, DType::kF32});
+    for (int i = 0; i < 16; ++i) value = layer(both, value, concat("layers.", i).c_str(), 64);
+    both.keep(both.name(value, "out"));
+    if (number == 1) return both;
+    Graph odd = Graph::sharing(both);
+    value = odd.input("x", {{2, 64}, DType::kF32});
+    for (int i = 1; i < 16; i += 2) value = layer(odd, value, concat("layers.", i).c_str(), 64);
+    odd.keep(odd.name(value, "out"));
+    return odd;
+  };
+  PlanRequest request = request_of(true);
+  request.build_graph = build;
+  request.world = {8, 8, 1};
+  const Plan resident = make_plan(request);
+  request.node_memory_bytes = resident.memory.node(1) - (40 << 10);
+  const Plan plan = make_plan(request);
+  for (size_t unit = 0; unit < 16; ++unit) {
+    SCOPED_TRACE(plan.units[unit].name + ": " + plan.units[unit].policy_reason);
+    EXPECT_EQ(plan.units[unit].policy, unit % 2 == 0 && unit < 12 ? Policy::kSharded : Policy::kResident);
+    if (plan.units[unit].policy == Policy::kSharded) {
+      EXPECT_NE(plan.units[unit].policy_reason.find("gathered 1 time per micro-batch"), std::string::npos);
+    }
+  }
+}
+
 TEST(Lockstep, KeptValuesStayReadableAndPassTheChecks) {
   const Plan plan = make_plan(request_of(true));
   ProgramOptions options;

@@ -26,6 +26,9 @@ TEST(Shape, TellsExtentsAndElements) {
   EXPECT_EQ(std::vector<int64_t>(shape.dims().begin(), shape.dims().end()), (std::vector<int64_t>{2, 197, 768}));
   EXPECT_EQ(Shape({5, 0, 3}).elements(), 0);
   EXPECT_EQ(Shape({int64_t{1} << 40, 3}).elements(), int64_t{3} << 40);
+  const int64_t huge = int64_t{1} << 62;
+  for (const Shape& empty : {Shape{0, huge, huge}, Shape{huge, 0, huge}, Shape{huge, huge, 0}})
+    EXPECT_EQ(empty.elements(), 0);
 }
 
 TEST(Shape, EqualityIsExact) {

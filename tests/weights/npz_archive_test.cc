@@ -126,22 +126,28 @@ TEST_F(NpzArchiveMade, RefusesSizesThatContradictTheHeader) {
 }
 
 TEST_F(NpzArchiveMade, EmptyArraysMayHaveAnyExtents) {
-  for (const char* order : {"True", "False"}) {
-    write_text(path_, zip_bytes({{.name = "a.npy",
-                                  .data = npy(concat("{'descr': '<f4', 'fortran_order': ", order,
-                                                     ", 'shape': (0, 4611686018427387904, 4611686018427387904), }"),
-                                              "")}}));
-    EXPECT_TRUE(open_tensor_file(path_)->read_all("a").empty());
-  }
+  for (const char* order : {"True", "False"})
+    for (const char* shape :
+         {"(0, 4611686018427387904, 4611686018427387904)", "(4611686018427387904, 4611686018427387904, 0)"}) {
+      const std::string header = concat("{'descr': '<f4', 'fortran_order': ", order, ", 'shape': ", shape, ", }");
+      write_text(path_, zip_bytes({{.name = "a.npy", .data = npy(header, "")}}));
+      EXPECT_TRUE(open_tensor_file(path_)->read_all("a").empty());
+    }
 }
 
 TEST_F(NpzArchiveMade, FindsDamage) {
-  const std::string data = npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", "12345678");
-  for (const bool deflate : {false, true}) {
-    write_text(path_, zip_bytes({{.name = "a.npy", .data = data, .deflate = deflate, .crc_change = 1}}));
-    const auto file = open_tensor_file(path_);
-    EXPECT_TRUE(throws_error([&] { file->read_all("a"); }, ErrorKind::kWeights, {path_, "expected crc32", "'a.npy'"}));
-  }
+  for (const char* order : {"False", "True"})
+    for (const bool deflate : {false, true}) {
+      SCOPED_TRACE(concat("Fortran order ", order, deflate ? ", deflated" : ""));
+      const std::string data =
+          npy(concat("{'descr': '<f4', 'fortran_order': ", order, ", 'shape': (2, 3), }"), "123456789012345678901234");
+      write_text(path_, zip_bytes({{.name = "a.npy", .data = data, .deflate = deflate, .crc_change = 1},
+                                   {.name = "b.npy", .data = data, .deflate = deflate}}));
+      const auto file = open_tensor_file(path_);
+      EXPECT_TRUE(
+          throws_error([&] { file->read_all("a"); }, ErrorKind::kWeights, {path_, "expected crc32", "'a.npy'"}));
+      file->read_all("b");
+    }
 }
 
 }  // namespace

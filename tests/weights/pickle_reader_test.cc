@@ -115,6 +115,18 @@ TEST(PickleReader, RefusesOtherUsesOfKnownGlobals) {
   EXPECT_TRUE(refused("K\x01}b", {"attributes for something that takes none"}));
 }
 
+TEST(PickleReader, DecodesLatin1) {
+  const auto encoded = [](const std::string& text) {
+    return p_call(p_global("_codecs", "encode"), p_tuple({p_text(text), p_text("latin1")}));
+  };
+  EXPECT_EQ(read_pickle("f", p_file(encoded("a\xc2\x80\xc3\xbf"))).root->text, "a\x80\xff");
+  for (const char* text : {"\xc3",
+                           "\xc3"
+                           "A",
+                           "\xc3\xff", "\xc4\x80", "\xff", "\xe2\x82\xac"})
+    EXPECT_TRUE(refused(encoded(text), {"a call of _codecs.encode"})) << text;
+}
+
 TEST(PickleReader, RefusesBrokenOnesWhereverTheyBreak) {
   const std::string whole = p_file(p_dict({p_text("a"), kTensor}));
   EXPECT_EQ(torch_contents("f", read_pickle("f", whole)).tensors.size(), 1u);
@@ -163,6 +175,41 @@ TEST(PickleReader, LimitsNestingAndSharing) {
   EXPECT_TRUE(refused(doubled, {"at most 1000000 values"}));
   EXPECT_TRUE(refused(p_dict({p_text("model"), p_dict({p_text("a"), kTensor}), p_text("config"), p_tuple({doubled})}),
                       {"at most 1000000 values"}));
+}
+
+std::string repeated(size_t count, const std::string& text) {
+  std::string out;
+  for (size_t i = 0; i < count; ++i) out += text;
+  return out;
+}
+std::string p_list(size_t count, const std::string& item) { return "](" + repeated(count, item) + "e"; }
+
+TEST(TorchContents, LimitsWhatEachEntryHolds) {
+  const std::string tensors = p_dict({p_text("a"), kTensor}), history = p_list(600'000, "K\x01");
+  const Pickle pickle = read_pickle("f", p_file(p_dict({p_text("model"), tensors, p_text("history"), history})));
+  const TorchContents contents = torch_contents("f", pickle);
+  EXPECT_EQ(contents.tensors.size(), 1u);
+  EXPECT_EQ(contents.metadata.size(), 1u) << "longer than 64 KiB as JSON";
+  EXPECT_TRUE(
+      refused(p_dict({p_text("model"), tensors, p_text("x"), p_list(1'000'000, "N")}), {"at most 1000000 values"}));
+  // A large entry under many names.
+  std::string many = "}(" + p_text("model") + tensors + p_text("x") + p_list(900'000, "N") + "q" + std::string(1, '\0');
+  for (int i = 0; i < 20; ++i) many += p_text(concat("x", i)) + "h" + std::string(1, '\0');
+  EXPECT_TRUE(refused(many + "u", {"at most 8388608 values"}));
+}
+
+TEST(TorchContents, LimitsTheMemoryOfSharedTexts) {
+  const std::string zero(1, '\0'), text = p_text(std::string(1 << 20, 'x')) + "q" + zero;
+  const std::string tensors = p_dict({p_text("a"), kTensor});
+  // 1 MiB of text 100,000 times.
+  const Pickle pickle = read_pickle(
+      "f", p_file(p_dict({p_text("model"), tensors, p_text("x"), p_tuple({text, p_list(100'000, "h" + zero)})})));
+  EXPECT_EQ(torch_contents("f", pickle).metadata.size(), 1u);
+  const auto named = [&](size_t bytes) {
+    return p_dict({p_text(std::string(bytes, 'n')), "](" + kTensor + "q\1" + repeated(100'000, "h\1") + "e"});
+  };
+  EXPECT_TRUE(refused(named(4097), {"keys of UTF-8 text of at most 4096 bytes; got 4097 bytes"}));
+  EXPECT_TRUE(refused(named(4096), {"names of at most 67108864 bytes together"}));
 }
 
 TEST(TorchContents, FindsTheModelsTensors) {

@@ -85,6 +85,19 @@ TEST(Rewrite, RefusesValuesThatDoNotFit) {
         ErrorKind::kWeights, {"values must fit f16", "w.safetensors", "param=w"}));
 }
 
+TEST(Rewrite, CountsAllValuesThatDoNotFit) {
+  const ScratchFolder folder;
+  std::vector<double> values(700'000, 1);
+  values.front() = values.back() = 1e6;  // in the first and in the last piece
+  write_tensors(folder / "w.safetensors", {{"w", make_tensor(DType::kF32, {1000, 700}, values)}});
+  const WeightSource source = WeightSource::open(folder / "w.safetensors");
+  EXPECT_TRUE(throws_error(
+      [&] {
+        rewritten(source, {"w", {700, 1000}, {{&source.at("w"), {1, 0}}}}, DType::kF16);
+      },
+      ErrorKind::kWeights, {"values must fit f16; got 2 too large of 700000 [param=w]"}));
+}
+
 TEST(Rewrite, ComparesTiedTensors) {
   const ScratchFolder folder;
   write_tensors(folder / "w.safetensors", {{"a", make_tensor(DType::kF32, {2, 2}, {1, 2, 3, 4})},
@@ -103,11 +116,13 @@ TEST(TorchWriter, WritesWhatTorchArchiveReads) {
   const ScratchFolder folder;
   const Json others = parse_json(
       R"({"epoch": 7, "large": 5000000000, "config": {"lr": 2e-5, "names": ["a", null, true], "négatif": -3}})");
-  const std::vector<NamedTensor> tensors{{"b.0", random_tensor(DType::kF32, {3, 5}, 1)},
-                                         {"empty", make_tensor(DType::kF32, {0, 2}, {})},
-                                         {"a", random_tensor(DType::kBF16, {7}, 2)},
-                                         {"scalar", make_tensor(DType::kF64, {}, {3})},
-                                         {"none", make_tensor(DType::kF16, {0}, {})}};
+  const std::vector<NamedTensor> tensors{
+      {"b.0", random_tensor(DType::kF32, {3, 5}, 1)},
+      {"empty", make_tensor(DType::kF32, {0, 2}, {})},
+      {"a", random_tensor(DType::kBF16, {7}, 2)},
+      {"scalar", make_tensor(DType::kF64, {}, {3})},
+      {"none", make_tensor(DType::kF16, {0}, {})},
+      {"wide", make_tensor(DType::kF16, {0, int64_t{1} << 62, int64_t{1} << 62}, {})}};
   std::vector<TensorDeclaration> declarations;
   std::vector<std::byte> data;
   for (const NamedTensor& t : tensors) {
@@ -157,6 +172,7 @@ TEST(TorchWriter, RefusesWhatItCannotWrite) {
         TorchWriter(path, {{"a", {{1 << 20, 1 << 10}, DType::kF32}}}, Json::object());
       },
       ErrorKind::kWeights, {"less than 4 GiB"}));
+  { const TorchWriter almost(path, {{"a", {{1 << 20, 1023}, DType::kF32}}}, Json::object()); }
   TorchWriter writer(path, {{"a", two}}, Json::object());
   EXPECT_TRUE(throws_error([&] { writer.finish(); }, ErrorKind::kInvalidArgument, {"takes 1 tensors; got 0"}));
   EXPECT_TRUE(throws_error([&] { writer.write(std::vector<std::byte>(9)); }, ErrorKind::kInvalidArgument,

@@ -82,6 +82,15 @@ TEST(Safetensors, ListsDTypesItCannotCompute) {
   EXPECT_TRUE(throws_error([&] { reader.read_tensor("q", out); }, ErrorKind::kWeights, {"got (2) F8_E4M3"}));
 }
 
+TEST(Safetensors, EmptyTensorsMayHaveAnyExtents) {
+  const ScratchFolder folder;
+  write_text(folder / "w", raw_file(R"({"a":{"dtype":"F32","shape":[0,4611686018427387904,4],"data_offsets":[0,0]},
+      "b":{"dtype":"F32","shape":[4611686018427387904,4,0],"data_offsets":[0,0]}})",
+                                    ""));
+  const SafetensorsReader reader(folder / "w");
+  for (const char* name : {"a", "b"}) EXPECT_TRUE(reader.read_all(name).empty());
+}
+
 using namespace std::string_view_literals;
 
 /// Plain data: a table of strings to be built would keep the compiler busy for a minute under the sanitizers.

@@ -96,6 +96,22 @@ TEST_F(ZipArchiveTest, FindsDamageWhenAMemberIsReadWhole) {
                            {path_, "expected deflated data in 'x'", "damaged"}));
 }
 
+TEST_F(ZipArchiveTest, FindsDamageInMembersReadInTurns) {
+  const std::string text = noise(3000);
+  for (const bool deflate : {false, true}) {
+    const ZipArchive archive = open({{.name = "x", .data = text, .deflate = deflate, .crc_change = 1},
+                                     {.name = "y", .data = text, .deflate = deflate},
+                                     {.name = "z", .data = text, .deflate = deflate, .crc_change = 1}});
+    for (const int64_t at : {0, 1000})
+      for (const char* name : {"x", "y", "z"}) slice(archive, name, at, 1000);
+    slice(archive, "x", 0, 10);  // somebody else begins, and does not go on
+    for (const std::string name : {"z", "x"})
+      EXPECT_TRUE(throws_error([&] { slice(archive, name, 2000, 1000); }, ErrorKind::kWeights,
+                               {path_, "expected crc32", "'" + name + "'"}));
+    slice(archive, "y", 2000, 1000);
+  }
+}
+
 TEST_F(ZipArchiveTest, RefusesArchivesCutShortAtEveryByte) {
   const std::string bytes =
       zip_bytes({{.name = "one", .data = "some bytes"}, {.name = "two", .data = noise(100), .deflate = true}});
