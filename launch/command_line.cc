@@ -493,6 +493,8 @@ int usage(const CLI::App& app, const CLI::ParseError& error) {
   if (where == &app && dynamic_cast<const CLI::RequiredError*>(&error)) {  // whose own words name no command
     what = "expected a command:";
     for (const CLI::App* known : app.get_subcommands({})) what += " " + known->get_name();
+    const std::vector<std::string> given = app.remaining();
+    what += given.empty() ? "; got none" : "; got '" + given.front() + "'";
   }
   std::cerr << command << ": " << what << "\nSee " << command << " --help\n";
   return exit_code(ErrorKind::kConfig);

@@ -122,9 +122,10 @@ class EvalOutput {
   std::optional<Evaluation> exchanged_;
 };
 
-void say_notes(const config::Config& config, const Evaluator& evaluator) {
+void say_notes(const EvalOptions& options, const config::Config& config, const Evaluator& evaluator) {
   for (const std::string& note : evaluator.notes()) std::cerr << note << '\n';
-  if (const std::string note = missing_adapter_note(config); !note.empty()) std::cerr << note << '\n';
+  if (const std::string note = missing_adapter_note(config, options.config.path); !note.empty())
+    std::cerr << note << '\n';
 }
 
 void evaluate_on_rank(const EvalOptions& options, const config::Resolved& resolved, Runtime& runtime) {
@@ -134,7 +135,7 @@ void evaluate_on_rank(const EvalOptions& options, const config::Resolved& resolv
   if (runtime.first() && !options.out.empty()) make_folder(options.out, "eval");
   if (!options.sheet.empty()) require_folder_of(options.sheet);
   Evaluator evaluator(config, runtime);
-  if (runtime.first()) say_notes(config, evaluator);
+  if (runtime.first()) say_notes(options, config, evaluator);
   tell_before_unwinding(runtime.world, [&] {
     std::optional<Annotations> official;
     if (runtime.first()) {

@@ -86,7 +86,7 @@ void generate_on_rank(const GenerateOptions& options, const config::Config& conf
       agreed_plan(config, runtime, [&](const PlanChoices& choices) { return generation_plan(config, choices, setup); });
   Generator generator(config, runtime, setup, plan);
   for (const std::string& note : generator.notes()) std::cerr << note << '\n';
-  for (const std::string& note : {setup.note, missing_adapter_note(config)})
+  for (const std::string& note : {setup.note, missing_adapter_note(config, options.config.path)})
     if (!note.empty()) std::cerr << note << '\n';
 
   const TextTask task = text_task(data);

@@ -1,10 +1,13 @@
 #include "launch/evaluation/model_config.h"
 
+#include <filesystem>
+
 #include "core/base/check.h"
 #include "launch/training/checkpoint.h"
 #include "launch/training/name_patterns.h"
 
 namespace permafrost {
+namespace fs = std::filesystem;
 
 config::Resolved load_generating_config(const std::string& path, std::vector<std::string> overrides,
                                         const std::string& adapter) {
@@ -18,10 +21,17 @@ config::Resolved load_generating_config(const std::string& path, std::vector<std
   return resolved;
 }
 
-std::string missing_adapter_note(const config::Config& config) {
+std::string missing_adapter_note(const config::Config& config, const std::string& config_path) {
   if (!config.weights().adapter().empty()) return {};
-  return "adapter: no trained parameters were named (--adapter or weights.adapter), so those that training starts from "
-         "are used";
+  std::string note =
+      "adapter: no trained parameters were named (--adapter or weights.adapter), so those that training starts from "
+      "are used";
+  const CheckpointStore store((fs::path(config_path).parent_path() / "checkpoints").string(), 1);
+  std::error_code ignored;
+  if (fs::exists(store.path_of_best(), ignored))
+    return note + "; this run's best are --adapter " + store.path_of_best();
+  if (const auto latest = store.latest()) note += "; this run's last are --adapter " + *latest;
+  return note;
 }
 
 }  // namespace permafrost

@@ -11,7 +11,8 @@ namespace permafrost {
 config::Resolved load_generating_config(const std::string& path, std::vector<std::string> overrides,
                                         const std::string& adapter);
 
-/// A line for the log where no trained parameters were named; else empty.
-std::string missing_adapter_note(const config::Config& config);
+/// A line for the log where no trained parameters were named; else empty. It names the best or the newest checkpoint
+/// where config_path, the file that the configuration came from, is that of a run.
+std::string missing_adapter_note(const config::Config& config, const std::string& config_path);
 
 }  // namespace permafrost

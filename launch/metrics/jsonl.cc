@@ -76,6 +76,24 @@ std::filesystem::path trimmed(const std::filesystem::path& path, int64_t first_s
   return path;
 }
 
+/// line: what json was read from, for messages.
+StepMetrics step_metrics(const Json& json, const std::string& line) {
+  if (!json.is_object()) fail(ErrorKind::kData, "metrics: expected one JSON object per line; got '", line, "'");
+  StepMetrics metrics;
+  for_each_field(metrics, [&](const char* name, auto& value) {
+    const auto found = json.find(name);
+    if (found == json.end()) fail(ErrorKind::kData, "metrics: expected the field '", name, "'; got '", line, "'");
+    if constexpr (std::is_same_v<std::remove_reference_t<decltype(value)>, double>) {
+      value = read_double(*found);
+    } else {
+      if (!found->is_number_integer())
+        fail(ErrorKind::kData, "metrics: expected a whole number in '", name, "'; got ", found->dump());
+      value = found->template get<int64_t>();
+    }
+  });
+  return metrics;
+}
+
 }  // namespace
 
 std::string json_line(const StepMetrics& metrics) {
@@ -93,23 +111,7 @@ std::string json_line(const ValidationMetrics& m) {
                 ", \"without_better\": ", m.without_better, ", \"seconds\": ", print(m.seconds), "}\n");
 }
 
-StepMetrics parse_json_line(const std::string& line) {
-  const auto json = try_parse_json(line);
-  if (!json.is_object()) fail(ErrorKind::kData, "metrics: expected one JSON object per line; got '", line, "'");
-  StepMetrics metrics;
-  for_each_field(metrics, [&](const char* name, auto& value) {
-    const auto found = json.find(name);
-    if (found == json.end()) fail(ErrorKind::kData, "metrics: expected the field '", name, "'; got '", line, "'");
-    if constexpr (std::is_same_v<std::remove_reference_t<decltype(value)>, double>) {
-      value = read_double(*found);
-    } else {
-      if (!found->is_number_integer())
-        fail(ErrorKind::kData, "metrics: expected a whole number in '", name, "'; got ", found->dump());
-      value = found->template get<int64_t>();
-    }
-  });
-  return metrics;
-}
+StepMetrics parse_json_line(const std::string& line) { return step_metrics(try_parse_json(line), line); }
 
 std::vector<std::pair<std::string, double>> scalars(const StepMetrics& metrics) {
   std::vector<std::pair<std::string, double>> values;
@@ -129,7 +131,7 @@ std::vector<StepMetrics> read_steps(const std::filesystem::path& path) {
   for (std::string line; std::getline(file, line);) {
     const auto json = try_parse_json(line);
     if (json.is_object() && json.contains("metric")) continue;  // of a validation
-    steps.push_back(parse_json_line(line));
+    steps.push_back(step_metrics(json, line));
   }
   return steps;
 }

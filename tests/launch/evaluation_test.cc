@@ -99,7 +99,14 @@ TEST_F(Generate, NamesWhatIsWrong) {
   EXPECT_TRUE(ends(run("generate " + model() + " --adapter " + (folder_ / "none").string() + " --image " + image()), 3,
                    {"none: expected a file of weights"}));
   EXPECT_TRUE(ends(run("generate " + model() + settings() + " --image " + image()), 0,
-                   {"adapter: no trained parameters were named"}));
+                   {"adapter: no trained parameters were named", "are used\n"}));
+  EXPECT_TRUE(ends(run("generate " + (dir() / "config.textproto").string() + settings() + " --image " + image()), 0,
+                   {"are used; this run's last are --adapter " + checkpoint()}));
+  const std::filesystem::path best = dir() / "checkpoints" / "best";
+  std::filesystem::create_directory(best);
+  const Outcome named = run("generate " + (dir() / "config.textproto").string() + settings() + " --image " + image());
+  std::filesystem::remove(best);
+  EXPECT_TRUE(ends(named, 0, {"are used; this run's best are --adapter " + best.string()}));
 }
 
 TEST_F(Generate, CacheOnIsRefusedWhereItIsNotExactAndAutoSaysSo) {

@@ -23,8 +23,8 @@ TEST(Program, InfoDescribesTheInstallation) {
 }
 
 TEST(Program, UsageErrorsEndWithTwoAndSayWhereHelpIs) {
-  EXPECT_TRUE(ends(run(""), 2, {"permafrost: expected a command:", " info", "See permafrost --help"}));
-  EXPECT_TRUE(ends(run("trian"), 2, {"expected a command:"}));
+  EXPECT_TRUE(ends(run(""), 2, {"permafrost: expected a command:", " info", "; got none", "See permafrost --help"}));
+  EXPECT_TRUE(ends(run("trian configs/x"), 2, {"expected a command:", "; got 'trian'"}));
   EXPECT_TRUE(ends(run("info --jsn"), 2, {"permafrost info:", "--jsn", "See permafrost info --help"}));
   EXPECT_TRUE(ends(run("data sample-photos"), 2, {"permafrost data sample-photos: --out is required"}));
   EXPECT_TRUE(ends(run("data sample-photos --out x --count 0"), 2, {"--count: Value 0 not in range 1 to 100000"}));
