@@ -1,19 +1,16 @@
 #include "core/kernels/activation_cpu.h"
+#include "core/kernels/activation_lanes_avx512.h"
 #include "core/kernels/vector_math_avx512.h"
 
 namespace permafrost {
 
 namespace {
+using avx512::activated;
 using avx512::fma;
+using avx512::kQuickGelu;
+using avx512::reflect;
+using avx512::relu;
 using avx512::set1;
-
-constexpr float kQuick = 1.702f;
-
-/// f where x < 0, 1 - f elsewhere.
-PERMAFROST_LANES __m512 reflect(__m512 x, __m512 f) {
-  const __mmask16 not_negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NLT_UQ);
-  return _mm512_mask_sub_ps(f, not_negative, set1(1.0f), f);
-}
 
 /// Derivative of x Phi(x): reflect(x, g(|x|) e^(-x^2/2)), where g(u) = Q(u) e^(u^2/2) - u / sqrt(2 pi) is smooth. g by
 /// a fit weighted with e^(-u^2/2): absolute error of the derivative 7e-8.
@@ -35,32 +32,14 @@ PERMAFROST_LANES __m512 gelu_slope_for_bf16(__m512 x) {
   return reflect(x, _mm512_mul_ps(g, gauss));
 }
 
-PERMAFROST_LANES __m512 relu(__m512 x) { return _mm512_max_ps(_mm512_setzero_ps(), x); }  // this order keeps NaN
-
-/// `kBf16`: the result is stored in bf16, so shorter fits do (their errors are a fifth of its rounding and less).
-template <Activation A, bool kBf16>
-PERMAFROST_LANES __m512 value(__m512 x) {
-  if constexpr (A == Activation::kGelu) {
-    const __m512 u = avx512::abs(x);
-    return _mm512_mul_ps(x, reflect(x, kBf16 ? avx512::normal_tail_for_bf16(u) : avx512::normal_tail(u)));
-  }
-  if constexpr (A == Activation::kQuickGelu) {
-    const __m512 z = _mm512_mul_ps(set1(kQuick), x);
-    return _mm512_mul_ps(x, kBf16 ? avx512::sigmoid_for_bf16(z) : avx512::sigmoid(z));
-  }
-  if constexpr (A == Activation::kRelu) return relu(x);
-  if constexpr (A == Activation::kSquaredRelu) return _mm512_mul_ps(relu(x), relu(x));
-  if constexpr (A == Activation::kTanh) return kBf16 ? avx512::tanh_for_bf16(x) : avx512::tanh(x);
-  return x;
-}
-
 template <Activation A, bool kBf16>
 PERMAFROST_LANES __m512 gradient(__m512 kept, __m512 dy) {
   if constexpr (A == Activation::kGelu) return _mm512_mul_ps(dy, kBf16 ? gelu_slope_for_bf16(kept) : gelu_slope(kept));
   if constexpr (A == Activation::kQuickGelu) {
-    const __m512 z = _mm512_mul_ps(set1(kQuick), kept), s = kBf16 ? avx512::sigmoid_for_bf16(z) : avx512::sigmoid(z);
+    const __m512 z = _mm512_mul_ps(set1(kQuickGelu), kept),
+                 s = kBf16 ? avx512::sigmoid_for_bf16(z) : avx512::sigmoid(z);
     const __m512 rest = _mm512_mul_ps(s, _mm512_sub_ps(set1(1.0f), s));
-    return _mm512_mul_ps(dy, fma(_mm512_mul_ps(set1(kQuick), kept), rest, s));
+    return _mm512_mul_ps(dy, fma(_mm512_mul_ps(set1(kQuickGelu), kept), rest, s));
   }
   if constexpr (A == Activation::kRelu) {
     const __mmask16 open = _mm512_cmp_ps_mask(kept, _mm512_setzero_ps(), _CMP_NLE_UQ);
@@ -85,11 +64,11 @@ void forward(const void* x_raw, void* y_raw, int64_t n) {
   for (; i + 16 <= n; i += 16) {
     fetch_ahead(x + i);
     fetch_ahead(y + i);
-    Lanes::store(y + i, value<A, kStoresBf16<Lanes>>(Lanes::load(x + i)));
+    Lanes::store(y + i, activated<A, kStoresBf16<Lanes>>(Lanes::load(x + i)));
   }
   if (i < n) {
     const __mmask16 tail = avx512::first_lanes(n - i);
-    Lanes::store(y + i, value<A, kStoresBf16<Lanes>>(Lanes::load(x + i, tail)), tail);
+    Lanes::store(y + i, activated<A, kStoresBf16<Lanes>>(Lanes::load(x + i, tail)), tail);
   }
 }
 

@@ -211,11 +211,51 @@ struct TileSums {
   }
 };
 
+/// What is done beside the products of a block, a little with every step: the block before is stored, and lines of y
+/// that this block will be stored to are asked for. A store to a line of which the core is not the owner waits for it.
+struct Meanwhile {
+  ProductStore store;
+  int64_t lines = 0;  ///< stored with a step
+  const std::byte* row = nullptr;
+  int64_t row_bytes = 0, rows = 0, row_lines = 0, line = 0;
+  int64_t asked = 0;  ///< lines asked for with a step
+
+  [[gnu::always_inline]] void step() {
+    for (int64_t n = asked; n > 0 && rows > 0; --n) {
+      _mm_prefetch(reinterpret_cast<const char*>(row + line * 64), _MM_HINT_ET0);
+      if (++line < row_lines) continue;
+      line = 0;
+      row += row_bytes;
+      --rows;
+    }
+    if (lines > 0 && !store.done()) store.some(store, lines);
+  }
+};
+
+/// `steps`: how often step() will be called.
+Meanwhile meanwhile_of(const Product& p, const ProductBlock& block, int64_t steps) {
+  Meanwhile m;
+  const ProductOutput& out = p.out;
+  if (block.finished) {
+    m.store = begin_store_avx512(p, *block.finished, nullptr, true);
+    m.lines = steps == 0 ? 0 : (product_lines(m.store.rows, m.store.columns) + steps - 1) / steps;
+  }
+  if (block.last && !out.transposed && steps > 0) {
+    const int64_t size = out.dtype == DType::kF32 ? 4 : 2;
+    m.row = static_cast<const std::byte*>(out.y) + (block.i0 * out.ld + block.j0) * size;
+    m.row_bytes = out.ld * size;
+    m.rows = block.rows;
+    m.row_lines = (block.columns * size + 63) / 64;
+    m.asked = (m.rows * m.row_lines + steps - 1) / steps;
+  }
+  return m;
+}
+
 /// c (16 kRows x 16 kColumns) += A B over `steps` steps of packed B. The sums stay in their tiles all along: writing
 /// them out now and then, so that A and B come from the first-level cache, costs more.
 template <int kRows, int kColumns>
 [[gnu::noinline]] void multiply_packed(TileSource a, const uint8_t* b, int64_t steps, TileSums<kRows, kColumns> sums,
-                                       bool first, ProductAhead ahead) {
+                                       bool first, ProductAhead ahead, Meanwhile& meanwhile) {
   using Tiles = StepTiles<kRows, kColumns>;
   sums.load(first);
   if (steps > 0) {
@@ -228,6 +268,7 @@ template <int kRows, int kColumns>
         for (int64_t line = 0; line < ahead.lines; ++line)
           _mm_prefetch(reinterpret_cast<const char*>(ahead.data + row * ahead.row_bytes + line * 64), _MM_HINT_T1);
       ahead.data += ahead.step_bytes;
+      meanwhile.step();
     }
     Tiles::multiply();
   }
@@ -311,11 +352,16 @@ void multiply_few_rows(const Product& p, const ProductBlock& block) {
 }
 
 void multiply(const Product& p, const ProductBlock& block) {
-  if (!block.packed_b) return multiply_few_rows(p, block);
+  if (!block.packed_b) {
+    if (block.finished) store_block_avx512(p, *block.finished, nullptr, true);
+    return multiply_few_rows(p, block);
+  }
   const int64_t steps = steps_of(block.r1 - block.r0);
   const int64_t calls = (block.columns + kPanel - 1) / kPanel * ((block.rows + kPanel - 1) / kPanel);
   int64_t panel_bytes = 0, call = 0;
   const TileSource a = source_of(p, block, panel_bytes);
+  const int64_t packing = block.pack_b ? (block.columns + kPanel - 1) / kPanel : 0;
+  Meanwhile meanwhile = meanwhile_of(p, block, steps == 0 ? 0 : (calls - packing) * (steps - 1));
   for (int64_t j = 0; j < block.columns; j += kPanel) {
     uint8_t* b = static_cast<uint8_t*>(block.packed_b) + j / kPanel * steps * kStepBytes;
     for (int64_t i = 0; i < block.rows; i += kPanel, ++call) {
@@ -331,10 +377,12 @@ void multiply(const Product& p, const ProductBlock& block) {
           multiply_in_place(p, panel, {block.j0 + j, block.j0 + block.columns, block.r0, block.r1, b, steps, false},
                             sums, block.first);
         else
-          multiply_packed(panel, b, steps, sums, block.first, ahead);
+          multiply_packed(panel, b, steps, sums, block.first, ahead, meanwhile);
       });
     }
   }
+  if (block.finished)
+    meanwhile.store.some(meanwhile.store, product_lines(meanwhile.store.rows, meanwhile.store.columns));
 }
 
 void store(const Product& p, const ProductBlock& block, float* scratch) { store_block_avx512(p, block, scratch, true); }
@@ -362,6 +410,7 @@ const ProductEngine& amx_engine() {
                                             .group_j = kBlock,
                                             .element_bytes = 2,
                                             .ahead_terms = kTerms,
+                                            .stores_meanwhile = true,
                                             .b_bytes = 1280 * 1024,
                                             .must_pack_a = must_pack_a,
                                             .packs_meanwhile = packs_meanwhile,

@@ -1,6 +1,5 @@
 #include <immintrin.h>
 
-#include "core/kernels/activation_cpu.h"
 #include "core/kernels/linear_tile_avx512.h"
 #include "core/kernels/vector_math_avx512.h"
 
@@ -241,102 +240,11 @@ void multiply(const Product& p, const ProductBlock& block) {
   }
 }
 
-/// A finished block in the orientation of y.
-struct Finished {
-  float* c;
-  int64_t ldc, row, column, rows, columns;
-};
-
-Finished in_place_of(const Product& p, const ProductBlock& block, float* scratch) {
-  if (!p.out.transposed) return {block.c, block.ldc, block.i0, block.j0, block.rows, block.columns};
-  const int64_t ld = (block.rows + kLanes - 1) / kLanes * kLanes;
-  for (int64_t i = 0; i < block.rows; i += kLanes)
-    for (int64_t j = 0; j < block.columns; j += kLanes) {
-      __m512i rows[16];
-#pragma GCC unroll 16
-      for (int t = 0; t < 16; ++t) rows[t] = _mm512_load_si512(block.c + (i + t) * block.ldc + j);
-      transpose_dwords(rows);
-#pragma GCC unroll 16
-      for (int t = 0; t < 16; ++t) _mm512_store_si512(scratch + (j + t) * ld + i, rows[t]);
-    }
-  return {scratch, ld, block.j0, block.i0, block.columns, block.rows};
-}
-
-struct FlushedBf16Lanes : avx512::Bf16Lanes {
-  static __m256i rounded(__m512 x) {
-    const __m256bh pairs = _mm512_cvtneps_pbh(x);
-    __m256i bits;
-    __builtin_memcpy(&bits, &pairs, sizeof(bits));
-    return bits;
-  }
-  static void store(uint16_t* p, __m512 x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), rounded(x)); }
-  static void store(uint16_t* p, __m512 x, __mmask16 m) { _mm256_mask_storeu_epi16(p, m, rounded(x)); }
-};
-
-/// The whole of the epilogue for the lanes of one register. `bias` and `pre` may be null.
-template <typename Lanes, bool kMasked>
-[[gnu::always_inline]] inline void finish_lanes(const ProductOutput& out, __m512 value, const float* bias,
-                                                typename Lanes::Stored* pre, typename Lanes::Stored* y,
-                                                __mmask16 mask) {
-  const auto put = [&](typename Lanes::Stored* to, __m512 v) {
-    kMasked ? Lanes::store(to, v, mask) : Lanes::store(to, v);
-  };
-  if (bias) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, bias));
-  if (pre) put(pre, value);
-  if (out.add) value = _mm512_add_ps(Lanes::load(y, mask), value);
-  put(y, value);
-}
-
-template <typename Lanes>
-void finish_rows(const ProductOutput& out, const Finished& f, const float* bias, bool keep) {
-  using Stored = typename Lanes::Stored;
-  const int64_t full = f.columns / kLanes * kLanes;
-  const __mmask16 all = 0xffff, tail = avx512::first_lanes(f.columns - full);
-  for (int64_t i = 0; i < f.rows; ++i) {
-    const int64_t at = (f.row + i) * out.ld + f.column;
-    const float* c = f.c + i * f.ldc;
-    Stored* y = static_cast<Stored*>(out.y) + at;
-    Stored* pre = keep ? static_cast<Stored*>(out.pre) + at : nullptr;
-    for (int64_t j = 0; j < full; j += kLanes)
-      finish_lanes<Lanes, false>(out, _mm512_load_ps(c + j), bias ? bias + j : nullptr, pre ? pre + j : nullptr, y + j,
-                                 all);
-    if (tail)
-      finish_lanes<Lanes, true>(out, _mm512_load_ps(c + full), bias ? bias + full : nullptr, pre ? pre + full : nullptr,
-                                y + full, tail);
-  }
-}
-
-template <typename Lanes>
-void finish(const ProductOutput& out, const Finished& f) {
-  const float* bias = out.bias ? out.bias + f.column : nullptr;
-  if (out.activation == Activation::kNone) return finish_rows<Lanes>(out, f, bias, out.pre != nullptr);
-  using Stored = typename Lanes::Stored;
-  for (int64_t i = 0; i < f.rows; ++i) {
-    Stored* pre = out.pre ? static_cast<Stored*>(out.pre) + (f.row + i) * out.ld + f.column : nullptr;
-    for (int64_t j = 0; j < f.columns; j += kLanes) {
-      const __mmask16 mask = avx512::first_lanes(f.columns - j);
-      float* c = f.c + i * f.ldc + j;
-      __m512 value = _mm512_load_ps(c);
-      if (bias) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, bias + j));
-      if (pre) Lanes::store(pre + j, value, mask);
-      _mm512_store_ps(c, value);
-    }
-  }
-  activation_forward_avx512(out.activation, false, f.c, f.c, f.rows * f.ldc);
-  finish_rows<Lanes>(out, f, nullptr, false);
-}
-
 void store(const Product& p, const ProductBlock& block, float* scratch) {
   store_block_avx512(p, block, scratch, false);
 }
 void nothing() {}
 }  // namespace
-
-void store_block_avx512(const Product& product, const ProductBlock& block, float* scratch, bool flush) {
-  const Finished f = in_place_of(product, block, scratch);
-  if (product.out.dtype == DType::kF32) return finish<avx512::F32Lanes>(product.out, f);
-  flush ? finish<FlushedBf16Lanes>(product.out, f) : finish<avx512::Bf16Lanes>(product.out, f);
-}
 
 const ProductEngine& avx512_engine() {
   static constexpr ProductEngine kEngine = {.panel_i = kRows,
@@ -348,6 +256,7 @@ const ProductEngine& avx512_engine() {
                                             .group_j = kPanel,
                                             .element_bytes = 4,
                                             .ahead_terms = 0,
+                                            .stores_meanwhile = false,
                                             .b_bytes = 1280 * 1024,
                                             .must_pack_a = must_pack_a,
                                             .packs_meanwhile = packs_meanwhile,

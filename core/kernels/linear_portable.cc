@@ -95,6 +95,7 @@ const ProductEngine& portable_engine() {
                                             .group_j = kBlock,
                                             .element_bytes = 4,
                                             .ahead_terms = 0,
+                                            .stores_meanwhile = false,
                                             .b_bytes = 512 * 1024,
                                             .must_pack_a = must_pack_a,
                                             .packs_meanwhile = packs_meanwhile,

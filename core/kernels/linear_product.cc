@@ -111,6 +111,14 @@ class ProductRun {
   }
 
  private:
+  /// What a thread has in hand.
+  struct Turn {
+    std::byte* scratch = nullptr;
+    int64_t buffer = 0;     ///< which of its two blocks is free
+    ProductBlock finished;  ///< computed, but not stored yet
+    bool waiting = false;   ///< whether there is one
+  };
+
   std::atomic<int64_t>& counter(int64_t group) {
     return *std::launder(reinterpret_cast<std::atomic<int64_t>*>(counters_ + group * kAlign));
   }
@@ -129,7 +137,8 @@ class ProductRun {
   /// Every thread begins at a group of its own and then helps with the others: B is packed anew as seldom as can be.
   void take_pieces(int64_t start, int thread) {
     e_.begin();
-    std::byte* scratch = scratch_ + thread * plan_.thread_bytes();
+    Turn own;
+    own.scratch = scratch_ + thread * plan_.thread_bytes();
     int64_t packed_group = -1;
     for (int64_t turn = 0; turn < plan_.groups; ++turn) {
       const int64_t group = (start + turn) % plan_.groups;
@@ -137,14 +146,16 @@ class ProductRun {
         const int64_t chunk = counter(group).fetch_add(1, std::memory_order_relaxed);
         if (chunk >= chunks_) break;
         const int64_t next = turn + 1 < plan_.groups ? (group + 1) % plan_.groups : -1;
-        compute_piece(group, chunk, packed_group != group, next, scratch);
+        compute_piece(group, chunk, packed_group != group, next, own);
         packed_group = group;
       }
     }
+    store_waiting(own);
     e_.end();
   }
 
-  void compute_piece(int64_t group, int64_t chunk, bool pack, int64_t next_group, std::byte* scratch) {
+  void compute_piece(int64_t group, int64_t chunk, bool pack, int64_t next_group, Turn& own) {
+    std::byte* scratch = own.scratch;
     const int64_t i0 = slab_begin_ + chunk * plan_.chunk, i1 = std::min(slab_end_, i0 + plan_.chunk);
     const int64_t j0 = group * plan_.group, columns = std::min(plan_.group, p_.j - j0);
     for (int64_t part = 0; part < plan_.parts; ++part) {
@@ -166,7 +177,7 @@ class ProductRun {
                          .pack_b = meanwhile && i == i0,
                          .first = part == 0,
                          .ahead = plan_.near ? next_columns(next_group, i) : next_rows(i, i1, j, columns, r0)},
-                        count, part + 1 == plan_.parts, scratch);
+                        count, part + 1 == plan_.parts, own);
         i = end;
       }
     }
@@ -214,17 +225,33 @@ class ProductRun {
            !out.transposed && block.rows % e_.row_step == 0 && block.columns % 16 == 0;
   }
 
-  void compute_block(ProductBlock block, int64_t index, bool last, std::byte* scratch) {
-    std::byte* sums = scratch + plan_.b_bytes;
+  void compute_block(ProductBlock block, int64_t index, bool last, Turn& turn) {
+    std::byte* sums = turn.scratch + plan_.b_bytes;
     std::byte* own = sums + plan_.c_bytes;
     const bool final = is_final(block);
     block.c = final ? static_cast<float*>(p_.out.y) + block.i0 * p_.out.ld + block.j0
-                    : reinterpret_cast<float*>(plan_.parts == 1 ? own : sums + index * plan_.block_bytes);
+                    : reinterpret_cast<float*>(plan_.parts == 1 ? own + turn.buffer * plan_.block_bytes
+                                                                : sums + index * plan_.block_bytes);
     block.ldc = final ? p_.out.ld : plan_.block_width;
+    block.last = last;
     const int64_t packed_row = first_packed_row();
     if (block.i0 >= packed_row) block.packed_a = shared_ + (block.i0 - packed_row) / e_.panel_i * plan_.panel_bytes;
+    if (turn.waiting && turn.finished.c == block.c) store_waiting(turn);
+    if (turn.waiting) block.finished = &turn.finished;
     e_.multiply(p_, block);
-    if (last && !final) e_.store(p_, block, reinterpret_cast<float*>(own + plan_.block_bytes));
+    turn.waiting = false;
+    if (!last || final) return;
+    turn.finished = block;
+    turn.waiting = true;
+    if (!e_.stores_meanwhile || p_.out.transposed) return store_waiting(turn);
+    turn.buffer = 1 - turn.buffer;
+  }
+
+  void store_waiting(Turn& turn) {
+    if (!turn.waiting) return;
+    turn.waiting = false;
+    std::byte* own = turn.scratch + plan_.b_bytes + plan_.c_bytes;
+    e_.store(p_, turn.finished, reinterpret_cast<float*>(own + plan_.block_bytes));
   }
 
   const Product& p_;

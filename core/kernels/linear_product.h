@@ -51,7 +51,9 @@ struct ProductBlock {
   bool pack_b = false;             ///< packed_b is still to be filled, meanwhile
   float* c = nullptr;              ///< block of C, `ldc` floats per row
   int64_t ldc = 0;
-  bool first = true;  ///< start from zero; else from what c holds
+  bool first = true;                       ///< start from zero; else from what c holds
+  bool last = true;                        ///< c is finished by this call
+  const ProductBlock* finished = nullptr;  ///< a block before this one, to be stored meanwhile; null = none
   ProductAhead ahead;
 };
 
@@ -64,6 +66,7 @@ struct ProductEngine {
   int64_t group_j;           ///< columns of B are packed together in multiples of this
   int64_t element_bytes;     ///< of packed panels
   int64_t ahead_terms;       ///< terms of a step of ProductAhead; 0 = `multiply` does not ask for memory ahead
+  bool stores_meanwhile;     ///< `multiply` stores a finished block (not a transposed one) beside its own work
   int64_t b_bytes;           ///< what the packed part of B may take, so that it stays in the second-level cache
   /// True when A of this form must be packed whole; else `multiply` reads full panels of it in place.
   bool (*must_pack_a)(const Product&);

@@ -35,7 +35,28 @@ namespace permafrost {
   }
 }
 
-/// Bias, activation, rounding of a finished block. `flush`: bf16 by the processor's conversion, denormals to zero.
+/// A finished block on its way to its place: bias, activation, rounding. Line by line, so that an engine can do that
+/// beside the products of the next block.
+struct ProductStore {
+  const Product* product = nullptr;
+  const float* c = nullptr;              ///< the block in the orientation of y, `ldc` floats per row
+  int64_t ldc = 0, row = 0, column = 0;  ///< of y, where the block begins
+  int64_t rows = 0, columns = 0;
+  int64_t i = 0, j = 0;  ///< the next line: row i of the block, columns j ... j + 31
+  void (*some)(ProductStore& store, int64_t lines) = nullptr;  ///< does the next lines
+
+  bool done() const { return i >= rows; }
+};
+
+constexpr int64_t kLineColumns = 32;
+static inline int64_t product_lines(int64_t rows, int64_t columns) {
+  return rows * ((columns + kLineColumns - 1) / kLineColumns);
+}
+
+/// `flush`: bf16 by the processor's conversion, denormals to zero. `scratch`, as large as the block, is written when
+/// the product is transposed.
+ProductStore begin_store_avx512(const Product& product, const ProductBlock& block, float* scratch, bool flush);
+/// All of it.
 void store_block_avx512(const Product& product, const ProductBlock& block, float* scratch, bool flush);
 
 }  // namespace permafrost
