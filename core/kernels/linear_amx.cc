@@ -411,7 +411,8 @@ const ProductEngine& amx_engine() {
                                             .element_bytes = 2,
                                             .ahead_terms = kTerms,
                                             .stores_meanwhile = true,
-                                            .b_bytes = 1280 * 1024,
+
+                                            .b_bytes = 896 * 1024,
                                             .must_pack_a = must_pack_a,
                                             .packs_meanwhile = packs_meanwhile,
                                             .reads_b_in_place = reads_b_in_place,

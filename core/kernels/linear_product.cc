@@ -14,8 +14,11 @@ constexpr int64_t kAlign = 64;
 constexpr int64_t kSharedBytes = int64_t{16} << 20;  // packed A at a time, where A is packed whole
 constexpr int64_t kSumBytes = int64_t{512} << 10;    // unfinished C of one thread
 constexpr int64_t kChunkRows = 64;                   // C is cut in multiples of this many rows
+constexpr int64_t kRowBytes = int64_t{512} << 10;    // of A: blocks of rows at a time
 constexpr int64_t kPieces = 32;                      // wanted pieces of C: enough to share evenly
 constexpr int64_t kFewColumns = 128;                 // B is cut along R only where not even this many columns fit
+constexpr int64_t kCutColumns = 256;                 // columns of a group then, at most
+constexpr int64_t kCutPieces = 4;                    // and wanted pieces of C
 constexpr int64_t kPanelsAtATime = 8;  // of A, packed together: whole cache lines where its rows lie across
 constexpr int64_t kNarrowBytes = int64_t{96} << 10;  // of B in a narrow group
 constexpr int64_t kNearBytes = int64_t{900} << 10;   // of A: it stays in the second-level cache beside a narrow group
@@ -27,12 +30,25 @@ struct ProductPlan {
   int64_t packed_from = 0;  ///< rows of A from here on are packed beforehand, for all threads
   int64_t slab = 0;         ///< rows of A packed at a time
   int64_t panel_bytes = 0;  ///< of one packed panel of A
-  int64_t block_width = 0;
+  int64_t block_rows = 0, block_width = 0;
   bool in_place = false;  ///< B is not packed
   bool near = false;      ///< A stays in cache; groups are narrow, and it is the next group's B that is asked for ahead
   int64_t counter_bytes = 0, shared_bytes = 0, b_bytes = 0, c_bytes = 0, block_bytes = 0;
   int64_t thread_bytes() const { return b_bytes + c_bytes + 2 * block_bytes; }
 };
+
+/// R is cut into parts. B is packed again for every chunk and A read again for every group, so both are as large as
+/// their sums allow, but for enough pieces to share.
+void cut_terms(const Product& p, const ProductEngine& e, int64_t terms, ProductPlan& plan) {
+  plan.group = std::min(round_up(p.j, e.group_j), round_up(kCutColumns, e.group_j));
+  const int64_t rows = kSumBytes / (plan.group * 4) / kChunkRows * kChunkRows;
+  while (plan.group > e.group_j && div_up(p.j, plan.group) * div_up(p.i, rows) < kCutPieces) plan.group -= e.group_j;
+  plan.groups = div_up(p.j, plan.group);
+  plan.part = std::max(e.r_step, e.b_bytes / (plan.group * e.element_bytes) / e.r_step * e.r_step);
+  plan.parts = div_up(terms, plan.part);
+  plan.part = round_up(div_up(terms, plan.parts), e.r_step);
+  plan.parts = div_up(terms, plan.part);
+}
 
 void plan_columns(const Product& p, const ProductEngine& e, ProductPlan& plan) {
   const int64_t terms = round_up(std::max<int64_t>(p.r, 1), e.r_step);
@@ -48,9 +64,9 @@ void plan_columns(const Product& p, const ProductEngine& e, ProductPlan& plan) {
     return;
   }
   plan.near = false;
-  plan.parts = div_up(terms * narrow * e.element_bytes, e.b_bytes);
-  plan.part = round_up(div_up(terms, plan.parts), e.r_step);
-  plan.parts = div_up(terms, plan.part);
+  if (terms * narrow * e.element_bytes > e.b_bytes) return cut_terms(p, e, terms, plan);
+  plan.part = terms;
+  plan.parts = 1;
   const int64_t fitting = std::max(e.group_j, e.b_bytes / (plan.part * e.element_bytes) / e.group_j * e.group_j);
   // Few rows leave few pieces: narrower groups then.
   const int64_t row_pieces = std::max<int64_t>(1, std::min(kPieces, p.i / (4 * kChunkRows)));
@@ -71,15 +87,19 @@ ProductPlan make_plan(const Product& p, const ProductEngine& e) {
     plan.slab = std::clamp(fitting, kChunkRows, plan.slab);
   }
   plan.chunk = round_up(div_up(plan.slab, div_up(kPieces, plan.groups)), kChunkRows);
+  // The rows in use and those asked for lie beside the packed part of B.
+  plan.block_rows = e.block_i;
+  if (2 * e.block_i * plan.part * e.element_bytes > kRowBytes) plan.block_rows = e.block_i / 2;
   plan.block_width = std::min(e.block_j, round_up(plan.group, 16));
   if (plan.parts > 1) {
     const int64_t fitting = kSumBytes / (plan.group * 4) / kChunkRows * kChunkRows;
     plan.chunk = std::clamp(fitting, kChunkRows, plan.slab);
+    plan.chunk = round_up(div_up(plan.slab, div_up(plan.slab, plan.chunk)), kChunkRows);
   }
-  plan.block_bytes = round_up(e.block_i * plan.block_width * 4, kAlign);
-  plan.c_bytes = plan.parts == 1
-                     ? 0
-                     : (div_up(plan.chunk, e.block_i) + 1) * div_up(plan.group, plan.block_width) * plan.block_bytes;
+  plan.block_bytes = round_up(plan.block_rows * plan.block_width * 4, kAlign);
+  plan.c_bytes = plan.parts == 1 ? 0
+                                 : (div_up(plan.chunk, plan.block_rows) + 1) * div_up(plan.group, plan.block_width) *
+                                       plan.block_bytes;
   if (!plan.in_place)
     plan.b_bytes = round_up(round_up(plan.part, e.r_step) * round_up(plan.group, e.panel_j) * e.element_bytes, kAlign);
   plan.counter_bytes = plan.groups * kAlign;
@@ -165,7 +185,8 @@ class ProductRun {
       if (fresh && !meanwhile) e_.pack_b(p_, j0, columns, r0, r1, scratch);
       int64_t count = 0;
       for (int64_t i = i0; i < i1;) {
-        const int64_t end = std::min(i + e_.block_i, i < plan_.packed_from ? std::min(i1, plan_.packed_from) : i1);
+        const int64_t end =
+            std::min(i + plan_.block_rows, i < plan_.packed_from ? std::min(i1, plan_.packed_from) : i1);
         for (int64_t j = 0; j < columns; j += plan_.block_width, ++count)
           compute_block({.i0 = i,
                          .rows = end - i,
@@ -194,10 +215,11 @@ class ProductRun {
 
   /// The rows of A behind this block, in shares for each block beside it.
   ProductAhead next_rows(int64_t i, int64_t i_end, int64_t j, int64_t columns, int64_t r0) const {
-    const int64_t next = i + e_.block_i, size = size_of(p_.a.dtype);
+    const int64_t next = i + plan_.block_rows, size = size_of(p_.a.dtype);
     if (e_.ahead_terms == 0 || next >= std::min(i_end, first_packed_row())) return {};
-    return share({element(p_.a, next, r0), p_.a.ld * size, e_.ahead_terms * size, std::min(i_end - next, e_.block_i)},
-                 j / plan_.block_width, div_up(columns, plan_.block_width));
+    return share(
+        {element(p_.a, next, r0), p_.a.ld * size, e_.ahead_terms * size, std::min(i_end - next, plan_.block_rows)},
+        j / plan_.block_width, div_up(columns, plan_.block_width));
   }
 
   /// The next group's B, in shares for each block of rows.
@@ -206,7 +228,7 @@ class ProductRun {
     const int64_t j = group * plan_.group, columns = std::min(plan_.group, p_.j - j),
                   row = p_.b.ld * size_of(p_.b.dtype);
     const std::byte* data = element(p_.b, j, 0);
-    const int64_t size = size_of(p_.b.dtype), block = i / e_.block_i, blocks = div_up(p_.i, e_.block_i);
+    const int64_t size = size_of(p_.b.dtype), block = i / plan_.block_rows, blocks = div_up(p_.i, plan_.block_rows);
     if (p_.b.r_contiguous) return share({data, row, e_.ahead_terms * size, columns}, block, blocks);
     return share({data, row, e_.ahead_terms * row, e_.ahead_terms, div_up(columns * size, kAlign)}, block, blocks);
   }
