@@ -119,8 +119,7 @@ void describe_units(Plan& plan, std::vector<std::string> reasons) {
         graph.ops()[static_cast<size_t>(step.op)].op->flops(graph.specs_of(graph.ops()[static_cast<size_t>(step.op)]));
     const Needs& n = needs.op_needs[static_cast<size_t>(step.op)];
     unit.flops_forward += flops.forward;
-    if (n.inputs) unit.flops_backward += flops.backward_inputs;
-    if (n.params) unit.flops_backward += flops.backward_params;
+    unit.flops_backward += flops.backward(n);
   }
   for (const Program& each : plan.gathering_programs())
     for (const Gather& gather : each.gathers) plan.units[static_cast<size_t>(gather.unit)].gathers += plan.slots;

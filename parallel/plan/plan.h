@@ -112,6 +112,7 @@ struct TrafficPlan {
 
 /// What happens in a step outside the micro-batches, in order.
 enum class PhaseKind : uint8_t { kMicroBatches, kVote, kReduceGradients, kGatherNorms, kOptimizer, kGatherWorking };
+constexpr size_t kPhaseKinds = 6;
 std::string_view to_string(PhaseKind kind);
 
 /// The static answer to "what will happen, where, and what does it cost". Equal on all ranks.
