@@ -43,8 +43,9 @@ double median_of(const std::vector<T>& values) {
 }
 
 /// Per second, of the steps together.
-double rate(const std::vector<int64_t>& counts, const std::vector<double>& seconds) {
-  return static_cast<double>(std::accumulate(counts.begin(), counts.end(), int64_t{0})) /
+template <typename T>
+double rate(const std::vector<T>& counts, const std::vector<double>& seconds) {
+  return static_cast<double>(std::accumulate(counts.begin(), counts.end(), T{0})) /
          std::accumulate(seconds.begin(), seconds.end(), 0.0);
 }
 
@@ -56,6 +57,7 @@ OrderedJson figures_json(const StepFigures& figures, const StepBench& bench) {
                   {"q3", bench::quantile(seconds, 0.75)}}},
                 {"samples_per_s", rate(figures.timed.samples, seconds)},
                 {"tokens_per_s", rate(figures.timed.tokens, seconds)},
+                {"gflop_per_s", rate(figures.timed.flops, seconds) / 1e9},
                 {"data_wait_share",
                  std::accumulate(figures.timed.data_wait_seconds.begin(), figures.timed.data_wait_seconds.end(), 0.0) /
                      std::accumulate(seconds.begin(), seconds.end(), 0.0)},
@@ -103,9 +105,8 @@ void print_text(const OrderedJson& head, const OrderedJson& body, const StepFigu
             << step["q1"].get<double>() * 1e3 << ", " << step["q3"].get<double>() * 1e3 << ") of "
             << figures.timed.seconds.size() << " steps behind " << figures.warmup.seconds.size() << ", slowest rank\n"
             << "rate              " << body["samples_per_s"].get<double>() << " samples/s, "
-            << body["tokens_per_s"].get<double>() << " predicted tokens/s, "
-            << head["flops_per_step"].get<double>() / step["median"].get<double>() / 1e9
-            << " GFLOP/s if every text fills the largest bucket\n"
+            << body["tokens_per_s"].get<double>() << " predicted tokens/s, " << body["gflop_per_s"].get<double>()
+            << " GFLOP/s\n"
             << "waiting for data  " << 100 * body["data_wait_share"].get<double>() << " % of the timed steps\n"
             << "first step        " << first["total"].get<double>() << " s from process start: launch "
             << first["launch"].get<double>() << ", plan " << first["plan"].get<double>() << ", weights "
@@ -146,18 +147,14 @@ void measure(const BenchStepOptions& options, StepBench& bench, Runtime& runtime
   write_file_atomically(options.json, json_text(all) + "\n");
 }
 
-/// Shorter than ranks wait for each other.
-std::chrono::milliseconds patience(const RuntimeOptions& options) {
-  return std::min<std::chrono::milliseconds>(std::chrono::seconds(10), options.timeout / 4);
-}
-
 void bench_step_rank(const BenchStepOptions& options, const config::Resolved& resolved, Runtime& runtime) {
   StepBench bench(resolved, runtime);
   // The trainer's communication thread may be waiting for the others.
   tell_before_unwinding(runtime.world, [&] {
     if (!options.control) return measure(options, bench, runtime);
     if (runtime.first()) std::cout << json_text(heading(bench, runtime, options.config.path)) << std::endl;
-    serve_step_commands(bench, runtime, STDIN_FILENO, patience(runtime_options(resolved.config.parallel())), std::cout);
+    serve_step_commands(bench, runtime, STDIN_FILENO,
+                        std::chrono::milliseconds(250 * resolved.config.parallel().timeout_s()), std::cout);
   });
 }
 

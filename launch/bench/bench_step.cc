@@ -36,6 +36,7 @@ OrderedJson StepSeries::json() const {
           {"data_wait_seconds", data_wait_seconds},
           {"samples", samples},
           {"tokens", tokens},
+          {"flops", flops},
           {"moved_bytes", moved_bytes},
           {"gathered_bytes", gathered_bytes},
           {"reduced_bytes", reduced_bytes}};
@@ -64,6 +65,8 @@ StepBench::StepBench(const config::Resolved& resolved, Runtime& runtime) : resol
   to_first_step_.launch = seconds_since_process_start();
   const auto begin = StepClock::now();
   plan_ = agreed_plan(resolved.config, runtime);
+  for (size_t bucket = 0; bucket < plan_.programs.size(); ++bucket)
+    program_flops_.push_back(plan_.program_flops(bucket));
   to_first_step_.plan = elapsed_seconds(begin);
   trainer_ = std::make_unique<Trainer>(resolved.config, runtime, plan_);
   const SetupSeconds& setup = trainer_->setup_seconds();
@@ -73,6 +76,13 @@ StepBench::StepBench(const config::Resolved& resolved, Runtime& runtime) : resol
 }
 
 StepBench::~StepBench() = default;
+
+double StepBench::flops_so_far() const {
+  double flops = 0;
+  for (size_t bucket = 0; bucket < program_flops_.size(); ++bucket)
+    flops += static_cast<double>(trainer_->program_runs()[bucket]) * program_flops_[bucket];
+  return flops;
+}
 
 void StepBench::require_steps(int64_t steps) const {
   const int64_t all = resolved_.config.train().max_steps(), left = all - trainer_->step();
@@ -89,6 +99,7 @@ StepSeries StepBench::run(int64_t steps, StepProfile* profile) {
   runtime_.world.barrier(StreamView::caller(), "bench step: all ranks begin").wait();
   for (int64_t i = 0; i < steps; ++i) {
     if (profile) profile->begin_training_step();
+    const double flops_before = flops_so_far();
     const auto begin = StepClock::now();
     const StepMetrics metrics = trainer_->train_step(false);
     series.seconds.push_back(elapsed_seconds(begin));
@@ -98,6 +109,7 @@ StepSeries StepBench::run(int64_t steps, StepProfile* profile) {
     series.data_wait_seconds.push_back(metrics.wait_ms / 1e3);
     series.samples.push_back(trainer_->last_step().samples);
     series.tokens.push_back(trainer_->last_step().tokens);
+    series.flops.push_back(flops_so_far() - flops_before);
     series.moved_bytes.push_back(metrics.moved_bytes);
     series.gathered_bytes.push_back(metrics.gathered_bytes);
     series.reduced_bytes.push_back(metrics.reduced_bytes);
@@ -106,6 +118,7 @@ StepSeries StepBench::run(int64_t steps, StepProfile* profile) {
   trainer_->observe(nullptr);
   for (std::vector<double>* times : {&series.seconds, &series.data_wait_seconds})
     over_ranks(runtime_.world, *times, ReduceOp::kMax);
+  over_ranks(runtime_.world, series.flops, ReduceOp::kSum);
   for (std::vector<int64_t>* bytes : {&series.moved_bytes, &series.gathered_bytes, &series.reduced_bytes})
     over_ranks(runtime_.world, *bytes, ReduceOp::kSum);
   return series;
@@ -153,7 +166,7 @@ OrderedJson StepBench::describe() const {
   j["global_batch"] = resolved_.config.train().global_batch();
   j["micro_batch"] = resolved_.config.train().micro_batch();
   j["text_buckets"] = plan_.buckets;
-  j["flops_per_step"] = (plan_.flops_forward() + plan_.flops_backward()) * static_cast<double>(plan_.micro_batches);
+  j["program_flops"] = program_flops_;  // of a micro-batch, per bucket
   const int64_t ranks = runtime_.ranks_on_node();
   j["forecast_bytes"] = {{"per_rank", plan_.memory.total() + kProcessConstantBytes},
                          {"node", plan_.memory.node(ranks) + ranks * kProcessConstantBytes},

@@ -19,6 +19,7 @@ struct StepSeries {
   std::vector<double> losses;
   std::vector<double> data_wait_seconds;  ///< within `seconds`
   std::vector<int64_t> samples, tokens;   ///< that counted in the loss
+  std::vector<double> flops;              ///< of all ranks, as the plan counts those of the programs that ran
   std::vector<int64_t> moved_bytes, gathered_bytes, reduced_bytes;
 
   OrderedJson json() const;
@@ -75,10 +76,13 @@ class StepBench {
   OrderedJson describe() const;
 
  private:
+  double flops_so_far() const;
+
   const config::Resolved& resolved_;
   Runtime& runtime_;
   FirstStepSeconds to_first_step_;
   Plan plan_;
+  std::vector<double> program_flops_;  // per bucket
   std::unique_ptr<Trainer> trainer_;
 };
 

@@ -82,6 +82,7 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
       Tensor(sums_memory_.data(), order_free ? DType::kI64 : DType::kF32, Shape{plan.trainable_space}));
   working_bytes_per_rank_ = working_bytes_per_rank(plan);
   losses_.reserve(static_cast<size_t>(plan.slots));
+  program_runs_.resize(plan.programs.size());
 
   require_labels("data", data_, *model_);
   load_weights();
@@ -244,6 +245,7 @@ double Trainer::run_slot(const MicroBatch& batch) {
   const double loss = executor_.run(bucket, this);
   account_.inputs_ms += std::chrono::duration<double, std::milli>(filled - begin).count();
   account_.program_ms += ms_since(filled);
+  ++program_runs_[bucket];
   return loss;
 }
 

@@ -84,6 +84,8 @@ class Trainer final : private GradientSink {
   bool stop_voted() const { return stop_voted_; }
 
   const StepAccount& last_step() const { return account_; }
+  /// Per bucket: how often this rank has run its program in training steps, repeated attempts included.
+  const std::vector<int64_t>& program_runs() const { return program_runs_; }
   const SetupSeconds& setup_seconds() const { return setup_; }
   /// Of the programs of steps: Executor::observe.
   void observe(ExecutorObserver* observer) { executor_.observe(observer); }
@@ -171,6 +173,7 @@ class Trainer final : private GradientSink {
   std::optional<TrainableWatch> watch_;            // until the first step that could change anything
   std::vector<std::string> notes_;
   SetupSeconds setup_;
+  std::vector<int64_t> program_runs_;
   bool said_skipped_ = false;
 
   // Of the step in progress, or the last one.

@@ -159,6 +159,9 @@ class Plan {
   }
   /// How many of a step's micro-batches `rank` computes.
   int64_t micro_batches_of(int rank) const;
+  /// Of one run of a bucket's program, forward and backward.
+  double program_flops(size_t bucket) const;
+  /// Of a micro-batch in the largest bucket.
   double flops_forward() const;
   double flops_backward() const;
 
