@@ -176,11 +176,11 @@ def report(all_curves, points, page, folder):
                          f"{some['commit']}, {some['compiler']}, {some['dtype']}; {len(some['timed']['seconds'])} timed steps a point.")
     for curve in all_curves:
         mine = [p for x, *_ in curve.points for p in points if p["curve"] == curve.name and p["x"] == x]
-        done = [p for p in mine if "failed" not in p]
+        done = sorted((p for p in mine if "failed" not in p), key=lambda p: horizontal(curve, p))
         reference = next((p for p in done if p["x"] == curve.reference), done[len(done) // 2] if done else None)
         if reference is None:
             continue
-        block = f"Reference: {reference['x']}.\n\n![{curve.name}](scaling_{curve.name}.svg)\n\n" + table(curve, mine, reference)
+        block = f"Reference: {reference['x']}.\n\n![{curve.name}](scaling_{curve.name}.svg)\n\n" + table(curve, done + [p for p in mine if "failed" in p], reference)
         text = replace_block(text, curve.name, block)
         time = [(horizontal(curve, p), scaling_model.compare(p, reference)) for p in done]
         svg_plot.write(folder / f"scaling_{curve.name}.svg", [
