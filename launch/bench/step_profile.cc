@@ -58,6 +58,7 @@ StepProfile::StepProfile(const Plan& plan, ThreadPool& pool, int rank, int64_t s
   const size_t calls = 2 * most_steps_ * largest * static_cast<size_t>(plan.micro_batches_of(rank));
   overhead_.between.reserve(calls);
   overhead_.within.reserve(calls);
+  overhead_.whole.reserve(calls);
   accounts_.reserve(most_steps_);
   for (auto* list : {&step_seconds_, &gather_ms_, &gap_ms_}) list->reserve(most_steps_);
   pool_.time_runs(&pool_nanoseconds_);
@@ -112,6 +113,7 @@ void StepProfile::end_step(size_t step) {
   if (overhead_.between.size() < overhead_.between.capacity()) {
     overhead_.between.push_back(static_cast<double>(gap_nanoseconds_) / 1e3);
     overhead_.within.push_back(static_cast<double>(took - in_pool) / 1e3);
+    overhead_.whole.push_back(static_cast<double>(took) / 1e3);
   }
   end_ = Clock::now();  // what is noted here is not the executor's
 }

@@ -30,6 +30,7 @@ struct ProfiledOp {
 struct ExecutorOverhead {
   std::vector<double> between;  ///< from the end of one call to the begin of the next, without waiting for weights
   std::vector<double> within;   ///< of a call, what is not within ThreadPool::run
+  std::vector<double> whole;    ///< a call, kernels included
   std::vector<double> sum() const;
 };
 

@@ -18,6 +18,7 @@ OrderedJson json_of(const ProfiledOp& op, double step_seconds) {
   j["tokens"] = op.tokens;
   j["calls_per_step"] = op.calls;
   j["seconds"] = op.seconds;
+  j["mean_seconds"] = op.mean;
   j["share"] = per_second(op.mean, step_seconds);
   j["flops_per_call"] = op.flops;
   j["gflop_per_s"] = per_second(op.flops * op.calls, op.mean) / 1e9;
@@ -66,6 +67,7 @@ std::string StepProfile::table() const {
   write_overhead(out, "between operations", overhead_.between);
   write_overhead(out, "within an operation, outside the thread pool", overhead_.within);
   write_overhead(out, "both", overhead_.sum());
+  write_overhead(out, "a whole operation, kernels included", overhead_.whole);
   return out.str();
 }
 
@@ -76,7 +78,8 @@ OrderedJson StepProfile::json() const {
   for (const auto& [name, ms] : parts()) j["parts_ms"][name] = ms;
   j["overhead_us"] = {{"between", distribution(overhead_.between)},
                       {"within", distribution(overhead_.within)},
-                      {"both", distribution(overhead_.sum())}};
+                      {"both", distribution(overhead_.sum())},
+                      {"whole", distribution(overhead_.whole)}};
   for (const ProfiledOp& op : groups()) j["groups"].push_back(json_of(op, step_seconds));
   for (const ProfiledOp& op : operations()) j["operations"].push_back(json_of(op, step_seconds));
   return j;

@@ -21,7 +21,7 @@ TEST_F(BenchStep, ProfilesOperations) {
                     "parts of a step", "filling inputs", "waiting for data", "optimizer", "reduce_gradients",
                     "executor overhead (us per operation)", "between operations", "outside the thread pool"}));
   const Json profile = figures()["profile"];
-  for (const char* which : {"between", "within", "both"})
+  for (const char* which : {"between", "within", "both", "whole"})
     for (const char* value : {"median", "q1", "q3", "p99"})
       EXPECT_GT(profile["overhead_us"][which][value].get<double>(), 0) << which << value;
   EXPECT_GT(profile["operations"].size(), profile["groups"].size());
