@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "models/epalm/inputs.h"
+#include "models/weight_names.h"
 
 namespace permafrost::testing {
 
@@ -279,6 +280,15 @@ void expect_text_golden_bf16(const TextGolden& want) {
     if (const std::string& param = graph.params()[p].name; trainable[p])
       distance.add(runner.gradient(param), want.golden.values(stored_gradient(want, param)));
   EXPECT_LE(distance.relative(), model_tolerance(DType::kBF16, gradient_path(want.path, 0), {1.0}).absolute);
+}
+
+void expect_trains_what_is_in(const std::string& file, const Model& model) {
+  const Graph graph = model.build(DType::kF32, {2, 5, false});
+  const std::vector<bool> trainable = resolve_freezing(graph, model.freezing());
+  const PartWeights part = adapter_weights(graph, trainable);
+  const WeightSource source = WeightSource::open(golden_path(file));
+  EXPECT_EQ(match_parameters(part.required, source, part.rules).matches.size(), source.tensors().size());
+  EXPECT_EQ(std::ranges::count(trainable, true), std::ssize(source.tensors()));
 }
 
 }  // namespace permafrost::testing

@@ -81,4 +81,7 @@ void expect_text_golden(const TextGolden& want);
 /// The same in bf16: loss, logits, all gradients together.
 void expect_text_golden_bf16(const TextGolden& want);
 
+/// What trains is exactly what the golden adapter file holds, under its names.
+void expect_trains_what_is_in(const std::string& file, const Model& model);
+
 }  // namespace permafrost::testing
