@@ -1,5 +1,7 @@
 // A language model trained on captions without images, in process, from scratch and by adaptors in a frozen one: the
 // same bits on any number of ranks and threads.
+#include <cmath>
+
 #include "core/base/json.h"
 #include "core/weights/safetensors.h"
 #include "tests/launch/text_training_fixture.h"

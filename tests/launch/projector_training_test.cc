@@ -1,4 +1,6 @@
 // The projector trained on captions of photographs, in process: the same bits on any number of ranks and threads.
+#include <cmath>
+
 #include "tests/launch/text_training_fixture.h"
 
 namespace permafrost {
