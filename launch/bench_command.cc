@@ -5,6 +5,7 @@
 #include "core/device/buffer.h"
 #include "core/device/cpu_features.h"
 #include "generated_version.h"
+#include "launch/about_run.h"
 #include "launch/bench/bench_comm.h"
 #include "launch/bench/bench_kernels.h"
 #include "launch/commands.h"
@@ -81,18 +82,6 @@ class CommSides {
   std::vector<CommVariant> variants_;
 };
 
-OrderedJson about(const Runtime& runtime) {
-  return {{"ranks_on_node", runtime.ranks_on_node()},
-          {"threads_per_rank", runtime.pool.threads()},
-          {"cores", usable_cores()},
-          {"machine", processor_name()},
-          {"memory_bytes", memory_limit_bytes()},
-          {"mpi", runtime.mpi.empty() ? OrderedJson() : OrderedJson(runtime.mpi)},
-          {"version", PERMAFROST_VERSION},
-          {"commit", std::string(kCommit).empty() ? OrderedJson() : OrderedJson(kCommit)},
-          {"compiler", "g++ " __VERSION__}};
-}
-
 void print_about(const Runtime& runtime) {
   std::cout << "# permafrost " << PERMAFROST_VERSION << " " << kCommit << ", " << processor_name() << ", "
             << usable_cores() << " cores, " << (runtime.mpi.empty() ? "no MPI" : runtime.mpi) << "\n";
@@ -114,7 +103,7 @@ int run_bench_kernels(const BenchOptions& options) {
 int run_bench_comm(const BenchCommOptions& options, const Launcher& launcher) {
   return run_ranks(launcher, {}, [&](Runtime& runtime) {
     const CommSides sides(runtime, options);
-    const CommBench setup{runtime.world, runtime.context(), sides.variants(), kPlainMpi, about(runtime)};
+    const CommBench setup{runtime.world, runtime.context(), sides.variants(), kPlainMpi, about_run(runtime)};
     if (runtime.first()) print_about(runtime);
     bench_comm(options, sides.plan(), setup, std::cout);
   });

@@ -1,7 +1,4 @@
-#include <unistd.h>
-
 #include <array>
-#include <filesystem>
 #include <iomanip>
 #include <iostream>
 #include <sstream>
@@ -12,6 +9,7 @@
 #include "core/weights/atomic_file.h"
 #include "launch/commands.h"
 #include "launch/metrics/pss.h"
+#include "launch/temporary_folder.h"
 #include "launch/training/agreement.h"
 #include "launch/training/name_patterns.h"
 #include "launch/training/plan_setup.h"
@@ -88,23 +86,15 @@ std::string memory_json(const Plan& plan, const Runtime& runtime, const std::vec
 
 void bench_memory_rank(const BenchMemoryOptions& options, const config::Config& config, Runtime& runtime) {
   const Plan plan = agreed_plan(config, runtime);
-  const std::filesystem::path folder =
-      std::filesystem::temp_directory_path() / concat("permafrost-bench-memory-", runtime.rank(), "-", getpid());
+  const TemporaryFolder folder(concat("bench-memory-", runtime.rank()));
   std::vector<Moment> moments;
   Trainer trainer(config, runtime, plan);
   // The trainer's communication thread may be waiting for the others.
   tell_before_unwinding(runtime.world, [&] {
-    const struct Remove {
-      const std::filesystem::path& folder;
-      ~Remove() {
-        std::error_code ignored;
-        std::filesystem::remove_all(folder, ignored);
-      }
-    } remove{folder};
     moments.push_back(look("load", plan, trainer, runtime));
     for (int step = 0; step < options.steps; ++step) trainer.train_step(false);
     moments.push_back(look("steady state", plan, trainer, runtime));
-    trainer.save(CheckpointStore(folder.string(), 1));
+    trainer.save(CheckpointStore(folder.path().string(), 1));
     moments.push_back(look("checkpoint", plan, trainer, runtime));
   });
   if (!runtime.first()) return;

@@ -118,13 +118,15 @@ void add_adapter_option(CLI::App& command, std::string& adapter) {
 }
 
 void add_generate(CommandLine& line, const Launcher& launcher) {
-  CLI::App* command = line.app.add_subcommand("generate", "Says what a model sees in photographs, or answers questions");
+  CLI::App* command =
+      line.app.add_subcommand("generate", "Says what a model sees in photographs, or answers questions");
   auto options = std::make_shared<GenerateOptions>();
   add_config_options(*command, options->config);
   command
-      ->add_option("--image", options->image,
-                   "A JPEG or PNG file, a folder of them, or a .txt file with one file per line, which may be followed by "
-                   "a tab and a question (no default)")
+      ->add_option(
+          "--image", options->image,
+          "A JPEG or PNG file, a folder of them, or a .txt file with one file per line, which may be followed by "
+          "a tab and a question (no default)")
       ->required()
       ->type_name("PATH");
   command
@@ -387,6 +389,38 @@ void add_bench_memory(CommandLine& line, CLI::App& bench, const Launcher& launch
   command->callback([=, &line] { line.action = [=] { return run_bench_memory(*options, launcher); }; });
 }
 
+void add_bench_step(CommandLine& line, CLI::App& bench, const Launcher& launcher) {
+  CLI::App* command = bench.add_subcommand(
+      "step",
+      "Times training steps: the same work as `train`, without a run directory; alone or as one rank under mpirun");
+  auto options = std::make_shared<BenchStepOptions>();
+  add_config_options(*command, options->config);
+  CLI::Option* warmup = command->add_option("--warmup", options->warmup, "Steps before those that are timed")
+                            ->capture_default_str()
+                            ->check(CLI::Range(0, 1'000'000));
+  CLI::Option* steps =
+      command->add_option("--steps", options->steps, "Steps that are timed; with --warmup at most train.max_steps")
+          ->capture_default_str()
+          ->check(CLI::Range(1, 1'000'000));
+  CLI::Option* json = command
+                          ->add_option("--json", options->json,
+                                       "Also write the figures to this file, one JSON object on one line (keys: "
+                                       "docs/benchmarks/step.md; default: none)")
+                          ->type_name("FILE");
+  CLI::Option* profile =
+      command->add_flag("--profile", options->profile,
+                        "Time every operation of the timed steps, and what the executor costs beside them");
+  command
+      ->add_flag("--control", options->control,
+                 "Instead, read lines from standard input: run N, memory, checkpoint, quit; each is answered with a "
+                 "line of JSON, and ranks sleep meanwhile")
+      ->excludes(warmup)
+      ->excludes(steps)
+      ->excludes(json)
+      ->excludes(profile);
+  command->callback([=, &line] { line.action = [=] { return run_bench_step(*options, launcher); }; });
+}
+
 void add_bench_kernels(CommandLine& line, CLI::App& bench) {
   CLI::App* command = bench.add_subcommand(
       "kernels", "Every linear layer of ViT-B/16 and OPT-125M against oneDNN, memory-bound kernels against a copy");
@@ -465,6 +499,7 @@ void add_commands(CommandLine& line, const Launcher& launcher) {
   add_bench_kernels(line, bench);
   add_bench_comm(line, bench, launcher);
   add_bench_memory(line, bench, launcher);
+  add_bench_step(line, bench, launcher);
 }
 
 struct LogLevel {

@@ -155,4 +155,14 @@ struct BenchMemoryOptions {
 };
 int run_bench_memory(const BenchMemoryOptions& options, const Launcher& launcher);
 
+struct BenchStepOptions {
+  ConfigOptions config;
+  int64_t warmup = 3;
+  int64_t steps = 20;
+  std::string json;
+  bool profile = false;
+  bool control = false;  ///< commands come from standard input
+};
+int run_bench_step(const BenchStepOptions& options, const Launcher& launcher);
+
 }  // namespace permafrost

@@ -2,7 +2,6 @@
 
 #include <google/protobuf/stubs/common.h>
 #include <jpeglib.h>
-#include <oneapi/dnnl/dnnl.h>
 #include <openssl/crypto.h>
 #include <pcre2.h>
 #include <png.h>
@@ -16,6 +15,7 @@
 #include "core/base/json.h"
 #include "core/device/cpu_features.h"
 #include "generated_version.h"
+#include "launch/about_run.h"
 #include "launch/commands.h"
 #include "launch/machine.h"
 #include "launch/runtime.h"
@@ -36,8 +36,7 @@ std::string dotted(int packed, int base) {  // 3021012 with base 1000 -> 3.21.12
 }
 
 OrderedJson libraries() {
-  const dnnl_version_t* dnnl = dnnl_version();
-  return {{"oneDNN", concat(dnnl->major, ".", dnnl->minor, ".", dnnl->patch)},
+  return {{"oneDNN", onednn_version()},
           {"Protobuf", dotted(GOOGLE_PROTOBUF_VERSION, 1000)},
           {"OpenSSL", OpenSSL_version(OPENSSL_VERSION_STRING)},
           {"libjpeg-turbo", dotted(LIBJPEG_TURBO_VERSION_NUMBER, 1000)},

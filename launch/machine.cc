@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <ctime>
 #include <fstream>
 #include <sstream>
 #include <thread>
@@ -36,6 +37,24 @@ int granted_cores() {
                           cores_of_cpu_max(first_line(v1 + "cfs_quota_us") + " " + first_line(v1 + "cfs_period_us"))})
     if (limit > 0) granted = granted == 0 ? limit : std::min(granted, limit);
   return granted;
+}
+
+int64_t start_of_stat(const std::string& text) {
+  const size_t name_end = text.rfind(')');
+  if (name_end == std::string::npos) return -1;
+  std::istringstream stream(text.substr(name_end + 1));
+  std::string word;
+  for (int field = 3; field < 22; ++field) stream >> word;
+  int64_t ticks = -1;
+  return stream >> ticks ? ticks : -1;
+}
+
+double seconds_since_process_start() {
+  const int64_t ticks = start_of_stat(first_line("/proc/self/stat"));
+  timespec now = {};
+  if (ticks < 0 || clock_gettime(CLOCK_BOOTTIME, &now) != 0) return 0;
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec) -
+         static_cast<double>(ticks) / static_cast<double>(sysconf(_SC_CLK_TCK));
 }
 
 int usable_cores() {

@@ -105,6 +105,13 @@ void ThreadPool::take_blocks(int thread) {
 }
 
 void ThreadPool::run_erased(int64_t blocks, Function function, const void* context) {
+  if (!run_nanoseconds_) return run_blocks(blocks, function, context);
+  const auto begin = std::chrono::steady_clock::now();
+  run_blocks(blocks, function, context);
+  *run_nanoseconds_ += std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count();
+}
+
+void ThreadPool::run_blocks(int64_t blocks, Function function, const void* context) {
   if (blocks <= 0) return;
   void* body = const_cast<void*>(context);
   if (workers_.empty() || blocks == 1) {

@@ -43,6 +43,10 @@ struct OpSpecs {
 /// Floating-point operations (a multiply-add counts as two) of one use.
 struct OpFlops {
   double forward = 0, backward_inputs = 0, backward_params = 0;
+  /// Of a backward pass that produces these gradients.
+  double backward(const Needs& needs) const {
+    return (needs.inputs ? backward_inputs : 0) + (needs.params ? backward_params : 0);
+  }
 };
 
 struct ForwardArgs {

@@ -11,6 +11,7 @@
 #include "core/base/narrow.h"
 #include "core/device/buffer.h"
 #include "launch/bench/comm_call.h"
+#include "launch/bench/quantile.h"
 
 namespace permafrost {
 
@@ -160,17 +161,10 @@ class CommTimer {
   void summarise(std::vector<double>& times, CommRow& row) {
     const Tensor tensor = flat(std::span(times));
     setup_.world.all_reduce(tensor, tensor, ReduceOp::kMax, StreamView::caller(), "bench: slowest rank").wait();
-    std::ranges::sort(times);
-    const auto at = [&](double share) {  // between neighbours in proportion
-      const double place = share * static_cast<double>(times.size() - 1);
-      const auto below = static_cast<size_t>(place);
-      const size_t above = std::min(below + 1, times.size() - 1);
-      return times[below] + (place - static_cast<double>(below)) * (times[above] - times[below]);
-    };
     row.samples = std::ssize(times);
-    row.quartile1 = at(0.25);
-    row.time = at(0.5);
-    row.quartile3 = at(0.75);
+    row.quartile1 = bench::quantile(times, 0.25);
+    row.time = bench::quantile(times, 0.5);
+    row.quartile3 = bench::quantile(times, 0.75);
   }
 
   int rounds_;

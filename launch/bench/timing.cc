@@ -12,6 +12,7 @@
 #include "core/base/philox.h"
 #include "core/device/cpu_features.h"
 #include "launch/bench/peak_loops.h"
+#include "launch/bench/quantile.h"
 
 namespace permafrost::bench {
 
@@ -24,12 +25,6 @@ constexpr int64_t kSweepBytes = int64_t{6} << 20;  // per thread: more than a se
 constexpr int kRound = 5, kMostSamples = 100;
 constexpr double kEnough = 0.15;  // seconds of timed calls per side after which short calls stop
 constexpr auto kOpenmpSpin = std::chrono::milliseconds(15);
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t middle = values.size() / 2;
-  return values.size() % 2 ? values[middle] : 0.5 * (values[middle - 1] + values[middle]);
-}
 
 template <typename Spin>
 double peak(ThreadPool& pool, Spin spin) {
@@ -89,7 +84,7 @@ std::vector<double> Stopwatch::medians(const std::vector<Side>& sides) {
     if (pool_.threads() > 1 && sides.back().openmp) std::this_thread::sleep_for(kOpenmpSpin);
   }
   std::vector<double> result;
-  for (auto& side : times) result.push_back(median(side));
+  for (auto& side : times) result.push_back(quantile(side, 0.5));
   return result;
 }
 

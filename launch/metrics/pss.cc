@@ -5,23 +5,25 @@
 
 namespace permafrost {
 
-int64_t pss_of_smaps(const std::string& text) {
+ProcessMemory memory_of_smaps(const std::string& text) {
+  ProcessMemory memory;
   std::istringstream stream(text);
-  std::string line;
-  while (std::getline(stream, line)) {
+  for (std::string line; std::getline(stream, line);) {
     std::istringstream words(line);
     std::string name, unit;
     int64_t kib = 0;
-    if (words >> name >> kib >> unit && name == "Pss:" && unit == "kB") return kib * 1024;
+    if (!(words >> name >> kib >> unit) || unit != "kB") continue;
+    if (name == "Pss:") memory.pss_bytes = kib * 1024;
+    if (name == "Private_Clean:" || name == "Private_Dirty:") memory.uss_bytes += kib * 1024;
   }
-  return 0;
+  return memory;
 }
 
-int64_t pss_bytes() {
+ProcessMemory process_memory() {
   std::ifstream stream("/proc/self/smaps_rollup");
   std::ostringstream text;
   text << stream.rdbuf();
-  return stream ? pss_of_smaps(text.str()) : 0;
+  return stream ? memory_of_smaps(text.str()) : ProcessMemory{};
 }
 
 }  // namespace permafrost

@@ -82,6 +82,7 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
       Tensor(sums_memory_.data(), order_free ? DType::kI64 : DType::kF32, Shape{plan.trainable_space}));
   working_bytes_per_rank_ = working_bytes_per_rank(plan);
   losses_.reserve(static_cast<size_t>(plan.slots));
+  program_runs_.resize(plan.programs.size());
 
   require_labels("data", data_, *model_);
   load_weights();
@@ -105,12 +106,15 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
 Trainer::~Trainer() = default;
 
 void Trainer::load_weights() {
+  const auto begin = Clock::now();
   notes_ = load_model_weights(config_, plan_, memory_.frozen_share(), optimizer_, runtime_.world, runtime_.node).lines;
   runtime_.node.barrier(StreamView::caller(), "frozen weights of the node").wait();
   memory_.frozen.protect();
   optimizer_.refresh_working(memory_);
   gather_working_bytes();
+  setup_.load_weights = ms_since(begin) / 1e3;
   frozen_at_start_ = hash_frozen_now();
+  setup_.hash_frozen = ms_since(begin) / 1e3 - setup_.load_weights;
   watch_.emplace(plan_, optimizer_, runtime_.pool);
 }
 
@@ -235,11 +239,18 @@ void Trainer::leave_out_of_loss(const Vote& vote) {
 
 double Trainer::run_slot(const MicroBatch& batch) {
   const size_t bucket = plan_.bucket_for(batch.tokens);
+  const auto begin = Clock::now();
   filler_.fill(batch, row_weight_, executor_, bucket);
-  return executor_.run(bucket, this);
+  const auto filled = Clock::now();
+  const double loss = executor_.run(bucket, this);
+  account_.inputs_ms += std::chrono::duration<double, std::milli>(filled - begin).count();
+  account_.program_ms += ms_since(filled);
+  ++program_runs_[bucket];
+  return loss;
 }
 
 bool Trainer::attempt(bool stop, StepMetrics& metrics) {
+  const auto begin = Clock::now();
   if (exponents_.known()) {
     sums_->begin_step(exponents_.limits());
   } else {
@@ -265,6 +276,7 @@ bool Trainer::attempt(bool stop, StepMetrics& metrics) {
       bad_sample_ = static_cast<int64_t>(batch.sample_ids[0]);
     }
   }
+  account_.phase(PhaseKind::kMicroBatches) += ms_since(begin);
   const Vote& result = vote(stop, metrics);
   if (!result.finite) report_non_finite(result);
   const bool repeat = !exponents_.known() || result.overflow;
@@ -290,7 +302,9 @@ const Vote& Trainer::vote(bool stop, StepMetrics& metrics) {
   ballot.losses = losses_;
   const auto begin = Clock::now();
   const Vote& result = voter_.cast(runtime_.world, ballot);
-  metrics.exposed_comm_ms += runtime_.size() > 1 ? ms_since(begin) : 0;
+  const double ms = ms_since(begin);
+  account_.phase(PhaseKind::kVote) += ms;
+  metrics.exposed_comm_ms += runtime_.size() > 1 ? ms : 0;
   return result;
 }
 
@@ -326,6 +340,7 @@ StepMetrics Trainer::train_step(bool stop) {
   const auto begin = Clock::now();
   const int64_t moved_before = runtime_.moved ? runtime_.moved->total() : 0;
   StepMetrics metrics;
+  account_ = {};
   metrics.step = position_.step;
   const BatchOrder& order = index_->order();
   const int64_t epoch = position_.step / order.steps_per_epoch(), in_epoch = position_.step % order.steps_per_epoch();
@@ -353,6 +368,9 @@ StepMetrics Trainer::train_step(bool stop) {
   const double factor = schedule_factor(schedule_, metrics.step, epoch, in_epoch);
   metrics.lr = optimizer_.reported_lr(factor);
   metrics.step_ms = ms_since(begin);
+  account_.samples = kept_.samples;
+  account_.tokens = kept_.tokens;
+  account_.data_ms = metrics.wait_ms;
   metrics.samples_per_s = static_cast<double>(kept_.samples) * 1e3 / metrics.step_ms;
   metrics.tokens_per_s = static_cast<double>(kept_.tokens) * 1e3 / metrics.step_ms;
   metrics.arena_bytes = plan_.memory.arena;
@@ -361,40 +379,46 @@ StepMetrics Trainer::train_step(bool stop) {
 
 void Trainer::optimizer_phases(StepMetrics& metrics) {
   const Tensor slice(slice_memory_.data(), DType::kF32, Shape{shards_.count(runtime_.rank())});
-  const Tensor blocks(norm_memory_.data(), DType::kF64, Shape{shards_.blocks()});
-  const BatchOrder& order = index_->order();
-  const bool several = runtime_.size() > 1;
   for (PhaseKind phase : plan_.phases) {
+    if (phase == PhaseKind::kMicroBatches || phase == PhaseKind::kVote) continue;  // done by attempt()
     const auto begin = Clock::now();
-    switch (phase) {
-      case PhaseKind::kMicroBatches:
-      case PhaseKind::kVote:
-        continue;  // done by attempt()
-      case PhaseKind::kReduceGradients:
-        sums_->reduce(runtime_.context(), runtime_.world, slice);
-        if (kept_scale_ != 1) scale_forward(runtime_.context(), slice, flat(std::span(&kept_scale_, 1)), slice);
-        metrics.reduced_bytes += moved_bytes(runtime_.rank(), runtime_.size(), plan_.trainable_space, shards_.counts(),
-                                             plan_.reduction == Reduction::kOrderFree ? DType::kI64 : DType::kF32);
-        break;
-      case PhaseKind::kGatherNorms:
-        metrics.grad_norm = global_norm(runtime_.context(), runtime_.world, shards_, slice, blocks);
-        // Micro-batches were finite, but their sum may not be; the norm is the same on all ranks.
-        if (!std::isfinite(metrics.grad_norm))
-          fail(ErrorKind::kNonFinite, "train: step ", position_.step,
-               ": the norm of the summed gradients must be finite; got ", metrics.grad_norm);
-        break;
-      case PhaseKind::kOptimizer: {
-        const double factor = schedule_factor(schedule_, position_.step, position_.step / order.steps_per_epoch(),
-                                              position_.step % order.steps_per_epoch());
-        optimizer_.update(runtime_.context(), slice, optimizer_.clip_scale(metrics.grad_norm), factor,
-                          position_.step + 1, memory_);
-        continue;
-      }
-      case PhaseKind::kGatherWorking:
-        gather_working(metrics);
-        break;
+    run_phase(phase, slice, metrics);
+    const double ms = ms_since(begin);
+    account_.phase(phase) += ms;
+    if (runtime_.size() > 1 && phase != PhaseKind::kOptimizer) metrics.exposed_comm_ms += ms;
+  }
+}
+
+void Trainer::run_phase(PhaseKind phase, const Tensor& slice, StepMetrics& metrics) {
+  const BatchOrder& order = index_->order();
+  switch (phase) {
+    case PhaseKind::kMicroBatches:
+    case PhaseKind::kVote:
+      return;
+    case PhaseKind::kReduceGradients:
+      sums_->reduce(runtime_.context(), runtime_.world, slice);
+      if (kept_scale_ != 1) scale_forward(runtime_.context(), slice, flat(std::span(&kept_scale_, 1)), slice);
+      metrics.reduced_bytes += moved_bytes(runtime_.rank(), runtime_.size(), plan_.trainable_space, shards_.counts(),
+                                           plan_.reduction == Reduction::kOrderFree ? DType::kI64 : DType::kF32);
+      return;
+    case PhaseKind::kGatherNorms:
+      metrics.grad_norm = global_norm(runtime_.context(), runtime_.world, shards_, slice,
+                                      Tensor(norm_memory_.data(), DType::kF64, Shape{shards_.blocks()}));
+      // Micro-batches were finite, but their sum may not be; the norm is the same on all ranks.
+      if (!std::isfinite(metrics.grad_norm))
+        fail(ErrorKind::kNonFinite, "train: step ", position_.step,
+             ": the norm of the summed gradients must be finite; got ", metrics.grad_norm);
+      return;
+    case PhaseKind::kOptimizer: {
+      const double factor = schedule_factor(schedule_, position_.step, position_.step / order.steps_per_epoch(),
+                                            position_.step % order.steps_per_epoch());
+      optimizer_.update(runtime_.context(), slice, optimizer_.clip_scale(metrics.grad_norm), factor, position_.step + 1,
+                        memory_);
+      return;
     }
-    if (several) metrics.exposed_comm_ms += ms_since(begin);
+    case PhaseKind::kGatherWorking:
+      gather_working(metrics);
+      return;
   }
 }
 

@@ -1,4 +1,5 @@
 #pragma once
+#include <array>
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -30,6 +31,23 @@ struct FinalLoss {
   double nats_per_token = 0;
   std::optional<double> exchanged;  ///< with every text next to the image of another sample
   int64_t samples = 0;
+};
+
+/// What the last step of this rank was made of; repeated attempts count.
+struct StepAccount {
+  int64_t samples = 0, tokens = 0;  ///< of all ranks: those that counted in the loss
+  double data_ms = 0;               ///< waiting for micro-batches
+  double inputs_ms = 0;             ///< writing them into the inputs of programs
+  double program_ms = 0;            ///< forward, backward and sums, waiting for sharded weights included
+  /// By PhaseKind; of kMicroBatches all three above and what is between them.
+  std::array<double, kPhaseKinds> phase_ms{};
+  double& phase(PhaseKind kind) { return phase_ms[static_cast<size_t>(kind)]; }
+};
+
+/// Seconds that a trainer took to be made on this rank, by what for.
+struct SetupSeconds {
+  double load_weights = 0;  ///< reading or drawing them, and the ranks of the node waiting for each other
+  double hash_frozen = 0;
 };
 
 /// One rank of a training run: the state that steps work on, and the step itself.
@@ -64,6 +82,13 @@ class Trainer final : private GradientSink {
   /// could be used; kPeer.
   StepMetrics train_step(bool stop);
   bool stop_voted() const { return stop_voted_; }
+
+  const StepAccount& last_step() const { return account_; }
+  /// Per bucket: how often this rank has run its program in training steps, repeated attempts included.
+  const std::vector<int64_t>& program_runs() const { return program_runs_; }
+  const SetupSeconds& setup_seconds() const { return setup_; }
+  /// Of the programs of steps: Executor::observe.
+  void observe(ExecutorObserver* observer) { executor_.observe(observer); }
 
   /// Collective. Over the first `samples` samples (0 = all) with the transform EVAL.
   FinalLoss measure_loss(bool exchange_images, int64_t samples);
@@ -113,6 +138,7 @@ class Trainer final : private GradientSink {
   double run_slot(const MicroBatch& batch);
   const Vote& vote(bool stop, StepMetrics& metrics);
   void optimizer_phases(StepMetrics& metrics);
+  void run_phase(PhaseKind phase, const Tensor& slice, StepMetrics& metrics);
   void load_weights();
   FrozenHash hash_frozen_now();
   void gather_working(StepMetrics& metrics);
@@ -146,9 +172,12 @@ class Trainer final : private GradientSink {
   std::unique_ptr<ValidationMeasure> validation_;  // null without validation, or until validate_by
   std::optional<TrainableWatch> watch_;            // until the first step that could change anything
   std::vector<std::string> notes_;
+  SetupSeconds setup_;
+  std::vector<int64_t> program_runs_;
   bool said_skipped_ = false;
 
-  // Of the step in progress.
+  // Of the step in progress, or the last one.
+  StepAccount account_;
   LossCounts counts_;    // with all samples; what the micro-batches are weighted by
   LossCounts left_out_;  // this rank's samples whose image could not be used
   LossCounts kept_;      // of all ranks' samples, those that counted

@@ -18,7 +18,8 @@ std::string_view to_string(ReduceOp op);
 /// How the waits of a group spend their time.
 enum class Waiting : uint8_t {
   kEager,     ///< look for the others for some microseconds before giving the core away: the thread that computes
-  kSleeping,  ///< sleep at once (polls, where it must poll, are 50 us apart): a thread beside those that compute
+  kSleeping,  ///< sleep at once (polls, where it must poll, are 50 us apart, and 5 ms after 2 s): a thread beside
+              ///< those that compute
 };
 
 /// N ranks that exchange tensors. This page is the whole contract; every backend obeys it and one conformance suite

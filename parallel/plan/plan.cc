@@ -87,6 +87,18 @@ void place_params(Plan& plan, const Graph& graph, const std::vector<bool>& train
   plan.memory.working = byte;
 }
 
+/// Calls visit(step, flops forward, flops backward) for each operation of a program.
+template <typename Visit>
+void for_each_forward(const Plan& plan, size_t bucket, Visit visit) {
+  const Graph& graph = plan.graphs[bucket];
+  for (const PlanStep& step : plan.programs[bucket].steps) {
+    if (step.kind != StepKind::kForward) continue;
+    const OpInfo& info = graph.ops()[static_cast<size_t>(step.op)];
+    const OpFlops flops = info.op->flops(graph.specs_of(info));
+    visit(step, flops.forward, flops.backward(plan.needs[bucket].op_needs[static_cast<size_t>(step.op)]));
+  }
+}
+
 void describe_units(Plan& plan, std::vector<std::string> reasons) {
   const size_t largest = plan.graphs.size() - 1;
   const Graph& graph = plan.graphs[largest];
@@ -112,16 +124,11 @@ void describe_units(Plan& plan, std::vector<std::string> reasons) {
     unit.optimizer_bytes += 12 * param.shape.elements();
     unit.reductions = 1;
   }
-  for (const PlanStep& step : program.steps) {
-    if (step.kind != StepKind::kForward) continue;
+  for_each_forward(plan, largest, [&](const PlanStep& step, double forward, double backward) {
     UnitPlan& unit = plan.units[static_cast<size_t>(step.unit)];
-    const OpFlops flops =
-        graph.ops()[static_cast<size_t>(step.op)].op->flops(graph.specs_of(graph.ops()[static_cast<size_t>(step.op)]));
-    const Needs& n = needs.op_needs[static_cast<size_t>(step.op)];
-    unit.flops_forward += flops.forward;
-    if (n.inputs) unit.flops_backward += flops.backward_inputs;
-    if (n.params) unit.flops_backward += flops.backward_params;
-  }
+    unit.flops_forward += forward;
+    unit.flops_backward += backward;
+  });
   for (const Program& each : plan.gathering_programs())
     for (const Gather& gather : each.gathers) plan.units[static_cast<size_t>(gather.unit)].gathers += plan.slots;
   // Kept from forward for backward: written before the turn, read after it.
@@ -163,6 +170,11 @@ int64_t Plan::micro_batches_of(int rank) const {
   return micro_batches > rank ? div_up(micro_batches - rank, world.ranks) : 0;
 }
 
+double Plan::program_flops(size_t bucket) const {
+  double sum = 0;
+  for_each_forward(*this, bucket, [&](const PlanStep&, double forward, double backward) { sum += forward + backward; });
+  return sum;
+}
 double Plan::flops_forward() const {
   double sum = 0;
   for (const UnitPlan& unit : units) sum += unit.flops_forward;

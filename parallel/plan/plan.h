@@ -112,6 +112,7 @@ struct TrafficPlan {
 
 /// What happens in a step outside the micro-batches, in order.
 enum class PhaseKind : uint8_t { kMicroBatches, kVote, kReduceGradients, kGatherNorms, kOptimizer, kGatherWorking };
+constexpr size_t kPhaseKinds = 6;
 std::string_view to_string(PhaseKind kind);
 
 /// The static answer to "what will happen, where, and what does it cost". Equal on all ranks.
@@ -158,6 +159,9 @@ class Plan {
   }
   /// How many of a step's micro-batches `rank` computes.
   int64_t micro_batches_of(int rank) const;
+  /// Of one run of a bucket's program, forward and backward.
+  double program_flops(size_t bucket) const;
+  /// Of a micro-batch in the largest bucket.
   double flops_forward() const;
   double flops_backward() const;
 

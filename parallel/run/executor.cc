@@ -66,10 +66,15 @@ void Executor::walk(size_t bucket, GradientSink* sink, After after) {
   std::array<WeightSlots::Lease, kGatherSlots> leases;
   size_t acquired = 0;
   if (!gathers.empty()) slots_.begin(bucket);
+  if (observer_) observer_->begin_program(bucket);
   for (const BoundStep& step : steps_[bucket]) {
+    const auto index = static_cast<size_t>(&step - steps_[bucket].data());
+    if (observer_ && !step.acquired.empty()) observer_->begin_gather(index);
     for (size_t g : step.acquired) leases[static_cast<size_t>(gathers[g].slot)] = slots_.acquire(g);
     acquired += step.acquired.size();
+    if (observer_) observer_->begin_step(index);
     execute(step, sink);
+    if (observer_) observer_->end_step(index);
     if (after(step)) {
       leases = {};
       if (!gathers.empty()) slots_.pass_over(acquired);

@@ -6,6 +6,7 @@
 
 #include "core/device/context.h"
 #include "parallel/plan/plan.h"
+#include "parallel/run/executor_observer.h"
 #include "parallel/run/step_memory.h"
 #include "parallel/run/weight_slots.h"
 
@@ -68,6 +69,9 @@ class Executor {
 
   const Context& context() const { return context_; }
 
+  /// From the next program on; null: nobody. Must outlive what it sees. One that is absent costs a comparison per step.
+  void observe(ExecutorObserver* observer) { observer_ = observer; }
+
  private:
   struct BoundStep {
     const PlanStep* plan = nullptr;
@@ -93,6 +97,7 @@ class Executor {
   WeightSlots slots_;
   std::vector<std::vector<BoundStep>> steps_;  // per bucket
   std::vector<Tensor> losses_;                 // per bucket
+  ExecutorObserver* observer_ = nullptr;
 };
 
 }  // namespace permafrost

@@ -28,6 +28,24 @@ TEST(ThreadPool, RunsEveryBlockOnce) {
   }
 }
 
+TEST(ThreadPool, AddsUpTheTimeOfRunsWhileAsked) {
+  for (const int threads : {1, 2}) {
+    ThreadPool pool(threads);
+    int64_t nanoseconds = 0;
+    const auto sleep = [](int64_t, int) { std::this_thread::sleep_for(std::chrono::milliseconds(2)); };
+    pool.time_runs(&nanoseconds);
+    pool.run(1, sleep);
+    EXPECT_GE(nanoseconds, 2'000'000);
+    const int64_t once = nanoseconds;
+    pool.run(3, sleep);
+    EXPECT_GE(nanoseconds, once + (threads == 1 ? 6'000'000 : 2'000'000));
+    pool.time_runs(nullptr);
+    const int64_t twice = nanoseconds;
+    pool.run(1, sleep);
+    EXPECT_EQ(nanoseconds, twice);
+  }
+}
+
 TEST(ThreadPool, NegativeBlocksAreNoBlocks) {
   ThreadPool pool(2);
   pool.run(-3, [](int64_t, int) { FAIL(); });

@@ -9,10 +9,13 @@ namespace permafrost {
 namespace {
 
 TEST(Pss, IsReadFromTheKernelsText) {
-  EXPECT_EQ(pss_of_smaps("55d0-7ffe ---p 00000000 00:00 0   [rollup]\nRss:   2000 kB\nPss:  1234 kB\nPss_Anon: 9 kB\n"),
-            1234 * 1024);
-  EXPECT_EQ(pss_of_smaps(""), 0);
-  EXPECT_EQ(pss_of_smaps("Pss: x kB\n"), 0);
+  const ProcessMemory memory = memory_of_smaps(
+      "55d0-7ffe ---p 00000000 00:00 0   [rollup]\nRss:   2000 kB\nPss:  1234 kB\nPss_Anon: 9 kB\n"
+      "Shared_Clean: 7 kB\nPrivate_Clean: 11 kB\nPrivate_Dirty:  1000 kB\nPrivate_Hugetlb: 5 kB\n");
+  EXPECT_EQ(memory.pss_bytes, 1234 * 1024);
+  EXPECT_EQ(memory.uss_bytes, 1011 * 1024);
+  EXPECT_EQ(memory_of_smaps("").pss_bytes, 0);
+  EXPECT_EQ(memory_of_smaps("Pss: x kB\n").pss_bytes, 0);
 }
 
 TEST(Pss, GrowsByWhatIsTouched) {

@@ -23,13 +23,16 @@ class Training : public ::testing::Test {
   std::filesystem::path dir(const std::string& name = "run") const { return folder_ / name; }
   static std::string config() { return std::string(PERMAFROST_SOURCE) + "/configs/quickstart.textproto"; }
 
-  std::string arguments(const std::string& more = "", const std::string& name = "run") const {
-    return "train " + config() + " --set data.root=" + photos().string() + " --run-dir " + dir(name).string() +
+  /// The configuration and what tests set in it.
+  std::string settings() const {
+    return config() + " --set data.root=" + photos().string() +
            " --set train.max_steps=4 --set schedule.warmup_steps=1 --set train.global_batch=8 --set "
            "train.micro_batch=4 --set checkpoint.every_steps=0" +
            " --set train.final_check.loss=false --set train.final_check.exchanged_images=false --set "
-           "precision.compute=FP32 " +
-           more;
+           "precision.compute=FP32 ";
+  }
+  std::string arguments(const std::string& more = "", const std::string& name = "run") const {
+    return "train " + settings() + " --run-dir " + dir(name).string() + " " + more;
   }
   /// `before` stands before the program: what starts it.
   Outcome train(const std::string& more = "", const std::string& name = "run", const std::string& before = "") const {

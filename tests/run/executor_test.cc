@@ -298,5 +298,35 @@ TEST(Executor, KeepsNamedValuesAndGradientsForProbing) {
   EXPECT_FALSE(s.executor.value(0, "no such value").defined());
 }
 
+/// Notes what it is told: +step begins, -step ends.
+class NoteSteps final : public ExecutorObserver {
+ public:
+  void begin_program(size_t bucket) override { programs.push_back(bucket); }
+  void begin_gather(size_t /*step*/) override { ++gathers; }
+  void begin_step(size_t step) override { notes.push_back(static_cast<int>(step) + 1); }
+  void end_step(size_t step) override { notes.push_back(-static_cast<int>(step) - 1); }
+  std::vector<size_t> programs;
+  std::vector<int> notes;
+  int gathers = 0;
+};
+
+TEST(Executor, ShowsEveryStepToAnObserver) {
+  Session s(kAll);
+  NoteSteps observer;
+  s.executor.observe(&observer);
+  const double seen = s.run(1).first;
+  EXPECT_EQ(observer.programs, std::vector<size_t>{1});
+  EXPECT_EQ(observer.gathers, 0);  // nothing is sharded
+  std::vector<int> expected;
+  for (int step = 1; step <= std::ssize(s.plan.programs[1].steps); ++step) {
+    expected.push_back(step);
+    expected.push_back(-step);
+  }
+  EXPECT_EQ(observer.notes, expected);
+  s.executor.observe(nullptr);
+  EXPECT_EQ(s.run(1).first, seen);
+  EXPECT_EQ(observer.notes.size(), expected.size());
+}
+
 }  // namespace
 }  // namespace permafrost

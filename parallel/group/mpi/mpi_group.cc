@@ -19,6 +19,8 @@ constexpr auto kSpin = std::chrono::microseconds(20);  // then give the core awa
 constexpr auto kYield = std::chrono::milliseconds(5);  // then sleep between polls
 constexpr auto kSleep = std::chrono::microseconds(100);
 constexpr auto kShortSleep = std::chrono::microseconds(50);  // of groups that sleep at once
+constexpr auto kIdle = std::chrono::seconds(2);  // behind which they sleep longer: nothing comes for some time
+constexpr auto kLongSleep = std::chrono::milliseconds(5);
 
 constexpr int64_t kScratchBytes = int64_t{8} << 20;    // per group that reduces
 constexpr int64_t kLargestBlock = int64_t{512} << 10;  // measured: docs/notes/mpi_collectives.md
@@ -162,7 +164,7 @@ void MpiGroup::wait(Pending& pending, const Call& call) {
                                     size_, "]")));
     }
     if (waiting_ == Waiting::kSleeping)
-      std::this_thread::sleep_for(kShortSleep);
+      std::this_thread::sleep_for(waited > kIdle ? std::chrono::microseconds(kLongSleep) : kShortSleep);
     else if (waited > kYield)
       std::this_thread::sleep_for(kSleep);
     else if (waited > kSpin)

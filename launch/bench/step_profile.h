@@ -1,0 +1,95 @@
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/base/json.h"
+#include "launch/training/trainer.h"
+#include "parallel/plan/plan.h"
+#include "parallel/run/executor_observer.h"
+
+namespace permafrost {
+
+/// One operation of a plan, in one direction; or all of one kind and shape together.
+struct ProfiledOp {
+  std::string kind;       ///< of the operation; "sum_gradient", "add_gradient" and "copy_gradient" of other steps
+  std::string direction;  ///< "forward", "backward"; "" of other steps
+  std::string shape;      ///< of its first input and first parameter
+  std::string name, unit;
+  int64_t tokens = 0;     ///< of the bucket
+  double flops = 0;       ///< of a call, as the plan counts them
+  int64_t bytes = 0;      ///< of the tensors of a call, each once
+  double calls = 0;       ///< per step
+  double seconds = 0;     ///< per step: median over steps
+  double mean = 0;        ///< the same: mean
+  double outside_us = 0;  ///< per call, mean: not within ThreadPool::run
+};
+
+/// What the executor costs beside kernels, in microseconds per call of an operation.
+struct ExecutorOverhead {
+  std::vector<double> between;  ///< from the end of one call to the begin of the next, without waiting for weights
+  std::vector<double> within;   ///< of a call, what is not within ThreadPool::run
+  std::vector<double> whole;    ///< a call, kernels included
+  std::vector<double> sum() const;
+};
+
+/// Times every operation of some training steps on the computing thread of one rank. Takes its memory when it is made,
+/// and none in a step.
+class StepProfile final : public ExecutorObserver {
+ public:
+  /// For `steps` training steps of this plan on `rank`. Times `pool` until the profile dies. Both must outlive it.
+  StepProfile(const Plan& plan, ThreadPool& pool, int rank, int64_t steps);
+  ~StepProfile() override;
+  StepProfile(const StepProfile&) = delete;
+  StepProfile& operator=(const StepProfile&) = delete;
+
+  void begin_training_step();
+  void end_training_step(double seconds, const StepAccount& account);
+
+  void begin_program(size_t bucket) override;
+  void begin_gather(size_t step) override;
+  void begin_step(size_t step) override;
+  void end_step(size_t step) override;
+
+  /// Every operation that ran, in the order of the programs.
+  std::vector<ProfiledOp> operations() const;
+  /// Those of one kind, direction and shape together, the most expensive first; name and unit are empty.
+  std::vector<ProfiledOp> groups() const;
+  const ExecutorOverhead& overhead() const { return overhead_; }
+  /// Milliseconds per step by what they were spent on, median over steps; "other" is what nothing here covers.
+  std::vector<std::pair<std::string, double>> parts() const;
+  double median_step_seconds() const;
+
+  std::string table() const;
+  OrderedJson json() const;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Times {
+    int64_t nanoseconds = 0, pool_nanoseconds = 0, calls = 0;
+  };
+  size_t at(size_t bucket, size_t step) const { return first_of_bucket_[bucket] + step; }
+  ProfiledOp describe(size_t bucket, size_t step) const;
+  ProfiledOp summarise(const std::vector<size_t>& ops, ProfiledOp like) const;
+
+  const Plan& plan_;
+  ThreadPool& pool_;
+  std::vector<size_t> first_of_bucket_;
+  size_t ops_ = 0;
+  std::vector<Times> times_;  // [training step][op]
+  size_t training_step_ = 0, most_steps_ = 0;
+
+  // Of the program that runs.
+  size_t bucket_ = 0;
+  int64_t pool_nanoseconds_ = 0, pool_before_ = 0, gap_nanoseconds_ = 0;
+  Clock::time_point begin_, end_;
+  bool waited_ = false;
+  int64_t gather_nanoseconds_ = 0, gaps_nanoseconds_ = 0;  // of this training step
+
+  ExecutorOverhead overhead_;
+  std::vector<StepAccount> accounts_;
+  std::vector<double> step_seconds_, gather_ms_, gap_ms_;
+};
+
+}  // namespace permafrost
