@@ -34,8 +34,11 @@ void add_language_model(Graph& graph, const LanguageModelConfig& config, const M
     auto unit = graph.unit("text.rows");
     x = slice_tokens(graph, x, slots, slots + rows);
   }
-  const Value logits = opt_head(graph, config.text, opt_final(graph, config.text, x));
-  add_loss(graph, logits, labels, row_weight, config.label_smoothing);
+  x = opt_final(graph, config.text, x);
+  if (shape.all_values)
+    add_loss(graph, opt_head(graph, config.text, x), labels, row_weight, config.label_smoothing);
+  else
+    opt_head_loss(graph, config.text, x, labels, row_weight, config.label_smoothing);
 }
 
 void fill_language_model(std::string_view who, const ModelBatch& batch, const InputTensors& inputs, int64_t slots) {

@@ -33,8 +33,8 @@ class Model {
  public:
   virtual ~Model() = default;
 
-  /// The graph of one micro-batch, with a loss: the same parameters in the same order for every shape. Values `logits`
-  /// (rows, choices), `row_loss`, `loss`.
+  /// The graph of one micro-batch, with a loss: the same parameters in the same order for every shape. Values
+  /// `row_loss` and `loss`; of models of images, and with shape.all_values of all, `logits` (rows, choices).
   virtual Graph build(DType compute, const ModelShape& shape) const = 0;
   /// What trains unless a configuration says otherwise.
   virtual std::vector<FreezeRule> freezing() const = 0;

@@ -5,6 +5,7 @@
 #include "core/base/narrow.h"
 #include "core/graph/ops/dropout.h"
 #include "core/graph/ops/embedding.h"
+#include "core/graph/ops/head_loss.h"
 #include "core/graph/ops/linear.h"
 #include "core/graph/ops/shape_ops.h"
 #include "models/blocks/named_layers.h"
@@ -161,6 +162,16 @@ Value opt_head(Graph& graph, const OptConfig& config, Value x) {
     logits = linear(graph, x, token_table(graph, config), {}, Activation::kNone, /*wide_output=*/true);
   }
   return graph.name(logits, "logits");
+}
+
+void opt_head_loss(Graph& graph, const OptConfig& config, Value x, Value labels, Value row_weight, float smoothing) {
+  CrossEntropyValues loss;
+  {
+    auto unit = graph.unit("text.head");
+    loss = head_loss(graph, x, token_table(graph, config), labels, row_weight, smoothing);
+  }
+  graph.name(loss.row_loss, "row_loss");
+  graph.set_loss(graph.name(loss.loss, "loss"));
 }
 
 Value build_opt(Graph& graph, const OptConfig& config, Value input_ids, Value position_ids, Value lengths) {

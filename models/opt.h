@@ -72,6 +72,9 @@ Value opt_layer(Graph& graph, const OptConfig& config, int64_t layer, Value x, c
 Value opt_final(Graph& graph, const OptConfig& config, Value x);
 /// Unit text.head: the tied head; value `logits` (..., vocab) f32.
 Value opt_head(Graph& graph, const OptConfig& config, Value x);
+/// Unit text.head: the tied head and its cross-entropy in one, without logits (core/graph/ops/head_loss.h); values
+/// row_loss and loss, from which backward starts.
+void opt_head_loss(Graph& graph, const OptConfig& config, Value x, Value labels, Value row_weight, float smoothing);
 
 /// A whole decoder from ids (B, T) to logits (B, T, vocab).
 Value build_opt(Graph& graph, const OptConfig& config, Value input_ids, Value position_ids, Value lengths);

@@ -61,8 +61,11 @@ class EpalmBuilder {
       auto unit = graph_.unit("text.rows");
       x_ = slice_tokens(graph_, x_, config_.slots(), config_.slots() + shape_.tokens - 1);
     }
-    const Value logits = opt_head(graph_, config_.text, opt_final(graph_, config_.text, x_));
-    add_loss(graph_, logits, labels_, row_weight_, config_.label_smoothing);
+    x_ = opt_final(graph_, config_.text, x_);
+    if (shape_.all_values)
+      add_loss(graph_, opt_head(graph_, config_.text, x_), labels_, row_weight_, config_.label_smoothing);
+    else
+      opt_head_loss(graph_, config_.text, x_, labels_, row_weight_, config_.label_smoothing);
   }
 
   const EpalmConfig& config_;

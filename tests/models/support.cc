@@ -254,8 +254,7 @@ void expect_text_golden(const TextGolden& want) {
       EXPECT_GE(names.size(), 1u);
       expect_text_values(want, runner, DType::kF32, names);
     } else {
-      const int64_t choices = want.golden.shape("logits")[2];
-      EXPECT_EQ(runner.value("logits").shape(), Shape({batch, shape.tokens - 1, choices})) << "rows of the text alone";
+      EXPECT_EQ(runner.value("row_loss").shape(), Shape({batch * (shape.tokens - 1)})) << "rows of the text alone";
     }
     expect_text_gradients(
         want, runner,

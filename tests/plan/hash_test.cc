@@ -8,6 +8,7 @@
 #include "core/graph/ops/attention.h"
 #include "core/graph/ops/cross_entropy.h"
 #include "core/graph/ops/dropout.h"
+#include "core/graph/ops/head_loss.h"
 #include "core/graph/ops/layer_norm.h"
 #include "core/graph/ops/linear.h"
 #include "core/graph/ops/patchify.h"
@@ -57,6 +58,11 @@ std::vector<Row> rows() {
        [](Graph& g, bool c) {
          cross_entropy(g, tokens(g), g.input("l", {{2, 4}, DType::kI32}), g.input("w", {{2, 4}, DType::kF32}),
                        c ? 0.1f : 0.0f);
+       }},
+      {"head_loss.smoothing",
+       [](Graph& g, bool c) {
+         head_loss(g, tokens(g), matrix(g), g.input("l", {{2, 4}, DType::kI32}), g.input("w", {{2, 4}, DType::kF32}),
+                   c ? 0.1f : 0.0f);
        }},
       {"dropout.layer",
        [](Graph& g, bool c) {

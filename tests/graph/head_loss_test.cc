@@ -1,0 +1,173 @@
+#include "core/graph/ops/head_loss.h"
+
+#include "core/graph/ops/linear.h"
+#include "tests/graph/op_matrix.h"
+#include "tests/reference/cross_entropy_ref.h"
+#include "tests/reference/linear_ref.h"
+
+namespace permafrost {
+namespace {
+
+using namespace permafrost::testing;
+using Operands = std::vector<Duals>;
+
+TEST(FreezingMatrix, HeadLoss) {
+  check_freezing_matrix(
+      {"head_loss",
+       [](Graph& g) {
+         const Value x = g.input("x", {{2, 3, 8}, g.compute()}), labels = g.input("labels", {{2, 3}, DType::kI32});
+         const Param weight = g.param("head", {7, 8}, Initializer::zeros());
+         head_loss(g, x, weight, labels, g.input("row_weight", {{2, 3}, DType::kF32}), 0.1f);
+       },
+       [](const Operands& x, const Operands& p) {
+         std::vector<int32_t> labels;
+         for (const Dual& label : x[1]) labels.push_back(static_cast<int32_t>(label.value));
+         const Duals logits = reference::linear({6, 7, 8}, x[0], p[0], Duals{}).y;
+         const Duals loss = reference::cross_entropy(logits, labels, 7, static_cast<double>(0.1f));
+         Dual sum;
+         for (size_t r = 0; r < loss.size(); ++r) sum += x[2][r] * loss[r];
+         return Duals{sum};
+       },
+       bit(0),
+       {{1, {0, 6, -100, 3, 3, 2}}},
+       1,
+       true});
+}
+
+/// Everything that forward and backward of a graph's operations on (x, labels, row_weight) give.
+struct Results {
+  OwnedTensor row_loss, loss, dx, dweight;
+};
+
+OwnedTensor bytes(int64_t n) { return filled_tensor(DType::kU8, {n}, 0xff); }
+
+struct Problem {
+  DType compute;
+  int64_t rows, width, vocabulary;
+  OwnedTensor x, weight, labels, row_weight;
+
+  Problem(DType dtype, int64_t m, int64_t k, int64_t v)
+      : compute(dtype),
+        rows(m),
+        width(k),
+        vocabulary(v),
+        x(random_tensor(dtype, {m, k}, 1)),
+        weight(random_tensor(dtype, {v, k}, 2, 0.3)),
+        labels(DType::kI32, {m}),
+        row_weight(random_tensor(DType::kF32, {m}, 3)) {
+    for (int64_t row = 0; row < m; ++row)
+      labels.view().data<int32_t>()[row] = row % 11 == 5 ? -100 : static_cast<int32_t>(row * 7 % v);
+  }
+  Value input(Graph& g, const char* name, const Tensor& t) const { return g.input(name, {t.shape(), t.dtype()}); }
+};
+
+Results together(const Problem& p, const Needs& needs) {
+  Graph g(p.compute);
+  const Value x = p.input(g, "x", p.x), labels = p.input(g, "labels", p.labels);
+  head_loss(g, x, g.param("head", {p.vocabulary, p.width}, Initializer::zeros()), labels,
+            p.input(g, "row_weight", p.row_weight), 0.1f);
+  const Op& op = *g.ops()[0].op;
+  const OpSpecs specs = g.specs_of(g.ops()[0]);
+  Results r{filled_tensor(DType::kF32, {p.rows}, 0xff), filled_tensor(DType::kF64, {1}, 0xff), {}, {}};
+  std::vector<OwnedTensor> saved;
+  std::vector<Tensor> saved_views;
+  for (const TensorSpec& spec : op.saved(specs, needs)) saved.push_back(filled_tensor(spec.dtype, spec.shape, 0xff));
+  for (const OwnedTensor& t : saved) saved_views.push_back(t);
+  const std::vector<Tensor> inputs{p.x, p.labels, p.row_weight}, params{p.weight}, outputs{r.row_loss, r.loss};
+  const OwnedTensor forward = bytes(op.workspace_bytes(specs, Pass::kForward, needs, 2));
+  op.forward(cpu_context(2), {inputs, params, outputs, saved_views, forward});
+  std::vector<Tensor> dinputs(3), dparams(1), none(2);
+  if (needs.inputs != 0) r.dx = filled_tensor(p.compute, {p.rows, p.width}, 0xff), dinputs[0] = r.dx;
+  if (needs.params != 0) r.dweight = filled_tensor(DType::kF32, {p.vocabulary, p.width}, 0xff), dparams[0] = r.dweight;
+  const std::vector<GradMode> modes(3, GradMode::kOverwrite);
+  const OwnedTensor backward = bytes(op.workspace_bytes(specs, Pass::kBackward, needs, 2));
+  op.backward(cpu_context(2), {inputs, params, outputs, saved_views, none, dinputs, modes, dparams, modes, backward});
+  return r;
+}
+
+/// The same by linear and cross_entropy.
+Results apart(const Problem& p) {
+  Results r{OwnedTensor(DType::kF32, {p.rows}), OwnedTensor(DType::kF64, {1}),
+            OwnedTensor(p.compute, {p.rows, p.width}), OwnedTensor(DType::kF32, {p.vocabulary, p.width})};
+  Graph g(p.compute);
+  const Value x = p.input(g, "x", p.x), labels = p.input(g, "labels", p.labels);
+  const Value logits =
+      linear(g, x, g.param("head", {p.vocabulary, p.width}, Initializer::zeros()), {}, Activation::kNone, true);
+  cross_entropy(g, logits, labels, p.input(g, "row_weight", p.row_weight), 0.1f);
+  const Op &head = *g.ops()[0].op, &loss = *g.ops()[1].op;
+  const OpSpecs specs = g.specs_of(g.ops()[0]);
+  const Needs both{bit(0), bit(0)};
+  OwnedTensor y(DType::kF32, {p.rows, p.vocabulary}), lse(DType::kF32, {p.rows}), dy(p.compute, {p.rows, p.vocabulary});
+  const OwnedTensor workspace = bytes(std::max(head.workspace_bytes(specs, Pass::kForward, both, 2),
+                                               head.workspace_bytes(specs, Pass::kBackward, both, 2)));
+  const std::vector<Tensor> inputs{p.x}, params{p.weight}, outputs{y}, dlogits{dy}, none(3);
+  const std::vector<Tensor> loss_inputs{y, p.labels, p.row_weight}, loss_outputs{r.row_loss, r.loss}, saved{lse},
+      dloss{dy, {}, {}}, dinputs{r.dx}, dparams{r.dweight};
+  const std::vector<GradMode> modes(3, GradMode::kOverwrite);
+  head.forward(cpu_context(2), {inputs, params, outputs, {}, workspace});
+  loss.forward(cpu_context(2), {loss_inputs, {}, loss_outputs, saved, {}});
+  loss.backward(cpu_context(2), {loss_inputs, {}, loss_outputs, saved, none, dloss, modes, {}, {}, {}});
+  head.backward(cpu_context(2), {inputs, params, outputs, {}, dlogits, dinputs, modes, dparams, modes, workspace});
+  return r;
+}
+
+/// 1,100 rows are three chunks, the last one shorter.
+TEST(HeadLoss, HasTheBitsOfTheTwoOperationsWhateverIsNeeded) {
+  for (const DType compute : {DType::kF32, DType::kBF16})
+    for (const int64_t rows : {0, 1, 512, 1100}) {
+      SCOPED_TRACE(concat(to_string(compute), " rows ", rows));
+      const Problem p(compute, rows, 24, 24);
+      const Results want = apart(p);
+      for (const Needs& needs : {Needs{}, Needs{bit(0), 0}, Needs{0, bit(0)}, Needs{bit(0), bit(0)}}) {
+        const Results got = together(p, needs);
+        EXPECT_TRUE(same_bits(got.row_loss, want.row_loss) && same_bits(got.loss, want.loss));
+        EXPECT_TRUE(needs.inputs == 0 || same_bits(got.dx, want.dx));
+        EXPECT_TRUE(needs.params == 0 || same_bits(got.dweight, want.dweight));
+      }
+    }
+}
+
+TEST(HeadLoss, NeedsNeitherLogitsNorTheFrozenWeightForBackward) {
+  Graph g(DType::kBF16);
+  const Value x = g.input("x", {{8000, 8}, DType::kBF16}), labels = g.input("labels", {{8000}, DType::kI32});
+  head_loss(g, x, g.param("head", {5000, 8}, Initializer::zeros()), labels,
+            g.input("row_weight", {{8000}, DType::kF32}), 0);
+  const Op& op = *g.ops()[0].op;
+  const OpSpecs specs = g.specs_of(g.ops()[0]);
+  const Needs frozen{bit(0), 0};
+  const BackwardUse use = op.backward_use(frozen);
+  EXPECT_EQ(use.inputs | use.outputs | use.params, 0u);
+  ASSERT_EQ(op.saved(specs, frozen).size(), 1u);
+  EXPECT_EQ(op.saved(specs, frozen)[0], (TensorSpec{{8000, 8}, DType::kBF16}));
+  EXPECT_EQ(op.workspace_bytes(specs, Pass::kBackward, frozen, 2), 0);
+  // 512 rows of logits in f32 and of their gradients in bf16, and what products need.
+  EXPECT_LT(op.workspace_bytes(specs, Pass::kForward, frozen, 2), 8000 * 5000 * 4 / 2);
+  EXPECT_EQ(op.saved(specs, {bit(0), bit(0)})[0], (TensorSpec{{8000, 5000}, DType::kBF16}));
+}
+
+TEST(HeadLoss, RefusesWhatDoesNotFit) {
+  const auto refused = [](const Shape& weight, const TensorSpec& labels, const TensorSpec& row_weight, float smoothing,
+                          ErrorKind kind, const std::vector<std::string>& parts) {
+    EXPECT_TRUE(throws_error(
+        [&] {
+          Graph g(DType::kF32);
+          const Value x = g.input("x", {{2, 4, 6}, DType::kF32}), l = g.input("labels", labels);
+          head_loss(g, x, g.param("head", weight, Initializer::zeros()), l, g.input("row_weight", row_weight),
+                    smoothing);
+        },
+        kind, parts));
+  };
+  const TensorSpec labels{{8}, DType::kI32}, weights{{2, 4}, DType::kF32};
+  const auto shape = ErrorKind::kShapeMismatch;
+  refused({5, 7}, labels, weights, 0, shape,
+          {"head_loss: input must end in the K of weight (V, K) = (5, 7)", "(2, 4, 6)"});
+  refused({5, 2, 3}, labels, weights, 0, shape, {"weight (V, K) = (5, 2, 3)"});
+  refused({5, 6}, {{7}, DType::kI32}, weights, 0, shape, {"head_loss: labels must be 8 elements of i32; got (7) i32"});
+  refused({5, 6}, labels, {{8}, DType::kI32}, 0, shape,
+          {"head_loss: row_weight must be 8 elements of f32; got (8) i32"});
+  refused({5, 6}, labels, weights, 1.5f, ErrorKind::kInvalidArgument,
+          {"head_loss: smoothing must lie in [0, 1); got 1.5"});
+}
+
+}  // namespace
+}  // namespace permafrost
