@@ -30,7 +30,7 @@ struct ProductPlan {
   bool in_place = false;  ///< B is not packed
   bool near = false;      ///< A stays in cache; groups are narrow, and it is the next group's B that is asked for ahead
   int64_t counter_bytes = 0, shared_bytes = 0, a_bytes = 0, b_bytes = 0, c_bytes = 0, block_bytes = 0;
-  int64_t thread_bytes() const { return b_bytes + c_bytes + 2 * block_bytes + 2 * a_bytes; }
+  int64_t thread_bytes() const { return b_bytes + c_bytes + 2 * block_bytes + a_bytes; }
 };
 
 void plan_columns(const Product& p, const ProductEngine& e, ProductPlan& plan) {
@@ -167,7 +167,7 @@ class ProductRun {
                              .pack_b = meanwhile && i == i0,
                              .first = part == 0,
                              .ahead = plan_.near ? next_columns(next_group, i) : next_rows(i, i1, j, columns, r0)};
-          if (e_.copies_a) assign_copies(block, i0, i1, j == 0, scratch);
+          if (e_.copies_a) assign_copy(block, i0, i1, j0 + columns, scratch);
           compute_block(block, count, part + 1 == plan_.parts, scratch);
         }
         i = end;
@@ -179,14 +179,13 @@ class ProductRun {
     return plan_.in_place ? nullptr : scratch + j * round_up(terms, e_.r_step) * e_.element_bytes;
   }
 
-  /// Two copies of panels of A take turns: one is multiplied, the next is filled during the first columns.
-  void assign_copies(ProductBlock& block, int64_t i0, int64_t i1, bool first_columns, std::byte* scratch) const {
-    std::byte* copies = scratch + plan_.b_bytes + plan_.c_bytes + 2 * plan_.block_bytes;
-    const int64_t turn = (block.i0 - i0) / e_.block_i % 2, end = block.i0 + block.rows;
-    block.copy_a = copies + turn * plan_.a_bytes;
-    block.next_copy_a = copies + (1 - turn) * plan_.a_bytes;
-    block.pack_a = first_columns && block.i0 == i0;
-    block.next_rows = first_columns ? std::min(e_.block_i, i1 - end) : 0;
+  /// The copy of a panel of A is filled for the first columns; the last ones leave the next panel there.
+  void assign_copy(ProductBlock& block, int64_t i0, int64_t i1, int64_t group_end, std::byte* scratch) const {
+    const bool first = block.j0 % plan_.group == 0, last = block.j0 + block.columns == group_end;
+    if (first && last && block.columns <= e_.panel_j) return;
+    block.copy_a = scratch + plan_.b_bytes + plan_.c_bytes + 2 * plan_.block_bytes;
+    block.pack_a = first && block.i0 == i0;
+    if (last) block.next_rows = std::min(e_.block_i, i1 - block.i0 - block.rows);
   }
 
   static const std::byte* element(const ProductOperand& m, int64_t outer, int64_t r) {

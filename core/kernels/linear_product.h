@@ -49,9 +49,10 @@ struct ProductBlock {
   const void* packed_a = nullptr;  ///< packed panels from that of row i0 on, all of R; null = read A where it is
   void* packed_b = nullptr;        ///< panels from that of column j0 on, terms [r0, r1); null = read B where it is
   bool pack_b = false;             ///< packed_b is still to be filled, meanwhile
-  // Where the engine copies A panel by panel (ProductEngine::copies_a): the copy of this block's rows, terms [r0, r1),
-  // and whether it is still to be filled; where the next block's rows go meanwhile (0: nothing to copy).
-  void *copy_a = nullptr, *next_copy_a = nullptr;
+  // Where the engine copies A panel by panel (ProductEngine::copies_a): the copy of this block's rows, terms [r0, r1);
+  // null where no other block needs them. Whether it is still to be filled; how many rows behind the block are to take
+  // its place.
+  void* copy_a = nullptr;
   bool pack_a = false;
   int64_t next_rows = 0;
   float* c = nullptr;  ///< block of C, `ldc` floats per row

@@ -16,12 +16,14 @@ using amx::TileSums;
 
 constexpr int64_t kTile = amx::kTileRows, kPanel = 32, kTerms = 32, kGroup = 32, kNarrow = 256, kBlockColumns = 768;
 constexpr int64_t kPartBytes = 2 * kTileBytes, kStepBytes = 3 * kPartBytes;
-constexpr int64_t kUnits = 32;  // of work to split 32 terms of a panel
-constexpr int64_t kLead = 2;    // steps between splitting and use, where both happen in one call
-constexpr int64_t kRing = 4;    // steps kept of what is used once
+constexpr int64_t kUnits = 8;  // of work to split 32 terms of a panel
+constexpr int64_t kLead = 2;   // steps between splitting and use, where both happen in one call
+constexpr int64_t kRing = 4;   // steps kept of what is used once
 constexpr int64_t kCreditOne = 1 << 16;
 
 int64_t steps_of(int64_t terms) { return (terms + kTerms - 1) / kTerms; }
+
+int64_t at_most(int64_t n, int64_t most) { return n < most ? n : most; }
 
 /// The compiler knows nothing of what tile loads read.
 [[gnu::always_inline]] inline void publish() { asm volatile("" ::: "memory"); }
@@ -49,7 +51,7 @@ int64_t steps_of(int64_t terms) { return (terms + kTerms - 1) / kTerms; }
   return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p));
 }
 
-/// Splitting of one panel, in units that fit between tile products.
+/// Splitting of one panel, in units that fit between tile products: 8 for 32 terms.
 struct PanelSplit {
   const std::byte* data = nullptr;  ///< element (first outer index, first term)
   DType dtype = DType::kF32;
@@ -58,107 +60,128 @@ struct PanelSplit {
   int64_t size = 4, ld = 0;
   int64_t outer = 0, terms = 0;  ///< how many there are, from data on
   int64_t ahead = 0;             ///< bytes from what is loaded to what is asked for
+  int64_t whole_steps = 0;       ///< f32, nothing outside the matrix
   uint8_t* out = nullptr;
   int64_t step_mask = -1;  ///< step s goes to place s & step_mask
   alignas(64) float lanes[2][kTile][kTile];
 
-  /// Vector q of a half panel of 32 terms: the first and the last 16 terms of an outer index, or 16 outer indices of
-  /// terms q and 16 + q.
-  [[gnu::always_inline]] void load_pair(int64_t step, int64_t half, int64_t q, __m512& u, __m512& v) const {
-    const int64_t left = terms - step * kTerms;
-    bool has_u = true, has_v = true;
-    __mmask16 mask_u, mask_v;
+  /// Where vector 0 of half a panel of 32 terms is, and how far the next one and the other 16 terms are. A vector is 16
+  /// terms of an outer index, or 16 outer indices of a term.
+  struct Place {
     const std::byte* p;
-    int64_t second;
-    if (r_contiguous) {
-      p = data + (half * kTile + q) * ld + step * kTerms * size;
-      second = kTile * size;
-      has_u = has_v = half * kTile + q < outer;
-      mask_u = avx512::first_lanes(left);
-      mask_v = avx512::first_lanes(left - kTile);
-    } else {
-      p = data + (step * kTerms + q) * ld + half * kTile * size;
-      second = kTile * ld;
-      has_u = q < left;
-      has_v = q + kTile < left;
-      mask_u = mask_v = avx512::first_lanes(outer - half * kTile);
-    }
-    u = has_u ? permafrost::load(dtype, p, mask_u) : _mm512_setzero_ps();
-    v = has_v ? permafrost::load(dtype, p + second, mask_v) : _mm512_setzero_ps();
-    _mm_prefetch(reinterpret_cast<const char*>(p + ahead), _MM_HINT_T0);
-    _mm_prefetch(reinterpret_cast<const char*>(p + ahead + second), _MM_HINT_T0);
+    int64_t next, second;
+  };
+  [[gnu::always_inline]] Place place(int64_t step, int64_t half) const {
+    if (r_contiguous) return {data + half * kTile * ld + step * kTerms * size, ld, kTile * size};
+    return {data + step * kTerms * ld + half * kTile * size, ld, kTile * ld};
   }
 
-  [[gnu::always_inline]] void turn(int64_t step, int64_t half) {
-    __m512i rows[2][kTile];
+  /// Vector q of the first or the last 16 terms. Zeros outside.
+  [[gnu::always_inline]] __m512 load_at(const Place& at, int64_t step, int64_t half, int64_t q, bool second) const {
+    const int64_t left = terms - step * kTerms - second * kTile, right = outer - half * kTile;
+    if (q >= (r_contiguous ? right : left)) return _mm512_setzero_ps();
+    return permafrost::load(dtype, at.p + q * at.next + second * at.second,
+                            avx512::first_lanes(r_contiguous ? left : right));
+  }
+
+  [[gnu::always_inline]] void ask(const std::byte* p) const {
+    _mm_prefetch(reinterpret_cast<const char*>(p + ahead), _MM_HINT_T0);
+  }
+
+  /// The vectors of the first or the last 16 terms, transposed.
+  [[gnu::always_inline]] void turn(int64_t step, int64_t half, bool second) {
+    const Place at = place(step, half);
+    const std::byte* p = at.p + second * at.second;
+    __m512i rows[kTile];
+    if (step < whole_steps) {
 #pragma GCC unroll 16
-    for (int q = 0; q < kTile; ++q) {
-      __m512 u, v;
-      load_pair(step, half, q, u, v);
-      rows[0][q] = _mm512_castps_si512(u);
-      _mm512_store_ps(lanes[1][q], v);
+      for (int q = 0; q < kTile; ++q) rows[q] = _mm512_loadu_si512(p + q * at.next), ask(p + q * at.next);
+    } else {
+      alignas(64) float edge[kTile][kTile];
+      for (int q = 0; q < kTile; ++q) _mm512_store_ps(edge[q], load_at(at, step, half, q, second));
+#pragma GCC unroll 16
+      for (int q = 0; q < kTile; ++q) rows[q] = _mm512_load_si512(edge[q]);
     }
-    transpose_dwords(rows[0]);
+    transpose_dwords(rows);
 #pragma GCC unroll 16
-    for (int q = 0; q < kTile; ++q) _mm512_store_si512(lanes[0][q], rows[0][q]);
-#pragma GCC unroll 16
-    for (int q = 0; q < kTile; ++q) rows[1][q] = _mm512_load_si512(lanes[1][q]);
-    transpose_dwords(rows[1]);
-#pragma GCC unroll 16
-    for (int q = 0; q < kTile; ++q) _mm512_store_si512(lanes[1][q], rows[1][q]);
+    for (int q = 0; q < kTile; ++q) _mm512_store_si512(lanes[second][q], rows[q]);
   }
 
   [[gnu::always_inline]] void unit(int64_t index) {
-    const int64_t step = index / kUnits, half = index / kTile % 2, q = index % kTile;
-    __m512 u, v;
+    const int64_t step = index / kUnits, half = index / 4 % 2, part = index % 4;
+    uint8_t* tile = out + (step & step_mask) * kStepBytes + half * kTileBytes;
     if (turned) {
-      if (q == 0) turn(step, half);
-      u = _mm512_load_ps(lanes[0][q]);
-      v = _mm512_load_ps(lanes[1][q]);
-    } else {
-      load_pair(step, half, q, u, v);
+      if (part < 2) return turn(step, half, part == 1);
+      const int64_t q = (part - 2) * 8;
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i)
+        split(_mm512_load_ps(lanes[0][q + i]), _mm512_load_ps(lanes[1][q + i]), tile + (q + i) * 64);
+      return;
     }
-    split(u, v, out + (step & step_mask) * kStepBytes + half * kTileBytes + q * 64);
+    const int64_t q = part * 4;
+    const Place at = place(step, half);
+    tile += q * 64;
+    if (step < whole_steps) {
+      const std::byte* p = at.p + q * at.next;
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i, p += at.next) {
+        split(_mm512_loadu_ps(p), _mm512_loadu_ps(p + at.second), tile + i * 64);
+        ask(p);
+        ask(p + at.second);
+      }
+      return;
+    }
+    for (int i = 0; i < 4; ++i)
+      split(load_at(at, step, half, q + i, false), load_at(at, step, half, q + i, true), tile + i * 64);
   }
 
-  void units(int64_t begin, int64_t end) {
+  [[gnu::noinline]] void units(int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) unit(i);
   }
 };
 
-/// What the vector units do beside the tile products of a call: 6 slots a step.
+/// What the processor does beside the tile products of a call, in 6 slots a step.
 struct Background {
   PanelSplit *own_a = nullptr, *own_b = nullptr;  ///< of this call, kLead steps ahead of their use
-  PanelSplit* next_a = nullptr;                   ///< of the next call with another A
-  int64_t next_unit = 0, next_end = 0, credit = 0, rate = 0;
-  const char* c = nullptr;  ///< lines to be written soon
-  int64_t c_row = 0, c_rows = 0, c_stride = 0;
-  int64_t c_rate = 0, c_credit = 0;
-  int64_t steps = 0;
+  PanelSplit* next_a = nullptr;                   ///< takes the place of this call's A, which no other needs
+  const char* ask = nullptr;                      ///< rows to be read soon, two lines a step
+  int64_t ask_rows = 0, ask_stride = 0;
+  char* c = nullptr;  ///< rows to be written soon, two lines each
+  int64_t c_rows = 0, c_stride = 0;
 
-  void start() {
-    const int64_t lead = steps < kLead ? steps : kLead;
+  void start(int64_t steps) {
+    const int64_t lead = at_most(steps, kLead);
     if (own_a) own_a->units(0, lead * kUnits);
     if (own_b) own_b->units(0, lead * kUnits);
     publish();
   }
 
-  [[gnu::always_inline]] void slot(int64_t step, int64_t number) {
-    const int64_t ahead = step + kLead, begin = ahead * kUnits + kUnits * number / 6,
-                  end = ahead * kUnits + kUnits * (number + 1) / 6;
-    if (ahead < steps) {
-      if (own_a) own_a->units(begin, end);
-      if (own_b) own_b->units(begin, end);
+  template <int kSlot>
+  [[gnu::always_inline]] void slot(int64_t step, int64_t steps) {
+    constexpr int64_t kBegin = (kUnits * kSlot + 5) / 6, kEnd = (kUnits * (kSlot + 1) + 5) / 6;
+    const int64_t later = (step + kLead) * kUnits, done = (step - 1) * kUnits;
+    if (step + kLead < steps) {
+      if (own_a) own_a->units(later + kBegin, later + kEnd);
+      if (own_b) own_b->units(later + kBegin, later + kEnd);
     }
-    credit += rate;
-    for (; credit >= kCreditOne; credit -= kCreditOne)
-      if (next_unit < next_end) next_a->unit(next_unit++);
-    c_credit += c_rate;
-    for (; c_credit >= kCreditOne; c_credit -= kCreditOne, c += c_stride)
-      if (c_row++ < c_rows) {
-        _mm_prefetch(c, _MM_HINT_ET0);
-        _mm_prefetch(c + 64, _MM_HINT_ET0);
-      }
+    if (next_a && step > 0) next_a->units(done + kBegin, done + kEnd);
+  }
+
+  void memory(int64_t step, int64_t steps) {
+    const char* line = ask + step * kTerms * 4;
+    for (int64_t row = 0; row < ask_rows; ++row, line += ask_stride) {
+      _mm_prefetch(line, _MM_HINT_T1);
+      _mm_prefetch(line + 64, _MM_HINT_T1);
+    }
+    const int64_t row = step * kPanel / steps, end = at_most((step + 1) * kPanel / steps, c_rows);
+    for (char* to = c + row * c_stride; to < c + end * c_stride; to += c_stride) {
+      _mm_prefetch(to, _MM_HINT_ET0);
+      _mm_prefetch(to + 64, _MM_HINT_ET0);
+    }
+  }
+
+  void finish(int64_t steps) {
+    if (next_a && steps > 0) next_a->units((steps - 1) * kUnits, steps * kUnits);
   }
 };
 
@@ -220,44 +243,47 @@ struct PartTiles {
 /// c (16 kRows x 16 kColumns) += A B over `steps` steps. The order of the six products, x1 y3, x1 y2, x2 y2, x2 y1,
 /// x1 y1, x3 y1, changes one operand at a time; x is A, or B where kSwapped: forward gives the same bits either way.
 template <int kRows, int kColumns, bool kSwapped>
-[[gnu::noinline]] void multiply_steps(SplitPanel a, SplitPanel b, TileSums<kRows, kColumns> sums, bool first,
-                                      Background& work) {
+[[gnu::noinline]] void multiply_steps(SplitPanel a, SplitPanel b, int64_t steps, TileSums<kRows, kColumns> sums,
+                                      bool first, Background& work) {
   using Tiles = PartTiles<kRows, kColumns>;
-  work.start();
+  work.start(steps);
   sums.load(first);
   constexpr int64_t kFirstA = kSwapped ? 3 : 1, kFirstB = kSwapped ? 1 : 3;
-  if (work.steps > 0) {
+  if (steps > 0) {
     Tiles::load_a(a.part(0, kFirstA));
     Tiles::load_b(b.part(0, kFirstB));
   }
-  for (int64_t step = 0; step < work.steps; ++step) {
-    const int64_t next = step + 1 < work.steps ? step + 1 : step;
+  for (int64_t step = 0; step < steps; ++step) {
+    const int64_t next = step + 1 < steps ? step + 1 : step;
     if constexpr (kSwapped) {
       Tiles::multiply_and_load_a(a.part(step, 2));
-      work.slot(step, 0);
+      work.slot<0>(step, steps);
       Tiles::multiply_and_load_b(b.part(step, 2));
-      work.slot(step, 1);
+      work.slot<1>(step, steps);
       Tiles::multiply_and_load_a(a.part(step, 1));
-      work.slot(step, 2);
+      work.slot<2>(step, steps);
       Tiles::multiply_and_load_b(b.part(step, 1));
-      work.slot(step, 3);
+      work.slot<3>(step, steps);
       Tiles::multiply_and_load_b(b.part(step, 3));
     } else {
       Tiles::multiply_and_load_b(b.part(step, 2));
-      work.slot(step, 0);
+      work.slot<0>(step, steps);
       Tiles::multiply_and_load_a(a.part(step, 2));
-      work.slot(step, 1);
+      work.slot<1>(step, steps);
       Tiles::multiply_and_load_b(b.part(step, 1));
-      work.slot(step, 2);
+      work.slot<2>(step, steps);
       Tiles::multiply_and_load_a(a.part(step, 1));
-      work.slot(step, 3);
+      work.slot<3>(step, steps);
       Tiles::multiply_and_load_a(a.part(step, 3));
     }
-    work.slot(step, 4);
+    work.slot<4>(step, steps);
     Tiles::multiply_and_load(a.part(next, kFirstA), b.part(next, kFirstB));
-    work.slot(step, 5);
+    work.slot<5>(step, steps);
+    work.memory(step, steps);
     publish();
   }
+  work.finish(steps);
+  publish();
   sums.store();
 }
 
@@ -271,18 +297,25 @@ void aim(PanelSplit& panel, const ProductOperand& m, int64_t first, int64_t oute
                (m.r_contiguous ? first * panel.ld + r0 * panel.size : r0 * panel.ld + first * panel.size);
   panel.outer = outer;
   panel.terms = r1 - r0;
+  panel.whole_steps = m.dtype == DType::kF32 && outer >= kPanel ? panel.terms / kTerms : 0;
 }
-
-int64_t at_most(int64_t n, int64_t most) { return n < most ? n : most; }
 
 bool must_pack_a(const Product&) { return false; }
 bool packs_meanwhile(const Product&, bool) { return true; }
 bool reads_b_in_place(const Product&) { return false; }
 
+/// Where the rows of a block of 32 columns will be stored; null where that is elsewhere.
+void aim_at_output(Background& work, const Product& p, int64_t i, int64_t rows, int64_t j, int64_t columns) {
+  if (p.out.transposed || p.out.dtype != DType::kF32 || columns < kPanel) return;
+  work.c = reinterpret_cast<char*>(static_cast<float*>(p.out.y) + i * p.out.ld + j);
+  work.c_rows = rows;
+  work.c_stride = p.out.ld * 4;
+}
+
 void multiply(const Product& p, const ProductBlock& block) {
   constexpr int64_t kFar = 8, kNear = 2;  // steps from what is split to what is asked for: along rows, across
   const int64_t steps = steps_of(block.r1 - block.r0), calls = (block.columns + kPanel - 1) / kPanel;
-  const bool a_once = calls == 1, b_once = p.i <= kPanel;
+  const bool a_once = block.copy_a == nullptr, b_once = p.i <= kPanel;
   alignas(64) uint8_t a_ring[kRing * kStepBytes], b_ring[kRing * kStepBytes];
   PanelSplit own_a, own_b, next_a;
   own_a.turned = next_a.turned = !p.a.r_contiguous;
@@ -293,22 +326,14 @@ void multiply(const Product& p, const ProductBlock& block) {
   own_a.ahead = own_a.r_contiguous ? kFar * kTerms * own_a.size : kNear * kTerms * own_a.ld;
   own_a.out = const_cast<uint8_t*>(a.data);
   own_a.step_mask = a.mask;
-  Background work;
-  work.steps = steps;
-  if (!a_once && block.next_rows > 0) {
-    aim(next_a, p.a, block.i0 + block.rows, block.next_rows, block.r0, block.r1);
-    next_a.ahead = next_a.r_contiguous ? kPanel * next_a.ld : kNear * kTerms * next_a.ld;
-    next_a.out = static_cast<uint8_t*>(block.next_copy_a);
-    work.next_a = &next_a;
-    work.next_end = steps * kUnits;
-    work.rate = (work.next_end * kCreditOne + calls * steps * 6 - 1) / (calls * steps * 6);
-  }
+  aim(next_a, p.a, block.i0 + block.rows, block.next_rows, block.r0, block.r1);
+  next_a.out = own_a.out;
   for (int64_t call = 0; call < calls; ++call) {
+    Background work;
     const int64_t j = call * kPanel, columns = at_most(block.columns - j, kPanel);
     SplitPanel b{static_cast<const uint8_t*>(block.packed_b) + call * steps * kStepBytes, -1};
     if (b_once) b = {b_ring, kRing - 1};
-    work.own_a = a_once || (block.pack_a && call == 0) ? &own_a : nullptr;
-    work.own_b = nullptr;
+    if (a_once || (block.pack_a && call == 0)) work.own_a = &own_a;
     if (b_once || block.pack_b) {
       aim(own_b, p.b, block.j0 + j, columns, block.r0, block.r1);
       own_b.ahead = own_b.r_contiguous ? kFar * kTerms * own_b.size : kNear * kTerms * own_b.ld;
@@ -316,13 +341,20 @@ void multiply(const Product& p, const ProductBlock& block) {
       own_b.step_mask = b.mask;
       work.own_b = &own_b;
     }
+    if (block.next_rows > 0 && call + 1 == calls) work.next_a = &next_a;
+    if (block.next_rows > 0 && call + 1 < calls && next_a.r_contiguous) {
+      const int64_t row = block.next_rows * call / (calls - 1);
+      work.ask = reinterpret_cast<const char*>(next_a.data + row * next_a.ld);
+      work.ask_rows = block.next_rows * (call + 1) / (calls - 1) - row;
+      work.ask_stride = next_a.ld;
+    }
+    aim_at_output(work, p, block.i0, block.rows, block.j0 + j, columns);
     amx::with_tiles(block.rows, columns, [&]<int kRows, int kColumns>() {
       const TileSums<kRows, kColumns> sums{block.c + j, block.ldc};
-      p.out.transposed ? multiply_steps<kRows, kColumns, true>(a, b, sums, block.first, work)
-                       : multiply_steps<kRows, kColumns, false>(a, b, sums, block.first, work);
+      p.out.transposed ? multiply_steps<kRows, kColumns, true>(a, b, steps, sums, block.first, work)
+                       : multiply_steps<kRows, kColumns, false>(a, b, steps, sums, block.first, work);
     });
   }
-  if (work.next_a) next_a.units(work.next_unit, work.next_end);
 }
 
 void store(const Product& p, const ProductBlock& block, float* scratch) {
