@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #include "core/kernels/linear_tile_avx512.h"
+#include "core/kernels/linear_tiles_amx.h"
 #include "core/kernels/vector_math_avx512.h"
 
 // bf16 products on AMX. A tile of A: 16 rows of 32 terms, as they lie in a row-major matrix. A tile of B: 16 columns of
@@ -8,8 +9,11 @@
 namespace permafrost {
 
 namespace {
-constexpr int64_t kTile = 16, kPanel = 32, kTerms = 32, kBlock = 64;
-constexpr int64_t kTileBytes = 1024, kStepBytes = 2 * kTileBytes;
+using amx::kTileBytes;
+using amx::TileSums;
+using amx::with_tiles;
+constexpr int64_t kTile = amx::kTileRows, kPanel = 32, kTerms = 32, kBlock = 64;
+constexpr int64_t kStepBytes = 2 * kTileBytes;
 
 int64_t steps_of(int64_t terms) { return (terms + kTerms - 1) / kTerms; }
 
@@ -179,38 +183,6 @@ struct StepTiles {
   }
 };
 
-/// The sums of one call, in tiles 0 1 / 2 3: from zero or from memory, and back.
-template <int kRows, int kColumns>
-struct TileSums {
-  float* c;
-  int64_t ldc;
-
-  [[gnu::always_inline]] void load(bool first) const {
-    const auto bytes = static_cast<size_t>(ldc) * sizeof(float);
-    float* below = c + kTile * ldc;
-    if (first) {
-      _tile_zero(0);
-      if constexpr (kColumns == 2) _tile_zero(1);
-      if constexpr (kRows == 2) _tile_zero(2);
-      if constexpr (kRows == 2 && kColumns == 2) _tile_zero(3);
-    } else {
-      _tile_loadd(0, c, bytes);
-      if constexpr (kColumns == 2) _tile_loadd(1, c + kTile, bytes);
-      if constexpr (kRows == 2) _tile_loadd(2, below, bytes);
-      if constexpr (kRows == 2 && kColumns == 2) _tile_loadd(3, below + kTile, bytes);
-    }
-  }
-
-  [[gnu::always_inline]] void store() const {
-    const auto bytes = static_cast<size_t>(ldc) * sizeof(float);
-    float* below = c + kTile * ldc;
-    _tile_stored(0, c, bytes);
-    if constexpr (kColumns == 2) _tile_stored(1, c + kTile, bytes);
-    if constexpr (kRows == 2) _tile_stored(2, below, bytes);
-    if constexpr (kRows == 2 && kColumns == 2) _tile_stored(3, below + kTile, bytes);
-  }
-};
-
 /// What is done beside the products of a block, a little with every step: the block before is stored, and lines of y
 /// that this block will be stored to are asked for. A store to a line of which the core is not the owner waits for it.
 struct Meanwhile {
@@ -321,15 +293,6 @@ template <int kRows, int kColumns>
   sums.store();
 }
 
-/// function.template operator()<kRows, kColumns>() for the tiles that so many rows and columns take.
-template <typename Function>
-[[gnu::always_inline]] inline void with_tiles(int64_t rows, int64_t columns, Function&& function) {
-  if (rows > kTile)
-    columns > kTile ? function.template operator()<2, 2>() : function.template operator()<2, 1>();
-  else
-    columns > kTile ? function.template operator()<1, 2>() : function.template operator()<1, 1>();
-}
-
 void multiply_few_rows(const Product& p, const ProductBlock& block) {
   constexpr int64_t kTermsAtATime = 16 * kTerms;  // so that the lines asked for are still near for the next panel
   constexpr int64_t kSlots = 4;
@@ -387,16 +350,7 @@ void multiply(const Product& p, const ProductBlock& block) {
 
 void store(const Product& p, const ProductBlock& block, float* scratch) { store_block_avx512(p, block, scratch, true); }
 
-void begin() {
-  struct alignas(64) Config {
-    uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-  };
-  static constexpr Config kConfig;
-  _tile_loadconfig(&kConfig);
-}
-
+void begin() { amx::configure_tiles(); }
 void end() { _tile_release(); }
 }  // namespace
 
@@ -408,11 +362,12 @@ const ProductEngine& amx_engine() {
                                             .block_i = kBlock,
                                             .block_j = kBlock,
                                             .group_j = kBlock,
+                                            .narrow_j = 128,
                                             .element_bytes = 2,
                                             .ahead_terms = kTerms,
                                             .stores_meanwhile = true,
-
                                             .b_bytes = 896 * 1024,
+                                            .copies_a = false,
                                             .must_pack_a = must_pack_a,
                                             .packs_meanwhile = packs_meanwhile,
                                             .reads_b_in_place = reads_b_in_place,

@@ -19,7 +19,8 @@ std::byte* bytes_of(const Tensor& workspace) { return static_cast<std::byte*>(wo
 
 const ProductEngine& product_engine(SimdLevel level, DType compute) {
   if (level == SimdLevel::kPortable) return portable_engine();
-  return level == SimdLevel::kAmx && compute == DType::kBF16 ? amx_engine() : avx512_engine();
+  if (level == SimdLevel::kAvx512) return avx512_engine();
+  return compute == DType::kBF16 ? amx_engine() : split_amx_engine();
 }
 
 Product forward_product(const LinearForward& args) {

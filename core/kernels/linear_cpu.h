@@ -9,7 +9,7 @@
 // The passes of linear.h on CPU, after their checks. The level is an argument so that every version can be tested.
 namespace permafrost {
 
-/// The engine that computes products of this dtype: f32 has none on AMX and takes AVX-512.
+/// The engine that computes products of this dtype.
 const ProductEngine& product_engine(SimdLevel level, DType compute);
 
 /// Computes the product and stores it. `workspace` holds product_workspace_bytes.

@@ -16,8 +16,7 @@ constexpr int64_t kSumBytes = int64_t{512} << 10;    // unfinished C of one thre
 constexpr int64_t kChunkRows = 64;                   // C is cut in multiples of this many rows
 constexpr int64_t kRowBytes = int64_t{512} << 10;    // of A: blocks of rows at a time
 constexpr int64_t kPieces = 32;                      // wanted pieces of C: enough to share evenly
-constexpr int64_t kFewColumns = 128;                 // B is cut along R only where not even this many columns fit
-constexpr int64_t kCutColumns = 256;                 // columns of a group then, at most
+constexpr int64_t kCutColumns = 256;                 // columns of a group where B is cut along R, at most
 constexpr int64_t kCutPieces = 4;                    // and wanted pieces of C
 constexpr int64_t kPanelsAtATime = 8;  // of A, packed together: whole cache lines where its rows lie across
 constexpr int64_t kNarrowBytes = int64_t{96} << 10;  // of B in a narrow group
@@ -33,8 +32,8 @@ struct ProductPlan {
   int64_t block_rows = 0, block_width = 0;
   bool in_place = false;  ///< B is not packed
   bool near = false;      ///< A stays in cache; groups are narrow, and it is the next group's B that is asked for ahead
-  int64_t counter_bytes = 0, shared_bytes = 0, b_bytes = 0, c_bytes = 0, block_bytes = 0;
-  int64_t thread_bytes() const { return b_bytes + c_bytes + 2 * block_bytes; }
+  int64_t counter_bytes = 0, shared_bytes = 0, a_bytes = 0, b_bytes = 0, c_bytes = 0, block_bytes = 0;
+  int64_t thread_bytes() const { return b_bytes + c_bytes + 2 * block_bytes + a_bytes; }
 };
 
 /// R is cut into parts. B is packed again for every chunk and A read again for every group, so both are as large as
@@ -52,9 +51,9 @@ void cut_terms(const Product& p, const ProductEngine& e, int64_t terms, ProductP
 
 void plan_columns(const Product& p, const ProductEngine& e, ProductPlan& plan) {
   const int64_t terms = round_up(std::max<int64_t>(p.r, 1), e.r_step);
-  const int64_t narrow = std::min(round_up(p.j, e.group_j), round_up(kFewColumns, e.group_j));
+  const int64_t narrow = round_up(std::min(p.j, e.narrow_j), e.group_j);
   plan.in_place = e.reads_b_in_place(p);
-  plan.near = plan.in_place || p.i * terms * e.element_bytes <= kNearBytes;
+  plan.near = plan.in_place || (!e.copies_a && p.i * terms * e.element_bytes <= kNearBytes);
   if (plan.near && (plan.in_place || terms * e.group_j * e.element_bytes <= e.b_bytes)) {
     plan.part = terms;
     plan.parts = 1;
@@ -81,6 +80,7 @@ ProductPlan make_plan(const Product& p, const ProductEngine& e) {
   plan.panel_bytes = round_up(p.r, e.r_step) * e.panel_i * e.element_bytes;
   plan.packed_from = e.must_pack_a(p) ? 0 : p.i / e.row_step * e.row_step / e.panel_i * e.panel_i;
   if (plan.packed_from + e.panel_i > p.i && p.i % e.row_step == 0 && !e.must_pack_a(p)) plan.packed_from = p.i;
+  if (e.copies_a) plan.packed_from = round_up(p.i, e.panel_i);
   plan.slab = round_up(p.i, kChunkRows);
   if (plan.packed_from == 0) {
     const int64_t fitting = kSharedBytes / std::max<int64_t>(plan.panel_bytes / e.panel_i, 1) / kChunkRows * kChunkRows;
@@ -89,7 +89,7 @@ ProductPlan make_plan(const Product& p, const ProductEngine& e) {
   plan.chunk = round_up(div_up(plan.slab, div_up(kPieces, plan.groups)), kChunkRows);
   // The rows in use and those asked for lie beside the packed part of B.
   plan.block_rows = e.block_i;
-  if (2 * e.block_i * plan.part * e.element_bytes > kRowBytes) plan.block_rows = e.block_i / 2;
+  if (!e.copies_a && 2 * e.block_i * plan.part * e.element_bytes > kRowBytes) plan.block_rows = e.block_i / 2;
   plan.block_width = std::min(e.block_j, round_up(plan.group, 16));
   if (plan.parts > 1) {
     const int64_t fitting = kSumBytes / (plan.group * 4) / kChunkRows * kChunkRows;
@@ -102,8 +102,9 @@ ProductPlan make_plan(const Product& p, const ProductEngine& e) {
                                        plan.block_bytes;
   if (!plan.in_place)
     plan.b_bytes = round_up(round_up(plan.part, e.r_step) * round_up(plan.group, e.panel_j) * e.element_bytes, kAlign);
+  if (e.copies_a) plan.a_bytes = round_up(plan.part, e.r_step) * e.panel_i * e.element_bytes;
   plan.counter_bytes = plan.groups * kAlign;
-  const int64_t packed_rows = plan.packed_from == 0 ? plan.slab : p.i - plan.packed_from;
+  const int64_t packed_rows = plan.packed_from == 0 ? plan.slab : std::max<int64_t>(0, p.i - plan.packed_from);
   plan.shared_bytes = round_up(div_up(packed_rows, e.panel_i) * plan.panel_bytes, kAlign);
   return plan;
 }
@@ -187,18 +188,20 @@ class ProductRun {
       for (int64_t i = i0; i < i1;) {
         const int64_t end =
             std::min(i + plan_.block_rows, i < plan_.packed_from ? std::min(i1, plan_.packed_from) : i1);
-        for (int64_t j = 0; j < columns; j += plan_.block_width, ++count)
-          compute_block({.i0 = i,
-                         .rows = end - i,
-                         .j0 = j0 + j,
-                         .columns = std::min(plan_.block_width, columns - j),
-                         .r0 = r0,
-                         .r1 = r1,
-                         .packed_b = packed_b(scratch, j, r1 - r0),
-                         .pack_b = meanwhile && i == i0,
-                         .first = part == 0,
-                         .ahead = plan_.near ? next_columns(next_group, i) : next_rows(i, i1, j, columns, r0)},
-                        count, part + 1 == plan_.parts, own);
+        for (int64_t j = 0; j < columns; j += plan_.block_width, ++count) {
+          ProductBlock block{.i0 = i,
+                             .rows = end - i,
+                             .j0 = j0 + j,
+                             .columns = std::min(plan_.block_width, columns - j),
+                             .r0 = r0,
+                             .r1 = r1,
+                             .packed_b = packed_b(scratch, j, r1 - r0),
+                             .pack_b = meanwhile && i == i0,
+                             .first = part == 0,
+                             .ahead = plan_.near ? next_columns(next_group, i) : next_rows(i, i1, j, columns, r0)};
+          if (e_.copies_a) assign_copy(block, i0, i1, j0 + columns, scratch);
+          compute_block(block, count, part + 1 == plan_.parts, own);
+        }
         i = end;
       }
     }
@@ -206,6 +209,15 @@ class ProductRun {
 
   std::byte* packed_b(std::byte* scratch, int64_t j, int64_t terms) const {
     return plan_.in_place ? nullptr : scratch + j * round_up(terms, e_.r_step) * e_.element_bytes;
+  }
+
+  /// The copy of a panel of A is filled for the first columns; the last ones leave the next panel there.
+  void assign_copy(ProductBlock& block, int64_t i0, int64_t i1, int64_t group_end, std::byte* scratch) const {
+    const bool first = block.j0 % plan_.group == 0, last = block.j0 + block.columns == group_end;
+    if (first && last && block.columns <= e_.panel_j) return;
+    block.copy_a = scratch + plan_.b_bytes + plan_.c_bytes + 2 * plan_.block_bytes;
+    block.pack_a = first && block.i0 == i0;
+    if (last) block.next_rows = std::min(plan_.block_rows, i1 - block.i0 - block.rows);
   }
 
   static const std::byte* element(const ProductOperand& m, int64_t outer, int64_t r) {

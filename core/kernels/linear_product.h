@@ -49,7 +49,13 @@ struct ProductBlock {
   const void* packed_a = nullptr;  ///< packed panels from that of row i0 on, all of R; null = read A where it is
   void* packed_b = nullptr;        ///< panels from that of column j0 on, terms [r0, r1); null = read B where it is
   bool pack_b = false;             ///< packed_b is still to be filled, meanwhile
-  float* c = nullptr;              ///< block of C, `ldc` floats per row
+  // Where the engine copies A panel by panel (ProductEngine::copies_a): the copy of this block's rows, terms [r0, r1);
+  // null where no other block needs them. Whether it is still to be filled; how many rows behind the block are to take
+  // its place.
+  void* copy_a = nullptr;
+  bool pack_a = false;
+  int64_t next_rows = 0;
+  float* c = nullptr;  ///< block of C, `ldc` floats per row
   int64_t ldc = 0;
   bool first = true;                       ///< start from zero; else from what c holds
   bool last = true;                        ///< c is finished by this call
@@ -64,10 +70,12 @@ struct ProductEngine {
   int64_t row_step;          ///< A is read in place in multiples of this many rows; the rest is packed
   int64_t block_i, block_j;  ///< the largest block `multiply` takes
   int64_t group_j;           ///< columns of B are packed together in multiples of this
+  int64_t narrow_j;          ///< B is cut along R only where not even this many columns fit
   int64_t element_bytes;     ///< of packed panels
   int64_t ahead_terms;       ///< terms of a step of ProductAhead; 0 = `multiply` does not ask for memory ahead
   bool stores_meanwhile;     ///< `multiply` stores a finished block (not a transposed one) beside its own work
   int64_t b_bytes;           ///< what the packed part of B may take, so that it stays in the second-level cache
+  bool copies_a;             ///< `multiply` packs A itself, a panel at a time and the next one ahead: block_i = panel_i
   /// True when A of this form must be packed whole; else `multiply` reads full panels of it in place.
   bool (*must_pack_a)(const Product&);
   /// True when `multiply` should pack B while it reads it for the first time; `near`: B has been asked for ahead.
@@ -95,6 +103,7 @@ struct ColumnSums {
 const ProductEngine& portable_engine();
 const ProductEngine& avx512_engine();
 const ProductEngine& amx_engine();
+const ProductEngine& split_amx_engine();  ///< f32 as sums of bf16 tile products
 
 void column_sums_portable(const ColumnSums&);
 void column_sums_avx512(const ColumnSums&);
