@@ -1,0 +1,162 @@
+"""The workloads as modules: what is frozen, what is trained, and how files become parameters."""
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from torch import nn
+
+from layers import Linear, Opt, Vit, token_loss
+from workloads import LOSS_SCALE, OPT_SIZES, POSITIONS, VIT_SIZES, VOCABULARY
+
+ADAPTOR = "model_text.model.decoder.layers.{}.fc2.1.adapter.{}"
+
+
+def linear_shapes(name, rows, columns):
+    return {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
+
+
+def trainable_shapes(workload):
+    """Names (ours, which are the published ones) and shapes of everything that is trained."""
+    layers, width, _, _ = OPT_SIZES[workload.size]
+    shapes = {}
+    for j in range(workload.features):
+        shapes |= linear_shapes(f"connector.{j}", width, VIT_SIZES[workload.vision][1])
+    if workload.prompts:
+        prefix = "prompt_module.prefix_embedding"
+        shapes[f"{prefix}.0.weight"] = (workload.prompts, width)
+        shapes |= linear_shapes(f"{prefix}.1", width, width) | linear_shapes(f"{prefix}.3", width, width)
+    for layer in range(layers if workload.factor else 0):
+        small = width // workload.factor
+        shapes |= linear_shapes(ADAPTOR.format(layer, 0), small, width) | linear_shapes(ADAPTOR.format(layer, 2), width, small)
+    return shapes
+
+
+class PromptMlp(nn.Module):
+    """Vectors in front of the text: a table through two linear layers."""
+
+    def __init__(self, count, width):
+        super().__init__()
+        self.prefix_embedding = nn.Sequential(nn.Embedding(count, width), Linear(width, width), nn.Tanh(), Linear(width, width))
+
+    def forward(self, dtype):
+        table = self.prefix_embedding[0].weight.to(dtype)
+        return self.prefix_embedding[3](self.prefix_embedding[2](self.prefix_embedding[1](table)))
+
+
+def feature_of_layer(layer, window, count):
+    """Which class token is written before this decoder layer, or None."""
+    start, end = window
+    if not start <= layer < end:
+        return None
+    step = (end - start) // count if count > 1 and end - start > count else 1
+    return min((layer - start) // step, count - 1)
+
+
+class Epalm(nn.Module):
+    """E1. Class tokens of late vision blocks become one extra token in a window of late decoder layers; prompts in front of the text."""
+
+    def __init__(self, workload, loss_rows=0):
+        super().__init__()
+        depth, dim, heads = VIT_SIZES[workload.vision]
+        layers, width, text_heads, ffn = OPT_SIZES[workload.size]
+        self.workload, self.loss_rows = workload, loss_rows
+        self.vision = Vit(depth, dim, heads)
+        self.text = Opt(layers, width, text_heads, ffn, VOCABULARY, POSITIONS)
+        self.connector = nn.ModuleList(Linear(dim, width) for _ in range(workload.features))
+        self.prompt_module = PromptMlp(workload.prompts, width)
+        self.mask = None  # see `prepare`
+
+    def prepare(self, device):
+        """What is no parameter. The mask is causal but for the class token's row, which sees all tokens, as published."""
+        length = 1 + self.workload.prompts + self.workload.tokens
+        self.mask = torch.ones(length, length, dtype=torch.bool, device=device).tril_()
+        self.mask[0] = True
+
+    def encode(self, images):
+        with torch.no_grad():
+            return self.vision.class_tokens(images, self.workload.features)
+
+    def decode(self, class_tokens, ids):
+        """Sum of token losses of these samples."""
+        connected = [connect(v)[:, None] for connect, v in zip(self.connector, class_tokens)]
+        tokens = self.text.embed(ids)
+        prompts = self.prompt_module(tokens.dtype)
+        hidden, mask = torch.cat([prompts.expand(len(ids), -1, -1), tokens], 1), None
+        for index, layer in enumerate(self.text.layers):
+            which = feature_of_layer(index, self.workload.window, self.workload.features)
+            if which is not None:
+                hidden = torch.cat([connected[which], hidden if mask is None else hidden[:, 1:]], 1)
+                mask = self.mask
+            hidden = layer(hidden, mask)
+        # Only rows that predict a token: not the class token, the prompts before the last, or the last token.
+        rows = self.text.final_layer_norm(hidden[:, 1 + self.workload.prompts : -1]).flatten(0, 1)
+        return token_loss(rows, self.text.embed_tokens.weight, ids[:, 1:].flatten(), self.loss_rows)
+
+    def forward(self, batch):
+        return self.decode(self.encode(batch["images"]), batch["ids"])
+
+
+def mean_loss(total, samples):
+    """Ours: the tokens of a sample added up, the mean over samples, times the published factor."""
+    return total * (LOSS_SCALE / samples)
+
+
+# -------------------------------------------------------------------------------------------------------- files
+
+def read_tensors(path):
+    """Name and tensor of a safetensors file or of all in a folder."""
+    path = Path(path)
+    for file in sorted(path.glob("*.safetensors")) if path.is_dir() else [path]:
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():
+                yield name, opened.get_tensor(name)
+
+
+def fuse_qkv(tensors):
+    """OPT's three projections of a layer as the rows of one matrix; the other names as here."""
+    found, parts = {}, {}
+    for name, tensor in tensors:
+        name = name.removeprefix("model.").removeprefix("decoder.")
+        if name == "lm_head.weight":
+            continue
+        for which in "qkv":
+            if f".self_attn.{which}_proj." in name:
+                parts.setdefault(name.replace(f"self_attn.{which}_proj", "qkv"), {})[which] = tensor
+                break
+        else:
+            found[name.replace(".self_attn.out_proj.", ".out_proj.")] = tensor
+    return found | {name: torch.cat([p["q"], p["k"], p["v"]]) for name, p in parts.items()}
+
+
+def adapter_name(name):
+    """Our name of a trainable parameter -> its name in the module."""
+    name = name.replace("model_text.model.decoder.layers.", "text.layers.")
+    return name.replace(".fc2.1.adapter.", ".adaptor.adapter.")
+
+
+def state_of_files(folder, workload):
+    """The state dict of the workload's module."""
+    folder = Path(folder)
+    state = {f"text.{k}": v for k, v in fuse_qkv(read_tensors(folder / "weights/text")).items()}
+    if workload.vision:
+        state |= {f"vision.{k}": v for k, v in read_tensors(folder / "weights/vision") if not k.startswith("head.")}
+    return state | {adapter_name(k): v for k, v in read_tensors(folder / "adapter.safetensors")}
+
+
+def build(workload, folder, dtype, device, loss_rows=0):
+    """The module with its weights: frozen parameters in `dtype`, trained ones in fp32."""
+    with torch.device("meta"):
+        model = {"e1": Epalm}[workload.name](workload, loss_rows)
+    trained = {adapter_name(k) for k in trainable_shapes(workload)}
+    state = state_of_files(folder, workload)
+    for name, parameter in model.named_parameters():
+        if parameter.shape != state[name].shape:
+            raise ValueError(f"{name}: expected {tuple(parameter.shape)}; got {tuple(state[name].shape)}")
+    for name in state:
+        state[name] = state[name].to(device=device, dtype=torch.float32 if name in trained else dtype, copy=True)
+    model.load_state_dict(state, assign=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
+    model.prepare(device)
+    return model.eval()
