@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import nn
 
 import models
+from layers import pack
 from workloads import ADAMW
 
 SIDES = ("b0", "b1-sharded", "b1-ignored", "b2", "b2-sharded", "b2-ignored", "b3")
@@ -19,6 +20,8 @@ class Options:
 
     micro_batch: int = 0  # samples of a rank computed together; 0 for all of them
     loss_rows: int = 64  # rows of logits made at a time; 0 for cross_entropy over all of them
+    attention: str = "auto"  # of the decoder: "sdpa", "products", or the latter for bf16 on CPUs
+    packed: bool = False  # B0 on CPUs: frozen weights also in oneDNN's order
     compile: str = ""  # a mode of torch.compile; B2 alone has one
     freezing: bool = True  # compiled: the encoder's weights are packed as constants
     reshard: bool = False  # B1: frozen parts are dropped after the forward pass and gathered again for the backward pass
@@ -63,9 +66,11 @@ class Side:
         self.optimizer = make_optimizer(trained(self.model), options)
 
     def load(self, folder):
-        return models.build(self.workload, folder, self.dtype, self.device, self.options.loss_rows)
+        return models.build(self.workload, folder, self.dtype, self.device, self.options)
 
     def wrap(self):
+        if self.options.packed:
+            pack(self.model, (self.options.micro_batch or self.samples) * self.workload.tokens)
         compile_parts(self.model, self.options)
         self.call = self.model
         if self.ranks > 1 and self.options.reduce == "ddp":

@@ -1,4 +1,6 @@
 """Parts of the models in plain PyTorch. Parameters have the names of the published files where their shapes allow it."""
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -7,13 +9,36 @@ from torch import nn
 class Linear(nn.Module):
     """x W^T + b. The parameters may be kept wider than the computation: trained ones are fp32 masters of a bf16 product."""
 
-    def __init__(self, width_in, width_out, bias=True):
+    packed = None  # oneDNN's own order of a frozen weight, see `pack`
+
+    def __init__(self, width_in, width_out):
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(width_out, width_in))
-        self.bias = nn.Parameter(torch.empty(width_out)) if bias else None
+        self.weight, self.bias = nn.Parameter(torch.empty(width_out, width_in)), nn.Parameter(torch.empty(width_out))
 
     def forward(self, x):
-        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        if self.packed is not None:
+            return PackedLinear.apply(x, self.weight, self.packed, self.bias)
+        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+
+
+class PackedLinear(torch.autograd.Function):
+    """A product with a frozen weight that oneDNN has reordered ahead of time, as compiled code with `freezing` has it; backward reads the plain one."""
+
+    @staticmethod
+    def forward(ctx, x, weight, packed, bias):
+        ctx.weight = weight
+        return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient @ ctx.weight, None, None, None
+
+
+def pack(model, rows):
+    """A second copy of all frozen weights of linear layers, in oneDNN's order for products of this many rows."""
+    for module in model.modules():
+        if isinstance(module, Linear) and not module.weight.requires_grad:
+            module.packed = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach(), rows)
 
 
 def split_heads(qkv, heads):
@@ -27,6 +52,15 @@ def attend(qkv, heads, mask=None, causal=False):
     q, k, v = split_heads(qkv, heads)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
     return out.transpose(1, 2).reshape(qkv.shape[0], qkv.shape[1], -1)
+
+
+def attend_by_products(qkv, heads, mask):
+    """The same by products of whole matrices, for short texts on CPUs: the backward pass of SDPA in bf16 is slow there. mask: [S,S], added."""
+    batch, length, _ = qkv.shape
+    q, k, v = (part.reshape(batch * heads, length, -1) for part in split_heads(qkv, heads))
+    scores = torch.baddbmm(mask, q * (1 / math.sqrt(q.shape[-1])), k.transpose(1, 2))
+    out = torch.bmm(scores.softmax(-1, dtype=torch.float32).to(v.dtype), v)
+    return out.view(batch, heads, length, -1).transpose(1, 2).reshape(batch, length, -1)
 
 
 # ------------------------------------------------------------------------------------------------------- vision
@@ -128,8 +162,12 @@ class OptLayer(nn.Module):
         self.fc1, self.fc2 = Linear(width, ffn), Linear(ffn, width)
         self.adaptor = Adaptor(width, factor) if factor else None
 
-    def forward(self, x, mask=None):
-        x = x + self.out_proj(attend(self.qkv(self.self_attn_layer_norm(x)), self.heads, mask, mask is None))
+    def forward(self, x, mask):
+        """mask: of booleans for SDPA, None for a causal one; added to the scores for attention by products."""
+        qkv = self.qkv(self.self_attn_layer_norm(x))
+        by_products = mask is not None and mask.dtype != torch.bool
+        attended = attend_by_products(qkv, self.heads, mask) if by_products else attend(qkv, self.heads, mask, mask is None)
+        x = x + self.out_proj(attended)
         y = self.fc2(F.relu(self.fc1(self.final_layer_norm(x))))
         return x + (y if self.adaptor is None else self.adaptor(y))
 

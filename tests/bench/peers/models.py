@@ -2,7 +2,6 @@
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors import safe_open
 from torch import nn
 
@@ -44,6 +43,13 @@ class PromptMlp(nn.Module):
         return self.prefix_embedding[3](self.prefix_embedding[2](self.prefix_embedding[1](table)))
 
 
+class Connectors(nn.ModuleList):
+    """A linear layer for each class token: list of [B,D] -> list of [B,1,width]"""
+
+    def forward(self, features):
+        return [connect(feature)[:, None] for connect, feature in zip(self, features)]
+
+
 def feature_of_layer(layer, window, count):
     """Which class token is written before this decoder layer, or None."""
     start, end = window
@@ -56,22 +62,26 @@ def feature_of_layer(layer, window, count):
 class Epalm(nn.Module):
     """E1. Class tokens of late vision blocks become one extra token in a window of late decoder layers; prompts in front of the text."""
 
-    def __init__(self, workload, loss_rows=0):
+    def __init__(self, workload, options):
         super().__init__()
         depth, dim, heads = VIT_SIZES[workload.vision]
         layers, width, text_heads, ffn = OPT_SIZES[workload.size]
-        self.workload, self.loss_rows = workload, loss_rows
+        self.workload, self.options = workload, options
         self.vision = Vit(depth, dim, heads)
         self.text = Opt(layers, width, text_heads, ffn, VOCABULARY, POSITIONS)
-        self.connector = nn.ModuleList(Linear(dim, width) for _ in range(workload.features))
+        self.connector = Connectors(Linear(dim, width) for _ in range(workload.features))
         self.prompt_module = PromptMlp(workload.prompts, width)
-        self.mask = None  # see `prepare`
+        self.masks = None, None  # without and with the class token
 
-    def prepare(self, device):
-        """What is no parameter. The mask is causal but for the class token's row, which sees all tokens, as published."""
+    def prepare(self, device, dtype):
+        """What is no parameter. The second mask is causal but for the class token's row, which sees all tokens, as published."""
         length = 1 + self.workload.prompts + self.workload.tokens
-        self.mask = torch.ones(length, length, dtype=torch.bool, device=device).tril_()
-        self.mask[0] = True
+        visible = torch.ones(length, length, dtype=torch.bool, device=device).tril_()
+        visible[0] = True
+        if by_products(self.options, device, dtype):
+            self.masks = additive(visible[1:, 1:], dtype), additive(visible, dtype)
+        else:
+            self.masks = None, visible
 
     def encode(self, images):
         with torch.no_grad():
@@ -79,22 +89,31 @@ class Epalm(nn.Module):
 
     def decode(self, class_tokens, ids):
         """Sum of token losses of these samples."""
-        connected = [connect(v)[:, None] for connect, v in zip(self.connector, class_tokens)]
+        connected = self.connector(class_tokens)
         tokens = self.text.embed(ids)
         prompts = self.prompt_module(tokens.dtype)
-        hidden, mask = torch.cat([prompts.expand(len(ids), -1, -1), tokens], 1), None
+        hidden, inserted = torch.cat([prompts.expand(len(ids), -1, -1), tokens], 1), False
         for index, layer in enumerate(self.text.layers):
             which = feature_of_layer(index, self.workload.window, self.workload.features)
             if which is not None:
-                hidden = torch.cat([connected[which], hidden if mask is None else hidden[:, 1:]], 1)
-                mask = self.mask
-            hidden = layer(hidden, mask)
+                hidden = torch.cat([connected[which], hidden[:, 1:] if inserted else hidden], 1)
+                inserted = True
+            hidden = layer(hidden, self.masks[inserted])
         # Only rows that predict a token: not the class token, the prompts before the last, or the last token.
         rows = self.text.final_layer_norm(hidden[:, 1 + self.workload.prompts : -1]).flatten(0, 1)
-        return token_loss(rows, self.text.embed_tokens.weight, ids[:, 1:].flatten(), self.loss_rows)
+        return token_loss(rows, self.text.embed_tokens.weight, ids[:, 1:].flatten(), self.options.loss_rows)
 
     def forward(self, batch):
         return self.decode(self.encode(batch["images"]), batch["ids"])
+
+
+def by_products(options, device, dtype):
+    """Whether attention of the decoder is made of products. Backward of SDPA in bf16 on CPUs takes several times as long."""
+    return options.attention == "products" or (options.attention == "auto" and device.type == "cpu" and dtype == torch.bfloat16)
+
+
+def additive(visible, dtype):
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, float("-inf"))
 
 
 def mean_loss(total, samples):
@@ -144,10 +163,10 @@ def state_of_files(folder, workload):
     return state | {adapter_name(k): v for k, v in read_tensors(folder / "adapter.safetensors")}
 
 
-def build(workload, folder, dtype, device, loss_rows=0):
+def build(workload, folder, dtype, device, options):
     """The module with its weights: frozen parameters in `dtype`, trained ones in fp32."""
     with torch.device("meta"):
-        model = {"e1": Epalm}[workload.name](workload, loss_rows)
+        model = {"e1": Epalm}[workload.name](workload, options)
     trained = {adapter_name(k) for k in trainable_shapes(workload)}
     state = state_of_files(folder, workload)
     for name, parameter in model.named_parameters():
@@ -158,5 +177,5 @@ def build(workload, folder, dtype, device, loss_rows=0):
     model.load_state_dict(state, assign=True)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trained)
-    model.prepare(device)
+    model.prepare(device, dtype)
     return model.eval()

@@ -1,4 +1,5 @@
 """The processes of a side, ours and PyTorch's, driven by the same lines: run N, memory, checkpoint, quit."""
+import contextlib
 import json
 import os
 import subprocess
@@ -47,17 +48,16 @@ class Pipe:
                 return found
 
     def close(self):
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self.send("quit")
-        except BrokenPipeError:
-            pass
         try:
             self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.log):
-            stream.close()
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
 
 
 class Layout:
@@ -73,7 +73,17 @@ class Layout:
         return {"ranks": self.ranks, "threads": self.threads, "device": self.device}
 
 
-class PeerSide:
+class Running:
+    """What both kinds of side have."""
+
+    begin = 0.0  # when the processes were started
+    label = ""  # how it is called in the results
+
+    def since_start(self):
+        return time.perf_counter() - self.begin
+
+
+class PeerSide(Running):
     """One of baselines.SIDES, a process for each rank."""
 
     def __init__(self, name, workload, dtype, layout, folder, logs, options=()):
@@ -91,12 +101,11 @@ class PeerSide:
             environment["GLIBC_TUNABLES"] = ALLOCATOR
         if parsed.inductor_cache:
             environment["TORCHINDUCTOR_CACHE_DIR"] = parsed.inductor_cache
-        begin = time.perf_counter()
+        self.begin = time.perf_counter()
         for rank in range(self.layout.ranks):
             self.pipes.append(Pipe(self.command(rank), environment, self.logs / f"{self.name}-{rank}.log", self.layout.cores[rank]))
         self.heading = [pipe.read() for pipe in self.pipes][0]
-        self.begin = begin
-        return time.perf_counter() - begin
+        return self.since_start()
 
     def command(self, rank):
         words = {"side": self.name, "workload": self.workload.name, "size": self.workload.size, "tokens": self.workload.tokens, "dtype": self.dtype,
@@ -131,14 +140,14 @@ class PeerSide:
                 "parameters": self.heading["parameters"], "libraries_bytes": self.heading["libraries_bytes"]}
 
     def close(self):
-        for pipe in self.pipes:
+        pipes, self.pipes = self.pipes, []
+        for pipe in pipes:
             pipe.close()
-        self.pipes = []
         if self.scratch:
             self.scratch.cleanup()
 
 
-class OurSide:
+class OurSide(Running):
     """`permafrost bench step --control`, under mpirun where there are several ranks."""
 
     name = "ours"
@@ -170,7 +179,7 @@ class OurSide:
         self.begin = time.perf_counter()
         self.pipe = Pipe(self.command(), dict(os.environ), self.logs / "ours.log", self.layout.cores[0] if self.layout.ranks == 1 else None)
         self.heading = self.pipe.read()
-        return time.perf_counter() - self.begin
+        return self.since_start()
 
     def ask(self, line):
         self.pipe.send(line)

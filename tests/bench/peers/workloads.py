@@ -17,7 +17,7 @@ VOCABULARY, POSITIONS = 50272, 2048
 BATCH = 16  # samples of a step, all ranks together
 BATCHES = 8  # that are different from each other; step k takes batch k modulo this
 # Constant learning rate, no clipping: as little as possible that could differ in silence.
-ADAMW = {"lr": 2e-4, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.02}
+ADAMW = {"lr": 2e-5, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.02}
 LOSS_SCALE = 0.1
 # CLIP's numbers, which the published code uses for every encoder.
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
