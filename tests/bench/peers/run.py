@@ -56,7 +56,10 @@ class Results:
         self.path, self.common, self.lines = Path(path), common, []
 
     def add(self, kind, side, **what):
-        line = {"kind": kind, "side": side.label} | self.common | side.layout.words() | what
+        known = {"kind": kind, "side": side.label} | self.common | side.layout.words()
+        if clash := known.keys() & what.keys():
+            raise ValueError(f"results: expected other names than {', '.join(sorted(clash))}")
+        line = known | what
         self.lines.append(line)
         with open(self.path, "a") as file:
             file.write(json.dumps(line) + "\n")
@@ -107,7 +110,7 @@ class Comparison:
                     side.start()
                     side.run(1)
                     seconds = side.since_start()
-                    self.results.add("first_step", side, seconds=seconds, attempt=attempt, **side.describe())
+                    self.results.add("first_step", side, seconds=seconds, attempt=attempt, about=side.describe())
                     if attempt == 0:
                         self.measure_memory(side)
                         self.results.add("checkpoint", side, **side.checkpoint())
@@ -120,7 +123,7 @@ class Comparison:
         with measure.PeakMemory(pids) as peak:
             side.run(MEMORY_STEPS)
         self.results.add("memory", side, pss_peak_bytes=peak.summed, pss_peak_each_bytes=peak.each, high_water_bytes=measure.high_water(pids),
-                         device_peak_bytes=side.device_memory(), **side.describe())
+                         device_peak_bytes=side.device_memory(), about=side.describe())
         self.say(f"{side.label}: {peak.summed / 2**20:.0f} MiB")
 
     def agreement(self):
@@ -150,7 +153,8 @@ class Comparison:
                 before = measure.loopback_bytes()
                 answer = side.run(self.options.steps)
                 sent = measure.loopback_bytes() - before
-                self.results.add("round", side, round=index, loopback_bytes=sent, loopback_idle_per_s=idle, **side.describe(), **answer)
+                self.results.add("round", side, round=index, loopback_bytes=sent, loopback_idle_per_s=idle, about=side.describe(),
+                                 seconds=answer["seconds"], losses=answer["losses"], counted_bytes=answer.get("moved_bytes"))
 
     def close(self):
         for side in self.sides:
