@@ -190,6 +190,10 @@ void expand_sizes(Config& config, Problems& problems) {
   }
   if (model.has_vision_classifier())
     expand_vit(*model.mutable_vision_classifier()->mutable_vision(), "model.vision_classifier.vision", problems);
+  if (model.has_projector()) {
+    expand_vit(*model.mutable_projector()->mutable_vision(), "model.projector.vision", problems);
+    expand_opt(*model.mutable_projector()->mutable_text(), "model.projector.text", problems);
+  }
   if (model.has_language_model())
     expand_opt(*model.mutable_language_model()->mutable_text(), "model.language_model.text", problems);
 }

@@ -38,12 +38,18 @@ bool check_opt(const Opt& opt, const Section& s) {
   return true;
 }
 
-/// s: the section that has `text`.
-void check_positions(const Config& config, const Opt& text, const Section& s) {
-  if (config.data().max_text_tokens() > text.max_positions())
-    s.problems().expected("data.max_text_tokens",
-                          concat("at most ", s.at("text.max_positions"), " = ", text.max_positions()),
-                          config.data().max_text_tokens());
+/// s: the section that has `text`; image_tokens: positions that are taken before the text begins.
+void check_positions(const Config& config, const Opt& text, const Section& s, int64_t image_tokens = 0) {
+  const int64_t room = text.max_positions() - image_tokens;
+  if (config.data().max_text_tokens() <= room) return;
+  const std::string less = image_tokens > 0 ? concat(" less ", image_tokens, " patches of an image") : "";
+  s.problems().expected("data.max_text_tokens", concat("at most ", s.at("text.max_positions"), less, " = ", room),
+                        config.data().max_text_tokens());
+}
+
+/// s: the section that has `adapter`.
+void check_adapter(const Adapter& adapter, const Opt& text, const Section& s) {
+  if (adapter.kind() != Adapter::NONE) s.whole("adapter.factor", adapter.factor(), 1, text.hidden());
 }
 
 void check_epalm(const Config& config, const Section& s) {
@@ -61,8 +67,7 @@ void check_epalm(const Config& config, const Section& s) {
     check_positions(config, epalm.text(), s);
   }
   if (epalm.prompt().kind() != Prompt::NONE) s.whole("prompt.length", epalm.prompt().length(), 1, 4096);
-  if (epalm.adapter().kind() != Adapter::NONE && opt)
-    s.whole("adapter.factor", epalm.adapter().factor(), 1, epalm.text().hidden());
+  if (opt) check_adapter(epalm.adapter(), epalm.text(), s);
   if (config.quirks().frozen_dropout() && config.train().final_check().loss())
     s.problems().expected("train.final_check.loss",
                           "false with quirks.frozen_dropout (it would be measured under dropout)", "true");
@@ -84,6 +89,8 @@ ModelKind kind_of(const Model& model) {
       return {"language_model", false, true, false};
     case Model::kEpalm:
       return {"epalm", true, true, false};
+    case Model::kProjector:
+      return {"projector", true, true, false};
     case Model::KIND_NOT_SET:
       break;  // said by check_model
   }
@@ -98,8 +105,19 @@ void check_vision_classifier(const VisionClassifier& model, const Section& s) {
 }
 
 void check_language_model(const Config& config, const Section& s) {
-  const Opt& text = config.model().language_model().text();
-  if (check_opt(text, Section(s.at("text"), s.problems()))) check_positions(config, text, s);
+  const LanguageModel& model = config.model().language_model();
+  if (!check_opt(model.text(), Section(s.at("text"), s.problems()))) return;
+  check_positions(config, model.text(), s);
+  check_adapter(model.adapter(), model.text(), s);
+}
+
+void check_projector(const Config& config, const Section& s) {
+  const Projector& model = config.model().projector();
+  const bool vit = check_vit(model.vision(), Section(s.at("vision"), s.problems()));
+  const bool opt = check_opt(model.text(), Section(s.at("text"), s.problems()));
+  if (!vit || !opt) return;
+  const int64_t side = model.vision().image_size() / model.vision().patch();
+  check_positions(config, model.text(), s, side * side);
 }
 
 void check_task(const ModelKind& kind, Data::Task task, const std::string& path, Problems& problems) {
@@ -136,8 +154,8 @@ std::string other_metrics(const Config& config, Validation::Metric metric) {
     return metric == Validation::LOSS || metric == Validation::CLASS_ACCURACY
                ? ""
                : "LOSS or CLASS_ACCURACY where the model is vision_classifier";
-  if (config.model().has_language_model())
-    return metric == Validation::LOSS ? "" : "LOSS where the model is language_model";
+  if (!config.model().has_epalm())
+    return metric == Validation::LOSS ? "" : concat("LOSS where the model is ", kind_of(config.model()).name);
   if (metric == Validation::LOSS || metric == Validation::EXACT_MATCH) return "";
   const bool vqa = config.evaluation().data().task() == Data::VQA;
   if (vqa && metric != Validation::VQA_ACCURACY)
@@ -161,8 +179,11 @@ void check_model(const Config& config, Problems& problems) {
     case Model::kLanguageModel:
       check_language_model(config, Section("model.language_model", problems));
       break;
+    case Model::kProjector:
+      check_projector(config, Section("model.projector", problems));
+      break;
     case Model::KIND_NOT_SET:
-      problems.expected("model", "one of: epalm, vision_classifier, language_model", "none");
+      problems.expected("model", "one of: epalm, vision_classifier, language_model, projector", "none");
       return;
   }
   check_what_fits(config, kind_of(config.model()), problems);

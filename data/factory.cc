@@ -192,12 +192,14 @@ int64_t image_size(const config::Config& config) {
       return model.epalm().vision().image_size();
     case config::Model::kVisionClassifier:
       return model.vision_classifier().vision().image_size();
+    case config::Model::kProjector:
+      return model.projector().vision().image_size();
     case config::Model::kLanguageModel:
       return 0;
     case config::Model::KIND_NOT_SET:
       break;
   }
-  fail(ErrorKind::kConfig, "model: expected one of epalm, vision_classifier, language_model; got none");
+  fail(ErrorKind::kConfig, "model: expected one of epalm, vision_classifier, language_model, projector; got none");
 }
 
 LoaderConfig loader_config(const config::Config& config, const OpenedData& data) {

@@ -69,7 +69,7 @@ const RewrittenTensor* find(const WeightMap& map, const std::string& name) {
 /// What the run's configuration says of the text model, under the names of transformers' config.json; or such a file.
 Json known_config(const std::string& from) {
   const Json config = find_config(from);
-  for (const char* place : {"/model/epalm/text", "/model/language_model/text"}) {
+  for (const char* place : {"/model/epalm/text", "/model/language_model/text", "/model/projector/text"}) {
     const Json::json_pointer at(place);
     if (!config.is_object() || !config.contains(at)) continue;
     const Json& text = config[at];

@@ -13,10 +13,14 @@ enum class AdaptorKind : uint8_t {
   kScaledParallel,  ///< y + s A(x), s one trained number that starts at 1
 };
 
+/// The part of a text layer that is adapted.
+enum class AdaptorLocation : uint8_t { kMlp, kAttention };
+
 struct AdaptorConfig {
   AdaptorKind kind = AdaptorKind::kNormal;
   int64_t factor = 4;  ///< width / factor, rounded down, is the bottleneck
   bool layer_norm = false;
+  AdaptorLocation location = AdaptorLocation::kMlp;
 };
 
 /// A(x): optional layer norm, linear to width / factor, ReLU, linear back. x and result: (..., width).

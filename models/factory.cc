@@ -22,6 +22,7 @@ std::optional<AdaptorConfig> adaptor_config(const config::Adapter& adapter) {
   AdaptorConfig result;
   result.factor = adapter.factor();
   result.layer_norm = adapter.layer_norm();
+  result.location = adapter.location() == config::Adapter::MLP ? AdaptorLocation::kMlp : AdaptorLocation::kAttention;
   switch (adapter.kind()) {
     case config::Adapter::NONE:
       return std::nullopt;
@@ -35,7 +36,7 @@ std::optional<AdaptorConfig> adaptor_config(const config::Adapter& adapter) {
       result.kind = AdaptorKind::kScaledParallel;
       return result;
   }
-  fail(ErrorKind::kInternal, "model.epalm.adapter.kind: unknown value ", static_cast<int>(adapter.kind()));
+  fail(ErrorKind::kInternal, "adapter.kind: unknown value ", static_cast<int>(adapter.kind()));
 }
 
 }  // namespace
@@ -81,8 +82,6 @@ EpalmConfig epalm_config(const config::Config& config) {
   c.prompt = prompt_kind(epalm.prompt().kind());
   c.prompt_length = epalm.prompt().length();
   c.adaptor = adaptor_config(epalm.adapter());
-  c.adaptor_location = epalm.adapter().location() == config::Adapter::MLP ? EpalmConfig::Location::kMlp
-                                                                          : EpalmConfig::Location::kAttention;
   c.vis_row = config.quirks().vis_row() == config::Quirks::PUBLISHED ? EpalmConfig::VisRow::kPublished
                                                                      : EpalmConfig::VisRow::kCausal;
   c.padding =
@@ -112,6 +111,19 @@ LanguageModelConfig language_model_config(const config::Config& config) {
     fail(ErrorKind::kConfig, "model: expected language_model; got another kind or none");
   LanguageModelConfig c;
   c.text = opt_config(config.model().language_model().text());
+  c.adaptor = adaptor_config(config.model().language_model().adapter());
+  c.label_smoothing = static_cast<float>(config.loss().label_smoothing());
+  c.check();
+  return c;
+}
+
+ProjectorConfig projector_config(const config::Config& config) {
+  if (!config.model().has_projector()) fail(ErrorKind::kConfig, "model: expected projector; got another kind or none");
+  const config::Projector& model = config.model().projector();
+  ProjectorConfig c;
+  c.vision = vit_config(model.vision());
+  c.text = opt_config(model.text());
+  c.kind = model.kind() == config::Projector::LINEAR ? ProjectorConfig::Kind::kLinear : ProjectorConfig::Kind::kMlp;
   c.label_smoothing = static_cast<float>(config.loss().label_smoothing());
   c.check();
   return c;
@@ -125,10 +137,12 @@ std::unique_ptr<const Model> make_model(const config::Config& config) {
       return std::make_unique<VisionClassifier>(vision_classifier_config(config));
     case config::Model::kLanguageModel:
       return std::make_unique<LanguageModel>(language_model_config(config));
+    case config::Model::kProjector:
+      return std::make_unique<ProjectorModel>(projector_config(config));
     case config::Model::KIND_NOT_SET:
       break;
   }
-  fail(ErrorKind::kConfig, "model: expected one of epalm, vision_classifier, language_model; got none");
+  fail(ErrorKind::kConfig, "model: expected one of epalm, vision_classifier, language_model, projector; got none");
 }
 
 LossWeighting loss_weighting(const config::Loss& loss) {

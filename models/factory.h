@@ -8,6 +8,7 @@
 #include "models/epalm/inputs.h"
 #include "models/language_model.h"
 #include "models/model.h"
+#include "models/projector.h"
 #include "models/vision_classifier.h"
 
 namespace permafrost {
@@ -19,6 +20,7 @@ OptConfig opt_config(const config::Opt& opt);
 EpalmConfig epalm_config(const config::Config& config);
 VisionClassifierConfig vision_classifier_config(const config::Config& config);
 LanguageModelConfig language_model_config(const config::Config& config);
+ProjectorConfig projector_config(const config::Config& config);
 LossWeighting loss_weighting(const config::Loss& loss);
 
 /// The model that config.model names. Errors: kConfig where it names none, or from the model's own check.

@@ -41,10 +41,10 @@ class Model {
   /// Fills the inputs of a graph that `build` made. Allocates nothing. Errors: kShapeMismatch, kInvalidArgument.
   virtual void fill(const ModelBatch& batch, const InputTensors& inputs) const = 0;
 
-  virtual int64_t image_size() const = 0;  ///< pixels of the square images; 0: it sees none
-  virtual int64_t vocab() const = 0;       ///< tokens; 0: it reads no text
-  virtual int64_t labels() const = 0;      ///< class labels of an image; 0: it predicts text
-  virtual int64_t classes() const = 0;     ///< choices of a label; 0 without labels
+  virtual int64_t image_size() const = 0;        ///< pixels of the square images; 0: it sees none
+  virtual int64_t vocab() const = 0;             ///< tokens; 0: it reads no text
+  virtual int64_t labels() const { return 0; }   ///< class labels of an image; 0: it predicts text
+  virtual int64_t classes() const { return 0; }  ///< choices of a label; 0 without labels
 };
 
 /// Copies batch.images into an input of a model. Errors: kShapeMismatch, kInvalidArgument for another number of them.

@@ -97,15 +97,20 @@ void OptConfig::check() const {
     fail(ErrorKind::kConfig, "opt: dropout must be 0 to below 1; got ", dropout);
 }
 
-Value opt_embed(Graph& graph, const OptConfig& config, Value input_ids, Value position_ids) {
+Value opt_embed(Graph& graph, const OptConfig& config, Value input_ids, Value position_ids, Value front) {
   auto unit = graph.unit("text.embed");
-  const Shape shape = graph.spec(input_ids).shape;
-  if (shape.rank() != 2 || !(graph.spec(position_ids) == graph.spec(input_ids)))
-    fail(ErrorKind::kShapeMismatch, "opt: input_ids and position_ids must be (B, T) i32; got ", graph.spec(input_ids),
-         " and ", graph.spec(position_ids));
-  if (shape[1] > config.max_positions)
-    fail(ErrorKind::kConfig, "opt: a text must fit ", config.max_positions, " positions; got ", shape[1], " tokens");
-  const Value tokens = opt_project_in(graph, config, embedding(graph, input_ids, token_table(graph, config)));
+  const bool has_front = front.index >= 0;
+  const int64_t slots = has_front ? graph.spec(front).shape[1] : 0;
+  const TensorSpec ids = graph.spec(input_ids), positioned = graph.spec(position_ids);
+  if (ids.shape.rank() != 2 || !(positioned == TensorSpec{{ids.shape[0], slots + ids.shape[1]}, ids.dtype}))
+    fail(ErrorKind::kShapeMismatch, "opt: input_ids and position_ids must be (B, T) i32",
+         has_front ? ", the latter (B, " : "", has_front ? concat(slots, " + T)") : "", "; got ", ids, " and ",
+         positioned);
+  if (positioned.shape[1] > config.max_positions)
+    fail(ErrorKind::kConfig, "opt: a text must fit ", config.max_positions, " positions; got ", positioned.shape[1],
+         " tokens", has_front ? concat(", ", slots, " of them before the text") : "");
+  Value tokens = opt_project_in(graph, config, embedding(graph, input_ids, token_table(graph, config)));
+  if (has_front) tokens = concat_tokens(graph, {front, tokens});
   const Param positions =
       graph.param(kDecoder + "embed_positions.weight", {config.position_rows(), config.hidden}, kTransformerWeight);
   return add(graph, tokens, embedding(graph, position_ids, positions));

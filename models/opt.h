@@ -59,8 +59,9 @@ struct OptLayerOptions {
 /// Source: Zhang et al. 2022; transformers, models/opt/modeling_opt.py. Deviation: scores are scaled, not queries.
 
 /// Unit text.embed: token embedding, project_in, learned positions. input_ids, position_ids: (B, T) i32 (rows of the
-/// position table: see fill_position_ids); result (B, T, hidden).
-Value opt_embed(Graph& graph, const OptConfig& config, Value input_ids, Value position_ids);
+/// position table: see fill_position_ids); result (B, T, hidden). With `front`, N tokens (B, N, hidden) that stand
+/// before the text and have positions too: position_ids (B, N + T), result (B, N + T, hidden).
+Value opt_embed(Graph& graph, const OptConfig& config, Value input_ids, Value position_ids, Value front = {});
 /// (..., word_embed_proj_dim) -> (..., hidden); x itself where there is no projection.
 Value opt_project_in(Graph& graph, const OptConfig& config, Value x);
 /// Dropout of the embeddings where `address` is there, else x itself.

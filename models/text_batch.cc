@@ -28,14 +28,15 @@ void check_input(std::string_view who, std::string_view name, const Tensor& tens
     fail(ErrorKind::kShapeMismatch, who, ": ", name, " must be ", spec, "; got ", tensor.spec());
 }
 
-void check_text_inputs(std::string_view who, const TextBatch& batch, const TextInputs& inputs, int64_t slots) {
+void check_text_inputs(std::string_view who, const TextBatch& batch, const TextInputs& inputs, int64_t slots,
+                       int64_t positioned) {
   check_batch(who, batch);
   const auto& [ids, positions, labels, weights] = inputs;
   if (!ids.defined() || ids.shape().rank() != 2)
     fail(ErrorKind::kShapeMismatch, who, ": input_ids must be (B, T) i32; got ", ids.spec());
   const int64_t b = ids.dim(0), t = ids.dim(1);
   check_input(who, "input_ids", ids, {{b, t}, DType::kI32});
-  check_input(who, "position_ids", positions, {{b, t}, DType::kI32});
+  check_input(who, "position_ids", positions, {{b, positioned + t}, DType::kI32});
   const int64_t all = slots + t, rows = labels.defined() && labels.shape() == Shape{b, all} ? all : t - 1;
   check_input(who, "labels", labels, {{b, rows}, DType::kI32});
   check_input(who, "row_weight", weights, {{b, rows}, DType::kF32});
@@ -129,12 +130,12 @@ float LossWeighting::row_weight(const LossCounts& global) const {
   return static_cast<float>((kind == Kind::kSampleSum ? scale : 1.0) / static_cast<double>(count));
 }
 
-void fill_position_ids(const std::vector<int32_t>& lengths, const Tensor& position_ids) {
+void fill_position_ids(const std::vector<int32_t>& lengths, const Tensor& position_ids, int64_t slots) {
   check_input("text inputs", "position_ids", position_ids, {{std::ssize(lengths), position_ids.dim(1)}, DType::kI32});
   auto* row = position_ids.data<int32_t>();
   const auto first = narrow<int32_t>(OptConfig::kPositionOffset);
   for (const int32_t length : lengths)
-    for (int32_t t = 0; t < position_ids.dim(1); ++t) *row++ = t < length ? first + t : first - 1;
+    for (int32_t t = 0; t < position_ids.dim(1); ++t) *row++ = t < slots + length ? first + t : first - 1;
 }
 
 std::vector<int32_t> lengths_of_mask(const std::vector<int64_t>& mask, int64_t batch, int64_t tokens) {

@@ -48,8 +48,9 @@ struct LossWeighting {
   float row_weight(const LossCounts& global) const;
 };
 
-/// Rows of OPT's position table: token t of a text has row t + 2, padding row 1. position_ids: (B, T) i32.
-void fill_position_ids(const std::vector<int32_t>& lengths, const Tensor& position_ids);
+/// Rows of OPT's position table: token t of a text has row t + 2, padding row 1. position_ids: (B, T) i32. With `slots`
+/// tokens that stand before every text and have positions too: (B, slots + T), counted from the first of those.
+void fill_position_ids(const std::vector<int32_t>& lengths, const Tensor& position_ids, int64_t slots = 0);
 
 /// Valid lengths from a mask (B, T) of 1 and 0. Errors: kData unless every row is ones, then zeros.
 std::vector<int32_t> lengths_of_mask(const std::vector<int64_t>& mask, int64_t batch, int64_t tokens);
@@ -73,7 +74,9 @@ struct TextInputs {
 /// Checks them and what shall be written into them. Throws kInvalidArgument unless the lists of `batch` have the sizes
 /// that batch and tokens say, lengths lie in 0 .. tokens, and all fits (B, T); kShapeMismatch unless input_ids and
 /// position_ids are (B, T) i32, labels (B, R) i32 and row_weight (B, R) f32, R being T - 1 or, where all values are
-/// kept, slots + T: `slots` rows stand in front of the text.
-void check_text_inputs(std::string_view who, const TextBatch& batch, const TextInputs& inputs, int64_t slots);
+/// kept, slots + T: `slots` rows stand in front of the text. The first `positioned` of the slots have positions too:
+/// position_ids are (B, positioned + T).
+void check_text_inputs(std::string_view who, const TextBatch& batch, const TextInputs& inputs, int64_t slots,
+                       int64_t positioned = 0);
 
 }  // namespace permafrost

@@ -13,9 +13,10 @@ config::Resolved load_generating_config(const std::string& path, std::vector<std
                                         const std::string& adapter) {
   if (!adapter.empty()) overrides.push_back("weights.adapter=" + adapter_file(adapter));
   config::Resolved resolved = config::load_config(path, overrides, check_name_patterns);
-  if (!resolved.config.model().has_epalm())
+  const config::Model& model = resolved.config.model();
+  if (!model.has_epalm())
     fail(ErrorKind::kConfig, "model: epalm expected, which generates texts from images; got ",
-         resolved.config.model().has_vision_classifier() ? "vision_classifier" : "language_model");
+         model.GetReflection()->GetOneofFieldDescriptor(model, model.GetDescriptor()->oneof_decl(0))->name());
   if (resolved.config.evaluation().data().task() == config::Data::CLASSES)
     fail(ErrorKind::kConfig, "evaluation.data.task: expected CAPTIONING or VQA, texts being generated; got CLASSES");
   return resolved;

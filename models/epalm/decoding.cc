@@ -3,6 +3,7 @@
 #include "core/graph/ops/shape_ops.h"
 #include "core/graph/ops/token_cache.h"
 #include "models/epalm/parts.h"
+#include "models/opt_adaptor.h"
 
 namespace permafrost {
 
@@ -84,7 +85,7 @@ class EpalmDecodingBuilder {
     x_ = epalm_embed(graph_, config_, ids, positions);
     for (int64_t layer = 0; layer < config_.text.layers; ++layer) {
       OptLayerOptions options;
-      add_adapter(graph_, config_, layer, options);
+      add_adapter(graph_, config_.adaptor, layer, options);
       add_vis(graph_, config_, layer, vis_states_, options);
       const bool after_start = layer >= config_.start;
       options.attend = [this, after_start](Value q, Value k, Value v, AttentionConfig attention_config) {
@@ -150,7 +151,7 @@ class EpalmDecodingBuilder {
     // The last layer of the window computes VIS beside the token, for the last layer of all.
     const bool two_rows = cache_ == EpalmCache::kRefreshed && layer >= config_.end - 1, after = layer >= config_.start;
     OptLayerOptions options;
-    add_adapter(graph_, config_, layer, options);
+    add_adapter(graph_, config_.adaptor, layer, options);
     if (two_rows && layer == config_.end - 1)
       options.before = [this](Value x) { return concat_tokens(graph_, {vis_states_[0], x}); };
     const LayerCache cache = caches_[static_cast<size_t>(layer)];

@@ -22,7 +22,6 @@ struct EpalmConfig {
     kTable,  ///< the vectors themselves
     kMlp,    ///< the vectors through linear, tanh, linear
   };
-  enum class Location : uint8_t { kMlp, kAttention };
   enum class VisRow : uint8_t {
     kPublished,  ///< VIS attends to all tokens, later words included
     kCausal,     ///< to itself alone, being the first
@@ -40,7 +39,6 @@ struct EpalmConfig {
   Prompt prompt = Prompt::kMlp;
   int64_t prompt_length = 10;  ///< not looked at without prompt
   std::optional<AdaptorConfig> adaptor;
-  Location adaptor_location = Location::kMlp;
   VisRow vis_row = VisRow::kPublished;
   Padding padding = Padding::kPublished;
   bool frozen_dropout = false;  ///< published quirk: dropout at text.dropout inside the frozen text model

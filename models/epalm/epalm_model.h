@@ -14,8 +14,6 @@ class EpalmModel final : public Model {
   void fill(const ModelBatch& batch, const InputTensors& inputs) const override;
   int64_t image_size() const override { return config_.vision.image_size; }
   int64_t vocab() const override { return config_.text.vocab; }
-  int64_t labels() const override { return 0; }
-  int64_t classes() const override { return 0; }
 
  private:
   EpalmConfig config_;

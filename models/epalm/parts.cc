@@ -3,6 +3,7 @@
 #include "core/graph/ops/reshape.h"
 #include "core/graph/ops/shape_ops.h"
 #include "models/blocks/named_layers.h"
+#include "models/opt_adaptor.h"
 
 namespace permafrost {
 
@@ -63,19 +64,6 @@ void add_vis(Graph& graph, const EpalmConfig& config, int64_t layer, const std::
   };
 }
 
-void add_adapter(Graph& graph, const EpalmConfig& config, int64_t layer, OptLayerOptions& options) {
-  if (!config.adaptor) return;
-  const bool on_mlp = config.adaptor_location == EpalmConfig::Location::kMlp;
-  const bool in_sequence = on_mlp && config.adaptor->kind == AdaptorKind::kNormal;  // Sequential(fc2, adapter)
-  const std::string name =
-      concat("model_text.model.decoder.layers.", layer, on_mlp ? ".fc2" : ".self_attn", in_sequence ? ".1" : "");
-  auto hook = [&graph, name, adaptor = *config.adaptor](Value input, Value output) {
-    auto unit = graph.unit("adapter");  // a unit is all frozen or all trainable
-    return adapt(graph, input, output, name, adaptor);
-  };
-  (on_mlp ? options.after_ffn : options.after_attention) = hook;
-}
-
 OptLayerOptions epalm_layer_options(Graph& graph, const EpalmConfig& config, int64_t layer, const EpalmLengths& lengths,
                                     const std::vector<Value>& vis) {
   OptLayerOptions options;
@@ -84,7 +72,7 @@ OptLayerOptions epalm_layer_options(Graph& graph, const EpalmConfig& config, int
     options.mask = MaskKind::kCausalOpenFirst;
     options.open_lengths = lengths.open;
   }
-  add_adapter(graph, config, layer, options);
+  add_adapter(graph, config.adaptor, layer, options);
   add_vis(graph, config, layer, vis, options);
   return options;
 }

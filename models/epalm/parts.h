@@ -20,9 +20,6 @@ Value epalm_embed(Graph& graph, const EpalmConfig& config, Value input_ids, Valu
 void add_vis(Graph& graph, const EpalmConfig& config, int64_t layer, const std::vector<Value>& vis,
              OptLayerOptions& options);
 
-/// The adapter of a text layer as hooks of the layer, where there is one.
-void add_adapter(Graph& graph, const EpalmConfig& config, int64_t layer, OptLayerOptions& options);
-
 /// Valid keys of the text layers, (B) i32 each: in layers without and with VIS, and of the published VIS row.
 struct EpalmLengths {
   Value before, after;

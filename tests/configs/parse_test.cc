@@ -64,7 +64,7 @@ TEST(Parse, UnknownFieldsAndBadValuesAreReportedTogether) {
   EXPECT_TRUE(throws_error([] { resolve_config("train { max_step: 3 }", "x.textproto"); }, ErrorKind::kConfig,
                            {"config: x.textproto has ", "x.textproto:1: no field 'max_step'",
                             "train.max_steps: expected a value, 1 and up; got none",
-                            "model: expected one of: epalm, vision_classifier, language_model; got none"}));
+                            "model: expected one of: epalm, vision_classifier, language_model, projector; got none"}));
 }
 
 }  // namespace

@@ -26,6 +26,10 @@ TEST(Sizes, OfModelsThatBecomeBackbones) {
   const Resolved text =
       resolve_config("model { language_model { text { size: OPT_350M } } } train { max_steps: 1 }", "t");
   EXPECT_EQ(text.config.model().language_model().text().word_embed_proj_dim(), 512);
+  const Resolved both = resolve_config(
+      "model { projector { vision { size: VIT_L16 } text { size: OPT_1_3B } } } train { max_steps: 1 }", "t");
+  EXPECT_EQ(both.config.model().projector().vision().dim(), 1024);
+  EXPECT_EQ(both.config.model().projector().text().hidden(), 2048);
   EXPECT_FALSE(text.config.model().has_epalm());
 }
 

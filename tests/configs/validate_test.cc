@@ -160,6 +160,32 @@ TEST(Validate, VisionClassifier) {
   EXPECT_NO_THROW(classifier({"train.final_check.loss=true", "train.final_check.exchanged_images=true"}));
 }
 
+Resolved projector(const std::vector<std::string>& overrides = {}) {
+  return resolve_config(
+      "model { projector { vision { image_size: 16 patch: 8 dim: 12 depth: 4 heads: 3 mlp_dim: 48 } text { vocab: 67 "
+      "layers: 2 hidden: 16 heads: 4 ffn: 24 word_embed_proj_dim: 16 do_layer_norm_before: true final_layer_norm: true "
+      "} } } train { max_steps: 10 }",
+      "small", overrides);
+}
+
+TEST(Validate, Projector) {
+  expect_problems(
+      projector,
+      {{{"model.projector.vision.heads=5"}, "model.projector.vision.dim: expected a multiple of heads = 5; got 12"},
+       {{"model.projector.text.heads=3"}, "model.projector.text.hidden: expected a multiple of heads = 3; got 16"},
+       {{"model.projector.text.max_positions=67"},
+        "data.max_text_tokens: expected at most model.projector.text.max_positions less 4 patches of an image = 63; "
+        "got "
+        "64"},
+       {{"data.task=CLASSES", "data.format=SHARDS", "data.shards=s", "evaluation.data.task=CAPTIONING"},
+        "data.task: expected CAPTIONING or VQA where the model is projector; got CLASSES"},
+       {{"quirks.frozen_dropout=true"}, "quirks.frozen_dropout: expected false where the model is projector; got true"},
+       {{"validation.every_steps=1", "validation.metric=CIDER"},
+        "validation.metric: expected LOSS where the model is projector; got CIDER"}});
+  EXPECT_NO_THROW(projector({"model.projector.text.max_positions=68", "weights.vision=a", "weights.text=b"}));
+  EXPECT_NO_THROW(projector({"train.final_check.loss=true", "train.final_check.exchanged_images=true"}));
+}
+
 TEST(Validate, LanguageModel) {
   expect_problems(language_model,
                   {{{"model.language_model.text.heads=3"},
@@ -171,6 +197,8 @@ TEST(Validate, LanguageModel) {
                    {{"train.final_check.loss=true", "train.final_check.exchanged_images=true"},
                     "train.final_check.exchanged_images: expected false where the model is language_model; got true"},
                    {{"weights.vision=a"}, "weights.vision: expected none where the model is language_model; got 'a'"},
+                   {{"model.language_model.adapter.kind=NORMAL", "model.language_model.adapter.factor=17"},
+                    "model.language_model.adapter.factor: expected 1 to 16; got 17"},
                    {{"quirks.prompt_lr_ignored=true"},
                     "quirks.prompt_lr_ignored: expected false where the model is language_model; got true"},
                    {{"validation.every_steps=1", "validation.metric=BLEU_4"},

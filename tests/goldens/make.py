@@ -29,6 +29,8 @@ def families(tokenizers, vqa_code=None, coco_captions=None):
         "opt": own("opt", "make_opt"),
         "decoding": own("decoding", "make_decoding"),
         "epalm": own("epalm", "make_epalm"),
+        "adapted": own("adapted", "make_adapted"),
+        "projector": own("projector", "make_projector"),
         "bpe": lambda: __import__("bpe").make_bpe(tokenizers),
         "metrics": lambda: __import__("metrics").make_metrics(vqa_code, coco_captions),
         "resize": own("pixels", "make_resize"),

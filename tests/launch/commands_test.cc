@@ -40,7 +40,10 @@ TEST(PlanCommand, PlansEveryPresetWithoutWeights) {
       {"epalm_ptl_vitl_opt6.7b_vqa", {4'239'360, 6'966'014'976}},
       {"epalm_vitb_opt2.7b_coco", {24'949'760, 2'762'345'216}},
       {"epalm_vitb_opt2.7b_vqa", {24'949'760, 2'762'345'216}},
-      {"epalm_vitb_opt125m_coco", {4'732'416, 215'770'368}}};
+      {"epalm_vitb_opt125m_coco", {4'732'416, 215'770'368}},
+      {"projector_vitl_opt1.3b_coco", {2'099'200, 1'621'158'912}},
+      {"projector_vitb_opt125m_coco", {590'592, 211'628'544}},
+      {"adaptors_opt125m", {3'550'464, 128'789'760}}};
   size_t counted = 0;
   const std::vector<std::string> names = all_presets();
   ASSERT_GE(names.size(), 7u);

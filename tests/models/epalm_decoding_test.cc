@@ -153,7 +153,7 @@ std::vector<Setting> settings() {
   c = base;
   c.prompt = EpalmConfig::Prompt::kTable;
   c.adaptor = AdaptorConfig{AdaptorKind::kNormal, 2, false};
-  c.adaptor_location = EpalmConfig::Location::kAttention;
+  c.adaptor->location = AdaptorLocation::kAttention;
   c.start = 3;  // one layer wide
   c.padding = EpalmConfig::Padding::kClean;
   all.push_back({"table, adapter on attention, clean padding of the row", c});

@@ -39,15 +39,7 @@ Variant load_variant(const std::string& name) {
   c.prompt = c.prompt_length == 0   ? EpalmConfig::Prompt::kNone
              : v.flag("prompt_mlp") ? EpalmConfig::Prompt::kMlp
                                     : EpalmConfig::Prompt::kTable;
-  if (name.starts_with("ada")) {
-    const std::string kind = v.golden.text("adapter_type");
-    c.adaptor = AdaptorConfig{kind == "normal"     ? AdaptorKind::kNormal
-                              : kind == "parallel" ? AdaptorKind::kParallel
-                                                   : AdaptorKind::kScaledParallel,
-                              v.whole("adapter_factor"), v.flag("adapter_layer_norm")};
-    c.adaptor_location =
-        v.golden.text("adapter_location") == "mlp" ? EpalmConfig::Location::kMlp : EpalmConfig::Location::kAttention;
-  }
+  if (name.starts_with("ada")) c.adaptor = adaptor_config_of(v.golden);
   return v;
 }
 
@@ -57,16 +49,8 @@ void set_mode(EpalmConfig& config, const std::string& mode) {
 }
 
 TextBatch text_of(const Golden& golden, bool answers, int32_t answer_id) {
-  const Shape shape = golden.shape("input_ids");
-  TextBatch batch;
-  batch.batch = shape[0];
-  batch.tokens = shape[1];
-  for (double id : golden.values("input_ids")) batch.ids.push_back(static_cast<int32_t>(id));
-  batch.lengths = lengths_in(golden);
-  if (answers)
-    label_answers(batch, answer_id);
-  else
-    label_all(batch);
+  TextBatch batch = texts_in(golden);
+  if (answers) label_answers(batch, answer_id);
   return batch;
 }
 

@@ -15,7 +15,7 @@ config::Config preset(const std::string& name, const std::vector<std::string>& o
 }
 
 std::pair<int64_t, int64_t> trainable_and_total(const config::Config& config) {
-  const Graph graph = build_epalm(epalm_config(config), DType::kBF16, {2, 8, false});
+  const Graph graph = make_model(config)->build(DType::kBF16, {2, 8, false});
   const std::vector<bool> trainable = resolve_freezing(graph, freeze_rules(config));
   std::pair<int64_t, int64_t> counts{0, 0};
   for (size_t p = 0; p < trainable.size(); ++p) {
@@ -85,7 +85,7 @@ TEST(Factory, EveryChoiceArrives) {
   EXPECT_EQ(c.adaptor->kind, AdaptorKind::kScaledParallel);
   EXPECT_EQ(c.adaptor->factor, 8);
   EXPECT_TRUE(c.adaptor->layer_norm);
-  EXPECT_EQ(c.adaptor_location, EpalmConfig::Location::kAttention);
+  EXPECT_EQ(c.adaptor->location, AdaptorLocation::kAttention);
   EXPECT_EQ(c.padding, EpalmConfig::Padding::kClean);
   EXPECT_EQ(c.vis_row, EpalmConfig::VisRow::kCausal);
   EXPECT_TRUE(c.frozen_dropout);
@@ -109,7 +109,34 @@ TEST(Factory, RulesOfTheConfigurationComeFirst) {
   EXPECT_EQ(trainable_and_total(config).first, 4'732'416 - (768 * 768 + 768));
 }
 
+TEST(Factory, AdaptorsOfALanguageModelArrive) {
+  const std::string at = "model.language_model.adapter.";
+  const LanguageModelConfig c = language_model_config(preset(
+      "adaptors_opt125m", {at + "kind=PARALLEL", at + "location=ATTENTION", at + "factor=6", at + "layer_norm=true"}));
+  ASSERT_TRUE(c.adaptor.has_value());
+  EXPECT_EQ(c.adaptor->kind, AdaptorKind::kParallel);
+  EXPECT_EQ(c.adaptor->location, AdaptorLocation::kAttention);
+  EXPECT_EQ(c.adaptor->factor, 6);
+  EXPECT_TRUE(c.adaptor->layer_norm);
+  EXPECT_FALSE(language_model_config(preset("adaptors_opt125m", {at + "kind=NONE"})).adaptor.has_value());
+  EXPECT_EQ(trainable_and_total(preset("adaptors_opt125m")),
+            std::pair(int64_t{12 * (2 * 768 * 192 + 192 + 768)}, int64_t{125'239'296 + 3'550'464}));
+}
+
+TEST(Factory, ChoicesOfTheProjectorArrive) {
+  const ProjectorConfig c = projector_config(
+      preset("projector_vitl_opt1.3b_coco", {"model.projector.kind=MLP", "loss.label_smoothing=0.25"}));
+  EXPECT_EQ(c.kind, ProjectorConfig::Kind::kMlp);
+  EXPECT_EQ(c.vision.depth, 24);
+  EXPECT_EQ(c.text.hidden, 2048);
+  EXPECT_EQ(c.label_smoothing, 0.25f);
+  EXPECT_EQ(projector_config(preset("projector_vitl_opt1.3b_coco")).kind, ProjectorConfig::Kind::kLinear);
+  EXPECT_EQ(trainable_and_total(preset("projector_vitl_opt1.3b_coco")),
+            std::pair(int64_t{2'099'200}, int64_t{303'301'632 + 1'315'758'080 + 2'099'200}));
+}
+
 TEST(Factory, RefusesAnotherModel) {
+  EXPECT_TRUE(throws_error([] { projector_config(config::Config()); }, ErrorKind::kConfig, {"expected projector"}));
   EXPECT_TRUE(throws_error([] { epalm_config(config::Config()); }, ErrorKind::kConfig, {"model: expected epalm"}));
 }
 

@@ -1,4 +1,5 @@
-// The language model against transformers' OPT, in fp64: the goldens of OPT, as texts that a run would give it.
+// The language model against transformers' OPT, in fp64: the goldens of OPT, as texts that a run would give it; and
+// with adaptors in its layers.
 #include "models/language_model.h"
 
 #include <gtest/gtest.h>
@@ -10,59 +11,46 @@ namespace {
 
 using namespace permafrost::testing;
 
-TextBatch texts_of(const Golden& golden) {
-  TextBatch text;
-  const Shape shape = golden.shape("input_ids");
-  text.batch = shape[0];
-  text.tokens = shape[1];
-  for (double id : golden.values("input_ids")) text.ids.push_back(static_cast<int32_t>(id));
-  text.lengths = lengths_in(golden);
-  label_all(text);
-  return text;
-}
-
 class LanguageModelGolden : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(LanguageModelGolden, LossLogitsAndAllGradients) {
   const Golden golden(GetParam() + ".safetensors"), weights(GetParam() + "_weights.safetensors");
   const OptConfig opt = opt_config_of(golden);
   const LanguageModel model({opt, 0});
-  ModelBatch batch;
-  batch.text = texts_of(golden);
-  batch.pad_id = kOptPadId;
-  batch.row_weight = LossWeighting{LossWeighting::Kind::kTokenMean, 1}.row_weight(count_loss(batch.text));
-  const Shape shape = golden.shape("input_ids");
-  const PathLength path = opt_path(opt, shape[1]), backward = gradient_path(path, shape.elements());
-  struct Case {
-    int64_t tokens;
-    bool all_values;
-  };
-  // As it is, all positions, and in a longer bucket.
-  for (const Case& c : {Case{shape[1], false}, Case{shape[1], true}, Case{shape[1] + 3, false}}) {
-    const Graph graph = model.build(DType::kF32, {shape[0], c.tokens, c.all_values});
-    GraphRunner runner(graph, resolve_freezing(graph, model.freezing()));
-    load_params(runner, "text.", weights);
-    model.fill(batch, [&](std::string_view name) { return runner.input(std::string(name)); });
-    const double loss = runner.run(), want_loss = golden.values("loss")[0];
-    EXPECT_NEAR(loss, want_loss, model_tolerance(DType::kF32, path, {want_loss}).absolute) << c.tokens;
-    EXPECT_EQ(runner.value("logits").shape(), Shape({shape[0], c.all_values ? c.tokens : c.tokens - 1, opt.vocab}));
-    if (c.all_values) {
-      const auto want = golden.values("logits");
-      EXPECT_TRUE(all_close(runner.value("logits"), want, model_tolerance(DType::kF32, path, want)));
-    }
-    for (const ParamInfo& info : graph.params()) {
-      const std::string stored = "grad:" + info.name.substr(5);
-      const auto want = golden.values(stored);
-      // The gradient of a bias of keys is a sum that cancels: see opt_golden_test.cc.
-      const bool cancels = stored.ends_with("k_proj.bias");
-      const auto scale = cancels ? golden.values(stored.substr(0, stored.size() - 4) + "weight") : want;
-      EXPECT_TRUE(all_close(runner.gradient(info.name), want, model_tolerance(DType::kF32, backward, scale)))
-          << info.name;
-    }
-  }
+  expect_text_golden({model, golden, [&](const GraphRunner& runner) { load_params(runner, "text.", weights); },
+                      opt_path(opt, golden.shape("input_ids")[1]), "text."});
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, LanguageModelGolden, ::testing::Values("opt_pre", "opt_post", "opt_odd"));
+
+class AdaptedLanguageModel : public ::testing::TestWithParam<std::string> {
+ protected:
+  void expect(void (*check)(const TextGolden&)) const {
+    const Golden golden(GetParam() + ".safetensors"), adaptors(GetParam() + "_adapter.safetensors"),
+        text(golden.text("text") + "_weights.safetensors");
+    const LanguageModelConfig config{opt_config_of(text), 0, adaptor_config_of(golden)};
+    const LanguageModel model(config);
+    const PathLength adapted = config.text.layers * PathLength{3 * config.text.hidden, 5};
+    check({model, golden,
+           [&](const GraphRunner& runner) {
+             load_params(runner, "text.", text);
+             load_params(runner, "", adaptors);
+           },
+           opt_path(config.text, golden.shape("input_ids")[1]) + adapted});
+  }
+};
+
+TEST_P(AdaptedLanguageModel, LossLogitsAndGradientsOfTheAdaptors) { expect(expect_text_golden); }
+TEST_P(AdaptedLanguageModel, Bf16IsCloseWithinItsRoundings) { expect(expect_text_golden_bf16); }
+
+TEST_P(AdaptedLanguageModel, TrainsExactlyWhatItsFileHolds) {
+  const Golden golden(GetParam() + ".safetensors"), text(golden.text("text") + "_weights.safetensors");
+  const LanguageModel model({opt_config_of(text), 0, adaptor_config_of(golden)});
+  expect_trains_what_is_in(GetParam() + "_adapter.safetensors", model);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, AdaptedLanguageModel,
+                         ::testing::Values("adapted_mlp_normal", "adapted_attn_scaled_parallel"));
 
 TEST(LanguageModel, RefusesWhatDoesNotFit) {
   OptConfig opt;
@@ -73,6 +61,11 @@ TEST(LanguageModel, RefusesWhatDoesNotFit) {
   EXPECT_TRUE(throws_error([&] { LanguageModel({opt, 0}); }, ErrorKind::kConfig, {"multiple of heads = 3"}));
   opt.heads = 2;
   EXPECT_TRUE(throws_error([&] { LanguageModel({opt, 1}); }, ErrorKind::kConfig, {"label_smoothing", "got 1"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        LanguageModel({opt, 0, AdaptorConfig{AdaptorKind::kNormal, 9}}).build(DType::kF32, {2, 4, false});
+      },
+      ErrorKind::kConfig, {"adaptor: factor must be 1 to the width 8; got 9", "layers.0.fc2.1"}));
   const LanguageModel model({opt, 0});
   const Graph graph = model.build(DType::kF32, {2, 4, false});
   EXPECT_LT(graph.find_value("images"), 0);

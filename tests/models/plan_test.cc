@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "configs/load.h"
+#include "models/epalm/epalm_model.h"
 #include "models/factory.h"
 #include "parallel/plan/check.h"
 #include "parallel/plan/check_gathers.h"
@@ -22,12 +23,11 @@ config::Config preset(const std::string& name, const std::vector<std::string>& o
   return config::load_config(std::string(PERMAFROST_CONFIGS) + "/" + name + ".textproto", overrides).config;
 }
 
-/// Of eP-ALM; those of other models are planned by tests/launch.
 std::vector<std::string> all_presets() {
   std::vector<std::string> names;
   for (const auto& entry : fs::directory_iterator(PERMAFROST_CONFIGS)) {
     const std::string name = entry.path().stem().string();
-    if (entry.path().extension() == ".textproto" && preset(name).model().has_epalm()) names.push_back(name);
+    if (entry.path().extension() == ".textproto") names.push_back(name);
   }
   std::ranges::sort(names);
   return names;
@@ -45,12 +45,12 @@ struct Choices {
   bool keep = false;
 };
 
-PlanRequest request_for(const EpalmConfig& model, std::vector<FreezeRule> freezing, int64_t batch,
+using ModelPointer = std::shared_ptr<const Model>;
+
+PlanRequest request_for(const ModelPointer& model, std::vector<FreezeRule> freezing, int64_t batch,
                         const Choices& choices) {
   PlanRequest request;
-  request.build_graph = [=](int64_t tokens) {
-    return build_epalm(model, choices.compute, {batch, tokens, choices.keep});
-  };
+  request.build_graph = [=](int64_t tokens) { return model->build(choices.compute, {batch, tokens, choices.keep}); };
   request.freezing = std::move(freezing);
   request.frozen_dtype = [=](const ParamInfo&) { return choices.compute; };
   request.world.threads = choices.threads;
@@ -60,7 +60,7 @@ PlanRequest request_for(const EpalmConfig& model, std::vector<FreezeRule> freezi
 }
 
 Plan plan_of(const config::Config& config, const Choices& choices) {
-  PlanRequest request = request_for(epalm_config(config), freeze_rules(config), config.train().micro_batch(), choices);
+  PlanRequest request = request_for(make_model(config), freeze_rules(config), config.train().micro_batch(), choices);
   request.buckets = buckets_of(config.data());
   return make_plan(request);
 }
@@ -120,7 +120,7 @@ TEST(PresetGathers, AreRightForEveryPresetAndMethod) {
     for (const GatherChoice gather : {GatherChoice::kInline, GatherChoice::kPrefetch})
       for (const int nodes : {1, 2}) {
         const config::Config config = preset(name);
-        PlanRequest request = request_for(epalm_config(config), freeze_rules(config), config.train().micro_batch(), {});
+        PlanRequest request = request_for(make_model(config), freeze_rules(config), config.train().micro_batch(), {});
         request.buckets = buckets_of(config.data());
         request.world.ranks = 4;
         request.world.nodes = nodes;
@@ -134,7 +134,7 @@ TEST(PresetGathers, AreRightForEveryPresetAndMethod) {
 
 TEST(PresetList, IsTheWholeFolder) { EXPECT_GE(all_presets().size(), 7u); }
 
-void expect_right_with(const EpalmConfig& model, const std::vector<FreezeRule>& freezing, const std::string& about) {
+void expect_right_with(const ModelPointer& model, const std::vector<FreezeRule>& freezing, const std::string& about) {
   for (Choices choices : all_choices())
     for (const bool keep : {false, true}) {
       choices.keep = keep;
@@ -166,26 +166,48 @@ TEST(FreezingPrograms, AreRightWhateverIsTrained) {
                               "text.model.decoder.layers.3.self_attn.v_proj.*",
                               "*layer_norm*",
                               "*.bias"})
-    expect_right_with(testing::small_epalm(), {{pattern, true}}, pattern);
+    expect_right_with(std::make_shared<EpalmModel>(testing::small_epalm()), {{pattern, true}}, pattern);
 }
 
 TEST(FreezingPrograms, AreRightForEveryVariantOfTheModel) {
   for (const auto prompt : {EpalmConfig::Prompt::kNone, EpalmConfig::Prompt::kTable, EpalmConfig::Prompt::kMlp})
     for (const auto kind : {AdaptorKind::kNormal, AdaptorKind::kParallel, AdaptorKind::kScaledParallel})
-      for (const auto location : {EpalmConfig::Location::kMlp, EpalmConfig::Location::kAttention})
+      for (const auto location : {AdaptorLocation::kMlp, AdaptorLocation::kAttention})
         for (const bool norm_before : {true, false}) {
           EpalmConfig model = testing::small_epalm();
           model.prompt = prompt;
           model.adaptor->kind = kind;
-          model.adaptor_location = location;
+          model.adaptor->location = location;
           model.text.norm_before = model.text.final_norm = norm_before;
           model.frozen_dropout = norm_before;
           model.shared_connector = !norm_before;
           model.vis_row = norm_before ? EpalmConfig::VisRow::kPublished : EpalmConfig::VisRow::kCausal;
-          expect_right_with(model, epalm_freezing(model),
+          expect_right_with(std::make_shared<EpalmModel>(model), epalm_freezing(model),
                             concat("variant ", static_cast<int>(prompt), static_cast<int>(kind),
                                    static_cast<int>(location), norm_before));
         }
+}
+
+TEST(FreezingPrograms, AreRightForTheProjector) {
+  const EpalmConfig parts = testing::small_epalm();
+  for (const auto kind : {ProjectorConfig::Kind::kLinear, ProjectorConfig::Kind::kMlp}) {
+    const auto model = std::make_shared<ProjectorModel>(ProjectorConfig{parts.vision, parts.text, kind, 0});
+    for (const char* pattern : {"projector.*", "projector.0.bias", "*", "vision.*", "vision.blocks.2.*", "text.*",
+                                "text.model.decoder.embed_positions.weight", "text.model.decoder.project_in.weight"})
+      expect_right_with(model, {{pattern, true}}, concat("projector ", static_cast<int>(kind), ' ', pattern));
+  }
+}
+
+TEST(FreezingPrograms, AreRightForAnAdaptedLanguageModel) {
+  const EpalmConfig parts = testing::small_epalm();
+  for (const auto kind : {AdaptorKind::kNormal, AdaptorKind::kParallel, AdaptorKind::kScaledParallel})
+    for (const auto location : {AdaptorLocation::kMlp, AdaptorLocation::kAttention}) {
+      const AdaptorConfig adaptor{kind, 3, true, location};
+      const auto model = std::make_shared<LanguageModel>(LanguageModelConfig{parts.text, 0, adaptor});
+      for (const char* pattern : {"model_text.*", "model_text.*.layers.4.*", "*", "text.*"})
+        expect_right_with(model, {{pattern, true}},
+                          concat("adapted ", static_cast<int>(kind), static_cast<int>(location), ' ', pattern));
+    }
 }
 
 TEST(PlanHash, ChangesWithConstantsOfTheConfiguration) {

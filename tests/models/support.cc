@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "models/epalm/inputs.h"
+#include "models/weight_names.h"
 
 namespace permafrost::testing {
 
@@ -145,6 +146,149 @@ std::vector<int32_t> lengths_in(const Golden& golden) {
   std::vector<int64_t> mask;
   for (double m : golden.values("attention_mask")) mask.push_back(static_cast<int64_t>(m));
   return lengths_of_mask(mask, shape[0], shape[1]);
+}
+
+AdaptorConfig adaptor_config_of(const Golden& golden) {
+  AdaptorConfig c;
+  const std::string kind = golden.text("adapter_type");
+  c.kind = kind == "normal"     ? AdaptorKind::kNormal
+           : kind == "parallel" ? AdaptorKind::kParallel
+                                : AdaptorKind::kScaledParallel;
+  c.factor = static_cast<int64_t>(golden.number("adapter_factor"));
+  c.layer_norm = golden.text("adapter_layer_norm") == "true";
+  c.location = golden.text("adapter_location") == "mlp" ? AdaptorLocation::kMlp : AdaptorLocation::kAttention;
+  return c;
+}
+
+TextBatch texts_in(const Golden& golden) {
+  TextBatch text;
+  const Shape shape = golden.shape("input_ids");
+  text.batch = shape[0];
+  text.tokens = shape[1];
+  for (double id : golden.values("input_ids")) text.ids.push_back(static_cast<int32_t>(id));
+  text.lengths = lengths_in(golden);
+  label_all(text);
+  return text;
+}
+
+namespace {
+
+/// The batch of a golden file as a run would give it to a model; keeps what it refers to.
+struct GoldenBatch {
+  std::vector<float> images;
+  ModelBatch batch;
+
+  explicit GoldenBatch(const Golden& golden) {
+    if (golden.has("images"))
+      for (double value : golden.values("images")) images.push_back(static_cast<float>(value));
+    batch.images = images;
+    batch.text = texts_in(golden);
+    batch.pad_id = kOptPadId;
+    batch.row_weight = LossWeighting{LossWeighting::Kind::kTokenMean, 1}.row_weight(count_loss(batch.text));
+  }
+  GoldenBatch(const GoldenBatch&) = delete;
+  GoldenBatch& operator=(const GoldenBatch&) = delete;
+};
+
+std::string stored_gradient(const TextGolden& want, const std::string& param) {
+  return "grad:" + param.substr(want.prefix.size());
+}
+
+/// Numbers as large as what the error of a gradient is measured by: those of the gradient, but for sums that cancel.
+std::vector<double> gradient_scale(const TextGolden& want, const GraphRunner& runner, const std::string& param) {
+  const auto gradient = [&](const std::string& name) { return want.golden.values(stored_gradient(want, name)); };
+  // The gradient of a bias of keys: see opt_golden_test.cc.
+  if (param.ends_with("k_proj.bias")) return gradient(param.substr(0, param.size() - 4) + "weight");
+  if (!param.ends_with("adapter_scale")) return gradient(param);
+  // Of y + s (W h + b) it is (sum of W dW + sum of b db) / s: errors of dW and db come in with W and b, in quadrature.
+  const std::string linear = param.substr(0, param.size() - 6);  // …adapter
+  const std::string last = runner.graph().find_param(linear + ".3.weight") < 0 ? ".2." : ".3.";
+  double squares = 0;
+  for (const char* part : {"weight", "bias"}) {
+    double largest = 0, norm = 0;
+    for (double g : gradient(linear + last + part)) largest = std::max(largest, std::abs(g));
+    for (double w : values_of(runner.param(linear + last + part))) norm += w * w;
+    squares += norm * largest * largest;
+  }
+  return {std::sqrt(squares) / std::abs(values_of(runner.param(param))[0])};
+}
+
+void expect_text_gradients(const TextGolden& want, const GraphRunner& runner, PathLength backward) {
+  const std::vector<bool> trainable = resolve_freezing(runner.graph(), want.model.freezing());
+  for (size_t p = 0; p < trainable.size(); ++p) {
+    if (!trainable[p]) continue;
+    const std::string& param = runner.graph().params()[p].name;
+    const auto gradient = want.golden.values(stored_gradient(want, param));
+    const Tolerance tolerance = model_tolerance(DType::kF32, backward, gradient_scale(want, runner, param));
+    EXPECT_TRUE(all_close(runner.gradient(param), gradient, tolerance)) << param;
+  }
+}
+
+void expect_text_values(const TextGolden& want, const GraphRunner& runner, DType dtype,
+                        const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    const auto values = want.golden.values(name);
+    EXPECT_EQ(runner.value(name).shape(), want.golden.shape(name)) << name;
+    EXPECT_TRUE(all_close(runner.value(name), values, model_tolerance(dtype, want.path, values))) << name;
+  }
+}
+
+}  // namespace
+
+void expect_text_golden(const TextGolden& want) {
+  const GoldenBatch on(want.golden);
+  const int64_t batch = on.batch.text.batch, tokens = on.batch.text.tokens;
+  for (const ModelShape& shape :
+       {ModelShape{batch, tokens, false}, ModelShape{batch, tokens, true}, ModelShape{batch, tokens + 3, false}}) {
+    const Graph graph = want.model.build(DType::kF32, shape);
+    GraphRunner runner(graph, resolve_freezing(graph, want.model.freezing()));
+    want.load(runner);
+    want.model.fill(on.batch, [&](std::string_view name) { return runner.value(std::string(name)); });
+    const double loss = runner.run(), want_loss = want.golden.values("loss")[0];
+    EXPECT_NEAR(loss, want_loss, model_tolerance(DType::kF32, want.path, {want_loss}).absolute) << shape.tokens;
+    if (shape.all_values) {
+      std::vector<std::string> names;
+      for (const ValueInfo& value : graph.values())
+        if (want.golden.has(value.name) && value.name != "loss" && value.spec.dtype == DType::kF32)
+          names.push_back(value.name);
+      EXPECT_GE(names.size(), 1u);
+      expect_text_values(want, runner, DType::kF32, names);
+    } else {
+      const int64_t choices = want.golden.shape("logits")[2];
+      EXPECT_EQ(runner.value("logits").shape(), Shape({batch, shape.tokens - 1, choices})) << "rows of the text alone";
+    }
+    expect_text_gradients(
+        want, runner,
+        gradient_path(want.path, want.golden.shape("logits").elements() / want.golden.shape("logits")[2]));
+  }
+}
+
+void expect_text_golden_bf16(const TextGolden& want) {
+  const GoldenBatch on(want.golden);
+  const Graph graph = want.model.build(DType::kBF16, {on.batch.text.batch, on.batch.text.tokens, true});
+  const std::vector<bool> trainable = resolve_freezing(graph, want.model.freezing());
+  GraphRunner::Options options;
+  options.matrices = DType::kBF16;
+  GraphRunner runner(graph, trainable, options);
+  want.load(runner);
+  want.model.fill(on.batch, [&](std::string_view name) { return runner.value(std::string(name)); });
+  const double loss = runner.run(), want_loss = want.golden.values("loss")[0];
+  EXPECT_NEAR(loss, want_loss, model_tolerance(DType::kBF16, want.path, {want_loss}).absolute);
+  expect_text_values(want, runner, DType::kBF16, {"logits"});
+  GradientDistance distance;
+  for (size_t p = 0; p < trainable.size(); ++p)
+    if (const std::string& param = graph.params()[p].name; trainable[p])
+      distance.add(runner.gradient(param), want.golden.values(stored_gradient(want, param)));
+  EXPECT_LE(distance.relative(), model_tolerance(DType::kBF16, gradient_path(want.path, 0), {1.0}).absolute);
+}
+
+void expect_trains_what_is_in(const std::string& file, const Model& model) {
+  const Graph graph = model.build(DType::kF32, {2, 5, false});
+  const std::vector<bool> trainable = resolve_freezing(graph, model.freezing());
+  const PartWeights part = adapter_weights(graph, trainable);
+  const WeightSource source = WeightSource::open(golden_path(file));
+  EXPECT_EQ(match_parameters(part.required, source, part.rules).matches.size(), source.tensors().size());
+  EXPECT_EQ(std::ranges::count(trainable, true), std::ssize(source.tensors()));
 }
 
 }  // namespace permafrost::testing

@@ -1,10 +1,12 @@
 #pragma once
 #include <cmath>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "models/epalm/epalm.h"
+#include "models/model.h"
 #include "tests/support/golden.h"
 #include "tests/support/run_graph.h"
 
@@ -56,7 +58,30 @@ OptConfig opt_config_of(const Golden& golden);
 /// Sets every parameter whose name starts with `prefix` from the tensor of the file that has the rest of the name.
 void load_params(const GraphRunner& runner, const std::string& prefix, const Golden& weights);
 
+/// The adaptor that the `adapter_*` metadata say.
+AdaptorConfig adaptor_config_of(const Golden& golden);
+
 /// Lengths of the rows of `attention_mask`.
 std::vector<int32_t> lengths_in(const Golden& golden);
+/// `input_ids`, every token of them a label.
+TextBatch texts_in(const Golden& golden);
+
+/// A model of texts and what a golden file says of it.
+struct TextGolden {
+  const Model& model;
+  const Golden& golden;
+  std::function<void(const GraphRunner&)> load;  ///< sets all parameters
+  PathLength path;                               ///< of the longest text
+  std::string prefix = {};                       ///< that parameters have and names of gradients in the file have not
+};
+
+/// Loss (TOKEN_MEAN), logits and the gradients of all that trains, as the batch is, with all values and in a longer
+/// bucket; f32. With all values also every value of the file that the graph names.
+void expect_text_golden(const TextGolden& want);
+/// The same in bf16: loss, logits, all gradients together.
+void expect_text_golden_bf16(const TextGolden& want);
+
+/// What trains is exactly what the golden adapter file holds, under its names.
+void expect_trains_what_is_in(const std::string& file, const Model& model);
 
 }  // namespace permafrost::testing

@@ -126,15 +126,7 @@ TEST(WeightNames, AdaptersHaveThePublishedNames) {
     config.prompt = config.prompt_length == 0             ? EpalmConfig::Prompt::kNone
                     : golden.text("prompt_mlp") == "true" ? EpalmConfig::Prompt::kMlp
                                                           : EpalmConfig::Prompt::kTable;
-    if (variant.starts_with("ada")) {
-      const std::string kind = golden.text("adapter_type");
-      config.adaptor = AdaptorConfig{kind == "normal"     ? AdaptorKind::kNormal
-                                     : kind == "parallel" ? AdaptorKind::kParallel
-                                                          : AdaptorKind::kScaledParallel,
-                                     4, false};
-      config.adaptor_location =
-          golden.text("adapter_location") == "mlp" ? EpalmConfig::Location::kMlp : EpalmConfig::Location::kAttention;
-    }
+    if (variant.starts_with("ada")) config.adaptor = adaptor_config_of(golden);
     const Graph graph = graph_of(config);
     const PartWeights part = adapter_weights(graph, resolve_freezing(graph, epalm_freezing(config)));
     const WeightSource source = WeightSource::open(golden_path("epalm_" + variant + "_adapter.safetensors"));
