@@ -20,7 +20,7 @@ class Options:
 
     micro_batch: int = 0  # samples of a rank computed together; 0 for all of them
     loss_rows: int = 64  # rows of logits made at a time; 0 for cross_entropy over all of them
-    attention: str = "auto"  # of the decoder: "sdpa", "products", or the latter for bf16 on CPUs
+    attention: str = "auto"  # of the decoder: "sdpa", "sdpa32", "products"; what is fastest with bf16 on CPUs
     packed: bool = False  # B0 on CPUs: frozen weights also in oneDNN's order
     compile: str = ""  # a mode of torch.compile; B2 alone has one
     freezing: bool = True  # compiled: the encoder's weights are packed as constants

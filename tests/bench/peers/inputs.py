@@ -60,7 +60,8 @@ def write_data(folder, workload, texts):
             raise ValueError(f"texts: expected {workload.tokens} tokens in every text; got {got} in {caption!r}")
         name = f"{i:06d}.png"
         # Hardly compressed: our side decodes within its steps, and photographs are not what is compared.
-        smooth_image(random).save(folder / "images" / name, compress_level=0)
+        if workload.vision:
+            smooth_image(random).save(folder / "images" / name, compress_level=0)
         images.append({"id": i, "file_name": name})
         annotations.append({"id": i, "image_id": i, "caption": caption})
     (folder / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))

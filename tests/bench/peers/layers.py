@@ -161,12 +161,16 @@ class OptLayer(nn.Module):
         self.qkv, self.out_proj, self.heads = Linear(width, 3 * width), Linear(width, width), heads
         self.fc1, self.fc2 = Linear(width, ffn), Linear(ffn, width)
         self.adaptor = Adaptor(width, factor) if factor else None
+        self.attention = "sdpa"  # "sdpa32": the same of fp32 numbers; "products"
 
     def forward(self, x, mask):
-        """mask: of booleans for SDPA, None for a causal one; added to the scores for attention by products."""
+        """mask: of booleans, None for a causal one; with attention by products added to the scores."""
         qkv = self.qkv(self.self_attn_layer_norm(x))
-        by_products = mask is not None and mask.dtype != torch.bool
-        attended = attend_by_products(qkv, self.heads, mask) if by_products else attend(qkv, self.heads, mask, mask is None)
+        if self.attention == "products":
+            attended = attend_by_products(qkv, self.heads, mask)
+        else:
+            wide = qkv.float() if self.attention == "sdpa32" else qkv
+            attended = attend(wide, self.heads, mask, mask is None).to(qkv.dtype)
         x = x + self.out_proj(attended)
         y = self.fc2(F.relu(self.fc1(self.final_layer_norm(x))))
         return x + (y if self.adaptor is None else self.adaptor(y))
@@ -182,8 +186,12 @@ class Opt(nn.Module):
         self.final_layer_norm = nn.LayerNorm(width)
 
     def embed(self, ids):
-        """[B,T] -> [B,T,D]; no padding anywhere, so positions count from 0 and rows from 2"""
-        return self.embed_tokens(ids) + self.embed_positions.weight[2 : 2 + ids.shape[1]]
+        """[B,T] -> [B,T,D]"""
+        return self.embed_tokens(ids) + self.positions(ids.shape[1])
+
+    def positions(self, length):
+        """[length,D]; no padding anywhere, so positions count from 0 and rows from 2"""
+        return self.embed_positions.weight[2 : 2 + length]
 
 
 # --------------------------------------------------------------------------------------------------------- loss

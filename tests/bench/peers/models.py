@@ -25,6 +25,8 @@ def trainable_shapes(workload):
         prefix = "prompt_module.prefix_embedding"
         shapes[f"{prefix}.0.weight"] = (workload.prompts, width)
         shapes |= linear_shapes(f"{prefix}.1", width, width) | linear_shapes(f"{prefix}.3", width, width)
+    if workload.name == "e3":
+        shapes |= linear_shapes("projector.0", width, VIT_SIZES[workload.vision][1])
     for layer in range(layers if workload.factor else 0):
         small = width // workload.factor
         shapes |= linear_shapes(ADAPTOR.format(layer, 0), small, width) | linear_shapes(ADAPTOR.format(layer, 2), width, small)
@@ -59,36 +61,71 @@ def feature_of_layer(layer, window, count):
     return min((layer - start) // step, count - 1)
 
 
-class Epalm(nn.Module):
-    """E1. Class tokens of late vision blocks become one extra token in a window of late decoder layers; prompts in front of the text."""
+class Frozen(nn.Module):
+    """What the three have: a frozen decoder, and a frozen encoder or none."""
+
+    prefix = 0  # tokens in front of the text, and of the class token
 
     def __init__(self, workload, options):
         super().__init__()
-        depth, dim, heads = VIT_SIZES[workload.vision]
-        layers, width, text_heads, ffn = OPT_SIZES[workload.size]
         self.workload, self.options = workload, options
-        self.vision = Vit(depth, dim, heads)
-        self.text = Opt(layers, width, text_heads, ffn, VOCABULARY, POSITIONS)
-        self.connector = Connectors(Linear(dim, width) for _ in range(workload.features))
-        self.prompt_module = PromptMlp(workload.prompts, width)
-        self.masks = None, None  # without and with the class token
+        if workload.vision:
+            self.vision = Vit(*VIT_SIZES[workload.vision])
+        self.text = Opt(*OPT_SIZES[workload.size], VOCABULARY, POSITIONS, workload.factor)
+        self.mask = None
+
+    def visible(self):
+        """[S,S], what each row sees, of the longest sequence; None for a causal mask."""
+        return None
 
     def prepare(self, device, dtype):
-        """What is no parameter. The second mask is causal but for the class token's row, which sees all tokens, as published."""
-        length = 1 + self.workload.prompts + self.workload.tokens
-        visible = torch.ones(length, length, dtype=torch.bool, device=device).tril_()
+        """What is no parameter: the mask, in the form that attention takes."""
+        form, visible = attention_form(self.options, self.length(), device, dtype), self.visible()
+        for layer in self.text.layers:
+            layer.attention = form
+        if form == "products":
+            shape = (self.length(), self.length())
+            self.mask = additive(torch.ones(shape, dtype=torch.bool).tril_() if visible is None else visible, dtype).to(device)
+        elif visible is not None:
+            self.mask = visible.to(device)
+
+    def length(self):
+        return self.prefix + self.workload.tokens
+
+    def loss(self, hidden, ids):
+        """Sum of token losses; of the rows that predict a token alone: texts without their last tokens."""
+        rows = self.text.final_layer_norm(hidden[:, -ids.shape[1] : -1]).flatten(0, 1)
+        return token_loss(rows, self.text.embed_tokens.weight, ids[:, 1:].flatten(), self.options.loss_rows)
+
+    def forward(self, batch):
+        return self.decode(self.encode(batch["images"]) if self.workload.vision else None, batch["ids"])
+
+
+class Epalm(Frozen):
+    """E1. Class tokens of late vision blocks become one extra token in a window of late decoder layers; prompts in front of the text."""
+
+    def __init__(self, workload, options):
+        super().__init__(workload, options)
+        width, dim = OPT_SIZES[workload.size][1], VIT_SIZES[workload.vision][1]
+        self.connector = Connectors(Linear(dim, width) for _ in range(workload.features))
+        self.prompt_module = PromptMlp(workload.prompts, width)
+        self.prefix = 1 + workload.prompts
+
+    def visible(self):
+        """Causal but for the class token's row, which sees all tokens, as published."""
+        visible = torch.ones(self.length(), self.length(), dtype=torch.bool).tril_()
         visible[0] = True
-        if by_products(self.options, device, dtype):
-            self.masks = additive(visible[1:, 1:], dtype), additive(visible, dtype)
-        else:
-            self.masks = None, visible
+        return visible
 
     def encode(self, images):
         with torch.no_grad():
             return self.vision.class_tokens(images, self.workload.features)
 
+    def mask_before(self):
+        """Of the layers that have no class token yet: the causal rest."""
+        return None if self.mask.dtype == torch.bool else self.mask[1:, 1:]
+
     def decode(self, class_tokens, ids):
-        """Sum of token losses of these samples."""
         connected = self.connector(class_tokens)
         tokens = self.text.embed(ids)
         prompts = self.prompt_module(tokens.dtype)
@@ -98,18 +135,51 @@ class Epalm(nn.Module):
             if which is not None:
                 hidden = torch.cat([connected[which], hidden[:, 1:] if inserted else hidden], 1)
                 inserted = True
-            hidden = layer(hidden, self.masks[inserted])
-        # Only rows that predict a token: not the class token, the prompts before the last, or the last token.
-        rows = self.text.final_layer_norm(hidden[:, 1 + self.workload.prompts : -1]).flatten(0, 1)
-        return token_loss(rows, self.text.embed_tokens.weight, ids[:, 1:].flatten(), self.options.loss_rows)
-
-    def forward(self, batch):
-        return self.decode(self.encode(batch["images"]), batch["ids"])
+            hidden = layer(hidden, self.mask if inserted else self.mask_before())
+        return self.loss(hidden, ids)
 
 
-def by_products(options, device, dtype):
-    """Whether attention of the decoder is made of products. Backward of SDPA in bf16 on CPUs takes several times as long."""
-    return options.attention == "products" or (options.attention == "auto" and device.type == "cpu" and dtype == torch.bfloat16)
+class Projector(Frozen):
+    """E3. All patch tokens, projected, in front of the text."""
+
+    def __init__(self, workload, options):
+        super().__init__(workload, options)
+        self.projector = nn.Sequential(Linear(VIT_SIZES[workload.vision][1], OPT_SIZES[workload.size][1]))
+        self.prefix = self.vision.pos_embed.shape[1] - 1
+
+    def encode(self, images):
+        with torch.no_grad():
+            return self.vision.patches(images)
+
+    def decode(self, patches, ids):
+        hidden = torch.cat([self.projector(patches), self.text.embed_tokens(ids)], 1)
+        hidden = hidden + self.text.positions(hidden.shape[1])
+        for layer in self.text.layers:
+            hidden = layer(hidden, self.mask)
+        return self.loss(hidden, ids)
+
+
+class AdaptedText(Frozen):
+    """E4. A bottleneck in every decoder layer, texts alone."""
+
+    def decode(self, nothing, ids):
+        hidden = self.text.embed(ids)
+        for layer in self.text.layers:
+            hidden = layer(hidden, self.mask)
+        return self.loss(hidden, ids)
+
+
+MODELS = {"e1": Epalm, "e3": Projector, "e4": AdaptedText}
+SHORT = 256  # tokens up to which attention by products is not slower, and not large
+
+
+def attention_form(options, length, device, dtype):
+    """How the decoder attends. Backward of SDPA in bf16 on CPUs takes several times as long as its parts in fp32 or as products."""
+    if options.attention != "auto":
+        return options.attention
+    if device.type != "cpu" or dtype != torch.bfloat16:
+        return "sdpa"
+    return "products" if length <= SHORT else "sdpa32"
 
 
 def additive(visible, dtype):
@@ -117,7 +187,7 @@ def additive(visible, dtype):
 
 
 def mean_loss(total, samples):
-    """Ours: the tokens of a sample added up, the mean over samples, times the published factor."""
+    """As on our side: the tokens of a sample added up, the mean over samples, times the published factor."""
     return total * (LOSS_SCALE / samples)
 
 
@@ -166,7 +236,7 @@ def state_of_files(folder, workload):
 def build(workload, folder, dtype, device, options):
     """The module with its weights: frozen parameters in `dtype`, trained ones in fp32."""
     with torch.device("meta"):
-        model = {"e1": Epalm}[workload.name](workload, options)
+        model = MODELS[workload.name](workload, options)
     trained = {adapter_name(k) for k in trainable_shapes(workload)}
     state = state_of_files(folder, workload)
     for name, parameter in model.named_parameters():

@@ -27,6 +27,7 @@ def parse(words):
     parser.add_argument("--workload", default="e1", help="e1, e3 or e4 (default: %(default)s)")
     parser.add_argument("--size", default=None, help="of OPT: 125m, 1.3b, 2.7b, 6.7b or tiny (default: the workload's smallest)")
     parser.add_argument("--tokens", type=int, default=None, help="of each text (default: the workload's)")
+    parser.add_argument("--batch", type=int, default=None, help="samples of a step, all ranks together (default: the workload's)")
     parser.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--ranks", type=int, default=2, help="cores are divided among them (default: %(default)s)")
     parser.add_argument("--side", action="append", default=[], metavar="NAME[:key=value,...]", help=f"ours or one of {', '.join(SIDES)}; may be repeated (default: all)")
@@ -68,11 +69,11 @@ class Results:
 class Comparison:
     def __init__(self, options):
         self.options = options
-        self.workload = workloads.find(options.workload, options.size, options.tokens)
+        self.workload = workloads.find(options.workload, options.size, options.tokens, options.batch)
         self.work = Path(options.work or ROOT / "build/peers").resolve()
         self.work.mkdir(parents=True, exist_ok=True)
         self.tokenizer = inputs.tokenizer_folder()
-        name = f"{self.workload.name}-{self.workload.size}-{self.workload.tokens}-{options.dtype}"
+        name = f"{self.workload.name}-{self.workload.size}-{self.workload.tokens}-{self.workload.batch}-{options.dtype}"
         config = ROOT / "configs" / self.workload.config
         self.folder = inputs.make(self.work / name, self.workload, options.dtype, options.program, config, self.tokenizer)
         self.logs = self.work / "logs"

@@ -108,7 +108,7 @@ class PeerSide(Running):
         return self.since_start()
 
     def command(self, rank):
-        words = {"side": self.name, "workload": self.workload.name, "size": self.workload.size, "tokens": self.workload.tokens, "dtype": self.dtype,
+        words = {"side": self.name, "workload": self.workload.name, "size": self.workload.size, "tokens": self.workload.tokens, "batch": self.workload.batch, "dtype": self.dtype,
                  "device": self.layout.device, "folder": self.folder, "meet": Path(self.scratch.name) / "meet", "rank": rank, "ranks": self.layout.ranks,
                  "threads": self.layout.threads}
         return [sys.executable, str(HERE / "worker.py"), *(f"--{k}={v}" for k, v in words.items()), *(f"--option={o}" for o in self.options)]
@@ -164,7 +164,7 @@ class OurSide(Running):
             f"data.max_text_tokens={workload.tokens}", f"data.length_buckets={workload.tokens}", f"train.global_batch={workload.batch}",
             f"train.micro_batch={workload.batch // self.layout.ranks}", "train.max_steps=1000000", f"optimizer.lr={ADAMW['lr']}", "optimizer.clip_norm=0",
             f"optimizer.weight_decay={ADAMW['weight_decay']}", "schedule.kind=CONSTANT", "schedule.warmup_steps=0", "schedule.warmup_lr=0",
-            "schedule.min_lr=0", f"loss.scale={LOSS_SCALE}", f"precision.compute={self.dtype.upper()}", f"parallel.threads={self.layout.threads}",
+            "schedule.min_lr=0", "loss.kind=SAMPLE_SUM", f"loss.scale={LOSS_SCALE}", f"precision.compute={self.dtype.upper()}", f"parallel.threads={self.layout.threads}",
             f"weights.text={folder / 'weights/text'}", f"weights.adapter={folder / 'adapter.safetensors'}",
         ]
         if workload.vision:

@@ -73,7 +73,7 @@ class Worker:
         import workloads
         from batches import Batches
 
-        workload = workloads.find(arguments.workload, arguments.size, arguments.tokens)
+        workload = workloads.find(arguments.workload, arguments.size, arguments.tokens, arguments.batch)
         dtype = {"fp32": self.torch.float32, "bf16": self.torch.bfloat16}[arguments.dtype]
         self.options = baselines.parse_options(arguments.option)
         self.batches = Batches(Path(arguments.folder) / "data", workload, inputs.Texts(inputs.tokenizer_folder()), self.rank, self.ranks, dtype, self.device)
@@ -124,7 +124,8 @@ def parse(arguments):
         parser.add_argument(f"--{name}")
     for name in ("rank", "ranks", "threads"):
         parser.add_argument(f"--{name}", type=int, default=1)
-    parser.add_argument("--tokens", type=int)
+    for name in ("tokens", "batch"):
+        parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--option", action="append", default=[])
     return parser.parse_args(arguments)
 

@@ -1,5 +1,5 @@
 """What is trained: shapes, the configuration on our side, and how many samples a step has."""
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 # Hugging Face's numbers: layers, width, heads, hidden width of the feed-forward part.
 OPT_SIZES = {
@@ -74,14 +74,31 @@ def epalm(size, tokens):
                     config="epalm_vitb_opt125m_coco.textproto", settings=settings)
 
 
-def find(name, size=None, tokens=None):
+def projector(size, tokens):
+    """E3, on ViT-B with the smallest text model, else on ViT-L."""
+    vision = {"tiny": "tiny", "125m": "b"}.get(size, "l")
+    settings = (*opt_settings("model.projector.text", size), *vit_settings("model.projector.vision", vision), "model.projector.kind=LINEAR")
+    return Workload("e3", size, tokens or 45, vision=vision, config="projector_vitb_opt125m_coco.textproto", settings=settings)
+
+
+def adaptors(size, tokens):
+    """E4: a bottleneck of a quarter of the width behind each feed-forward part."""
+    settings = (*opt_settings("model.language_model.text", size), "model.language_model.adapter.kind=NORMAL", "model.language_model.adapter.location=MLP",
+                "model.language_model.adapter.factor=4")
+    return Workload("e4", size, tokens or 512, factor=4, batch=4, config="adaptors_opt125m.textproto", settings=settings)
+
+
+MAKERS = {"e1": epalm, "e3": projector, "e4": adaptors}
+
+
+def find(name, size=None, tokens=None, batch=None):
     """A workload by its name. Raises KeyError with the names there are."""
-    makers = {"e1": epalm}
     if name == "e2":
-        raise KeyError("e2 (Prismer) joins when that model is there")
-    if name not in makers:
-        raise KeyError(f"workload: expected one of {', '.join(makers)}; got {name}")
+        raise KeyError("workload: expected a model that is there; got e2 (Prismer), which joins when that model lands")  # E2: its maker goes above
+    if name not in MAKERS:
+        raise KeyError(f"workload: expected one of {', '.join(MAKERS)}; got {name}")
     size = size or "125m"
     if size not in OPT_SIZES:
         raise KeyError(f"size: expected one of {', '.join(OPT_SIZES)}; got {size}")
-    return makers[name](size, tokens)
+    workload = MAKERS[name](size, tokens)
+    return replace(workload, batch=batch) if batch else workload
