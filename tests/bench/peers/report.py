@@ -1,0 +1,145 @@
+"""From lines of results to figures: medians, quartiles and ratios, which are refused without an agreement on record."""
+import statistics
+
+LINES = ("b0", "b1-sharded", "b1-ignored", "b2", "b2-sharded", "b2-ignored", "b3")
+
+
+class Refused(ValueError):
+    """There is no agreement of losses for what is asked."""
+
+
+def setting_of(line):
+    """What two figures must have in common to be compared."""
+    return tuple(line[k] for k in ("commit", "workload", "size", "tokens", "batch", "dtype", "device", "ranks", "threads"))
+
+
+def settings(lines):
+    found = []
+    for line in lines:
+        if setting_of(line) not in found:
+            found.append(setting_of(line))
+    return found
+
+
+def quartiles(values):
+    """(lower, median, upper)"""
+    if len(values) < 2:
+        return tuple(values) * 3
+    return tuple(statistics.quantiles(values, n=4, method="inclusive"))
+
+
+class Figures:
+    """All that is known of one setting, by side. Lines of later runs replace those of earlier ones."""
+
+    def __init__(self, lines):
+        self.lines = lines
+        self.sides = list(dict.fromkeys(line["side"] for line in lines))
+
+    def of(self, kind, side):
+        found = [line for line in self.lines if line["kind"] == kind and line["side"] == side]
+        return [line for line in found if line["run"] == found[-1]["run"]]
+
+    def agreed(self, side, other):
+        """Whether both sides' last agreement, against one reference in one run, is a good one."""
+        one, two = self.of("agreement", side), self.of("agreement", other)
+        return bool(one and two and one[-1]["run"] == two[-1]["run"] and one[-1]["agrees"] and two[-1]["agrees"])
+
+    def step_seconds(self, side):
+        """Quartiles over all steps of all rounds; None where nothing was timed."""
+        seconds = [s for line in self.of("round", side) for s in line["seconds"]]
+        return quartiles(seconds) if seconds else None
+
+    def round_medians(self, side):
+        return [statistics.median(line["seconds"]) for line in self.of("round", side)]
+
+    def ratio(self, side, other):
+        """Times as many samples per second as the other. Of each round, which the sides ran one after the other, then the median over rounds."""
+        if not self.agreed(side, other):
+            raise Refused(f"{side} and {other}: expected an agreement of losses on record for this commit, workload and dtype; got none")
+        pairs = list(zip(self.round_medians(side), self.round_medians(other)))
+        return quartiles([theirs / ours for ours, theirs in pairs])
+
+    def first_step(self, side):
+        seconds = [line["seconds"] for line in self.of("first_step", side)]
+        return statistics.median(seconds) if seconds else None
+
+    def memory(self, side):
+        found = self.of("memory", side)
+        return found[-1] if found else None
+
+    def checkpoint(self, side):
+        found = self.of("checkpoint", side)
+        return found[-1] if found else None
+
+    def loopback(self, side):
+        """Bytes on the wire per step, all ranks, headers included."""
+        found = self.of("round", side)
+        return statistics.median(line["loopback_bytes"] / len(line["seconds"]) for line in found) if found else None
+
+    def best(self, names):
+        timed = [(self.step_seconds(s)[1], s) for s in self.sides if s.partition(":")[0] in names and self.step_seconds(s)]
+        return min(timed)[1] if timed else None
+
+
+def mebibytes(value):
+    return "-" if value is None else f"{value / 2**20:.0f}"
+
+
+def rows_of(figures):
+    """Side, step in ms with quartiles, samples/s, summed peak memory, largest process, first step, checkpoint bytes and pause, bytes per step."""
+    rows = []
+    for side in figures.sides:
+        step, memory, saved, first = figures.step_seconds(side), figures.memory(side), figures.checkpoint(side), figures.first_step(side)
+        batch = figures.lines[0]["batch"]
+        rows.append([
+            side,
+            "-" if step is None else f"{step[1] * 1e3:.0f} ({step[0] * 1e3:.0f} to {step[2] * 1e3:.0f})",
+            "-" if step is None else f"{batch / step[1]:.1f}",
+            mebibytes(memory and memory["pss_peak_bytes"]),
+            mebibytes(memory and max(memory["high_water_bytes"])),
+            "-" if first is None else f"{first:.1f}",
+            "-" if saved is None else f"{saved['bytes'] / 1e6:.1f}",
+            "-" if saved is None else f"{saved['seconds'] * 1e3:.0f}",
+            "-" if step is None else f"{figures.loopback(side) / 1e6:.2f}",
+        ])
+    return rows
+
+
+HEADER = ["side", "step, ms (quartiles)", "samples/s", "PSS, MiB", "largest VmHWM, MiB", "first step, s", "checkpoint, MB", "pause, ms", "loopback, MB/step"]
+
+
+def ratio_words(figures, ours="ours"):
+    """Sentences; refusals are sentences too."""
+    words = []
+    for title, names in (("the best of B0 to B2", ("b0", "b1-sharded", "b1-ignored", "b2", "b2-sharded", "b2-ignored")), ("the better B1", ("b1-sharded", "b1-ignored")),
+                         ("B3", ("b3",))):
+        other = figures.best(names)
+        if other is None or ours not in figures.sides:
+            continue
+        try:
+            low, middle, high = figures.ratio(ours, other)
+            words.append(f"{middle:.2f} x ({low:.2f} to {high:.2f}) the samples/s of {title}, which is {other}")
+        except Refused as refusal:
+            words.append(f"no ratio to {title}: {refusal}")
+            continue
+        mine, theirs = figures.memory(ours), figures.memory(other)
+        if mine and theirs:
+            words.append(f"{mine['pss_peak_bytes'] / theirs['pss_peak_bytes']:.2f} x the summed peak memory of {other}")
+        if figures.first_step(ours) and figures.first_step(other):
+            words.append(f"{figures.first_step(ours) / figures.first_step(other):.2f} x the time to the first step of {other}")
+    return words
+
+
+def table(header, rows):
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in [header, ["---"] * len(header), *rows])
+
+
+def text_of(lines):
+    parts = []
+    for setting in settings(lines):
+        figures = Figures([line for line in lines if setting_of(line) == setting])
+        commit, workload, size, tokens, batch, dtype, device, ranks, threads = setting
+        parts.append(f"### {workload} {size}, {batch} x {tokens} tokens, {dtype}, {device}, {ranks} ranks x {threads} threads, commit {commit}\n")
+        parts.append(table(HEADER, rows_of(figures)) + "\n")
+        parts += [f"- ours: {words}" for words in ratio_words(figures)] + [""]
+    return "\n".join(parts)

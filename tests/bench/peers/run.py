@@ -1,0 +1,185 @@
+"""Side by side: the same training steps by Permafrost and by PyTorch, taking turns on one machine. README.md says how and why."""
+import argparse
+import datetime
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+
+import agree
+import inputs
+import measure
+import report
+import workloads
+from baselines import SIDES
+from sides import ROOT, Ended, Layout, OurSide, PeerSide
+
+MEMORY_STEPS = 4
+
+
+def parse(words):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--workload", default="e1", help="e1, e3 or e4 (default: %(default)s)")
+    parser.add_argument("--size", default=None, help="of OPT: 125m, 1.3b, 2.7b, 6.7b or tiny (default: the workload's smallest)")
+    parser.add_argument("--tokens", type=int, default=None, help="of each text (default: the workload's)")
+    parser.add_argument("--batch", type=int, default=None, help="samples of a step, all ranks together (default: the workload's)")
+    parser.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16")
+    parser.add_argument("--ranks", type=int, default=2, help="cores are divided among them (default: %(default)s)")
+    parser.add_argument("--side", action="append", default=[], metavar="NAME[:key=value,...]", help=f"ours or one of {', '.join(SIDES)}; may be repeated (default: all)")
+    parser.add_argument("--ours-set", action="append", default=[], metavar="PATH=VALUE", help="overrides a field on our side")
+    parser.add_argument("--agree-steps", type=int, default=100)
+    parser.add_argument("--warmup", type=int, default=20, help="steps before the first round, those of the agreement included (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=50, help="of a round (default: %(default)s)")
+    parser.add_argument("--starts", type=int, default=1, help="measurements of the time to the first step; 0 skips them, memory and checkpoints (default: %(default)s)")
+    parser.add_argument("--work", default=None, help="folder of weights and data (default: build/peers of the repository)")
+    parser.add_argument("--results", default=None, help="file that gets a line of JSON per measurement (default: results.jsonl in --work)")
+    parser.add_argument("--program", default=str(ROOT / "build/cpu/bin/permafrost"))
+    return parser.parse_args(words)
+
+
+def git_commit():
+    def ask(*words):
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False).stdout.strip()
+
+    return ask("rev-parse", "--short=12", "HEAD") + ("+changes" if ask("status", "--porcelain", "--untracked-files=no") else "")
+
+
+class Results:
+    """Lines of JSON, each with all that the figure depends on."""
+
+    def __init__(self, path, common):
+        self.path, self.common, self.lines = Path(path), common, []
+
+    def add(self, kind, side, **what):
+        known = {"kind": kind, "side": side.label} | self.common | side.layout.words()
+        if clash := known.keys() & what.keys():
+            raise ValueError(f"results: expected other names than {', '.join(sorted(clash))}")
+        line = known | what
+        self.lines.append(line)
+        with open(self.path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class Comparison:
+    def __init__(self, options):
+        self.options = options
+        self.workload = workloads.find(options.workload, options.size, options.tokens, options.batch)
+        self.work = Path(options.work or ROOT / "build/peers").resolve()
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.tokenizer = inputs.tokenizer_folder()
+        name = f"{self.workload.name}-{self.workload.size}-{self.workload.tokens}-{self.workload.batch}-{options.dtype}"
+        config = ROOT / "configs" / self.workload.config
+        self.folder = inputs.make(self.work / name, self.workload, options.dtype, options.program, config, self.tokenizer)
+        self.logs = self.work / "logs"
+        self.logs.mkdir(exist_ok=True)
+        self.layout = Layout(options.ranks, options.device)
+        self.compiled = tempfile.TemporaryDirectory(prefix="peers-compiled-")
+        self.sides = [self.make_side(word) for word in options.side or ["ours", *SIDES]]
+        common = {"run": uuid.uuid4().hex[:12], "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "commit": git_commit(),
+                  "workload": self.workload.name, "size": self.workload.size, "tokens": self.workload.tokens, "batch": self.workload.batch,
+                  "dtype": options.dtype, "machine": measure.machine()}
+        self.results = Results(options.results or self.work / "results.jsonl", common)
+
+    def make_side(self, word):
+        name, _, settings = word.partition(":")
+        settings = settings.split(",") if settings else []
+        shared = (self.workload, self.options.dtype, self.layout, self.folder, self.logs)
+        if name == "ours":
+            side = OurSide(*shared, self.options.program, self.tokenizer, [*self.options.ours_set, *settings])
+        elif name in SIDES:
+            cache = os.path.join(self.compiled.name, word.replace("/", "_"))
+            side = PeerSide(name, *shared, [*settings, f"inductor_cache={cache}"])
+        else:
+            raise KeyError(f"side: expected ours or one of {', '.join(SIDES)}; got {name}")
+        side.label = word
+        return side
+
+    def say(self, text):
+        print(text, flush=True)
+
+    def alone(self):
+        """Each side by itself: time to the first step, memory, checkpoint. Pages of libraries would otherwise be shared with the other sides."""
+        for attempt in range(self.options.starts):
+            for side in self.sides:
+                try:
+                    side.start()
+                    side.run(1)
+                    seconds = side.since_start()
+                    self.results.add("first_step", side, seconds=seconds, attempt=attempt, about=side.describe())
+                    if attempt == 0:
+                        self.measure_memory(side)
+                        self.results.add("checkpoint", side, **side.checkpoint())
+                    self.say(f"{side.label}: first step after {seconds:.2f} s")
+                finally:
+                    side.close()
+
+    def measure_memory(self, side):
+        pids = side.pids()
+        with measure.PeakMemory(pids) as peak:
+            side.run(MEMORY_STEPS)
+        self.results.add("memory", side, pss_peak_bytes=peak.summed, pss_peak_each_bytes=peak.each, high_water_bytes=measure.high_water(pids),
+                         device_peak_bytes=side.device_memory(), about=side.describe())
+        self.say(f"{side.label}: {peak.summed / 2**20:.0f} MiB")
+
+    def agreement(self):
+        """All sides from the same start. Returns whether all agree with the first of them that is ours (or the first)."""
+        reference = next((s for s in self.sides if s.name == "ours"), self.sides[0])
+        losses = {}
+        for side in self.sides:
+            side.start()
+            losses[side.label] = side.run(self.options.agree_steps)["losses"]
+        agreed = True
+        for side in self.sides:
+            result = agree.compare(losses[reference.label], losses[side.label], self.options.dtype)
+            self.results.add("agreement", side, reference=reference.label, losses=losses[side.label], **result)
+            self.say(agree.says(side.label, result))
+            agreed = agreed and result["agrees"]
+        return agreed
+
+    def rounds(self):
+        """Sides take turns; who begins moves on by one each round."""
+        for side in self.sides:
+            if self.options.warmup > self.options.agree_steps:
+                side.run(self.options.warmup - self.options.agree_steps)
+        idle = measure.idle_loopback_rate()
+        for index in range(self.options.rounds):
+            first = index % len(self.sides)
+            for side in itertools.chain(self.sides[first:], self.sides[:first]):
+                before = measure.loopback_bytes()
+                answer = side.run(self.options.steps)
+                sent = measure.loopback_bytes() - before
+                self.results.add("round", side, round=index, loopback_bytes=sent, loopback_idle_per_s=idle, about=side.describe(),
+                                 seconds=answer["seconds"], losses=answer["losses"], counted_bytes=answer.get("moved_bytes"))
+
+    def close(self):
+        for side in self.sides:
+            side.close()
+        self.compiled.cleanup()
+
+
+def main(words):
+    comparison = Comparison(parse(words))
+    try:
+        comparison.alone()
+        if not comparison.agreement():
+            print("The sides do not compute the same: nothing is timed, and no ratio is printed.", file=sys.stderr)
+            return 1
+        comparison.rounds()
+    finally:
+        comparison.close()
+    print(report.text_of(comparison.results.lines))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (Ended, KeyError, ValueError, FileNotFoundError) as problem:
+        print(f"peers: {problem.args[0] if problem.args else problem}", file=sys.stderr)
+        sys.exit(2)
