@@ -22,8 +22,9 @@ struct LanguageModelConfig {
 /// The graph of one micro-batch.
 /// Inputs: input_ids, position_ids (B, T) i32, lengths (B) i32: valid keys, labels (B, R) i32 and row_weight (B, R) f32
 /// with R = T - 1 rows, those that predict something, or T with all_values.
-/// Values: text.* as in build_opt, logits (B, R, V), row_loss (B R), loss (1) f64. Units: those of build_opt, text.rows
-/// (training only), loss; those and the parameters of adaptors are in models/opt_adaptor.h.
+/// Values: text.* as in build_opt, logits (B, R, V) with all_values alone, row_loss (B R), loss (1) f64. Units: those
+/// of build_opt, text.rows (training only), loss (with all_values); those and the parameters of adaptors are in
+/// models/opt_adaptor.h.
 Graph build_language_model(const LanguageModelConfig& config, DType compute, const ModelShape& shape);
 
 /// The same behind what is in the graph already, `config` checked. With `front`, N tokens (B, N, d) that every text

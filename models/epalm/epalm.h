@@ -68,7 +68,7 @@ int64_t epalm_logit_rows(const EpalmConfig& config, const ModelShape& shape);
 ///   labels (B, R) i32, row_weight (B, R) f32: what each of R = epalm_logit_rows rows predicts, its share of the loss
 ///   random_address (2 + B) i64: seed, epoch, sample ids; only with frozen_dropout
 /// Values: vision.*, features.{j} (B, D), connected.{j} (B, d), prompt.out (P, word_embed_proj_dim), text.embed.out
-/// (B, P + T, d), text.layers.{i}.out, text.final.out, logits, row_loss (B R), loss (1) f64.
+/// (B, P + T, d), text.layers.{i}.out, text.final.out, logits (with all_values), row_loss (B R), loss (1) f64.
 /// Parameters: vision.<timm>, connector.{j}.weight|bias, prompt_module.prefix_embedding.{0,1,3}.weight|bias,
 /// text.<Hugging Face>, model_text.model.decoder.layers.{i}.{fc2.1|fc2|self_attn}.adapter.{k}.weight|bias.
 Graph build_epalm(const EpalmConfig& config, DType compute, const ModelShape& shape);
