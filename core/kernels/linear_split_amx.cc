@@ -241,7 +241,8 @@ struct PartTiles {
 };
 
 /// c (16 kRows x 16 kColumns) += A B over `steps` steps. The order of the six products, x1 y3, x1 y2, x2 y2, x2 y1,
-/// x1 y1, x3 y1, changes one operand at a time; x is A, or B where kSwapped: forward gives the same bits either way.
+/// x3 y1, x1 y1, changes one operand at a time and puts the largest last, so that little is rounded beside it. x is A,
+/// or B where kSwapped: forward gives the same bits either way.
 template <int kRows, int kColumns, bool kSwapped>
 [[gnu::noinline]] void multiply_steps(SplitPanel a, SplitPanel b, int64_t steps, TileSums<kRows, kColumns> sums,
                                       bool first, Background& work) {
@@ -262,9 +263,9 @@ template <int kRows, int kColumns, bool kSwapped>
       work.slot<1>(step, steps);
       Tiles::multiply_and_load_a(a.part(step, 1));
       work.slot<2>(step, steps);
-      Tiles::multiply_and_load_b(b.part(step, 1));
-      work.slot<3>(step, steps);
       Tiles::multiply_and_load_b(b.part(step, 3));
+      work.slot<3>(step, steps);
+      Tiles::multiply_and_load_b(b.part(step, 1));
     } else {
       Tiles::multiply_and_load_b(b.part(step, 2));
       work.slot<0>(step, steps);
@@ -272,9 +273,9 @@ template <int kRows, int kColumns, bool kSwapped>
       work.slot<1>(step, steps);
       Tiles::multiply_and_load_b(b.part(step, 1));
       work.slot<2>(step, steps);
-      Tiles::multiply_and_load_a(a.part(step, 1));
-      work.slot<3>(step, steps);
       Tiles::multiply_and_load_a(a.part(step, 3));
+      work.slot<3>(step, steps);
+      Tiles::multiply_and_load_a(a.part(step, 1));
     }
     work.slot<4>(step, steps);
     Tiles::multiply_and_load(a.part(next, kFirstA), b.part(next, kFirstB));
