@@ -11,13 +11,13 @@ namespace permafrost {
 
 namespace {
 constexpr int64_t kAlign = 64;
-constexpr int64_t kSharedBytes = int64_t{16} << 20;  // packed A at a time, where A is packed whole
-constexpr int64_t kSumBytes = int64_t{512} << 10;    // unfinished C of one thread
-constexpr int64_t kChunkRows = 64;                   // C is cut in multiples of this many rows
-constexpr int64_t kRowBytes = int64_t{512} << 10;    // of A: blocks of rows at a time
-constexpr int64_t kPieces = 32;                      // wanted pieces of C: enough to share evenly
-constexpr int64_t kCutColumns = 256;                 // columns of a group where B is cut along R, at most
-constexpr int64_t kCutPieces = 4;                    // and wanted pieces of C
+constexpr int64_t kSharedBytes = int64_t{8} << 20;  // packed A at a time, where A is packed whole
+constexpr int64_t kSumBytes = int64_t{512} << 10;   // unfinished C of one thread
+constexpr int64_t kChunkRows = 64;                  // C is cut in multiples of this many rows
+constexpr int64_t kRowBytes = int64_t{512} << 10;   // of A: blocks of rows at a time
+constexpr int64_t kPieces = 32;                     // wanted pieces of C: enough to share evenly
+constexpr int64_t kCutColumns = 256;                // columns of a group where B is cut along R, at most
+constexpr int64_t kCutPieces = 4;                   // and wanted pieces of C
 constexpr int64_t kPanelsAtATime = 8;  // of A, packed together: whole cache lines where its rows lie across
 constexpr int64_t kNarrowBytes = int64_t{96} << 10;  // of B in a narrow group
 constexpr int64_t kNearBytes = int64_t{900} << 10;   // of A: it stays in the second-level cache beside a narrow group
