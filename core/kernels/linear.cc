@@ -104,7 +104,7 @@ int64_t linear_workspace_bytes(LinearPass pass, int64_t m, int64_t n, int64_t k,
   const Product product = product_of(pass, m, n, k, compute, weight);
   int64_t bytes = 0;
   for (const SimdLevel level : {SimdLevel::kPortable, SimdLevel::kAvx512, SimdLevel::kAmx})
-    bytes = std::max(bytes, product_workspace_bytes(product, product_engine(level, compute), threads));
+    bytes = std::max(bytes, product_workspace_bytes(product, product_engine(level, compute, product.r), threads));
   return bytes;
 }
 

@@ -10,17 +10,23 @@ namespace permafrost {
 namespace {
 // Up to this many rows forward computes W x^T: W is then read in place, and it is x that is packed. [Note: linear]
 constexpr int64_t kFewRows = 96;
+// f32 sums of fewer terms are left to the chain of FMA, which is as exact there. [Note: linear]
+constexpr int64_t kSplitTerms = 384;
 constexpr int64_t kSumColumns = 64;  // of dbias, one block
 
 ProductOperand operand(const Tensor& t, bool r_contiguous) { return {t.raw(), t.dtype(), r_contiguous, t.dim(1)}; }
 
-std::byte* bytes_of(const Tensor& workspace) { return static_cast<std::byte*>(workspace.raw()); }
+void run(const Context& context, const Product& product, DType compute, const Tensor& workspace, SimdLevel level) {
+  run_product(*context.pool, product, product_engine(level, compute, product.r),
+              static_cast<std::byte*>(workspace.raw()));
+}
 }  // namespace
 
-const ProductEngine& product_engine(SimdLevel level, DType compute) {
+const ProductEngine& product_engine(SimdLevel level, DType compute, int64_t terms) {
   if (level == SimdLevel::kPortable) return portable_engine();
   if (level == SimdLevel::kAvx512) return avx512_engine();
-  return compute == DType::kBF16 ? amx_engine() : split_amx_engine();
+  if (compute == DType::kBF16) return amx_engine();
+  return terms < kSplitTerms ? avx512_engine() : split_amx_engine();
 }
 
 Product forward_product(const LinearForward& args) {
@@ -64,19 +70,17 @@ Product weight_gradient_product(const LinearBackwardWeight& args) {
 }
 
 void linear_forward_cpu(const Context& context, const LinearForward& args, Tensor workspace, SimdLevel level) {
-  run_product(*context.pool, forward_product(args), product_engine(level, args.x.dtype()), bytes_of(workspace));
+  run(context, forward_product(args), args.x.dtype(), workspace, level);
 }
 
 void linear_backward_input_cpu(const Context& context, const LinearBackwardInput& args, Tensor workspace,
                                SimdLevel level) {
-  run_product(*context.pool, input_gradient_product(args), product_engine(level, args.dy.dtype()), bytes_of(workspace));
+  run(context, input_gradient_product(args), args.dy.dtype(), workspace, level);
 }
 
 void linear_backward_weight_cpu(const Context& context, const LinearBackwardWeight& args, Tensor workspace,
                                 SimdLevel level) {
-  if (args.dweight)
-    run_product(*context.pool, weight_gradient_product(args), product_engine(level, args.dy.dtype()),
-                bytes_of(workspace));
+  if (args.dweight) run(context, weight_gradient_product(args), args.dy.dtype(), workspace, level);
   if (!args.dbias) return;
   const int64_t n = args.dy.dim(1);
   context.pool->run(div_up(n, kSumColumns), [&](int64_t block, int) {

@@ -9,8 +9,8 @@
 // The passes of linear.h on CPU, after their checks. The level is an argument so that every version can be tested.
 namespace permafrost {
 
-/// The engine that computes products of this dtype.
-const ProductEngine& product_engine(SimdLevel level, DType compute);
+/// The engine that computes products of this dtype and of so many terms.
+const ProductEngine& product_engine(SimdLevel level, DType compute, int64_t terms);
 
 /// Computes the product and stores it. `workspace` holds product_workspace_bytes.
 void run_product(ThreadPool& pool, const Product& product, const ProductEngine& engine, std::byte* workspace);

@@ -67,9 +67,10 @@ void plan_columns(const Product& p, const ProductEngine& e, ProductPlan& plan) {
   plan.part = terms;
   plan.parts = 1;
   const int64_t fitting = std::max(e.group_j, e.b_bytes / (plan.part * e.element_bytes) / e.group_j * e.group_j);
-  // Few rows leave few pieces: narrower groups then.
+  // Few rows leave few pieces: narrower groups then; but not as narrow where A is copied for each of them.
   const int64_t row_pieces = std::max<int64_t>(1, std::min(kPieces, p.i / (4 * kChunkRows)));
-  plan.groups = std::max(div_up(p.j, fitting), std::min(div_up(p.j, e.group_j), div_up(kPieces / 2, row_pieces)));
+  const int64_t wanted = !e.copies_a ? kPieces / 2 : p.i <= e.panel_i ? kPieces / 4 : kPieces / 8;
+  plan.groups = std::max(div_up(p.j, fitting), std::min(div_up(p.j, e.group_j), div_up(wanted, row_pieces)));
   plan.group = round_up(div_up(p.j, plan.groups), e.group_j);
   plan.groups = div_up(p.j, plan.group);
 }

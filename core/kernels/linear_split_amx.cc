@@ -16,9 +16,12 @@ using amx::TileSums;
 
 constexpr int64_t kTile = amx::kTileRows, kPanel = 32, kTerms = 32, kGroup = 32, kNarrow = 256, kBlockColumns = 768;
 constexpr int64_t kPartBytes = 2 * kTileBytes, kStepBytes = 3 * kPartBytes;
-constexpr int64_t kUnits = 8;  // of work to split 32 terms of a panel
-constexpr int64_t kLead = 2;   // steps between splitting and use, where both happen in one call
-constexpr int64_t kRing = 4;   // steps kept of what is used once
+constexpr int64_t kUnits = 8;           // of work to split 32 terms of a panel
+constexpr int64_t kFar = 4, kNear = 2;  // steps from what is split to what is asked for: along rows, across
+constexpr int64_t kFewRowsTerms =
+    512;                      // of B in place at a time, so that pages and lines are still near for the next panel
+constexpr int64_t kLead = 2;  // steps between splitting and use, where both happen in one call
+constexpr int64_t kRing = 4;  // steps kept of what is used once
 constexpr int64_t kCreditOne = 1 << 16;
 
 int64_t steps_of(int64_t terms) { return (terms + kTerms - 1) / kTerms; }
@@ -59,7 +62,8 @@ struct PanelSplit {
   bool turned = false;  ///< lanes in memory are not those of the tile
   int64_t size = 4, ld = 0;
   int64_t outer = 0, terms = 0;  ///< how many there are, from data on
-  int64_t ahead = 0;             ///< bytes from what is loaded to what is asked for
+  int64_t ahead = 0;             ///< steps from what is loaded to what is asked for; 0: nothing
+  int64_t next_panel = 0;        ///< bytes from here to the panel asked for behind this one
   int64_t whole_steps = 0;       ///< f32, nothing outside the matrix
   uint8_t* out = nullptr;
   int64_t step_mask = -1;  ///< step s goes to place s & step_mask
@@ -84,8 +88,13 @@ struct PanelSplit {
                             avx512::first_lanes(r_contiguous ? left : right));
   }
 
-  [[gnu::always_inline]] void ask(const std::byte* p) const {
-    _mm_prefetch(reinterpret_cast<const char*>(p + ahead), _MM_HINT_T0);
+  /// Bytes from what a step loads to what it asks for.
+  [[gnu::always_inline]] int64_t asked(int64_t step) const {
+    const int64_t bytes = r_contiguous ? kTerms * size : kTerms * ld, steps = steps_of(terms);
+    return step + ahead < steps ? ahead * bytes : next_panel + (ahead - steps) * bytes;
+  }
+  [[gnu::always_inline]] static void ask(const std::byte* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
   }
 
   /// The vectors of the first or the last 16 terms, transposed.
@@ -95,7 +104,11 @@ struct PanelSplit {
     __m512i rows[kTile];
     if (step < whole_steps) {
 #pragma GCC unroll 16
-      for (int q = 0; q < kTile; ++q) rows[q] = _mm512_loadu_si512(p + q * at.next), ask(p + q * at.next);
+      for (int q = 0; q < kTile; ++q) rows[q] = _mm512_loadu_si512(p + q * at.next);
+      if (ahead > 0) {
+        const std::byte* line = p + asked(step);
+        for (int q = 0; q < kTile; ++q) ask(line + q * at.next);
+      }
     } else {
       alignas(64) float edge[kTile][kTile];
       for (int q = 0; q < kTile; ++q) _mm512_store_ps(edge[q], load_at(at, step, half, q, second));
@@ -124,10 +137,11 @@ struct PanelSplit {
     if (step < whole_steps) {
       const std::byte* p = at.p + q * at.next;
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i, p += at.next) {
-        split(_mm512_loadu_ps(p), _mm512_loadu_ps(p + at.second), tile + i * 64);
-        ask(p);
-        ask(p + at.second);
+      for (int i = 0; i < 4; ++i)
+        split(_mm512_loadu_ps(p + i * at.next), _mm512_loadu_ps(p + i * at.next + at.second), tile + i * 64);
+      if (ahead > 0) {
+        const std::byte* line = p + asked(step);
+        for (int i = 0; i < 4; ++i, line += at.next) ask(line), ask(line + at.second);
       }
       return;
     }
@@ -298,6 +312,8 @@ void aim(PanelSplit& panel, const ProductOperand& m, int64_t first, int64_t oute
                (m.r_contiguous ? first * panel.ld + r0 * panel.size : r0 * panel.ld + first * panel.size);
   panel.outer = outer;
   panel.terms = r1 - r0;
+  panel.ahead = m.r_contiguous ? kFar : kNear;
+  panel.next_panel = kPanel * (m.r_contiguous ? panel.ld : panel.size);
   panel.whole_steps = m.dtype == DType::kF32 && outer >= kPanel ? panel.terms / kTerms : 0;
 }
 
@@ -313,8 +329,7 @@ void aim_at_output(Background& work, const Product& p, int64_t i, int64_t rows, 
   work.c_stride = p.out.ld * 4;
 }
 
-void multiply(const Product& p, const ProductBlock& block) {
-  constexpr int64_t kFar = 8, kNear = 2;  // steps from what is split to what is asked for: along rows, across
+void multiply_terms(const Product& p, const ProductBlock& block) {
   const int64_t steps = steps_of(block.r1 - block.r0), calls = (block.columns + kPanel - 1) / kPanel;
   const bool a_once = block.copy_a == nullptr, b_once = p.i <= kPanel;
   alignas(64) uint8_t a_ring[kRing * kStepBytes], b_ring[kRing * kStepBytes];
@@ -324,11 +339,11 @@ void multiply(const Product& p, const ProductBlock& block) {
   SplitPanel a{static_cast<const uint8_t*>(block.copy_a), -1};
   if (a_once) a = {a_ring, kRing - 1};
   aim(own_a, p.a, block.i0, block.rows, block.r0, block.r1);
-  own_a.ahead = own_a.r_contiguous ? kFar * kTerms * own_a.size : kNear * kTerms * own_a.ld;
   own_a.out = const_cast<uint8_t*>(a.data);
   own_a.step_mask = a.mask;
   aim(next_a, p.a, block.i0 + block.rows, block.next_rows, block.r0, block.r1);
   next_a.out = own_a.out;
+  next_a.ahead = next_a.r_contiguous ? 0 : kNear;
   for (int64_t call = 0; call < calls; ++call) {
     Background work;
     const int64_t j = call * kPanel, columns = at_most(block.columns - j, kPanel);
@@ -337,7 +352,6 @@ void multiply(const Product& p, const ProductBlock& block) {
     if (a_once || (block.pack_a && call == 0)) work.own_a = &own_a;
     if (b_once || block.pack_b) {
       aim(own_b, p.b, block.j0 + j, columns, block.r0, block.r1);
-      own_b.ahead = own_b.r_contiguous ? kFar * kTerms * own_b.size : kNear * kTerms * own_b.ld;
       own_b.out = const_cast<uint8_t*>(b.data);
       own_b.step_mask = b.mask;
       work.own_b = &own_b;
@@ -356,6 +370,18 @@ void multiply(const Product& p, const ProductBlock& block) {
                        : multiply_steps<kRows, kColumns, false>(a, b, steps, sums, block.first, work);
     });
   }
+}
+
+void multiply(const Product& p, const ProductBlock& block) {
+  if (p.i > kPanel || p.b.r_contiguous) return multiply_terms(p, block);
+  ProductBlock some = block;
+  some.next_rows = 0;
+  do {
+    some.r1 = at_most(some.r0 + kFewRowsTerms, block.r1);
+    multiply_terms(p, some);
+    some.r0 = some.r1;
+    some.first = false;
+  } while (some.r0 < block.r1);
 }
 
 void store(const Product& p, const ProductBlock& block, float* scratch) {
