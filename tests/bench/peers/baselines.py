@@ -18,10 +18,10 @@ SIDES = ("b0", "b1-sharded", "b1-ignored", "b2", "b2-sharded", "b2-ignored", "b3
 class Options:
     """What can be tuned. Each side's defaults are what tune.py found best; see README.md."""
 
-    micro_batch: int = 0  # samples of a rank computed together; 0 for all of them
+    micro_batch: int = 0  # samples of a rank computed together; 0 for what is best: half of them with B0, otherwise all
     loss_rows: int = 64  # rows of logits made at a time; 0 for cross_entropy over all of them
     attention: str = "auto"  # of the decoder: "sdpa", "sdpa32", "products"; what is fastest with bf16 on CPUs
-    packed: bool = False  # B0 on CPUs: frozen weights also in oneDNN's order
+    packed: str = "auto"  # frozen weights also in oneDNN's order: 1, 0, or B0 with bf16 on CPUs
     compile: str = ""  # a mode of torch.compile; B2 alone has one
     freezing: bool = True  # compiled: the encoder's weights are packed as constants
     reshard: bool = False  # B1: frozen parts are dropped after the forward pass and gathered again for the backward pass
@@ -61,23 +61,29 @@ class Side:
     def __init__(self, workload, folder, dtype, device, ranks, options):
         self.workload, self.ranks, self.options, self.device, self.dtype = workload, ranks, options, device, dtype
         self.samples = workload.batch // ranks
+        self.size = options.micro_batch or self.usual_size()
         self.model = self.load(folder)
         self.wrap()
         self.optimizer = make_optimizer(trained(self.model), options)
+
+    def usual_size(self):
+        """Half of a rank's samples fit its caches better, and are enough rows for a product."""
+        return self.samples if self.options.compile or self.device.type == "cuda" else max(1, self.samples // 2)
 
     def load(self, folder):
         return models.build(self.workload, folder, self.dtype, self.device, self.options)
 
     def wrap(self):
-        if self.options.packed:
-            pack(self.model, (self.options.micro_batch or self.samples) * self.workload.tokens)
+        options = self.options
+        if options.packed == "1" or (options.packed == "auto" and not options.compile and self.device.type == "cpu" and self.dtype == torch.bfloat16):
+            pack(self.model, self.size * self.workload.tokens)
         compile_parts(self.model, self.options)
         self.call = self.model
         if self.ranks > 1 and self.options.reduce == "ddp":
             self.call = nn.parallel.DistributedDataParallel(self.model, gradient_as_bucket_view=True, broadcast_buffers=False)
 
     def micro_batches(self, batch):
-        size = self.options.micro_batch or self.samples
+        size = self.size
         return [{k: v[i : i + size] for k, v in batch.items()} for i in range(0, self.samples, size)]
 
     def backward(self, batch):
@@ -132,6 +138,9 @@ class Side:
 
 class FsdpSide(Side):
     """B1: fully_shard over each block, with the frozen parts sharded too or left whole."""
+
+    def usual_size(self):
+        return self.samples  # every micro-batch would gather the parameters again
 
     def __init__(self, *arguments, sharded):
         self.sharded = sharded
@@ -212,6 +221,9 @@ def sync(path):
 
 def make_side(name, *arguments):
     """arguments: workload, folder, dtype, device, ranks, options"""
+    options = arguments[-1]
+    if name.startswith("b2") and not options.compile:
+        options.compile = "default"
     if name == "b3":
         from usual import UsualSide
 

@@ -107,6 +107,9 @@ def usual_name(name):
 
 
 class UsualSide(Side):
+    def usual_size(self):
+        return self.samples
+
     def load(self, folder):
         model = Usual(self.workload)
         tensors = {f"text.{k if k.startswith('model.') else 'model.' + k}": v for k, v in models.read_tensors(f"{folder}/weights/text") if k != "lm_head.weight"}
@@ -124,7 +127,7 @@ class UsualSide(Side):
                 parameter.data = parameter.data.to(self.dtype)
         model.to(self.device).train()
         if self.options.checkpoint:
-            model.text.gradient_checkpointing_enable()
+            model.text.activation_checkpointing_enable()
         return model
 
     def wrap(self):
