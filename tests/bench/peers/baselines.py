@@ -18,7 +18,7 @@ SIDES = ("b0", "b1-sharded", "b1-ignored", "b2", "b2-sharded", "b2-ignored", "b3
 class Options:
     """What can be tuned. Each side's defaults are what tune.py found best; see README.md."""
 
-    micro_batch: int = 0  # samples of a rank computed together; 0 for what is best: half of them with B0, otherwise all
+    micro_batch: int = 0  # samples of a rank computed together; 0 for what is best: half of them with B0 in bf16, otherwise all
     loss_rows: int = 64  # rows of logits made at a time; 0 for cross_entropy over all of them
     attention: str = "auto"  # of the decoder: "sdpa", "sdpa32", "products"; what is fastest with bf16 on CPUs
     packed: str = "auto"  # frozen weights also in oneDNN's order: 1, 0, or B0 with bf16 on CPUs
@@ -32,7 +32,7 @@ class Options:
     inductor_cache: str = ""  # folder of compiled code; "" for PyTorch's own
 
     def __str__(self):
-        return " ".join(f"{f.name}={getattr(self, f.name)}" for f in fields(self))
+        return " ".join(f"{f.name}={getattr(self, f.name)}" for f in fields(self) if f.name != "inductor_cache")
 
 
 def parse_options(words):
@@ -67,8 +67,9 @@ class Side:
         self.optimizer = make_optimizer(trained(self.model), options)
 
     def usual_size(self):
-        """Half of a rank's samples fit its caches better, and are enough rows for a product."""
-        return self.samples if self.options.compile or self.device.type == "cuda" else max(1, self.samples // 2)
+        """In bf16 half of a rank's samples fit its caches better, and are enough rows for a product."""
+        halves = self.device.type == "cpu" and self.dtype == torch.bfloat16 and not self.options.compile
+        return max(1, self.samples // 2) if halves else self.samples
 
     def load(self, folder):
         return models.build(self.workload, folder, self.dtype, self.device, self.options)

@@ -170,16 +170,16 @@ class AdaptedText(Frozen):
 
 
 MODELS = {"e1": Epalm, "e3": Projector, "e4": AdaptedText}
-SHORT = 256  # tokens up to which attention by products is not slower, and not large
+SHORT = 256  # tokens up to which attention by products is faster; beyond, its scores are large
 
 
 def attention_form(options, length, device, dtype):
-    """How the decoder attends. Backward of SDPA in bf16 on CPUs takes several times as long as its parts in fp32 or as products."""
+    """How the decoder attends. Backward of SDPA in bf16 on CPUs takes several times as long as products, for short texts."""
     if options.attention != "auto":
         return options.attention
     if device.type != "cpu" or dtype != torch.bfloat16:
         return "sdpa"
-    return "products" if length <= SHORT else "sdpa32"
+    return "products" if length <= SHORT else "sdpa"
 
 
 def additive(visible, dtype):

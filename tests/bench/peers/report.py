@@ -40,9 +40,15 @@ class Figures:
         return [line for line in found if line["run"] == found[-1]["run"]]
 
     def agreed(self, side, other):
-        """Whether both sides' last agreement, against one reference in one run, is a good one."""
-        one, two = self.of("agreement", side), self.of("agreement", other)
-        return bool(one and two and one[-1]["run"] == two[-1]["run"] and one[-1]["agrees"] and two[-1]["agrees"])
+        """Whether the run in which both were timed last, in turns, found that their losses agree."""
+        timed = {line["run"] for name in (side, other) for line in self.of("round", name)}
+        found = [line for line in self.lines if line["kind"] == "agreement" and line["side"] in (side, other) and line["run"] in timed]
+        return len(timed) == 1 and {line["side"] for line in found} == {side, other} and all(line["agrees"] for line in found)
+
+    def together(self, side):
+        """Sides that were timed in turns with this one."""
+        runs = {line["run"] for line in self.of("round", side)}
+        return [other for other in self.sides if {line["run"] for line in self.of("round", other)} == runs]
 
     def step_seconds(self, side):
         """Quartiles over all steps of all rounds; None where nothing was timed."""
@@ -76,8 +82,9 @@ class Figures:
         found = self.of("round", side)
         return statistics.median(line["loopback_bytes"] / len(line["seconds"]) for line in found) if found else None
 
-    def best(self, names):
-        timed = [(self.step_seconds(s)[1], s) for s in self.sides if s.partition(":")[0] in names and self.step_seconds(s)]
+    def best(self, names, beside):
+        """The fastest of these sides, variants included, that was timed in turns with `beside`."""
+        timed = [(self.step_seconds(s)[1], s) for s in self.together(beside) if s.partition(":")[0] in names and self.step_seconds(s)]
         return min(timed)[1] if timed else None
 
 
@@ -113,8 +120,8 @@ def ratio_words(figures, ours="ours"):
     words = []
     for title, names in (("the best of B0 to B2", ("b0", "b1-sharded", "b1-ignored", "b2", "b2-sharded", "b2-ignored")), ("the better B1", ("b1-sharded", "b1-ignored")),
                          ("B3", ("b3",))):
-        other = figures.best(names)
-        if other is None or ours not in figures.sides:
+        other = figures.best(names, ours)
+        if other is None:
             continue
         try:
             low, middle, high = figures.ratio(ours, other)

@@ -166,7 +166,10 @@ class ReportTest(unittest.TestCase):
         self.assertEqual(self.ratio(self.rounds() + self.agreement())[1], 2.0)
 
     def test_no_ratio_without_one(self):
-        for lines in (self.rounds(), self.rounds() + self.agreement(agrees=False), self.rounds() + self.agreement(commit="other"), self.rounds() + self.agreement()[:1]):
+        elsewhere = [x | {"run": "other"} for x in self.agreement()]
+        apart = [x | {"run": x["side"]} for x in self.rounds() + self.agreement()]
+        for lines in (self.rounds(), self.rounds() + self.agreement(agrees=False), self.rounds() + self.agreement(commit="other"), self.rounds() + self.agreement()[:1],
+                      self.rounds() + elsewhere, apart):
             with self.assertRaises(report.Refused):
                 self.ratio(lines)
 
