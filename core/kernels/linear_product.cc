@@ -139,6 +139,8 @@ class ProductRun {
     int64_t buffer = 0;     ///< which of its two blocks is free
     ProductBlock finished;  ///< computed, but not stored yet
     bool waiting = false;   ///< whether there is one
+    // What lies in scratch: which group of B, the copy of which rows of A. -1: none.
+    int64_t packed_group = -1, copied_i0 = -1;
   };
 
   std::atomic<int64_t>& counter(int64_t group) {
@@ -161,30 +163,28 @@ class ProductRun {
     e_.begin();
     Turn own;
     own.scratch = scratch_ + thread * plan_.thread_bytes();
-    int64_t packed_group = -1;
     for (int64_t turn = 0; turn < plan_.groups; ++turn) {
       const int64_t group = (start + turn) % plan_.groups;
       while (true) {
         const int64_t chunk = counter(group).fetch_add(1, std::memory_order_relaxed);
         if (chunk >= chunks_) break;
         const int64_t next = turn + 1 < plan_.groups ? (group + 1) % plan_.groups : -1;
-        compute_piece(group, chunk, packed_group != group, next, own);
-        packed_group = group;
+        compute_piece(group, chunk, next, own);
+        own.packed_group = group;
       }
     }
     store_waiting(own);
     e_.end();
   }
 
-  void compute_piece(int64_t group, int64_t chunk, bool pack, int64_t next_group, Turn& own) {
-    std::byte* scratch = own.scratch;
+  void compute_piece(int64_t group, int64_t chunk, int64_t next_group, Turn& own) {
     const int64_t i0 = slab_begin_ + chunk * plan_.chunk, i1 = std::min(slab_end_, i0 + plan_.chunk);
     const int64_t j0 = group * plan_.group, columns = std::min(plan_.group, p_.j - j0);
     for (int64_t part = 0; part < plan_.parts; ++part) {
       const int64_t r0 = part * plan_.part, r1 = std::min(p_.r, r0 + plan_.part);
-      const bool fresh = !plan_.in_place && (pack || plan_.parts > 1);
+      const bool fresh = !plan_.in_place && (own.packed_group != group || plan_.parts > 1);
       const bool meanwhile = fresh && e_.packs_meanwhile(p_, plan_.near);
-      if (fresh && !meanwhile) e_.pack_b(p_, j0, columns, r0, r1, scratch);
+      if (fresh && !meanwhile) e_.pack_b(p_, j0, columns, r0, r1, own.scratch);
       int64_t count = 0;
       for (int64_t i = i0; i < i1;) {
         const int64_t end =
@@ -196,11 +196,11 @@ class ProductRun {
                              .columns = std::min(plan_.block_width, columns - j),
                              .r0 = r0,
                              .r1 = r1,
-                             .packed_b = packed_b(scratch, j, r1 - r0),
+                             .packed_b = packed_b(own.scratch, j, r1 - r0),
                              .pack_b = meanwhile && i == i0,
                              .first = part == 0,
                              .ahead = plan_.near ? next_columns(next_group, i) : next_rows(i, i1, j, columns, r0)};
-          if (e_.copies_a) assign_copy(block, i0, i1, j0 + columns, scratch);
+          if (e_.copies_a) assign_copy(block, i1, j0 + columns, own);
           compute_block(block, count, part + 1 == plan_.parts, own);
         }
         i = end;
@@ -213,12 +213,14 @@ class ProductRun {
   }
 
   /// The copy of a panel of A is filled for the first columns; the last ones leave the next panel there.
-  void assign_copy(ProductBlock& block, int64_t i0, int64_t i1, int64_t group_end, std::byte* scratch) const {
+  void assign_copy(ProductBlock& block, int64_t i1, int64_t group_end, Turn& own) const {
     const bool first = block.j0 % plan_.group == 0, last = block.j0 + block.columns == group_end;
     if (first && last && block.columns <= e_.panel_j) return;
-    block.copy_a = scratch + plan_.b_bytes + plan_.c_bytes + 2 * plan_.block_bytes;
-    block.pack_a = first && block.i0 == i0;
+    block.copy_a = own.scratch + plan_.b_bytes + plan_.c_bytes + 2 * plan_.block_bytes;
+    block.pack_a = first && own.copied_i0 != block.i0;
     if (last) block.next_rows = std::min(plan_.block_rows, i1 - block.i0 - block.rows);
+    own.copied_i0 =
+        plan_.parts > 1 && block.next_rows == 0 ? -1 : block.i0 + (last && block.next_rows > 0 ? block.rows : 0);
   }
 
   static const std::byte* element(const ProductOperand& m, int64_t outer, int64_t r) {

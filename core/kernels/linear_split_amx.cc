@@ -122,6 +122,7 @@ struct PanelSplit {
 
   [[gnu::always_inline]] void unit(int64_t index) {
     const int64_t step = index / kUnits, half = index / 4 % 2, part = index % 4;
+    if (half * kTile >= outer) return;  // no tile of it is used
     uint8_t* tile = out + (step & step_mask) * kStepBytes + half * kTileBytes;
     if (turned) {
       if (part < 2) return turn(step, half, part == 1);
@@ -134,6 +135,11 @@ struct PanelSplit {
     const int64_t q = part * 4;
     const Place at = place(step, half);
     tile += q * 64;
+    if (r_contiguous && half * kTile + q >= outer) {
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) split(_mm512_setzero_ps(), _mm512_setzero_ps(), tile + i * 64);
+      return;
+    }
     if (step < whole_steps) {
       const std::byte* p = at.p + q * at.next;
 #pragma GCC unroll 4
@@ -378,6 +384,7 @@ void multiply(const Product& p, const ProductBlock& block) {
   some.next_rows = 0;
   do {
     some.r1 = at_most(some.r0 + kFewRowsTerms, block.r1);
+    if (block.copy_a) some.copy_a = static_cast<uint8_t*>(block.copy_a) + (some.r0 - block.r0) / kTerms * kStepBytes;
     multiply_terms(p, some);
     some.r0 = some.r1;
     some.first = false;
