@@ -81,7 +81,8 @@ ProductPlan make_plan(const Product& p, const ProductEngine& e) {
   plan.panel_bytes = round_up(p.r, e.r_step) * e.panel_i * e.element_bytes;
   plan.packed_from = e.must_pack_a(p) ? 0 : p.i / e.row_step * e.row_step / e.panel_i * e.panel_i;
   if (plan.packed_from + e.panel_i > p.i && p.i % e.row_step == 0 && !e.must_pack_a(p)) plan.packed_from = p.i;
-  if (e.copies_a) plan.packed_from = round_up(p.i, e.panel_i);
+  const bool copies_a = e.copies_a && !e.must_pack_a(p);
+  if (copies_a) plan.packed_from = round_up(p.i, e.panel_i);
   plan.slab = round_up(p.i, kChunkRows);
   if (plan.packed_from == 0) {
     const int64_t fitting = kSharedBytes / std::max<int64_t>(plan.panel_bytes / e.panel_i, 1) / kChunkRows * kChunkRows;
@@ -103,7 +104,7 @@ ProductPlan make_plan(const Product& p, const ProductEngine& e) {
                                        plan.block_bytes;
   if (!plan.in_place)
     plan.b_bytes = round_up(round_up(plan.part, e.r_step) * round_up(plan.group, e.panel_j) * e.element_bytes, kAlign);
-  if (e.copies_a) plan.a_bytes = round_up(plan.part, e.r_step) * e.panel_i * e.element_bytes;
+  if (copies_a) plan.a_bytes = round_up(plan.part, e.r_step) * e.panel_i * e.element_bytes;
   plan.counter_bytes = plan.groups * kAlign;
   const int64_t packed_rows = plan.packed_from == 0 ? plan.slab : std::max<int64_t>(0, p.i - plan.packed_from);
   plan.shared_bytes = round_up(div_up(packed_rows, e.panel_i) * plan.panel_bytes, kAlign);
@@ -200,7 +201,8 @@ class ProductRun {
                              .pack_b = meanwhile && i == i0,
                              .first = part == 0,
                              .ahead = plan_.near ? next_columns(next_group, i) : next_rows(i, i1, j, columns, r0)};
-          if (e_.copies_a) assign_copy(block, i1, j0 + columns, own);
+          if (block.j0 + block.columns == j0 + columns) block.next_rows = std::min(plan_.block_rows, i1 - end);
+          if (plan_.a_bytes > 0) assign_copy(block, j0 + columns, own);
           compute_block(block, count, part + 1 == plan_.parts, own);
         }
         i = end;
@@ -213,12 +215,11 @@ class ProductRun {
   }
 
   /// The copy of a panel of A is filled for the first columns; the last ones leave the next panel there.
-  void assign_copy(ProductBlock& block, int64_t i1, int64_t group_end, Turn& own) const {
+  void assign_copy(ProductBlock& block, int64_t group_end, Turn& own) const {
     const bool first = block.j0 % plan_.group == 0, last = block.j0 + block.columns == group_end;
     if (first && last && block.columns <= e_.panel_j) return;
     block.copy_a = own.scratch + plan_.b_bytes + plan_.c_bytes + 2 * plan_.block_bytes;
     block.pack_a = first && own.copied_i0 != block.i0;
-    if (last) block.next_rows = std::min(plan_.block_rows, i1 - block.i0 - block.rows);
     own.copied_i0 =
         plan_.parts > 1 && block.next_rows == 0 ? -1 : block.i0 + (last && block.next_rows > 0 ? block.rows : 0);
   }

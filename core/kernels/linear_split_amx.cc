@@ -14,7 +14,8 @@ namespace {
 using amx::kTileBytes;
 using amx::TileSums;
 
-constexpr int64_t kTile = amx::kTileRows, kPanel = 32, kTerms = 32, kGroup = 32, kNarrow = 256, kBlockColumns = 768;
+constexpr int64_t kTile = amx::kTileRows, kPanel = 32, kTerms = 32, kGroup = 32, kNarrow = 256, kBlockColumns = 768,
+                  kManyColumns = 1024;
 constexpr int64_t kPartBytes = 2 * kTileBytes, kStepBytes = 3 * kPartBytes;
 constexpr int64_t kUnits = 8;           // of work to split 32 terms of a panel
 constexpr int64_t kFar = 4, kNear = 2;  // steps from what is split to what is asked for: along rows, across
@@ -190,13 +191,13 @@ struct Background {
   void memory(int64_t step, int64_t steps) {
     const char* line = ask + step * kTerms * 4;
     for (int64_t row = 0; row < ask_rows; ++row, line += ask_stride) {
-      _mm_prefetch(line, _MM_HINT_T1);
-      _mm_prefetch(line + 64, _MM_HINT_T1);
+      amx::ask(line);
+      amx::ask(line + 64);
     }
     const int64_t row = step * kPanel / steps, end = at_most((step + 1) * kPanel / steps, c_rows);
     for (char* to = c + row * c_stride; to < c + end * c_stride; to += c_stride) {
-      _mm_prefetch(to, _MM_HINT_ET0);
-      _mm_prefetch(to + 64, _MM_HINT_ET0);
+      amx::ask_to_own(to);
+      amx::ask_to_own(to + 64);
     }
   }
 
@@ -323,7 +324,9 @@ void aim(PanelSplit& panel, const ProductOperand& m, int64_t first, int64_t oute
   panel.whole_steps = m.dtype == DType::kF32 && outer >= kPanel ? panel.terms / kTerms : 0;
 }
 
-bool must_pack_a(const Product&) { return false; }
+/// Splitting a panel takes about as long as multiplying it by 32 columns. Where there are many groups A is split once for
+/// all of them; a few read it from the caches for less than that costs.
+bool must_pack_a(const Product& p) { return p.i > kPanel && p.j > kManyColumns; }
 bool packs_meanwhile(const Product&, bool) { return true; }
 bool reads_b_in_place(const Product&) { return false; }
 
@@ -335,15 +338,26 @@ void aim_at_output(Background& work, const Product& p, int64_t i, int64_t rows, 
   work.c_stride = p.out.ld * 4;
 }
 
+/// The next packed panel, in shares for the calls of this block: rows of two lines a step.
+void ask_packed(Background& work, const uint8_t* next, int64_t steps, int64_t call, int64_t calls) {
+  constexpr int64_t kRows = kStepBytes / (kTerms * 4);
+  const int64_t begin = kRows * call / calls;
+  work.ask_stride = steps * kTerms * 4;
+  work.ask = reinterpret_cast<const char*>(next + begin * work.ask_stride);
+  work.ask_rows = kRows * (call + 1) / calls - begin;
+}
+
 void multiply_terms(const Product& p, const ProductBlock& block) {
   const int64_t steps = steps_of(block.r1 - block.r0), calls = (block.columns + kPanel - 1) / kPanel;
-  const bool a_once = block.copy_a == nullptr, b_once = p.i <= kPanel;
+  const bool a_packed = block.packed_a != nullptr, copies_a = block.copy_a != nullptr;
+  const bool a_once = !a_packed && !copies_a, b_once = p.i <= kPanel;
   alignas(64) uint8_t a_ring[kRing * kStepBytes], b_ring[kRing * kStepBytes];
   PanelSplit own_a, own_b, next_a;
   own_a.turned = next_a.turned = !p.a.r_contiguous;
   own_b.turned = p.b.r_contiguous;
   SplitPanel a{static_cast<const uint8_t*>(block.copy_a), -1};
   if (a_once) a = {a_ring, kRing - 1};
+  if (a_packed) a.data = static_cast<const uint8_t*>(block.packed_a) + steps_of(block.r0) * kStepBytes;
   aim(own_a, p.a, block.i0, block.rows, block.r0, block.r1);
   own_a.out = const_cast<uint8_t*>(a.data);
   own_a.step_mask = a.mask;
@@ -356,20 +370,24 @@ void multiply_terms(const Product& p, const ProductBlock& block) {
     SplitPanel b{static_cast<const uint8_t*>(block.packed_b) + call * steps * kStepBytes, -1};
     if (b_once) b = {b_ring, kRing - 1};
     if (a_once || (block.pack_a && call == 0)) work.own_a = &own_a;
+    if (a_packed && block.next_rows > 0) ask_packed(work, a.data + steps_of(p.r) * kStepBytes, steps, call, calls);
     if (b_once || block.pack_b) {
       aim(own_b, p.b, block.j0 + j, columns, block.r0, block.r1);
       own_b.out = const_cast<uint8_t*>(b.data);
       own_b.step_mask = b.mask;
       work.own_b = &own_b;
     }
-    if (block.next_rows > 0 && call + 1 == calls) work.next_a = &next_a;
-    if (block.next_rows > 0 && call + 1 < calls && next_a.r_contiguous) {
+    if (copies_a && block.next_rows > 0 && call + 1 == calls) work.next_a = &next_a;
+    if (copies_a && block.next_rows > 0 && call + 1 < calls && next_a.r_contiguous) {
       const int64_t row = block.next_rows * call / (calls - 1);
       work.ask = reinterpret_cast<const char*>(next_a.data + row * next_a.ld);
       work.ask_rows = block.next_rows * (call + 1) / (calls - 1) - row;
       work.ask_stride = next_a.ld;
     }
-    aim_at_output(work, p, block.i0, block.rows, block.j0 + j, columns);
+    if (call + 1 < calls)
+      aim_at_output(work, p, block.i0, block.rows, block.j0 + j + kPanel, at_most(block.columns - j - kPanel, kPanel));
+    else
+      aim_at_output(work, p, block.i0 + block.rows, block.next_rows, block.j0, at_most(block.columns, kPanel));
     amx::with_tiles(block.rows, columns, [&]<int kRows, int kColumns>() {
       const TileSums<kRows, kColumns> sums{block.c + j, block.ldc};
       p.out.transposed ? multiply_steps<kRows, kColumns, true>(a, b, steps, sums, block.first, work)
@@ -389,6 +407,17 @@ void multiply(const Product& p, const ProductBlock& block) {
     some.r0 = some.r1;
     some.first = false;
   } while (some.r0 < block.r1);
+}
+
+void pack_a(const Product& p, int64_t panel, int64_t count, void* packed) {
+  auto* out = static_cast<uint8_t*>(packed);
+  for (int64_t i = panel * kPanel; i < (panel + count) * kPanel; i += kPanel, out += steps_of(p.r) * kStepBytes) {
+    PanelSplit split;
+    split.turned = !p.a.r_contiguous;
+    aim(split, p.a, i, at_most(p.i - i, kPanel), 0, p.r);
+    split.out = out;
+    split.units(0, steps_of(p.r) * kUnits);
+  }
 }
 
 void store(const Product& p, const ProductBlock& block, float* scratch) {
@@ -415,7 +444,7 @@ const ProductEngine& split_amx_engine() {
                                             .must_pack_a = must_pack_a,
                                             .packs_meanwhile = packs_meanwhile,
                                             .reads_b_in_place = reads_b_in_place,
-                                            .pack_a = nullptr,
+                                            .pack_a = pack_a,
                                             .pack_b = nullptr,
                                             .multiply = multiply,
                                             .store = store,
