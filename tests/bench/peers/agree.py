@@ -25,9 +25,9 @@ def compare(reference, losses, dtype):
     return {"steps": len(differences), "bound": bound, "largest": largest, "at_step": differences.index(largest), "agrees": largest <= bound}
 
 
-def says(name, result):
+def says(name, batch, result):
     if result["largest"] is None:
         return f"{name}: expected as many losses as the reference; got another number"
     words = "agree" if result["agrees"] else "DO NOT AGREE"
-    return (f"{name}: losses of {result['steps']} steps {words}: largest relative difference {result['largest']:.2e} (step {result['at_step']}), "
+    return (f"{name}: losses of {result['steps']} steps of {batch} samples {words}: largest relative difference {result['largest']:.2e} (step {result['at_step']}), "
             f"bound {result['bound']:.2e}")

@@ -38,9 +38,11 @@ def protocol_words(figures):
     rounds = [line for side in figures.sides[:1] for line in figures.of("round", side)]
     if not agreed:
         return "No agreement of losses on record.\n"
+    counts = list(dict.fromkeys((line["steps"], line["agree_batch"]) for line in agreed))
     worst = max((line["largest"] for line in agreed if line["largest"] is not None), default=None)
     bad = [line["side"] for line in agreed if not line["agrees"]]
-    words = f"Losses of {agreed[0]['steps']} steps from one start: largest relative difference {worst:.1e}, bound {agreed[0]['bound']:.1e}"
+    words = "Losses of " + " and of ".join(f"{steps} steps of {batch} samples" for steps, batch in counts)
+    words += f", from one start: largest relative difference {worst:.1e}, bound {agreed[0]['bound']:.1e}"
     words += f"; NOT within it: {', '.join(bad)}." if bad else "."
     if rounds:
         words += f" Timed: {len(rounds)} rounds of {len(rounds[0]['seconds'])} steps each, in turns."

@@ -1,5 +1,6 @@
 """Side by side: the same training steps by Permafrost and by PyTorch, taking turns on one machine. README.md says how and why."""
 import argparse
+import dataclasses
 import datetime
 import itertools
 import json
@@ -32,7 +33,8 @@ def parse(words):
     parser.add_argument("--ranks", type=int, default=2, help="cores are divided among them (default: %(default)s)")
     parser.add_argument("--side", action="append", default=[], metavar="NAME[:key=value,...]", help=f"ours or one of {', '.join(SIDES)}; may be repeated (default: all)")
     parser.add_argument("--ours-set", action="append", default=[], metavar="PATH=VALUE", help="overrides a field on our side")
-    parser.add_argument("--agree-steps", type=int, default=100)
+    parser.add_argument("--agree-steps", type=int, default=100, help="whose losses must agree before anything is timed (default: %(default)s)")
+    parser.add_argument("--agree-batch", type=int, default=None, help="samples of such a step; losses of the warm-up must then agree too (default: as many as are timed)")
     parser.add_argument("--warmup", type=int, default=20, help="steps before the first round, those of the agreement included (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=50, help="of a round (default: %(default)s)")
@@ -73,23 +75,26 @@ class Comparison:
         self.work = Path(options.work or ROOT / "build/peers").resolve()
         self.work.mkdir(parents=True, exist_ok=True)
         self.tokenizer = inputs.tokenizer_folder()
-        name = f"{self.workload.name}-{self.workload.size}-{self.workload.tokens}-{self.workload.batch}-{options.dtype}"
-        config = ROOT / "configs" / self.workload.config
-        self.folder = inputs.make(self.work / name, self.workload, options.dtype, options.program, config, self.tokenizer)
         self.logs = self.work / "logs"
         self.logs.mkdir(exist_ok=True)
         self.layout = Layout(options.ranks, options.device)
         self.compiled = tempfile.TemporaryDirectory(prefix="peers-compiled-")
-        self.sides = [self.make_side(word) for word in options.side or ["ours", *SIDES]]
+        self.sides = self.make_sides(self.workload)
         common = {"run": uuid.uuid4().hex[:12], "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "commit": git_commit(),
                   "workload": self.workload.name, "size": self.workload.size, "tokens": self.workload.tokens, "batch": self.workload.batch,
                   "dtype": options.dtype, "machine": measure.machine()}
         self.results = Results(options.results or self.work / "results.jsonl", common)
 
-    def make_side(self, word):
+    def make_sides(self, workload):
+        options = self.options
+        name = f"{workload.name}-{workload.size}-{workload.tokens}-{workload.batch}-{options.dtype}"
+        folder = inputs.make(self.work / name, workload, options.dtype, options.program, ROOT / "configs" / workload.config, self.tokenizer)
+        return [self.make_side(word, workload, folder) for word in options.side or ["ours", *SIDES]]
+
+    def make_side(self, word, workload, folder):
         name, _, settings = word.partition(":")
         settings = settings.split(",") if settings else []
-        shared = (self.workload, self.options.dtype, self.layout, self.folder, self.logs)
+        shared = (workload, self.options.dtype, self.layout, folder, self.logs)
         if name == "ours":
             side = OurSide(*shared, self.options.program, self.tokenizer, [*self.options.ours_set, *settings])
         elif name in SIDES:
@@ -128,25 +133,39 @@ class Comparison:
         self.say(f"{side.label}: {peak.summed / 2**20:.0f} MiB")
 
     def agreement(self):
-        """All sides from the same start. Returns whether all agree with the first of them that is ours (or the first)."""
-        reference = next((s for s in self.sides if s.name == "ours"), self.sides[0])
+        """All sides from the same start; those to be timed are left running. Returns whether all agree."""
+        batch = self.options.agree_batch or self.workload.batch
+        if batch == self.workload.batch:
+            return self.agree(self.sides, self.options.agree_steps, batch, keep=True)
+        fewer = dataclasses.replace(self.workload, batch=batch)
+        return self.agree(self.make_sides(fewer), self.options.agree_steps, batch, keep=False) and self.agree(self.sides, self.options.warmup, self.workload.batch, keep=True)
+
+    def agree(self, sides, steps, batch, keep):
+        """Sets the losses of these sides beside those of the one that is ours (or the first)."""
         losses = {}
-        for side in self.sides:
-            side.start()
-            losses[side.label] = side.run(self.options.agree_steps)["losses"]
+        for side in sides:
+            try:
+                side.start()
+                losses[side.label] = side.run(steps)["losses"]
+            finally:
+                if not keep:
+                    side.close()
+        reference = next((s for s in sides if s.name == "ours"), sides[0]).label
         agreed = True
-        for side in self.sides:
-            result = agree.compare(losses[reference.label], losses[side.label], self.options.dtype)
-            self.results.add("agreement", side, reference=reference.label, losses=losses[side.label], **result)
-            self.say(agree.says(side.label, result))
+        for side in sides:
+            result = agree.compare(losses[reference], losses[side.label], self.options.dtype)
+            self.results.add("agreement", side, reference=reference, agree_batch=batch, losses=losses[side.label], **result)
+            self.say(agree.says(side.label, batch, result))
             agreed = agreed and result["agrees"]
         return agreed
 
     def rounds(self):
         """Sides take turns; who begins moves on by one each round."""
+        whole = self.options.agree_batch in (None, self.workload.batch)
+        done = self.options.agree_steps if whole else self.options.warmup
         for side in self.sides:
-            if self.options.warmup > self.options.agree_steps:
-                side.run(self.options.warmup - self.options.agree_steps)
+            if self.options.warmup > done:
+                side.run(self.options.warmup - done)
         idle = measure.idle_loopback_rate()
         for index in range(self.options.rounds):
             first = index % len(self.sides)

@@ -213,6 +213,17 @@ class ProcessTest(WithFolder):
         self.assertIn("no ratio is printed", done.stderr)
         self.assertNotIn(" x (", done.stdout)
 
+    def test_agreement_of_fewer_samples(self):
+        command = [sys.executable, str(ROOT / "tests/bench/peers/run.py"), "--size=tiny", "--tokens=24", "--batch=4", "--dtype=fp32", "--ranks=1", "--side=ours", "--side=b0",
+                   "--agree-steps=6", "--agree-batch=2", "--warmup=3", "--rounds=1", "--steps=2", "--starts=0", f"--work={self.scratch.name}/fewer"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for words in ("b0: losses of 6 steps of 2 samples agree", "b0: losses of 3 steps of 4 samples agree", " x ("):
+            self.assertIn(words, done.stdout)
+        done = subprocess.run([*command, "--ours-set=optimizer.lr=0.01"], capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertNotIn("of 4 samples", done.stdout)
+
     def test_unknown_names(self):
         for words, message in ((["--workload=e2"], "joins when that model lands"), (["--workload=e9"], "expected one of e1"), (["--size=9b"], "expected one of tiny")):
             done = subprocess.run([sys.executable, str(ROOT / "tests/bench/peers/run.py"), *words], capture_output=True, text=True, check=False)
