@@ -324,8 +324,8 @@ void aim(PanelSplit& panel, const ProductOperand& m, int64_t first, int64_t oute
   panel.whole_steps = m.dtype == DType::kF32 && outer >= kPanel ? panel.terms / kTerms : 0;
 }
 
-/// Splitting a panel takes about as long as multiplying it by 32 columns. Where there are many groups A is split once for
-/// all of them; a few read it from the caches for less than that costs.
+/// Splitting a panel takes about as long as multiplying it by 32 columns. Where there are many groups A is split once
+/// for all of them; a few read it from the caches for less than that costs.
 bool must_pack_a(const Product& p) { return p.i > kPanel && p.j > kManyColumns; }
 bool packs_meanwhile(const Product&, bool) { return true; }
 bool reads_b_in_place(const Product&) { return false; }

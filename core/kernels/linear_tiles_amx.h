@@ -10,13 +10,9 @@ inline constexpr int64_t kTileRows = 16, kTileBytes = 1024;
 
 // As instructions, since the compiler drops loops that do nothing but prefetch.
 /// Asks for the line of p in the second-level cache.
-[[gnu::always_inline]] inline void ask(const void* p) {
-  asm volatile("prefetcht1 (%0)" ::"r"(p));
-}
+[[gnu::always_inline]] inline void ask(const void* p) { asm volatile("prefetcht1 (%0)" ::"r"(p)); }
 /// Asks for the line of p in the first-level cache, to be written.
-[[gnu::always_inline]] inline void ask_to_own(const void* p) {
-  asm volatile("prefetchw (%0)" ::"r"(p));
-}
+[[gnu::always_inline]] inline void ask_to_own(const void* p) { asm volatile("prefetchw (%0)" ::"r"(p)); }
 
 /// The sums of one call, in tiles 0 1 / 2 3: from zero or from memory, and back.
 template <int kRows, int kColumns>

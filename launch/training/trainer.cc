@@ -251,10 +251,11 @@ double Trainer::run_slot(const MicroBatch& batch) {
 
 bool Trainer::attempt(bool stop, StepMetrics& metrics) {
   const auto begin = Clock::now();
-  if (exponents_.known()) {
+  const bool known = exponents_.known(), keeps_gradients = plan_.slots == 1;
+  if (known) {
     sums_->begin_step(exponents_.limits());
   } else {
-    sums_->begin_measuring();
+    sums_->begin_measuring(keeps_gradients);
   }
   losses_.clear();
   left_out_ = {};
@@ -279,8 +280,9 @@ bool Trainer::attempt(bool stop, StepMetrics& metrics) {
   account_.phase(PhaseKind::kMicroBatches) += ms_since(begin);
   const Vote& result = vote(stop, metrics);
   if (!result.finite) report_non_finite(result);
-  const bool repeat = !exponents_.known() || result.overflow;
   exponents_.learn(result.exponents);
+  if (!known && keeps_gradients) sums_->sum_kept(runtime_.context(), exponents_.limits());
+  const bool repeat = known ? result.overflow : !keeps_gradients;
   stop_voted_ = result.stop;
   leave_out_of_loss(result);
   metrics.loss = result.loss_sum() * static_cast<double>(kept_scale_);

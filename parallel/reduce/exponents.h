@@ -14,7 +14,7 @@ class Exponents {
 
   explicit Exponents(int64_t params, int32_t headroom = kHeadroom);
 
-  /// False before the first vote: the step runs for the maxima alone (OrderFreeSums::begin_measuring).
+  /// False before the first vote: the step runs for the maxima first (OrderFreeSums::begin_measuring).
   bool known() const { return known_; }
   /// Takes the agreed maxima of a vote, accepted or to be repeated: a repetition has the same gradients, so it fits.
   /// A parameter whose gradient was zero keeps what was known of it.

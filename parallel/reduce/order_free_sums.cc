@@ -1,6 +1,7 @@
 #include "parallel/reduce/order_free_sums.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "core/base/narrow.h"
@@ -49,16 +50,50 @@ void OrderFreeSums::begin(Phase phase) {
   bad_ = {};
 }
 
-void OrderFreeSums::begin_step(std::span<const int32_t> limits) {
+void OrderFreeSums::set_scales(std::span<const int32_t> limits) {
   PERMAFROST_CHECK(limits.size() == scales_.size(), "order_free: limits must be one per parameter (", scales_.size(),
                    "); got ", limits.size());
   for (size_t i = 0; i < limits.size(); ++i) scales_[i] = OrderFreeScale::make(limits[i], micro_batches_);
+}
+
+void OrderFreeSums::begin_step(std::span<const int32_t> limits) {
+  set_scales(limits);
   begin(Phase::kSumming);
 }
 
-void OrderFreeSums::begin_measuring() { begin(Phase::kMeasuring); }
+void OrderFreeSums::begin_measuring(bool keep) { begin(keep ? Phase::kKeeping : Phase::kMeasuring); }
 
 Tensor OrderFreeSums::piece(int64_t begin, int64_t end) const { return sums_.rows(begin, end); }
+
+/// The second half of the memory of its sums, so that these can be written from the front.
+Tensor OrderFreeSums::place_to_keep(const TrainableParam& param) const {
+  const Tensor target = piece(param.offset, param.offset + param.elements);
+  const int64_t bytes = param.elements * size_of(DType::kF32);
+  return {static_cast<std::byte*>(target.raw()) + target.bytes() - bytes, DType::kF32, Shape{param.elements}};
+}
+
+void OrderFreeSums::sum_kept(const Context& context, std::span<const int32_t> limits) {
+  PERMAFROST_CHECK(phase_ == Phase::kKeeping,
+                   "order_free: sum_kept must follow begin_measuring(true) and its gradients");
+  set_scales(limits);
+  constexpr int64_t kBlock = 16384;
+  std::array<float, kBlock> block;
+  for (size_t p = 0; p < layout_.params.size(); ++p) {
+    const TrainableParam& place = layout_.params[p];
+    PERMAFROST_CHECK(exponents_[p] <= scales_[p].exponent, "order_free: kept gradients must be below 2^",
+                     scales_[p].exponent, "; got one of exponent ", exponents_[p], " [param=", place.name, "]");
+    if (added_[p] == 0 || mode_ == SumMode::kPlain) continue;
+    const float* kept = place_to_keep(place).data<float>();
+    for (int64_t i = 0; i < place.elements; i += kBlock) {
+      const int64_t n = std::min(kBlock, place.elements - i);
+      std::copy_n(kept + i, n, block.data());  // the sums may reach into what was kept of them
+      GradientRange range;
+      order_free_add(context, scales_[p], {block.data(), DType::kF32, Shape{n}},
+                     piece(place.offset + i, place.offset + i + n), GradMode::kOverwrite, range);
+    }
+  }
+  phase_ = Phase::kSumming;
+}
 
 void OrderFreeSums::accumulate(const Context& context, int param, const Tensor& gradient, int64_t micro_batch) {
   PERMAFROST_CHECK(phase_ != Phase::kIdle, "order_free: begin_step or begin_measuring must come before accumulate");
@@ -71,17 +106,10 @@ void OrderFreeSums::accumulate(const Context& context, int param, const Tensor& 
          gradient.shape(), " [param=", place.name, "]");
   PERMAFROST_CHECK(added_[p] < micro_batches_, "order_free: at most ", micro_batches_,
                    " gradients per step have room; got one more [param=", place.name, "]");
+  PERMAFROST_CHECK(phase_ != Phase::kKeeping || added_[p] == 0,
+                   "order_free: one gradient of a parameter can be kept; got one more [param=", place.name, "]");
   GradientRange range;
-  if (phase_ == Phase::kMeasuring) {
-    gradient_range(context, gradient, range);
-  } else {
-    const Tensor target = piece(place.offset, place.offset + place.elements);
-    const GradMode mode = added_[p] == 0 ? GradMode::kOverwrite : GradMode::kAdd;
-    if (mode_ == SumMode::kPlain)
-      plain_add(context, gradient, target, mode, range);
-    else
-      order_free_add(context, scales_[p], gradient, target, mode, range);
-  }
+  add(context, p, gradient, range);
   ++added_[p];
   exponents_[p] = std::max(exponents_[p], range.exponent());
   if (!range.finite()) {
@@ -91,6 +119,16 @@ void OrderFreeSums::accumulate(const Context& context, int param, const Tensor& 
   } else if (phase_ == Phase::kSumming && mode_ == SumMode::kOrderFree && range.largest_bits != 0) {
     overflow_ = overflow_ || range.exponent() > scales_[p].exponent;
   }
+}
+
+void OrderFreeSums::add(const Context& context, size_t param, const Tensor& gradient, GradientRange& range) {
+  const TrainableParam& place = layout_.params[param];
+  if (phase_ == Phase::kMeasuring) return gradient_range(context, gradient, range);
+  const Tensor target = piece(place.offset, place.offset + place.elements);
+  const GradMode mode = added_[param] == 0 ? GradMode::kOverwrite : GradMode::kAdd;
+  if (mode_ == SumMode::kPlain) return plain_add(context, gradient, target, mode, range);
+  if (phase_ == Phase::kSumming) return order_free_add(context, scales_[param], gradient, target, mode, range);
+  plain_add(context, gradient, place_to_keep(place), GradMode::kOverwrite, range);  // a copy
 }
 
 void OrderFreeSums::clear_unwritten() {

@@ -35,10 +35,12 @@ struct BadGradient {
 };
 
 /// Sums the gradients of a step over micro-batches and ranks (docs/numerics.md). One step:
-///   begin_step(limits)            or begin_measuring() when no exponents are known yet
+///   begin_step(limits)            or begin_measuring(keep) when no exponents are known yet
 ///   accumulate(...)               every gradient of every micro-batch of this rank, in any order
 ///   -> vote with exponents(), overflow(), bad()
-///   reduce(...)                   if the vote accepts; otherwise the whole step again
+///   sum_kept(limits)              after begin_measuring(true)
+///   reduce(...)                   if the vote accepts; otherwise, or after begin_measuring(false), the whole step
+///   again
 /// After construction nothing is allocated.
 class OrderFreeSums {
  public:
@@ -49,8 +51,12 @@ class OrderFreeSums {
 
   /// limits: one exponent per parameter (Exponents::limits).
   void begin_step(std::span<const int32_t> limits);
-  /// Looks at the gradients without adding them: step 0.
-  void begin_measuring();
+  /// Looks at the gradients without adding them: step 0. keep: no parameter gets more than one gradient from this rank,
+  /// so they can wait where their sums will be.
+  void begin_measuring(bool keep);
+  /// Makes the kept gradients the sums of a step of these limits, with the bits that begin_step(limits) and the same
+  /// gradients would have given. Errors: kInvalidArgument when a gradient exceeds its limit.
+  void sum_kept(const Context& context, std::span<const int32_t> limits);
 
   /// gradient: f32, the parameter's elements. micro_batch: global index in the step, for messages.
   /// Errors: kShapeMismatch; kInvalidArgument for an unknown parameter or more than G summands of one parameter.
@@ -69,9 +75,12 @@ class OrderFreeSums {
   SumMode mode() const { return mode_; }
 
  private:
-  enum class Phase : uint8_t { kIdle, kMeasuring, kSumming };
+  enum class Phase : uint8_t { kIdle, kMeasuring, kKeeping, kSumming };
   void begin(Phase phase);
+  void set_scales(std::span<const int32_t> limits);
+  void add(const Context& context, size_t param, const Tensor& gradient, GradientRange& range);
   Tensor piece(int64_t begin, int64_t end) const;
+  Tensor place_to_keep(const TrainableParam& param) const;
   void clear_unwritten();
   void convert(const Context& context, int64_t begin, int64_t end, const Tensor& slice) const;
 

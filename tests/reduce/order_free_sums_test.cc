@@ -200,7 +200,7 @@ TEST(OrderFreeSums, Step0MeasuresThenTheStepFits) {
   Sums sums(layout, 1, 3);
   Exponents exponents(std::ssize(layout.params));
   EXPECT_FALSE(exponents.known());
-  sums.sums.begin_measuring();
+  sums.sums.begin_measuring(false);
   for (int64_t m = 0; m < 3; ++m)
     for (int p = 0; p < std::ssize(layout.params); ++p) sums.add(layout, p, m);
   EXPECT_FALSE(sums.sums.overflow());
@@ -217,6 +217,46 @@ TEST(OrderFreeSums, Step0MeasuresThenTheStepFits) {
         sums.sums.reduce(cpu_context(), *make_solo_group(), flat(std::span(slice)));
       },
       ErrorKind::kInvalidArgument, {"reduce must follow begin_step"}));
+}
+
+TEST(OrderFreeSums, KeptGradientsOfStep0HaveTheBitsOfARepetition) {
+  const TrainableLayout layout{{{"small", 3, 5}, {"none", 8, 7}, {"large", 4096, 70'001}}, 80'000};
+  for (const SumMode mode : {SumMode::kOrderFree, SumMode::kPlain}) {
+    std::vector<float> want(static_cast<size_t>(layout.elements)), got = want;
+    Exponents exponents(std::ssize(layout.params));
+    Sums kept(layout, 1, 4, mode), repeated(layout, 1, 4, mode);
+    kept.sums.begin_measuring(true);
+    for (const int p : {0, 2}) kept.add(layout, p, 1);
+    exponents.learn(kept.sums.exponents());
+    kept.sums.sum_kept(cpu_context(), exponents.limits());
+    kept.sums.reduce(cpu_context(), *make_solo_group(), flat(std::span(got)));
+    repeated.sums.begin_step(exponents.limits());
+    for (const int p : {0, 2}) repeated.add(layout, p, 1);
+    EXPECT_TRUE(std::ranges::equal(kept.sums.exponents(), repeated.sums.exponents()));
+    repeated.sums.reduce(cpu_context(), *make_solo_group(), flat(std::span(want)));
+    EXPECT_TRUE(same(want, got));
+    EXPECT_NE(want[4096 + 70'000], 0) << "something was summed";
+    kept.sums.begin_step(exponents.limits());  // nothing of it is left
+    kept.sums.reduce(cpu_context(), *make_solo_group(), flat(std::span(got)));
+    EXPECT_TRUE(std::ranges::all_of(got, [](float x) { return x == 0; }));
+  }
+}
+
+TEST(OrderFreeSums, KeepsOneGradientOfAParameterAndOnlyWhatFits) {
+  const TrainableLayout layout{{{"w", 0, 4}}, 4};
+  std::vector<float> gradient = {1, 2, 3, 4};
+  const auto is_refused = [](auto&& run, const std::vector<std::string>& words) {
+    EXPECT_TRUE(throws_error(run, ErrorKind::kInvalidArgument, words));
+  };
+  Sums sums(layout, 1, 4);
+  is_refused([&] { sums.sums.sum_kept(cpu_context(), std::vector<int32_t>{3}); },
+             {"must follow begin_measuring(true)"});
+  sums.sums.begin_measuring(true);
+  sums.sums.accumulate(cpu_context(), 0, flat(std::span(gradient)), 0);
+  is_refused([&] { sums.sums.accumulate(cpu_context(), 0, flat(std::span(gradient)), 1); },
+             {"one gradient of a parameter can be kept", "param=w"});
+  is_refused([&] { sums.sums.sum_kept(cpu_context(), std::vector<int32_t>{2}); },
+             {"below 2^2", "exponent 3", "param=w"});
 }
 
 TEST(OrderFreeSums, OverflowRepeatsWithLargerExponentsToTheSameBits) {
@@ -264,7 +304,7 @@ TEST(OrderFreeSums, TheFirstNonFiniteGradientIsNamedWhateverTheOrder) {
     for (const bool reverse : {false, true}) {
       Sums sums(layout, 1, 4);
       if (measuring)
-        sums.sums.begin_measuring();
+        sums.sums.begin_measuring(false);
       else
         sums.sums.begin_step(limits_of(layout, 4));
       std::vector<std::pair<int64_t, int>> jobs;
