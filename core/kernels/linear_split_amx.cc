@@ -23,7 +23,6 @@ constexpr int64_t kFewRowsTerms =
     512;                      // of B in place at a time, so that pages and lines are still near for the next panel
 constexpr int64_t kLead = 2;  // steps between splitting and use, where both happen in one call
 constexpr int64_t kRing = 4;  // steps kept of what is used once
-constexpr int64_t kCreditOne = 1 << 16;
 
 int64_t steps_of(int64_t terms) { return (terms + kTerms - 1) / kTerms; }
 

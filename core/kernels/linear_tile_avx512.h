@@ -3,7 +3,7 @@
 
 #include "core/kernels/linear_product.h"
 
-// Pieces shared by linear_avx512.cc and linear_amx.cc; for those alone (see vector_math_avx512.h).
+// Pieces shared by the sources of linear layers compiled for AVX-512; for those alone (see vector_math_avx512.h).
 namespace permafrost {
 
 /// Transposes 16 x 16 dwords held in 16 registers.

@@ -33,34 +33,23 @@ class Curve:
 
 
 class Family:
-    """How a frozen decoder with bottlenecks is written: the adapted language model, or eP-ALM where the program has no such field yet."""
+    """How a frozen decoder with bottlenecks is written."""
 
-    def __init__(self, program, work):
-        self.epalm, self.work = True, work
-        probe = subprocess.run([program, "plan", str(self.config()), *flags(self.settings(SMALL, 16, 4)), f"--set=data.root={work}"], capture_output=True, text=True)
-        self.epalm = False
-        language = subprocess.run([program, "plan", str(self.config()), *flags(self.settings(SMALL, 16, 4)), f"--set=data.root={work}"], capture_output=True, text=True)
-        if language.returncode != 0:
-            self.epalm = True
-            if probe.returncode != 0:
-                sys.exit(f"scaling: neither configuration can be planned: {probe.stderr}{language.stderr}")
+    def __init__(self, work):
+        self.work = work
 
     def config(self):
-        path = self.work / ("epalm.textproto" if self.epalm else "adapted.textproto")
-        path.write_text("model { epalm { } }\n" if self.epalm else "model { language_model { } }\n")
+        path = self.work / "adapted.textproto"
+        path.write_text("model { language_model { } }\n")
         return path
 
     def settings(self, shape, tokens, batch, factor=4, rules=()):
-        model = "model.epalm" if self.epalm else "model.language_model"
+        model = "model.language_model"
         layers, hidden = shape["layers"], shape["hidden"]
         text = {"vocab": VOCAB, "layers": layers, "hidden": hidden, "heads": shape["heads"], "ffn": 4 * hidden, "word_embed_proj_dim": hidden,
                 "do_layer_norm_before": "true", "final_layer_norm": "true", "max_positions": 2048}
         out = [f"{model}.text.{k}={v}" for k, v in text.items()]
         out += [f"{model}.adapter.kind=NORMAL", f"{model}.adapter.factor={factor}"]
-        if self.epalm:  # with as little of a vision model as there can be
-            vision = {"image_size": 16, "patch": 16, "dim": 16, "depth": 1, "heads": 1, "mlp_dim": 16}
-            out += [f"{model}.vision.{k}={v}" for k, v in vision.items()]
-            out += [f"{model}.features=1", f"{model}.start_layer={layers - 1}", f"{model}.end_layer={layers}", f"{model}.prompt.kind=NONE", f"{model}.padding=CLEAN"]
         out += [f"data.max_text_tokens={tokens}", f"data.length_buckets={tokens}", "data.long_text=TRUNCATE", "data.transform=EVAL",
                 "data.tokenizer.root=tokenizer", f"train.global_batch={batch}", f"train.micro_batch={min(batch, 4)}", "train.max_steps=1000000",
                 "loss.kind=TOKEN_MEAN", "loss.scale=1", "optimizer.lr=1e-4", "schedule.kind=CONSTANT", "schedule.warmup_steps=0",
@@ -204,7 +193,7 @@ def main():
     work = pathlib.Path(arguments.work).resolve()
     work.mkdir(parents=True, exist_ok=True)
     prepare(arguments.program, work)
-    family = Family(arguments.program, work)
+    family = Family(work)
     wanted = [c for c in curves(family, arguments.quick) if not arguments.curve or c.name in arguments.curve]
     file = work / ("quick.jsonl" if arguments.quick else "points.jsonl")
     points = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
@@ -214,6 +203,9 @@ def main():
                 continue
             print(f"{curve.name} {point[0]} ...", end=" ", flush=True)
             points.append(measure(arguments.program, family, work, curve, point, arguments.steps, arguments.warmup))
+            commits = {p["commit"] for p in points if "commit" in p}
+            if len(commits) > 1:
+                raise SystemExit(f"{file}: expected points of one commit; got {', '.join(sorted(commits))}: delete the file, or measure with the program it was begun with")
             print(points[-1].get("failed") or f"{1e3 * points[-1]['step_seconds']['median']:.1f} ms", flush=True)
             with file.open("a") as out:
                 out.write(json.dumps(points[-1]) + "\n")

@@ -5,7 +5,7 @@ and attention, bytes of the tensors of everything else, elements of the trainabl
 Rates are those that the reference point of the same curve had, term by term; so at the reference both agree by construction,
 and elsewhere the model says what the step would take if every term kept its rate."""
 
-BY_FLOPS = ("linear", "attention", "attention_fused")
+BY_FLOPS = ("linear", "head_loss", "attention", "attention_fused")
 PHASES = ("reduce_gradients", "gather_norms", "optimizer", "gather_working")
 # What is neither an operation nor a phase: waiting for data, inputs, the vote, the executor's walk. Per micro-batch.
 REST = ("waiting for data", "filling inputs", "between operations", "waiting for sharded weights", "vote", "other")

@@ -127,6 +127,15 @@ TEST(HeadLoss, HasTheBitsOfTheTwoOperationsWhateverIsNeeded) {
     }
 }
 
+/// 3,600 rows are seven chunks of 512 and one of 16, whose product takes another form and more workspace.
+TEST(HeadLoss, HasRoomForTheLastChunkToo) {
+  for (const DType compute : {DType::kF32, DType::kBF16}) {
+    const Problem p(compute, 3600, 64, 40000);
+    const Results some = together(p, Needs{}), all = together(p, Needs{bit(0), 0});
+    EXPECT_TRUE(same_bits(some.row_loss, all.row_loss) && same_bits(some.loss, all.loss));
+  }
+}
+
 TEST(HeadLoss, NeedsNeitherLogitsNorTheFrozenWeightForBackward) {
   Graph g(DType::kBF16);
   const Value x = g.input("x", {{8000, 8}, DType::kBF16}), labels = g.input("labels", {{8000}, DType::kI32});

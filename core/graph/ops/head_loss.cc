@@ -26,7 +26,7 @@ Tensor rows_of(const Tensor& t, int64_t begin, int64_t rows) {
 
 /// Sizes of one use, and what of the workspace is for what.
 struct Sizes {
-  int64_t rows = 0, width = 0, vocabulary = 0, chunk = 0;
+  int64_t rows = 0, width = 0, vocabulary = 0, chunk = 0, last_chunk = 0;
   DType compute = DType::kF32;
 
   explicit Sizes(const OpSpecs& specs) : Sizes(specs.inputs[0].shape, specs.params[0], specs.inputs[0].dtype) {}
@@ -34,6 +34,7 @@ struct Sizes {
     rows = width == 0 ? 0 : x.elements() / width;
     const int64_t chunks = std::max<int64_t>(1, div_up(rows, kRows));
     chunk = std::min(rows, round_up(div_up(rows, chunks), kRowStep));
+    last_chunk = chunk == 0 ? 0 : rows - (div_up(rows, chunk) - 1) * chunk;
   }
   int64_t logits_bytes() const { return round_up(chunk * vocabulary * 4, kPlace); }
   /// Where the compute dtype is f32, the gradient takes the place of the logits.
@@ -43,6 +44,10 @@ struct Sizes {
   int64_t lse_bytes() const { return round_up(chunk * 4, kPlace); }
   int64_t product_bytes(LinearPass pass, int64_t m, int threads) const {
     return linear_workspace_bytes(pass, m, vocabulary, width, compute, compute, threads);
+  }
+  /// Of every chunk: fewer rows may need more.
+  int64_t chunk_product_bytes(LinearPass pass, int threads) const {
+    return std::max(product_bytes(pass, chunk, threads), product_bytes(pass, last_chunk, threads));
   }
 };
 
@@ -107,9 +112,9 @@ class HeadLossOp final : public Op {
     const Sizes s(specs);
     int64_t product = 0;
     if (pass == Pass::kForward) {
-      product = s.product_bytes(LinearPass::kForward, s.chunk, threads);
+      product = s.chunk_product_bytes(LinearPass::kForward, threads);
       const bool keeps_dx = needs.params == 0 && needs.inputs != 0;
-      if (keeps_dx) product = std::max(product, s.product_bytes(LinearPass::kBackwardInput, s.chunk, threads));
+      if (keeps_dx) product = std::max(product, s.chunk_product_bytes(LinearPass::kBackwardInput, threads));
       return kPlace + s.logits_bytes() + s.lse_bytes() + (keeps_dx ? s.gradient_bytes() : 0) + product;
     }
     if (needs.params == 0) return 0;

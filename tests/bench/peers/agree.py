@@ -7,17 +7,21 @@ rounding, whoever computes, which is why the rate is what it is.
 
 bf16. Numbers have 8 bits: unit roundoff u = 2^-9. The sides round in different places (residuals, norms, softmax, gradients). The hidden state that the logits
 are made of has passed 2 L residual additions, so its relative error is about sqrt(2 L) u = 0.01 for 12 layers, and as much is the error of a token's loss, logits being of
-size 1. The mean over several hundred tokens, divided by a loss of log(50272) = 10.8 a token, has about 0.01 / sqrt(176) / 10.8 = 7e-5 for the smallest batch used (4 x 44
-tokens). The bound is u / 8 = 2.4e-4. What changes a loss by less than that, such as one row of a mask, bf16 cannot show; fp32 does, and selftest.py shows that it does.
+size 1. The mean over n tokens, divided by a loss of log(50272) = 10.8 a token, has about 0.01 / sqrt(n) / 10.8: 7e-5 for 176 tokens (4 texts of 45). The bound is u / 8 = 2.4e-4
+for 176 tokens and fewer, and falls with the root of n: 1.2e-4 for 704 tokens (16 texts), which is less than what two different batches of random texts differ by. What changes a loss by less than that, such as one row of a mask, bf16 cannot show; fp32 does, and selftest.py shows that it does.
 """
 FP32_BOUND = 32 * 2.0**-24
-BF16_BOUND = 2.0**-12
-BOUNDS = {"fp32": FP32_BOUND, "bf16": BF16_BOUND}
+BF16_BOUND, BF16_TOKENS = 2.0**-12, 176
 
 
-def compare(reference, losses, dtype):
+def bound_of(dtype, tokens):
+    """tokens: that a loss is the mean of."""
+    return FP32_BOUND if dtype == "fp32" else BF16_BOUND * min(1.0, (BF16_TOKENS / tokens) ** 0.5)
+
+
+def compare(reference, losses, dtype, tokens):
     """{"steps", "bound", "largest", "at_step", "agrees"}: the largest relative difference of any step. An empty or short list does not agree."""
-    bound = BOUNDS[dtype]
+    bound = bound_of(dtype, tokens)
     differences = [abs(a - b) / abs(b) if a == a and b == b and b else float("inf") for a, b in zip(losses, reference)]
     if not differences or len(losses) != len(reference):
         return {"steps": 0, "bound": bound, "largest": None, "at_step": None, "agrees": False}

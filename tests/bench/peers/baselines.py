@@ -16,12 +16,12 @@ SIDES = ("b0", "b1-sharded", "b1-ignored", "b2", "b2-sharded", "b2-ignored", "b3
 
 @dataclass
 class Options:
-    """What can be tuned. Each side's defaults are what tune.py found best; see README.md."""
+    """What can be tuned. Each side's defaults are what was found best; see README.md."""
 
-    micro_batch: int = 0  # samples of a rank computed together; 0 for what is best: half of them with B0 in bf16, otherwise all
+    micro_batch: int = 0  # samples of a rank computed together; 0 for what is best: half of them in bf16 where weights are not gathered, otherwise all
     loss_rows: int = 64  # rows of logits made at a time; 0 for cross_entropy over all of them
     attention: str = "auto"  # of the decoder: "sdpa", "sdpa32", "products"; what is fastest with bf16 on CPUs
-    packed: str = "auto"  # frozen weights also in oneDNN's order: 1, 0, or B0 with bf16 on CPUs
+    packed: str = "auto"  # frozen weights also in oneDNN's order: 1, 0, or in bf16 on CPUs where they are whole and not compiled
     compile: str = ""  # a mode of torch.compile; B2 alone has one
     freezing: bool = True  # compiled: the encoder's weights are packed as constants
     reshard: bool = False  # B1: frozen parts are dropped after the forward pass and gathered again for the backward pass
@@ -61,7 +61,7 @@ class Side:
     def __init__(self, workload, folder, dtype, device, ranks, options):
         self.workload, self.ranks, self.options, self.device, self.dtype = workload, ranks, options, device, dtype
         self.samples = workload.batch // ranks
-        self.size = options.micro_batch or self.usual_size()
+        self.size = options.micro_batch = options.micro_batch or self.usual_size()
         self.model = self.load(folder)
         self.wrap()
         self.optimizer = make_optimizer(trained(self.model), options)
@@ -74,10 +74,15 @@ class Side:
     def load(self, folder):
         return models.build(self.workload, folder, self.dtype, self.device, self.options)
 
-    def wrap(self):
+    def pack(self):
         options = self.options
-        if options.packed == "1" or (options.packed == "auto" and not options.compile and self.device.type == "cpu" and self.dtype == torch.bfloat16):
+        if options.packed == "auto":
+            options.packed = "1" if not options.compile and self.device.type == "cpu" and self.dtype == torch.bfloat16 else "0"
+        if options.packed == "1":
             pack(self.model, self.size * self.workload.tokens)
+
+    def wrap(self):
+        self.pack()
         compile_parts(self.model, self.options)
         self.call = self.model
         if self.ranks > 1 and self.options.reduce == "ddp":
@@ -141,7 +146,16 @@ class FsdpSide(Side):
     """B1: fully_shard over each block, with the frozen parts sharded too or left whole."""
 
     def usual_size(self):
-        return self.samples  # every micro-batch would gather the parameters again
+        """Sharded, every micro-batch would gather the parameters again."""
+        return self.samples if self.sharded else super().usual_size()
+
+    def pack(self):
+        """What is sharded cannot be packed: it changes place."""
+        if self.sharded and self.options.packed == "1":
+            raise ValueError("option: packed=1 needs frozen weights that are whole; got a sharded side")
+        if self.sharded:
+            self.options.packed = "0"
+        super().pack()
 
     def __init__(self, *arguments, sharded):
         self.sharded = sharded
@@ -150,6 +164,7 @@ class FsdpSide(Side):
     def wrap(self):
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+        self.pack()
         model, options = self.model, self.options
         mesh = dist.init_device_mesh(self.device.type, (self.ranks,))
         policy = MixedPrecisionPolicy(param_dtype=self.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)

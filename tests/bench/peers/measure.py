@@ -38,16 +38,8 @@ def children(pid):
     return found
 
 
-def name_of(pid):
-    try:
-        with open(f"/proc/{pid}/comm") as file:
-            return file.read().strip()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
 class PeakMemory:
-    """Samples the proportional set size of some processes on a thread while the block runs: .summed, .largest"""
+    """Samples the proportional set size of some processes on a thread while the block runs: .summed, .each"""
 
     def __init__(self, pids, interval=0.05):
         self.pids, self.interval = pids, interval
@@ -80,13 +72,6 @@ def loopback_bytes():
             if name.strip() == "lo":
                 return int(numbers.split()[8])
     return 0
-
-
-def idle_loopback_rate(seconds=1.0):
-    """Bytes per second while nobody of ours sends."""
-    before = loopback_bytes()
-    time.sleep(seconds)
-    return (loopback_bytes() - before) / seconds
 
 
 def machine():

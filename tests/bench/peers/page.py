@@ -30,7 +30,7 @@ def machine_words(lines):
     versions = next((line["about"]["versions"] for line in lines if "versions" in line.get("about", {})), {})
     named = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (f"Machine: {machine['cpu']}, {machine['usable_cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, {' '.join(machine['extensions'])}; "
-            f"turbo {machine['turbo']}. {named}. Commit {lines[-1]['commit']}, {lines[-1]['date'][:10]}.\n")
+            f"turbo {machine['turbo']}. {named}. {lines[-1]['date'][:10]}.\n")
 
 
 def protocol_words(figures):
@@ -46,7 +46,7 @@ def protocol_words(figures):
     words += f"; NOT within it: {', '.join(bad)}." if bad else "."
     if rounds:
         words += f" Timed: {len(rounds)} rounds of {len(rounds[0]['seconds'])} steps each, in turns."
-    return words + "\n"
+    return words + f" Commit {agreed[0]['commit']}.\n"
 
 
 def traffic_words(figures):
@@ -79,11 +79,27 @@ def options_words(figures):
 
 def section(figures, name, folder):
     parts = [f"## {title(figures.lines[0])}\n", protocol_words(figures), report.table(report.HEADER, report.rows_of(figures)) + "\n"]
-    parts += [f"- ours: {words}" for words in report.ratio_words(figures)] + [""]
+    parts += [f"- {words}" for words in report.ratio_words(figures)] + [""]
     parts += [words for words in (traffic_words(figures), options_words(figures)) if words]
     if picture := plots.steps(figures, folder / f"{name}.svg"):
         parts.append(f"![step times](peers/{picture.name})\n")
     return "\n".join(parts)
+
+
+SUMMARY = ["workload", "samples/s, ours : fastest of B0 to B2", "samples/s, ours : faster B1", "peak memory, ours : leanest B1", "first step, ours : fastest of B0 to B2"]
+
+
+def summary(lines):
+    """A row of ratios for each setting."""
+    rows = []
+    for setting in report.settings(lines):
+        figures = report.Figures([line for line in lines if report.setting_of(line) == setting])
+        best, sharded = figures.best(report.B0_TO_B2, "ours"), figures.best(report.B1, "ours")
+        lean, tag = figures.leanest(report.B1), lambda x, side: "-" if x is None else f"{x:.2f} ({side})"
+        middle = lambda other: (report.speed_ratio(figures, "ours", other) or (None, None, None))[1]
+        rows.append([title(figures.lines[0]), tag(middle(best), best), tag(middle(sharded), sharded), tag(figures.memory_ratio("ours", lean), lean),
+                     tag(figures.first_step_ratio("ours", best), best)])
+    return "## Summary\n\nSamples per second: more than 1 is faster. Memory and time to the first step: less than 1 is less.\n\n" + report.table(SUMMARY, rows) + "\n"
 
 
 def tuning(lines):
@@ -94,7 +110,7 @@ def tuning(lines):
         for run in dict.fromkeys(line["run"] for line in of_setting):
             figures = report.Figures([line for line in of_setting if line["run"] == run])
             rows = sorted((figures.step_seconds(side)[:2], side) for side in figures.sides)
-            parts += [f"{title(figures.lines[0])}\n", report.table(["variant", "lower quartile", "median"], [[s, f"{low * 1e3:.0f}", f"{mid * 1e3:.0f}"] for (low, mid), s in rows]) + "\n"]
+            parts += [f"{title(figures.lines[0])}, commit {figures.lines[0]['commit']}\n", report.table(["variant", "lower quartile", "median"], [[s, f"{low * 1e3:.0f}", f"{mid * 1e3:.0f}"] for (low, mid), s in rows]) + "\n"]
     return "\n".join(parts)
 
 
@@ -107,7 +123,7 @@ def main():
     lines, page = read(options.results), Path(options.page)
     folder = page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [HEAD, machine_words(lines)]
+    parts = [HEAD, machine_words(lines), summary(lines)]
     for index, setting in enumerate(report.settings(lines)):
         figures = report.Figures([line for line in lines if report.setting_of(line) == setting])
         name = f"{index:02d}-" + "-".join(map(str, setting[1:8]))

@@ -1,26 +1,30 @@
-#!/bin/bash
-# The runs behind docs/benchmarks/peers.md, on a machine of 2 cores: E1 and E4 in both dtypes and both layouts, E3 in one, and once with ViT-L and OPT-1.3B. Agreement of 100 steps where that
-# takes minutes, of 20 where it would take longer or the layout alone differs; rounds are short, so that all of it ends within two hours.
+#!/usr/bin/env bash
+# The runs behind docs/benchmarks/peers.md, on a machine of 2 cores: E1 and E4 in both dtypes and both layouts, E3 in one, and once with ViT-L and OPT-1.3B.
+# Shorter than what run.sh does by itself, so that all of it ends in about an hour: the page says how many steps agreed and how many were timed.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-compare() {  # workload dtype ranks agree-steps agree-batch rounds steps side...
-  local workload=$1 dtype=$2 ranks=$3 agree_steps=$4 agree_batch=$5 rounds=$6 steps=$7
-  shift 7
-  # shellcheck disable=SC2086  # the workload may have options
-  "$here/run.sh" --workload $workload --dtype "$dtype" --ranks "$ranks" --agree-steps "$agree_steps" --agree-batch "$agree_batch" --warmup 2 \
-    --rounds "$rounds" --steps "$steps" --side ours $(printf -- '--side %s ' "$@")
+# compare "WORKLOAD OPTIONS" "AGREE-STEPS AGREE-BATCH WARMUP ROUNDS STEPS" SIDE...
+compare() {
+  local workload=$1 counts
+  read -ra counts <<<"$2"
+  shift 2
+  # shellcheck disable=SC2086  # a workload has options
+  "$here/run.sh" --workload $workload --agree-steps "${counts[0]}" --agree-batch "${counts[1]}" --warmup "${counts[2]}" --rounds "${counts[3]}" \
+    --steps "${counts[4]}" $(printf -- '--side %s ' "$@")
 }
 
-b1="b1-sharded b1-ignored"
-[ "${1:-}" = rest ] ||
-  compare e1 bf16 1 100 4 6 4 b0 $b1 b2
-compare e1 bf16 2 20 4 6 4 b0 $b1 b3
-compare e4 bf16 1 100 1 5 3 b0 $b1 b2
-compare e4 bf16 2 20 2 5 3 b0 $b1
-compare e1 fp32 1 100 2 4 2 b0 $b1
-compare e1 fp32 2 20 2 4 2 b0 $b1
-compare e4 fp32 1 20 1 3 2 b0 $b1
-compare e4 fp32 2 20 2 3 2 b0 $b1
-compare e3 bf16 2 20 2 3 2 b0 b1-sharded
-compare "e3 --size 1.3b --batch 4" bf16 2 10 2 2 2 b0 b1-sharded
+b0_b1="b0 b1-sharded b1-ignored"
+lean_b1="b1-sharded:reshard=1,allocator=0 b1-ignored:allocator=0"  # for their memory alone
+compare "e1 --dtype bf16 --ranks 1" "100 4 8 5 4" ours $b0_b1 b2
+compare "e1 --dtype bf16 --ranks 2" "20 4 8 5 4" ours $b0_b1
+compare "e1 --dtype bf16 --ranks 2" "1 16 1 0 1" $lean_b1
+compare "e4 --dtype bf16 --ranks 1" "100 1 4 4 3" ours $b0_b1 b2
+compare "e4 --dtype bf16 --ranks 2" "20 2 4 4 3" ours $b0_b1
+compare "e4 --dtype bf16 --ranks 2" "1 4 1 0 1" $lean_b1
+compare "e1 --dtype fp32 --ranks 1" "100 2 2 4 2" ours $b0_b1
+compare "e1 --dtype fp32 --ranks 2" "20 2 2 4 2" ours $b0_b1
+compare "e3 --dtype bf16 --ranks 2" "20 2 2 3 2" ours b0 b1-sharded b3
+compare "e4 --dtype fp32 --ranks 1" "20 1 2 3 2" ours $b0_b1
+compare "e4 --dtype fp32 --ranks 2" "20 2 2 3 2" ours $b0_b1
+compare "e3 --size 1.3b --batch 4 --dtype bf16 --ranks 2" "10 2 2 2 2" ours b0 b1-sharded

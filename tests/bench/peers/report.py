@@ -82,10 +82,26 @@ class Figures:
         found = self.of("round", side)
         return statistics.median(line["loopback_bytes"] / len(line["seconds"]) for line in found) if found else None
 
+    def competing(self, names, beside):
+        """Those of these sides, variants included, that were timed in turns with `beside`."""
+        return [s for s in self.together(beside) if s.partition(":")[0] in names and self.step_seconds(s)]
+
     def best(self, names, beside):
-        """The fastest of these sides, variants included, that was timed in turns with `beside`."""
-        timed = [(self.step_seconds(s)[1], s) for s in self.together(beside) if s.partition(":")[0] in names and self.step_seconds(s)]
-        return min(timed)[1] if timed else None
+        """The fastest of them."""
+        return min(self.competing(names, beside), key=lambda s: self.step_seconds(s)[1], default=None)
+
+    def leanest(self, names):
+        """The one with the least summed peak memory, timed or not."""
+        known = [s for s in self.sides if s.partition(":")[0] in names and self.memory(s)]
+        return min(known, key=lambda s: self.memory(s)["pss_peak_bytes"], default=None)
+
+    def memory_ratio(self, side, other):
+        mine, theirs = self.memory(side), self.memory(other) if other else None
+        return mine["pss_peak_bytes"] / theirs["pss_peak_bytes"] if mine and theirs else None
+
+    def first_step_ratio(self, side, other):
+        mine, theirs = self.first_step(side), self.first_step(other) if other else None
+        return mine / theirs if mine and theirs else None
 
 
 def mebibytes(value):
@@ -115,25 +131,49 @@ def rows_of(figures):
 HEADER = ["side", "step, ms (quartiles)", "samples/s", "PSS, MiB", "largest VmHWM, MiB", "first step, s", "checkpoint, MB", "pause, ms", "loopback, MB/step"]
 
 
+B0_TO_B2, B1 = LINES[:-1], ("b1-sharded", "b1-ignored")
+
+
+def speed_ratio(figures, ours, other):
+    """Quartiles, or None where there is nothing to compare with or it is refused."""
+    try:
+        return figures.ratio(ours, other) if other else None
+    except Refused:
+        return None
+
+
 def ratio_words(figures, ours="ours"):
     """Sentences; refusals are sentences too."""
     words = []
-    for title, names in (("the best of B0 to B2", ("b0", "b1-sharded", "b1-ignored", "b2", "b2-sharded", "b2-ignored")), ("the better B1", ("b1-sharded", "b1-ignored")),
-                         ("B3", ("b3",))):
-        other = figures.best(names, ours)
+    for names in (B0_TO_B2, B1, ("b3",)):
+        other, competing = figures.best(names, ours), figures.competing(names, ours)
         if other is None:
             continue
+        title = f"{other}, the fastest of {', '.join(competing)}" if len(competing) > 1 else other
         try:
             low, middle, high = figures.ratio(ours, other)
-            words.append(f"{middle:.2f} x ({low:.2f} to {high:.2f}) the samples/s of {title}, which is {other}")
+            words.append(f"ours: {middle:.2f} x ({low:.2f} to {high:.2f}) the samples/s of {title}")
         except Refused as refusal:
-            words.append(f"no ratio to {title}: {refusal}")
+            words.append(f"ours: no ratio to {title}: {refusal}")
             continue
-        mine, theirs = figures.memory(ours), figures.memory(other)
-        if mine and theirs:
-            words.append(f"{mine['pss_peak_bytes'] / theirs['pss_peak_bytes']:.2f} x the summed peak memory of {other}")
-        if figures.first_step(ours) and figures.first_step(other):
-            words.append(f"{figures.first_step(ours) / figures.first_step(other):.2f} x the time to the first step of {other}")
+        if first := figures.first_step_ratio(ours, other):
+            words.append(f"ours: {first:.2f} x the time to the first step of {other}")
+    lean = figures.leanest(B1)
+    if memory := figures.memory_ratio(ours, lean):
+        words.append(f"ours: {memory:.2f} x the summed peak memory of {lean}, the B1 that needs least")
+    return words + one_rank_words(figures)
+
+
+def one_rank_words(figures):
+    """How far FSDP2 on one rank is from plain PyTorch."""
+    if figures.lines[0]["ranks"] != 1 or "b0" not in figures.sides:
+        return []
+    words = []
+    for side in figures.competing(B1, "b0"):
+        if speed := speed_ratio(figures, "b0", side):
+            why = "" if speed[1] <= 1.1 else ": it copies the weights of every block into a buffer also on one rank, so that they cannot be packed" if side.startswith("b1-sharded") else \
+                ": its hooks and casts around the trained modules come on top of the same work"
+            words.append(f"{side} on one rank: {speed[1]:.2f} x the step time of b0{why}")
     return words
 
 
@@ -148,5 +188,5 @@ def text_of(lines):
         commit, workload, size, tokens, batch, dtype, device, ranks, threads = setting
         parts.append(f"### {workload} {size}, {batch} x {tokens} tokens, {dtype}, {device}, {ranks} ranks x {threads} threads, commit {commit}\n")
         parts.append(table(HEADER, rows_of(figures)) + "\n")
-        parts += [f"- ours: {words}" for words in ratio_words(figures)] + [""]
+        parts += [f"- {words}" for words in ratio_words(figures)] + [""]
     return "\n".join(parts)

@@ -2,9 +2,9 @@
 import argparse
 import dataclasses
 import datetime
-import itertools
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -153,27 +153,27 @@ class Comparison:
         reference = next((s for s in sides if s.name == "ours"), sides[0]).label
         agreed = True
         for side in sides:
-            result = agree.compare(losses[reference], losses[side.label], self.options.dtype)
+            result = agree.compare(losses[reference], losses[side.label], self.options.dtype, batch * (self.workload.tokens - 1))
             self.results.add("agreement", side, reference=reference, agree_batch=batch, losses=losses[side.label], **result)
             self.say(agree.says(side.label, batch, result))
             agreed = agreed and result["agrees"]
         return agreed
 
     def rounds(self):
-        """Sides take turns; who begins moves on by one each round."""
+        """Sides take turns, in an order drawn anew for each round. The first step of a turn finds cold caches and is not timed."""
         whole = self.options.agree_batch in (None, self.workload.batch)
         done = self.options.agree_steps if whole else self.options.warmup
         for side in self.sides:
             if self.options.warmup > done:
                 side.run(self.options.warmup - done)
-        idle = measure.idle_loopback_rate()
+        order = random.Random(1)
         for index in range(self.options.rounds):
-            first = index % len(self.sides)
-            for side in itertools.chain(self.sides[first:], self.sides[:first]):
+            for side in order.sample(self.sides, len(self.sides)):
+                side.run(1)
                 before = measure.loopback_bytes()
                 answer = side.run(self.options.steps)
                 sent = measure.loopback_bytes() - before
-                self.results.add("round", side, round=index, loopback_bytes=sent, loopback_idle_per_s=idle, about=side.describe(),
+                self.results.add("round", side, round=index, loopback_bytes=sent, about=side.describe(),
                                  seconds=answer["seconds"], losses=answer["losses"], counted_bytes=answer.get("moved_bytes"))
 
     def close(self):

@@ -196,8 +196,7 @@ class OurSide(Running):
         return []
 
     def pids(self):
-        below = [self.pipe.process.pid, *measure.children(self.pipe.process.pid)]
-        return [p for p in below if measure.name_of(p) == Path(self.program).name[:15]]
+        return [self.pipe.process.pid, *measure.children(self.pipe.process.pid)]
 
     def describe(self):
         wanted = ("version", "commit", "plan_hash", "config_sha256", "parameters", "micro_batch", "plan_bytes_per_step", "forecast_bytes", "flops_per_step", "onednn")

@@ -38,15 +38,6 @@ class Workload:
     config: str = ""  # our configuration file, below configs/
     settings: tuple[str, ...] = field(default=())  # --set arguments for it
 
-    @property
-    def title(self):
-        text = f"OPT-{self.size}"
-        if self.name == "e1":
-            return f"E1: eP-ALM, ViT-{self.vision.upper()} + {text}, {self.batch} x {self.tokens} tokens"
-        if self.name == "e3":
-            return f"E3: projector, ViT-{self.vision.upper()} + {text}, {self.batch} x (197 + {self.tokens}) tokens"
-        return f"E4: bottleneck adaptors in {text}, {self.batch} x {self.tokens} tokens"
-
 
 def opt_settings(prefix, size):
     if size in PERMAFROST_OPT:
