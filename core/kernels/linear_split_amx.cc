@@ -383,10 +383,7 @@ void multiply_terms(const Product& p, const ProductBlock& block) {
       work.ask_rows = block.next_rows * (call + 1) / (calls - 1) - row;
       work.ask_stride = next_a.ld;
     }
-    if (call + 1 < calls)
-      aim_at_output(work, p, block.i0, block.rows, block.j0 + j + kPanel, at_most(block.columns - j - kPanel, kPanel));
-    else
-      aim_at_output(work, p, block.i0 + block.rows, block.next_rows, block.j0, at_most(block.columns, kPanel));
+    aim_at_output(work, p, block.i0, block.rows, block.j0 + j, columns);
     amx::with_tiles(block.rows, columns, [&]<int kRows, int kColumns>() {
       const TileSums<kRows, kColumns> sums{block.c + j, block.ldc};
       p.out.transposed ? multiply_steps<kRows, kColumns, true>(a, b, steps, sums, block.first, work)

@@ -73,7 +73,7 @@ class BenchStep : public Training {
       EXPECT_GE(first[part].get<double>(), 0) << part;
       sum += first[part].get<double>();
     }
-    EXPECT_NEAR(first["total"].get<double>(), sum, 1e-9);
+    EXPECT_NEAR(first["total"].get<double>(), sum, 1e-9);  // the same seconds in another order
   }
 
   /// A whole conversation: every answer a line of JSON, bad lines answered and survived.

@@ -47,6 +47,7 @@ TEST_F(LanguageModelTraining, NeedsNoImagesAndLearnsTheSameOnAnyNumberOfRanks) {
   ASSERT_EQ(one.validated.size(), 2u);
   EXPECT_EQ(one.validated_samples, 7);
   EXPECT_LT(one.losses.back(), one.losses.front());
+  // 264 bytes and marks are about equally likely; the spread of random logits (0.02 sqrt(width) each) moves it little.
   EXPECT_NEAR(one.losses.front(), std::log(264.0), 0.2) << "nothing is known at the start";
   expect_same_on_other_ranks(settings(), one);
 }

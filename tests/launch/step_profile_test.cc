@@ -32,7 +32,7 @@ TEST_F(StepProfileTest, SeesEveryStepOfTheProgramsThatRan) {
                static_cast<double>(plan.programs[b].steps.size());
     EXPECT_GT(steps, 0);
     for (const ProfiledOp& op : profile.operations()) calls += op.calls;
-    EXPECT_NEAR(calls, steps / 3, 1e-6 * steps);
+    EXPECT_NEAR(calls, steps / 3, 1e-6 * steps);  // a sum of means in f64: rounding alone, and far below one call
     EXPECT_EQ(profile.overhead().between.size(), static_cast<size_t>(steps));
     EXPECT_EQ(profile.overhead().within.size(), static_cast<size_t>(steps));
     for (const double us : profile.overhead().sum()) EXPECT_GE(us, 0);
@@ -53,6 +53,7 @@ TEST_F(StepProfileTest, GroupsHoldWhatTheirOperationsDo) {
     const auto seconds = [](const ProfiledOp& op) { return op.mean; };
     const auto flops = [](const ProfiledOp& op) { return op.flops * op.calls; };
     EXPECT_DOUBLE_EQ(sum(groups, calls), sum(operations, calls));
+    // Here and below: the same numbers added in another order, in f64.
     EXPECT_NEAR(sum(groups, seconds), sum(operations, seconds), 1e-9);
     // The programs' work, as the plan counts it.
     double expected = 0;

@@ -75,7 +75,7 @@ def write_adapter(path, workload):
         if name.endswith("prefix_embedding.0.weight"):
             tensors[name] = torch.randn(shape, generator=generator)
         elif ".adapter." in name:
-            tensors[name] = (1e-3 * torch.randn(shape, generator=generator)).clamp(-2e-3, 2e-3)
+            tensors[name] = (1e-3 * torch.randn(shape, generator=generator)).clamp(-2e-3, 2e-3)  # the published initialiser of adaptors
         else:  # nn.Linear's
             fan_in = shape[-1] if len(shape) > 1 else models.trainable_shapes(workload)[name.replace("bias", "weight")][-1]
             tensors[name] = (2 * torch.rand(shape, generator=generator) - 1) / fan_in**0.5

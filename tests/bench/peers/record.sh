@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The runs behind docs/benchmarks/peers.md, on a machine of 2 cores: E1 and E4 in both dtypes and both layouts, E3 in one, and once with ViT-L and OPT-1.3B.
-# Shorter than what run.sh does by itself, so that all of it ends in about an hour: the page says how many steps agreed and how many were timed.
+# The runs that docs/benchmarks/peers.md should have, on a machine of 2 cores: E1 and E4 in both dtypes and both layouts, E3 in one, and once with ViT-L and OPT-1.3B.
+# Shorter than what run.sh does by itself: the page says how many steps agreed and how many were timed. The page as it stands comes from fewer and shorter runs
+# of the same kind, started by hand: this list was never run to its end.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
