@@ -17,7 +17,14 @@ A ratio is printed only where the losses of both sides agreed, on record for the
 
 
 def read(paths):
-    return [json.loads(line) for path in paths for line in Path(path).read_text().splitlines() if line.strip()]
+    """Raises SystemExit, which says what to do, where a file is not there or holds nothing."""
+    lines = []
+    for path in paths:
+        found = [json.loads(line) for line in Path(path).read_text().splitlines() if line.strip()] if Path(path).is_file() else []
+        if not found:
+            raise SystemExit(f"report: expected lines of results, which run.sh writes; got none [file={path}]")
+        lines += found
+    return lines
 
 
 def title(line):

@@ -173,6 +173,16 @@ class ReportTest(unittest.TestCase):
             with self.assertRaises(report.Refused):
                 self.ratio(lines)
 
+    def test_report_without_results_says_what_to_do(self):
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "empty.jsonl").write_text("")
+            for name in ("missing.jsonl", "empty.jsonl"):
+                words = [sys.executable, str(ROOT / "tests/bench/peers/page.py"), f"{folder}/{name}", f"--page={folder}/page.md"]
+                done = subprocess.run(words, capture_output=True, text=True, check=False)
+                self.assertEqual(done.returncode, 1)
+                self.assertRegex(done.stderr, f"^report: expected lines of results, which run.sh writes; got none .*{name}")
+                self.assertFalse((Path(folder) / "page.md").exists())
+
     def test_text_says_that_it_refuses(self):
         text = report.text_of(self.rounds())
         self.assertIn("ours: no ratio to b0", text)
