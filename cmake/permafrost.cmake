@@ -22,8 +22,8 @@ target_include_directories(permafrost_options INTERFACE "${CMAKE_SOURCE_DIR}")
 target_include_directories(permafrost_options SYSTEM INTERFACE "${CMAKE_BINARY_DIR}/generated")  # no warnings for protoc's code
 # No fast-math and no contraction chosen by the compiler: the same source must give the same bits everywhere.
 # -Wno-...: GCC 12 warns falsely inside std::string, on concatenation above all, differently at every level (GCC bug 105329).
-target_compile_options(permafrost_options INTERFACE -Wall -Wextra -Wconversion -Werror -Wno-restrict -Wno-array-bounds
-  -Wno-stringop-overflow -ffp-contract=off)
+target_compile_options(permafrost_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wconversion;-Werror;-Wno-restrict;-Wno-array-bounds;-Wno-stringop-overflow;-ffp-contract=off>"
+  "$<$<COMPILE_LANGUAGE:CUDA>:-fmad=false;--expt-relaxed-constexpr;-lineinfo;-Xcompiler=-Wall,-Wextra,-Werror,-ffp-contract=off>")
 if(PERMAFROST_SANITIZE)
   # What is found ends the test; undefined behaviour alone would be a line on stderr of a test that passes.
   # -Wno-...: another false one, when GCC instruments the same headers.
@@ -85,6 +85,16 @@ function(permafrost_add_library name)
   endforeach()
 endfunction()
 
+# permafrost_add_cuda_library(name SOURCES a.cu ... DEPENDS library ...): compiled by nvcc for PERMAFROST_CUDA_ARCHITECTURES.
+# No contraction here either.
+function(permafrost_add_cuda_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(${name} PUBLIC ${ARG_DEPENDS})
+  set_target_properties(${name} PROPERTIES CUDA_ARCHITECTURES "${PERMAFROST_CUDA_ARCHITECTURES}"
+    CUDA_RUNTIME_LIBRARY Shared)
+endfunction()
+
 # permafrost_set_options(source option ...): for one source, which the precompiled header then does not fit.
 function(permafrost_set_options source)
   set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS ${ARGN})
@@ -125,6 +135,7 @@ endfunction()
 function(permafrost_add_test_program name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
+  set_target_properties(${name} PROPERTIES PERMAFROST_EMULATES_CUDA ${PERMAFROST_EMULATE_CUDA})
   target_link_libraries(${name} PRIVATE permafrost_test_support ${ARG_DEPENDS})
   target_precompile_headers(${name} REUSE_FROM permafrost_test_pch)
   target_compile_options(${name} PRIVATE -fpch-preprocess)

@@ -8,14 +8,33 @@
 
 #include "core/base/check.h"
 #include "core/base/narrow.h"
+#include "core/device/cuda.h"
 
 namespace permafrost {
 
-Buffer::Buffer(std::string name, int64_t bytes, Device device) : name_(std::move(name)), bytes_(bytes) {
+Buffer::Buffer(std::string name, int64_t bytes, Device device) : name_(std::move(name)), device_(device), bytes_(bytes) {
   PERMAFROST_CHECK(bytes >= 0, "Buffer ", name_, ": bytes must not be negative; got ", bytes);
-  if (device.kind != DeviceKind::kCpu)
-    fail(ErrorKind::kNotBuilt, "Buffer ", name_, ": only CPU memory is built; configure with a CUDA preset");
   if (bytes == 0) return;
+  if (device.kind == DeviceKind::kCpu) {
+    map();
+  } else {
+    kind_ = Kind::kDevice;
+    data_ = cuda::allocate(name_, bytes, device.index);
+  }
+}
+
+Buffer Buffer::pinned(std::string name, int64_t bytes, Device device) {
+  if (device.kind == DeviceKind::kCpu) return {std::move(name), bytes, device};
+  Buffer buffer(std::move(name), 0, device);
+  PERMAFROST_CHECK(bytes >= 0, "Buffer ", buffer.name_, ": bytes must not be negative; got ", bytes);
+  if (bytes > 0) buffer.data_ = cuda::allocate_pinned(buffer.name_, bytes, device.index);
+  buffer.kind_ = Kind::kPinned;
+  buffer.bytes_ = bytes;
+  return buffer;
+}
+
+void Buffer::map() {
+  const int64_t bytes = bytes_;
   constexpr int64_t kHuge = int64_t{2} << 20;
   PERMAFROST_CHECK(bytes <= INT64_MAX - 2 * kHuge, "Buffer ", name_, ": bytes must leave room for alignment; got ",
                    bytes);
@@ -37,6 +56,8 @@ Buffer::Buffer(std::string name, int64_t bytes, Device device) : name_(std::move
 
 Buffer::Buffer(Buffer&& other) noexcept
     : name_(std::move(other.name_)),
+      kind_(other.kind_),
+      device_(other.device_),
       data_(std::exchange(other.data_, nullptr)),
       bytes_(std::exchange(other.bytes_, 0)),
       mapping_(std::exchange(other.mapping_, nullptr)),
@@ -46,6 +67,8 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
   if (this != &other) {
     release();
     name_ = std::move(other.name_);
+    kind_ = other.kind_;
+    device_ = other.device_;
     data_ = std::exchange(other.data_, nullptr);
     bytes_ = std::exchange(other.bytes_, 0);
     mapping_ = std::exchange(other.mapping_, nullptr);
@@ -58,7 +81,10 @@ Buffer::~Buffer() { release(); }
 
 void Buffer::release() noexcept {
   if (mapping_) munmap(mapping_, mapping_bytes_);
+  if (data_ && kind_ == Kind::kDevice) cuda::release(data_, device_.index);
+  if (data_ && kind_ == Kind::kPinned) cuda::release_pinned(data_);
   mapping_ = nullptr;
+  data_ = nullptr;
 }
 
 }  // namespace permafrost

@@ -9,7 +9,7 @@ namespace permafrost {
 struct Context {
   Device device = Device::cpu();
   ThreadPool* pool = nullptr;  ///< CPU only; never null there
-  StreamView stream = StreamView::caller();
+  StreamView stream = StreamView::caller();  ///< a stream of the device on CUDA
 };
 
 }  // namespace permafrost

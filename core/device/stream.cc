@@ -2,7 +2,7 @@
 
 #include <exception>
 
-#include "core/base/check.h"
+#include "core/device/cuda.h"
 
 namespace permafrost {
 
@@ -11,6 +11,7 @@ struct Event::State {
   std::condition_variable finished;
   bool done = false;
   std::exception_ptr error;
+  std::unique_ptr<cuda::Mark, void (*)(cuda::Mark*)> mark{nullptr, cuda::destroy_mark};  // of a CUDA stream
 };
 
 struct Stream::Item {
@@ -20,24 +21,31 @@ struct Stream::Item {
 
 bool Event::done() const {
   if (!state_) return true;
+  if (state_->mark) return cuda::reached(*state_->mark);
   const std::lock_guard lock(state_->mutex);
   return state_->done;
 }
 
 void Event::wait() const {
   if (!state_) return;
+  if (state_->mark) return cuda::wait(*state_->mark);
   std::unique_lock lock(state_->mutex);
   state_->finished.wait(lock, [this] { return state_->done; });
   if (state_->error) std::rethrow_exception(state_->error);
 }
 
 Stream::Stream(Device device) : device_(device) {
-  if (device.kind != DeviceKind::kCpu)
-    fail(ErrorKind::kNotBuilt, "Stream: only CPU streams are built; configure with a CUDA preset");
-  thread_ = std::thread([this] { work(); });
+  if (device.kind == DeviceKind::kCuda)
+    queue_ = cuda::create_queue(device.index);
+  else
+    thread_ = std::thread([this] { work(); });
 }
 
 Stream::~Stream() {
+  if (queue_) {
+    cuda::destroy_queue(queue_);
+    return;
+  }
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
@@ -49,12 +57,22 @@ Stream::~Stream() {
 Event Stream::submit(std::function<void()> task) {
   Event event;
   event.state_ = std::make_shared<Event::State>();
+  if (queue_) {
+    task();
+    event.state_->mark.reset(cuda::create_mark(*queue_));
+    return event;
+  }
   {
     const std::lock_guard lock(mutex_);
     items_.push_back({std::move(task), event.state_});
   }
   ready_.notify_one();
   return event;
+}
+
+void Stream::synchronize() {
+  if (queue_) return cuda::synchronize(*queue_);
+  submit([] {}).wait();
 }
 
 void Stream::work() {

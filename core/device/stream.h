@@ -11,6 +11,10 @@
 
 namespace permafrost {
 
+namespace cuda {
+struct Queue;
+}
+
 /// Completion of asynchronous work. Copyable; all copies see the same completion. A default event is complete.
 class Event {
  public:
@@ -25,9 +29,11 @@ class Event {
   std::shared_ptr<State> state_;
 };
 
-/// An ordered queue of work. On CPU: one thread that runs tasks in order.
+/// An ordered queue of work. On CPU: one thread that runs tasks in order. On CUDA: a stream of the device; kernels that
+/// are given it return at once.
 class Stream {
  public:
+  /// Errors: kNotBuilt for a CUDA device in a build without CUDA, kInvalidArgument where it is not there.
   explicit Stream(Device device);
   ~Stream();
   Stream(const Stream&) = delete;
@@ -35,12 +41,20 @@ class Stream {
 
   Device device() const { return device_; }
   /// Appends a task; the event completes when it has run. An exception of the task is kept in its event.
+  /// On CUDA the task runs at once on the calling thread, where it may throw, and what it gave to the device is what the
+  /// event waits for.
   Event submit(std::function<void()> task);
+  /// Waits for everything submitted so far. On CUDA it then throws kInvalidArgument when a kernel refused its data (an id
+  /// out of range), which no kernel can do by itself there.
+  void synchronize();
+  /// What kernels need of a CUDA stream; null on CPU.
+  cuda::Queue* queue() const { return queue_; }
 
  private:
   void work();
   struct Item;
   Device device_;
+  cuda::Queue* queue_ = nullptr;
   std::mutex mutex_;
   std::condition_variable ready_;
   std::deque<Item> items_;
@@ -55,6 +69,8 @@ class StreamView {
   StreamView(Stream& stream) : stream_(&stream) {}  // NOLINT: a view is meant to convert
   static StreamView caller() { return StreamView(); }
   StreamView(std::nullptr_t) = delete;
+  /// Of the stream, if it is one of CUDA; else null.
+  cuda::Queue* queue() const { return stream_ ? stream_->queue() : nullptr; }
 
   /// Errors of work run on the calling thread are thrown here; errors of queued work by Event::wait. Work run on the
   /// calling thread is called directly, so nothing is allocated for it.

@@ -5,6 +5,7 @@
 
 #include "core/base/narrow.h"
 #include "core/kernels/activation_cpu.h"
+#include "core/kernels/activation_cuda.h"
 #include "core/kernels/tensor_checks.h"
 
 namespace permafrost {
@@ -25,7 +26,8 @@ void activation_forward_at(SimdLevel level, const Context& context, Activation a
   constexpr std::string_view kOp = "activation_forward";
   check_dtype(kOp, "x", x, context, {DType::kF32, DType::kBF16});
   check_tensor(kOp, "y", y, context, x.shape(), {x.dtype()});
-  check_runs_on_cpu(kOp, context);
+  check_device(kOp, context);
+  if (on_cuda(context)) return cuda::activation_forward(context, activation, x, y);
   const int64_t n = x.elements();
   context.pool->run(div_up(n, kBlock), [&](int64_t block, int) {
     const int64_t begin = block * kBlock, count = std::min(kBlock, n - begin);
@@ -39,7 +41,8 @@ void activation_backward_at(SimdLevel level, const Context& context, Activation 
   check_dtype(kOp, "kept", kept, context, {DType::kF32, DType::kBF16});
   check_tensor(kOp, "dy", dy, context, kept.shape(), {kept.dtype()});
   check_tensor(kOp, "dx", dx, context, kept.shape(), {kept.dtype()});
-  check_runs_on_cpu(kOp, context);
+  check_device(kOp, context);
+  if (on_cuda(context)) return cuda::activation_backward(context, activation, kept, dy, dx, mode);
   const int64_t n = kept.elements();
   context.pool->run(div_up(n, kBlock), [&](int64_t block, int) {
     const int64_t begin = block * kBlock, count = std::min(kBlock, n - begin);

@@ -30,7 +30,7 @@ void adamw(const Context& context, const AdamwStep& step, Tensor master, Tensor 
   check_tensor("adamw", "grad", grad, context, master.shape(), {DType::kF32});
   if (working)
     check_tensor("adamw", "working", working, context, master.shape(), {DType::kF32, DType::kBF16, DType::kF16});
-  check_runs_on_cpu("adamw", context);
+  check_device("adamw", context);
   cpu::adamw(context, step, master, m, v, grad, working);
 }
 

@@ -70,7 +70,7 @@ AttentionCall describe(std::string_view op, const Context& context, const Args& 
 /// What can be checked only where the memory can be read, and only once the device is known to be a CPU.
 void check_on_cpu(std::string_view op, const Context& context, const AttentionCall& call, bool backward, DType dtype,
                   const Tensor& workspace) {
-  check_runs_on_cpu(op, context);
+  check_device(op, context);
   for (int64_t b = 0; call.lengths && b < call.batch; ++b)
     PERMAFROST_CHECK(0 <= call.lengths[b] && call.lengths[b] <= call.keys, op, ": mask.lengths must lie in 0..",
                      call.keys, "; got ", call.lengths[b], " for sample ", b);

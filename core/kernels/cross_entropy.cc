@@ -14,7 +14,7 @@ void check_inputs(std::string_view op, const Tensor& logits, const Tensor& label
   check_rank(op, "logits", logits, context, 2, "(R, V)", {kF32, kBF16});
   check_tensor(op, "labels", labels, context, {logits.dim(0)}, {DType::kI32});
   PERMAFROST_CHECK(smoothing >= 0 && smoothing < 1, op, ": smoothing must lie in [0, 1); got ", smoothing);
-  check_runs_on_cpu(op, context);
+  check_device(op, context);
 }
 
 }  // namespace
@@ -43,7 +43,7 @@ void weighted_sum(const Context& context, Tensor row_loss, Tensor row_weight, Te
   check_rank("weighted_sum", "row_loss", row_loss, context, 1, "(R)", {kF32});
   check_tensor("weighted_sum", "row_weight", row_weight, context, row_loss.shape(), {kF32});
   check_tensor("weighted_sum", "loss", loss, context, {1}, {DType::kF64});
-  check_runs_on_cpu("weighted_sum", context);
+  check_device("weighted_sum", context);
   cpu::weighted_sum(context, row_loss, row_weight, loss);
 }
 

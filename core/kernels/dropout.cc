@@ -13,7 +13,7 @@ void dropout(const Context& context, Tensor x, Tensor address, uint32_t layer, f
   PERMAFROST_CHECK(p >= 0 && p < 1, "dropout: p must lie in [0, 1); got ", p);
   PERMAFROST_CHECK(x.dim(0) == 0 || x.elements() / x.dim(0) <= int64_t{1} << 34,
                    "dropout: a sample must have at most 2^34 elements; got ", x.spec());
-  check_runs_on_cpu("dropout", context);
+  check_device("dropout", context);
   const int64_t epoch = address.data<int64_t>()[1];
   PERMAFROST_CHECK(epoch >= 0 && epoch <= UINT32_MAX, "dropout: epoch must fit 32 bits; got ", epoch);
   cpu::dropout(context, x, address, layer, p, out, mode);

@@ -53,7 +53,7 @@ void check_backward(const Context& context, const LayerNormBackward& args) {
   if (args.dx) check_tensor(kOp, "dx", args.dx, context, args.dy.shape(), {args.dy.dtype()});
   if (args.dgain) check_tensor(kOp, "dgain", args.dgain, context, width, {DType::kF32});
   if (args.dbias) check_tensor(kOp, "dbias", args.dbias, context, width, {DType::kF32});
-  check_runs_on_cpu(kOp, context);
+  check_device(kOp, context);
 }
 }  // namespace
 
@@ -68,7 +68,7 @@ void layer_norm_forward_at(SimdLevel level, const Context& context, const LayerN
   if (args.rstd) check_tensor(kOp, "rstd", args.rstd, context, {rows}, {DType::kF32});
   if ((args.mean || args.rstd) && args.y.raw() == args.x.raw() && args.x.elements() > 0)
     fail(ErrorKind::kShapeMismatch, kOp, ": y must not be x when mean or rstd is kept; got the same memory");
-  check_runs_on_cpu(kOp, context);
+  check_device(kOp, context);
   if (rows == 0 || width == 0) return;
 
   const int64_t bytes = size_of(args.x.dtype());

@@ -48,7 +48,7 @@ int64_t workspace_bytes(const Context& context, LinearPass pass, int64_t m, int6
 
 void linear_forward(const Context& context, const LinearForward& args, Tensor workspace) {
   constexpr std::string_view kOp = "linear_forward";
-  check_runs_on_cpu(kOp, context);
+  check_device(kOp, context);
   check_rank(kOp, "x", args.x, context, 2, "(M, K)", {DType::kF32, DType::kBF16});
   check_rank(kOp, "weight", args.weight, context, 2, "(N, K)", {DType::kF32, DType::kBF16, DType::kF16});
   const DType compute = args.x.dtype();
@@ -67,7 +67,7 @@ void linear_forward(const Context& context, const LinearForward& args, Tensor wo
 
 void linear_backward_input(const Context& context, const LinearBackwardInput& args, Tensor workspace) {
   constexpr std::string_view kOp = "linear_backward_input";
-  check_runs_on_cpu(kOp, context);
+  check_device(kOp, context);
   check_rank(kOp, "dy", args.dy, context, 2, "(M, N)", {DType::kF32, DType::kBF16});
   check_rank(kOp, "weight", args.weight, context, 2, "(N, K)", {DType::kF32, DType::kBF16, DType::kF16});
   const DType compute = args.dy.dtype();
@@ -81,7 +81,7 @@ void linear_backward_input(const Context& context, const LinearBackwardInput& ar
 
 void linear_backward_weight(const Context& context, const LinearBackwardWeight& args, Tensor workspace) {
   constexpr std::string_view kOp = "linear_backward_weight";
-  check_runs_on_cpu(kOp, context);
+  check_device(kOp, context);
   check_rank(kOp, "dy", args.dy, context, 2, "(M, N)", {DType::kF32, DType::kBF16});
   const int64_t m = args.dy.dim(0), n = args.dy.dim(1);
   if (args.dbias) check_tensor(kOp, "dbias", args.dbias, context, {n}, {DType::kF32});

@@ -13,7 +13,7 @@ namespace {
 void check_sums(const char* op, const Context& context, const Tensor& gradient, const Tensor& sums, DType dtype) {
   check_dtype(op, "gradient", gradient, context, {DType::kF32});
   check_tensor(op, "sums", sums, context, Shape{gradient.elements()}, {dtype});
-  check_runs_on_cpu(op, context);
+  check_device(op, context);
 }
 
 }  // namespace
@@ -42,14 +42,14 @@ void order_free_add(const Context& context, OrderFreeScale scale, Tensor gradien
 
 void gradient_range(const Context& context, Tensor gradient, GradientRange& range) {
   check_dtype("gradient_range", "gradient", gradient, context, {DType::kF32});
-  check_runs_on_cpu("gradient_range", context);
+  check_device("gradient_range", context);
   cpu::gradient_range(context, gradient, range);
 }
 
 void order_free_value(const Context& context, OrderFreeScale scale, Tensor sums, Tensor gradient) {
   check_rank("order_free_value", "sums", sums, context, 1, "(n)", {DType::kI64});
   check_tensor("order_free_value", "gradient", gradient, context, sums.shape(), {DType::kF32});
-  check_runs_on_cpu("order_free_value", context);
+  check_device("order_free_value", context);
   cpu::order_free_value(context, scale, sums, gradient);
 }
 
@@ -62,7 +62,7 @@ void block_square_sums(const Context& context, Tensor values, Tensor sums) {
   check_rank("block_square_sums", "values", values, context, 1, "(n)", {DType::kF32});
   check_tensor("block_square_sums", "sums", sums, context,
                Shape{(values.elements() + kSquareSumBlock - 1) / kSquareSumBlock}, {DType::kF64});
-  check_runs_on_cpu("block_square_sums", context);
+  check_device("block_square_sums", context);
   cpu::block_square_sums(context, values, sums);
 }
 

@@ -16,7 +16,7 @@ void check(std::string_view op, std::string_view images_name, const Tensor& imag
          "; got ", images.spec());
   const int64_t rows = images.dim(0) * (images.dim(2) / patch) * (images.dim(3) / patch);
   check_tensor(op, patches_name, patches, context, {rows, images.dim(1) * patch * patch}, {DType::kF32, DType::kBF16});
-  check_runs_on_cpu(op, context);
+  check_device(op, context);
 }
 
 }  // namespace

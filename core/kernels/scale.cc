@@ -13,13 +13,13 @@ void scale_forward(const Context& context, Tensor x, Tensor scale, Tensor out) {
   check_dtype("scale_forward", "x", x, context, {kF32, kBF16});
   check_tensor("scale_forward", "scale", scale, context, {1}, {kF32});
   check_tensor("scale_forward", "out", out, context, x.shape(), {x.dtype()});
-  check_runs_on_cpu("scale_forward", context);
+  check_device("scale_forward", context);
   cpu::scale(context, x, *scale.data<float>(), out, GradMode::kOverwrite);
 }
 
 void scale_backward(const Context& context, const ScaleBackward& args, Tensor workspace) {
   check_dtype("scale_backward", "dy", args.dy, context, {kF32, kBF16});
-  check_runs_on_cpu("scale_backward", context);
+  check_device("scale_backward", context);
   if (args.dscale) {  // before dx, which may lie in the memory of dy
     check_tensor("scale_backward", "x", args.x, context, args.dy.shape(), {kF32, kBF16});
     check_tensor("scale_backward", "dscale", args.dscale, context, {1}, {kF32});

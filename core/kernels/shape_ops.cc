@@ -39,14 +39,14 @@ void add_forward(const Context& context, Tensor a, Tensor b, Tensor out) {
   check_dtype("add", "b", b, context, {kF32, kBF16, kF16});
   check_trailing("add", "b", b, "a", a);
   check_tensor("add", "out", out, context, a.shape(), {a.dtype()});
-  check_runs_on_cpu("add", context);
+  check_device("add", context);
   cpu::add_forward(context, a, b, out);
 }
 
 void accumulate(const Context& context, Tensor src, Tensor dst, GradMode mode) {
   check_dtype("accumulate", "src", src, context, {kF32, kBF16, kF16});
   check_tensor("accumulate", "dst", dst, context, src.shape(), {kF32, kBF16, kF16});
-  check_runs_on_cpu("accumulate", context);
+  check_device("accumulate", context);
   cpu::accumulate(context, src, dst, mode);
 }
 
@@ -54,7 +54,7 @@ void sum_leading(const Context& context, Tensor src, Tensor dst, GradMode mode) 
   check_dtype("sum_leading", "src", src, context, {kF32, kBF16});
   check_dtype("sum_leading", "dst", dst, context, {kF32, src.dtype()});
   check_trailing("sum_leading", "dst", dst, "src", src);
-  check_runs_on_cpu("sum_leading", context);
+  check_device("sum_leading", context);
   cpu::sum_leading(context, src, dst, mode);
 }
 
@@ -62,7 +62,7 @@ void broadcast_leading(const Context& context, Tensor src, Tensor dst) {
   check_dtype("broadcast_leading", "src", src, context, {kF32, kBF16, kF16});
   check_dtype("broadcast_leading", "dst", dst, context, {kF32, kBF16});
   check_trailing("broadcast_leading", "src", src, "dst", dst);
-  check_runs_on_cpu("broadcast_leading", context);
+  check_device("broadcast_leading", context);
   cpu::broadcast_leading(context, src, dst);
 }
 
@@ -78,7 +78,7 @@ void concat_tokens(const Context& context, std::span<const Tensor> parts, Tensor
   if (tokens != out.dim(1))
     fail(ErrorKind::kShapeMismatch, "concat_tokens: parts must have the ", out.dim(1), " tokens of out together; got ",
          tokens);
-  check_runs_on_cpu("concat_tokens", context);
+  check_device("concat_tokens", context);
   const int64_t width = out.dim(2), out_stride = out.dim(1) * width;
   int64_t offset = 0;
   for (const Tensor& part : parts) {
@@ -90,14 +90,14 @@ void concat_tokens(const Context& context, std::span<const Tensor> parts, Tensor
 
 void slice_tokens(const Context& context, Tensor x, int64_t begin, Tensor out, GradMode mode) {
   check_slice("slice_tokens", "x", x, "out", out, begin, context);
-  check_runs_on_cpu("slice_tokens", context);
+  check_device("slice_tokens", context);
   const int64_t width = x.dim(2), run = out.dim(1) * width;
   cpu::move_runs(context, {x, begin * width, x.dim(1) * width}, {out, 0, run}, x.dim(0), run, mode);
 }
 
 void slice_tokens_backward(const Context& context, Tensor dout, int64_t begin, Tensor dx, GradMode mode) {
   check_slice("slice_tokens_backward", "dx", dx, "dout", dout, begin, context);
-  check_runs_on_cpu("slice_tokens_backward", context);
+  check_device("slice_tokens_backward", context);
   const int64_t width = dx.dim(2), run = dout.dim(1) * width, stride = dx.dim(1) * width;
   const int64_t head = begin * width, tail = head + run;
   if (mode == GradMode::kOverwrite) {
@@ -112,7 +112,7 @@ void overwrite_token(const Context& context, Tensor x, Tensor value, int64_t row
   check_tensor("overwrite_token", "value", value, context, {x.dim(0), x.dim(2)}, {x.dtype()});
   check_tensor("overwrite_token", "out", out, context, x.shape(), {x.dtype()});
   check_token("overwrite_token", x, row);
-  check_runs_on_cpu("overwrite_token", context);
+  check_device("overwrite_token", context);
   const int64_t width = x.dim(2), stride = x.dim(1) * width, head = row * width, tail = head + width;
   if (out.raw() != x.raw()) {
     cpu::move_runs(context, {x, 0, stride}, {out, 0, stride}, x.dim(0), head, GradMode::kOverwrite);
@@ -125,7 +125,7 @@ void overwrite_token_backward(const Context& context, Tensor dout, int64_t row, 
   check_rank("overwrite_token_backward", "dout", dout, context, 3, "(B, T, C)", {kF32, kBF16});
   check_tensor("overwrite_token_backward", "dx", dx, context, dout.shape(), {dout.dtype()});
   check_token("overwrite_token_backward", dout, row);
-  check_runs_on_cpu("overwrite_token_backward", context);
+  check_device("overwrite_token_backward", context);
   const int64_t width = dx.dim(2), stride = dx.dim(1) * width, head = row * width, tail = head + width;
   if (mode == GradMode::kAdd || dx.raw() != dout.raw()) {
     cpu::move_runs(context, {dout, 0, stride}, {dx, 0, stride}, dx.dim(0), head, mode);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <string>
 
+#include "core/device/cuda.h"
+
 namespace permafrost {
 
 namespace {
@@ -48,10 +50,14 @@ void check_dtype(std::string_view op, std::string_view name, const Tensor& tenso
   check(op, name, tensor, context, "a tensor of", true, dtypes);
 }
 
-void check_runs_on_cpu(std::string_view op, const Context& context) {
-  if (context.device.kind != DeviceKind::kCpu)
+void check_device(std::string_view op, const Context& context) {
+  if (!on_cuda(context)) {
+    PERMAFROST_CHECK(context.pool != nullptr, op, ": a context on cpu must have a thread pool; got none");
+    return;
+  }
+  if (!cuda::built())
     fail(ErrorKind::kNotBuilt, op, ": device must be cpu in a build without CUDA; got cuda:", context.device.index);
-  PERMAFROST_CHECK(context.pool != nullptr, op, ": a context on cpu must have a thread pool; got none");
+  PERMAFROST_CHECK(context.stream.queue() != nullptr, op, ": a context on cuda must have a stream of it; got none");
 }
 
 bool is_trailing_shape(const Shape& shape, const Shape& trailing) {

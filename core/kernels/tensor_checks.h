@@ -21,8 +21,11 @@ void check_rank(std::string_view op, std::string_view name, const Tensor& tensor
 void check_dtype(std::string_view op, std::string_view name, const Tensor& tensor, const Context& context,
                  std::initializer_list<DType> dtypes);
 
-/// Throws NotBuilt unless the context is that of a CPU: the arithmetic of this build runs there alone.
-void check_runs_on_cpu(std::string_view op, const Context& context);
+/// Throws NotBuilt for a CUDA device in a build without CUDA, and InvalidArgument for a context that lacks what kernels
+/// of its device need: a thread pool on CPU, a stream on CUDA.
+void check_device(std::string_view op, const Context& context);
+
+inline bool on_cuda(const Context& context) { return context.device.kind == DeviceKind::kCuda; }
 
 /// True when `trailing` equals the last axes of `shape`.
 bool is_trailing_shape(const Shape& shape, const Shape& trailing);

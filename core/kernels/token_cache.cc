@@ -13,7 +13,7 @@ void write_tokens(const Context& context, Tensor x, Tensor positions, Tensor cac
   if (!whole || cache.dim(1) < x.dim(1) || cache.dim(2) != x.dim(2))
     fail(ErrorKind::kShapeMismatch, "write_tokens: cache must be (n B, S, C) with S of at least t for x ", x.spec(),
          "; got ", cache.spec());
-  check_runs_on_cpu("write_tokens", context);
+  check_device("write_tokens", context);
   cpu::write_tokens(context, x, positions, cache);
 }
 
@@ -26,7 +26,7 @@ void select_rows(const Context& context, Tensor rows, Tensor lengths, Tensor cac
   if (workspace.bytes() < select_rows_workspace_bytes(cache.spec()))
     fail(ErrorKind::kShapeMismatch, "select_rows: workspace must have at least ",
          select_rows_workspace_bytes(cache.spec()), " bytes; got ", workspace.bytes());
-  check_runs_on_cpu("select_rows", context);
+  check_device("select_rows", context);
   cpu::select_rows(context, rows, lengths, cache, workspace);
 }
 

@@ -10,6 +10,7 @@
 #include "tests/support/compare.h"
 #include "tests/support/golden.h"
 #include "tests/support/gradient_check.h"
+#include "tests/support/kernel_test.h"
 
 namespace permafrost {
 namespace {
@@ -19,14 +20,9 @@ using namespace permafrost::testing;
 constexpr Activation kAll[] = {Activation::kNone, Activation::kGelu,        Activation::kQuickGelu,
                                Activation::kRelu, Activation::kSquaredRelu, Activation::kTanh};
 
-class ActivationTest : public ::testing::TestWithParam<SimdLevel> {
- protected:
-  void SetUp() override {
-    if (GetParam() > simd_level()) GTEST_SKIP() << "this processor lacks " << to_string(GetParam());
-  }
-};
-INSTANTIATE_TEST_SUITE_P(Levels, ActivationTest, ::testing::Values(SimdLevel::kPortable, SimdLevel::kAvx512),
-                         [](const auto& info) { return std::string(to_string(info.param)); });
+class ActivationTest : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Targets, ActivationTest,
+                         ::testing::Values(Target::kPortable, Target::kAvx512, Target::kCuda), target_name);
 
 std::vector<double> apply(Activation activation, std::vector<double> x) {
   for (double& value : x) value = reference::activation(activation, value);
@@ -82,9 +78,9 @@ TEST_P(ActivationTest, AgreesWithGoldens) {
     const auto x = golden.tensor(name + ".x"), dy = golden.tensor(name + ".dy");
     auto y = filled_tensor(DType::kF32, x.view().shape(), 0xff),
          dx = filled_tensor(DType::kF32, x.view().shape(), 0xff);
-    activation_forward_at(GetParam(), cpu_context(), activation, x, y);
+    activation_forward_at(level(), device_context(), activation, x, y);
     EXPECT_TRUE(all_close(y, golden.values(name + ".y"), tolerance(DType::kF32))) << name;
-    activation_backward_at(GetParam(), cpu_context(), activation, activation_keeps_output(activation) ? y : x, dy, dx,
+    activation_backward_at(level(), device_context(), activation, activation_keeps_output(activation) ? y : x, dy, dx,
                            GradMode::kOverwrite);
     EXPECT_TRUE(all_close(dx, golden.values(name + ".dx"), tolerance(DType::kF32))) << name;
   }
@@ -97,7 +93,7 @@ TEST_P(ActivationTest, GeluKeepsItsTail) {
   for (double value = -7.5; value < 0; value += 0.01) x.push_back(static_cast<float>(value));
   const auto in = make_tensor(DType::kF32, {static_cast<int64_t>(x.size())}, x);
   auto out = filled_tensor(DType::kF32, in.view().shape(), 0);
-  activation_forward_at(GetParam(), cpu_context(), Activation::kGelu, in, out);
+  activation_forward_at(level(), device_context(), Activation::kGelu, in, out);
   const auto got = values_of(out);
   for (size_t i = 0; i < x.size(); ++i) {
     const double want = 0.5 * x[i] * std::erfc(-x[i] / std::numbers::sqrt2);
@@ -113,10 +109,10 @@ TEST_P(ActivationTest, ForwardAndBackwardAtEverySize) {
       for (int64_t n : {0, 1, 15, 16, 17, 100, 16384, 16384 + 33}) {
         const auto x = random_tensor(dtype, {n}, 3, 2.0), dy = random_tensor(dtype, {n}, 4);
         auto y = filled_tensor(dtype, {n}, 0xff), dx = filled_tensor(dtype, {n}, 0xff);
-        activation_forward_at(GetParam(), cpu_context(2), activation, x, y);
+        activation_forward_at(level(), device_context(2), activation, x, y);
         EXPECT_TRUE(all_close(y, apply(activation, values_of(x)), tolerance(dtype))) << to_string(activation) << n;
         const auto kept = kept_for(activation, x);
-        activation_backward_at(GetParam(), cpu_context(2), activation, kept, dy, dx, GradMode::kOverwrite);
+        activation_backward_at(level(), device_context(2), activation, kept, dy, dx, GradMode::kOverwrite);
         const auto want = wanted_gradient(activation, values_of(kept), values_of(dy));
         EXPECT_TRUE(all_close(dx, want, tolerance(dtype))) << to_string(activation) << n;
         EXPECT_TRUE(y.canaries_intact() && dx.canaries_intact());
@@ -129,7 +125,7 @@ TEST_P(ActivationTest, AddsWhenAsked) {
       const auto x = random_tensor(dtype, {77}, 3), dy = random_tensor(dtype, {77}, 4);
       auto dx = random_tensor(dtype, {77}, 5);
       const auto base = values_of(dx), kept_values = values_of(kept_for(activation, x));
-      activation_backward_at(GetParam(), cpu_context(), activation, kept_for(activation, x), dy, dx, GradMode::kAdd);
+      activation_backward_at(level(), device_context(), activation, kept_for(activation, x), dy, dx, GradMode::kAdd);
       std::vector<double> want = wanted_gradient(activation, kept_values, values_of(dy));
       for (size_t i = 0; i < want.size(); ++i) want[i] += base[i];
       EXPECT_TRUE(all_close(dx, want, tolerance_for(dtype, 2, 8.0))) << to_string(activation);
@@ -141,13 +137,13 @@ TEST_P(ActivationTest, InPlaceGivesTheSameBits) {
     for (DType dtype : kDtypes) {
       const auto x = random_tensor(dtype, {3, 41}, 3), dy = random_tensor(dtype, {3, 41}, 4);
       auto y = filled_tensor(dtype, {3, 41}, 0), in_place = make_tensor(dtype, {3, 41}, values_of(x));
-      activation_forward_at(GetParam(), cpu_context(), activation, x, y);
-      activation_forward_at(GetParam(), cpu_context(), activation, in_place, in_place);
+      activation_forward_at(level(), device_context(), activation, x, y);
+      activation_forward_at(level(), device_context(), activation, in_place, in_place);
       EXPECT_TRUE(same_bits(y, in_place));
       auto dx = filled_tensor(dtype, {3, 41}, 0), over = make_tensor(dtype, {3, 41}, values_of(dy));
       const auto kept = kept_for(activation, x);
-      activation_backward_at(GetParam(), cpu_context(), activation, kept, dy, dx, GradMode::kOverwrite);
-      activation_backward_at(GetParam(), cpu_context(), activation, kept, over, over, GradMode::kOverwrite);
+      activation_backward_at(level(), device_context(), activation, kept, dy, dx, GradMode::kOverwrite);
+      activation_backward_at(level(), device_context(), activation, kept, over, over, GradMode::kOverwrite);
       EXPECT_TRUE(same_bits(dx, over));
     }
 }
@@ -158,16 +154,16 @@ TEST_P(ActivationTest, SameBitsForAnyThreadsAndAlignment) {
     for (DType dtype : kDtypes) {
       const auto x = random_tensor(dtype, {kN}, 3);
       auto one = filled_tensor(dtype, {kN}, 0), many = filled_tensor(dtype, {kN}, 0xff);
-      activation_forward_at(GetParam(), cpu_context(1), activation, x, one);
+      activation_forward_at(level(), device_context(1), activation, x, one);
       for (int threads : {2, 3}) {
-        activation_forward_at(GetParam(), cpu_context(threads), activation, x, many);
+        activation_forward_at(level(), device_context(threads), activation, x, many);
         EXPECT_TRUE(same_bits(one, many));
       }
       // The same values one element further.
       OwnedTensor shifted_memory(dtype, {kN + 1}), result_memory(dtype, {kN + 1});
       const Tensor shifted = shifted_memory.view().rows(1, kN + 1), result = result_memory.view().rows(1, kN + 1);
       std::memcpy(shifted.raw(), x.view().raw(), static_cast<size_t>(shifted.bytes()));
-      activation_forward_at(GetParam(), cpu_context(2), activation, shifted, result);
+      activation_forward_at(level(), device_context(2), activation, shifted, result);
       EXPECT_TRUE(same_bits(one, result));
     }
 }
@@ -179,8 +175,8 @@ TEST_P(ActivationTest, NanStaysNanAndExtremesStayFinite) {
       const auto x = make_tensor(dtype, {5}, {kNan, 1.0, -1e4, 1e4, 0.0});
       const auto dy = make_tensor(dtype, {5}, {1.0, kNan, 1.0, 1.0, 1.0});
       auto y = filled_tensor(dtype, {5}, 0), dx = filled_tensor(dtype, {5}, 0);
-      activation_forward_at(GetParam(), cpu_context(), activation, x, y);
-      activation_backward_at(GetParam(), cpu_context(), activation, activation_keeps_output(activation) ? y : x, dy, dx,
+      activation_forward_at(level(), device_context(), activation, x, y);
+      activation_backward_at(level(), device_context(), activation, activation_keeps_output(activation) ? y : x, dy, dx,
                              GradMode::kOverwrite);
       const auto values = values_of(y), gradients = values_of(dx);
       EXPECT_TRUE(std::isnan(values[0])) << to_string(activation);
@@ -200,7 +196,7 @@ TEST(Activation, WhatBackwardKeeps) {
 TEST(Activation, Errors) {
   const auto x = random_tensor(DType::kF32, {2, 3}, 1), other = random_tensor(DType::kF32, {3, 2}, 1);
   const auto half = random_tensor(DType::kBF16, {2, 3}, 1), f16 = random_tensor(DType::kF16, {2, 3}, 1);
-  const Context cpu = cpu_context();
+  const Context cpu = device_context();
   const auto forward = [&](Tensor a, Tensor b) { return [=] { activation_forward(cpu, Activation::kGelu, a, b); }; };
   const ErrorKind shape = ErrorKind::kShapeMismatch;
   EXPECT_TRUE(throws_error(forward({}, x), shape, {"activation_forward: x must be", "f32 or bf16", "got none"}));

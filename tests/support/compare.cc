@@ -10,8 +10,19 @@
 namespace permafrost::testing {
 
 namespace {
-constexpr size_t kCanaryBytes = 64;
+constexpr int64_t kCanaryBytes = 64;
 constexpr std::byte kCanary{0xA5};
+
+Device device_in_use = Device::cpu();
+
+/// The one stream of a CUDA device; null on CPU.
+Stream* stream_in_use() {
+  static std::map<int, std::unique_ptr<Stream>> streams;
+  if (device_in_use.kind == DeviceKind::kCpu) return nullptr;
+  auto& stream = streams[device_in_use.index];
+  if (!stream) stream = std::make_unique<Stream>(device_in_use);
+  return stream.get();
+}
 
 template <typename T>
 void store(const Tensor& t, const std::vector<double>& values) {
@@ -38,23 +49,42 @@ std::vector<double> load(const Tensor& t) {
 }
 }  // namespace
 
-OwnedTensor::OwnedTensor(DType dtype, const Shape& shape) {
-  const TensorSpec spec{shape, dtype};
-  memory_.assign(2 * kCanaryBytes + static_cast<size_t>(spec.bytes()), std::byte{0});
-  std::memset(memory_.data(), static_cast<int>(kCanary), kCanaryBytes);
-  std::memset(memory_.data() + memory_.size() - kCanaryBytes, static_cast<int>(kCanary), kCanaryBytes);
-  tensor_ = Tensor(memory_.data() + kCanaryBytes, spec);
+void use_device(Device device) {
+  finish_kernels();
+  device_in_use = device;
 }
 
-OwnedTensor::OwnedTensor(const OwnedTensor& other) : memory_(other.memory_), tensor_(other.tensor_) {
-  if (tensor_.defined()) tensor_ = Tensor(memory_.data() + kCanaryBytes, tensor_.spec());
+Context device_context(int threads) {
+  Stream* stream = stream_in_use();
+  return stream ? Context{.device = device_in_use, .pool = nullptr, .stream = *stream} : cpu_context(threads);
+}
+
+void finish_kernels() {
+  if (Stream* stream = stream_in_use()) stream->synchronize();
+}
+
+OwnedTensor::OwnedTensor(DType dtype, const Shape& shape) {
+  const TensorSpec spec{shape, dtype};
+  memory_ = Buffer::pinned("test tensor", 2 * kCanaryBytes + spec.bytes(), device_in_use);
+  std::memset(memory_.data(), static_cast<int>(kCanary), kCanaryBytes);
+  std::memset(memory_.data() + kCanaryBytes + spec.bytes(), static_cast<int>(kCanary), kCanaryBytes);
+  tensor_ = Tensor(memory_.data() + kCanaryBytes, spec, device_in_use);
+}
+
+OwnedTensor::OwnedTensor(const OwnedTensor& other) {
+  if (!other.tensor_.defined()) return;
+  finish_kernels();
+  memory_ = Buffer::pinned("test tensor", other.memory_.bytes(), other.memory_.device());
+  std::memcpy(memory_.data(), other.memory_.data(), static_cast<size_t>(memory_.bytes()));
+  tensor_ = Tensor(memory_.data() + kCanaryBytes, other.tensor_.spec(), other.tensor_.device());
 }
 
 OwnedTensor& OwnedTensor::operator=(const OwnedTensor& other) { return *this = OwnedTensor(other); }
 
 bool OwnedTensor::canaries_intact() const {
-  for (size_t i = 0; i < kCanaryBytes; ++i)
-    if (memory_[i] != kCanary || memory_[memory_.size() - 1 - i] != kCanary) return false;
+  finish_kernels();
+  for (int64_t i = 0; i < kCanaryBytes; ++i)
+    if (memory_.data()[i] != kCanary || memory_.data()[memory_.bytes() - 1 - i] != kCanary) return false;
   return true;
 }
 
@@ -102,6 +132,7 @@ OwnedTensor filled_tensor(DType dtype, const Shape& shape, int byte) {
 }
 
 std::vector<double> values_of(const Tensor& tensor) {
+  finish_kernels();
   switch (tensor.dtype()) {
     case DType::kF32:
       return load<float>(tensor);
@@ -146,6 +177,7 @@ Tolerance tolerance_for(DType dtype, int64_t reduction, double magnitude) {
 
 ::testing::AssertionResult same_bits(const Tensor& a, const Tensor& b) {
   if (!(a.spec() == b.spec())) return ::testing::AssertionFailure() << a.spec() << " against " << b.spec();
+  finish_kernels();
   const auto* x = static_cast<const std::byte*>(a.raw());
   const auto* y = static_cast<const std::byte*>(b.raw());
   for (int64_t i = 0; i < a.bytes(); ++i)
@@ -157,6 +189,7 @@ Tolerance tolerance_for(DType dtype, int64_t reduction, double magnitude) {
                                         const std::vector<std::string>& parts) {
   try {
     statement();
+    finish_kernels();
   } catch (const Error& error) {
     if (error.kind() != kind)
       return ::testing::AssertionFailure()

@@ -7,12 +7,21 @@
 #include <vector>
 
 #include "core/base/philox.h"
+#include "core/device/buffer.h"
 #include "core/device/context.h"
 #include "core/tensor/tensor.h"
 
 namespace permafrost::testing {
 
-/// Owns the memory of a test tensor. `canary` bytes stand before and after it; `canaries_intact` tells whether a
+/// Where tensors made from now on live, and what `device_context` gives. CPU at first.
+void use_device(Device device);
+/// A context on the device in use: cpu_context(threads), or the one stream of a CUDA device.
+Context device_context(int threads = 1);
+/// Waits for the kernels given to the device in use; throws what they refused. Whoever looks at a tensor through the
+/// functions below need not call it.
+void finish_kernels();
+
+/// Owns the memory of a test tensor, which the CPU can read wherever it lives. `canary` bytes stand before and after it; `canaries_intact` tells whether a
 /// kernel wrote outside its tensor.
 class OwnedTensor {
  public:
@@ -27,7 +36,7 @@ class OwnedTensor {
   bool canaries_intact() const;
 
  private:
-  std::vector<std::byte> memory_;
+  Buffer memory_;
   Tensor tensor_;
 };
 
@@ -55,7 +64,7 @@ Tolerance tolerance_for(DType dtype, int64_t reduction, double magnitude);
 /// Same bytes.
 ::testing::AssertionResult same_bits(const Tensor& a, const Tensor& b);
 
-/// Runs `statement`, expects Error of `kind` whose message contains every one of `parts`.
+/// Runs `statement` to the end of its kernels, expects Error of `kind` whose message contains every one of `parts`.
 ::testing::AssertionResult throws_error(const std::function<void()>& statement, ErrorKind kind,
                                         const std::vector<std::string>& parts);
 

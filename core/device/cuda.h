@@ -1,0 +1,62 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+// NVIDIA GPUs behind plain C++: the rest of the project never sees CUDA's own headers. cuda.cu in a build with CUDA,
+// no_cuda.cc in one without.
+namespace permafrost::cuda {
+
+/// True in a build with the CUDA backend, whether or not this machine has a GPU.
+bool built();
+
+/// Devices that can be used; 0 in a build without CUDA, without a driver and without a GPU. Never throws.
+int device_count();
+
+/// Why device_count() is 0, in one sentence that says what to do; "" when it is not.
+std::string why_unavailable();
+
+struct DeviceInfo {
+  std::string name;
+  int major = 0, minor = 0;  ///< compute capability
+  int processors = 0;        ///< streaming multiprocessors
+  int64_t memory_bytes = 0, free_bytes = 0;
+  int64_t shared_bytes = 0;  ///< shared memory that one block may have
+};
+/// Errors (this one and all below): kNotBuilt in a build without CUDA; kInvalidArgument for a device that is not there;
+/// kInternal, naming the call and CUDA's own words, for everything the driver reports.
+DeviceInfo device_info(int device);
+
+/// CUDA versions as "13.0": of the driver (what it can run at most) and of the runtime this build uses.
+std::string driver_version();
+std::string runtime_version();
+
+/// Device memory, zero-filled, aligned to 256 bytes. Errors: kStorage when the device has not enough, saying what it
+/// has and how much of that is free.
+std::byte* allocate(std::string_view name, int64_t bytes, int device);
+void release(std::byte* memory, int device) noexcept;
+
+/// Host memory that the device reads and writes in place and copies to and from fastest. Zero-filled.
+std::byte* allocate_pinned(std::string_view name, int64_t bytes, int device);
+void release_pinned(std::byte* memory) noexcept;
+
+/// What kernels need of a stream of a device: see cuda_launch.h. Made and owned by Stream.
+struct Queue;
+Queue* create_queue(int device);
+void destroy_queue(Queue* queue) noexcept;
+/// Waits for everything submitted so far. Errors: kInvalidArgument for data that a kernel refused (an id out of range),
+/// in the words of the same kernel on CPU; the queue is fit for use afterwards.
+void synchronize(Queue& queue);
+/// Copies between any two places that the device can reach, in the order of the queue.
+void copy(Queue& queue, void* to, const void* from, int64_t bytes);
+/// Every byte set to `byte`, in the order of the queue.
+void fill(Queue& queue, void* to, int byte, int64_t bytes);
+
+struct Mark;  ///< a place in a queue
+Mark* create_mark(Queue& queue);
+void destroy_mark(Mark* mark) noexcept;
+bool reached(const Mark& mark);
+void wait(const Mark& mark);  ///< on the host
+
+}  // namespace permafrost::cuda

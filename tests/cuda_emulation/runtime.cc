@@ -1,0 +1,96 @@
+// The calls of CUDA's runtime: memory is the host's, streams are always idle.
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "tests/cuda_emulation/cuda_runtime.h"
+
+namespace {
+constexpr size_t kTotal = size_t{4} << 30, kAlignment = 256;
+std::mutex mutex;
+std::map<void*, size_t> allocations;
+size_t allocated = 0;
+cudaError_t last_error = cudaSuccess;
+
+cudaError_t result(cudaError_t error) { return error == cudaSuccess ? error : last_error = error; }
+
+cudaError_t allocate(void** pointer, size_t bytes) {
+  const std::lock_guard lock(mutex);
+  if (bytes > kTotal - allocated) return result(cudaErrorMemoryAllocation);
+  *pointer = std::aligned_alloc(kAlignment, (bytes + kAlignment) / kAlignment * kAlignment);
+  if (!*pointer) return result(cudaErrorMemoryAllocation);
+  std::memset(*pointer, 0xff, bytes);  // as little zero as on a device
+  allocations[*pointer] = bytes;
+  allocated += bytes;
+  return cudaSuccess;
+}
+
+cudaError_t release(void* pointer) {
+  const std::lock_guard lock(mutex);
+  if (!pointer) return cudaSuccess;
+  const auto found = allocations.find(pointer);
+  if (found == allocations.end()) return result(cudaErrorInvalidValue);
+  allocated -= found->second;
+  allocations.erase(found);
+  std::free(pointer);
+  return cudaSuccess;
+}
+}  // namespace
+
+struct CUstream_st {};
+struct CUevent_st {};
+
+const char* cudaGetErrorName(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess:
+      return "cudaSuccess";
+    case cudaErrorInvalidValue:
+      return "cudaErrorInvalidValue";
+    case cudaErrorMemoryAllocation:
+      return "cudaErrorMemoryAllocation";
+    case cudaErrorInvalidDevice:
+      return "cudaErrorInvalidDevice";
+    case cudaErrorNotReady:
+      return "cudaErrorNotReady";
+  }
+  return "unknown";
+}
+const char* cudaGetErrorString(cudaError_t error) { return cudaGetErrorName(error); }
+cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
+cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  if (device != 0) return result(cudaErrorInvalidDevice);
+  *properties = {"emulated", 9, 0, 4, kTotal, size_t{227} << 10};
+  return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) { return result(device == 0 ? cudaSuccess : cudaErrorInvalidDevice); }
+cudaError_t cudaDriverGetVersion(int* version) { return *version = 13000, cudaSuccess; }
+cudaError_t cudaRuntimeGetVersion(int* version) { return *version = 13000, cudaSuccess; }
+cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
+  const std::lock_guard lock(mutex);
+  *free_bytes = kTotal - allocated;
+  *total_bytes = kTotal;
+  return cudaSuccess;
+}
+cudaError_t cudaMalloc(void** pointer, size_t bytes) { return allocate(pointer, bytes); }
+cudaError_t cudaFree(void* pointer) { return release(pointer); }
+cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) { return allocate(pointer, bytes); }
+cudaError_t cudaFreeHost(void* pointer) { return release(pointer); }
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
+  if (bytes > 0) std::memset(to, value, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) { return *stream = new CUstream_st, cudaSuccess; }
+cudaError_t cudaStreamDestroy(cudaStream_t stream) { return delete stream, cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return *event = new CUevent_st, cudaSuccess; }
+cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
+cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
