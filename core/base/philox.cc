@@ -9,28 +9,8 @@
 
 namespace permafrost {
 
-std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
-  constexpr uint64_t kMultiply0 = 0xD2511F53, kMultiply1 = 0xCD9E8D57;
-  constexpr uint32_t kWeyl0 = 0x9E3779B9, kWeyl1 = 0xBB67AE85;
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t p0 = kMultiply0 * counter[0];
-    const uint64_t p1 = kMultiply1 * counter[2];
-    counter = {static_cast<uint32_t>(p1 >> 32) ^ counter[1] ^ key[0], static_cast<uint32_t>(p1),
-               static_cast<uint32_t>(p0 >> 32) ^ counter[3] ^ key[1], static_cast<uint32_t>(p0)};
-    key[0] += kWeyl0;
-    key[1] += kWeyl1;
-  }
-  return counter;
-}
-
-Random::Random(uint64_t seed, RandomPurpose purpose, uint32_t epoch, uint64_t sample, uint32_t layer) {
-  // The 64-bit key mixes seed, purpose and layer through one Philox call, so that streams that differ in any of
-  // them differ in the whole key; sample and epoch stay in the counter.
-  const auto mixed = philox4x32({static_cast<uint32_t>(purpose), layer, 0, 0},
-                                {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
-  key_ = {mixed[0], mixed[1]};
-  counter_ = {0, static_cast<uint32_t>(sample), static_cast<uint32_t>(sample >> 32), epoch};
-}
+Random::Random(uint64_t seed, RandomPurpose purpose, uint32_t epoch, uint64_t sample, uint32_t layer)
+    : counter_(random_counter(0, epoch, sample)), key_(random_key(seed, purpose, layer)) {}
 
 std::array<uint32_t, 4> Random::block(uint32_t index) const {
   auto counter = counter_;

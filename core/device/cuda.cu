@@ -33,30 +33,32 @@ std::string gibibytes(size_t bytes) {
   const auto what = static_cast<Refusal>(faults.first >> 56);
   const auto place = static_cast<int64_t>(faults.first >> 32 & 0xffffff);
   const auto value = static_cast<int32_t>(static_cast<uint32_t>(faults.first));
-  const auto say = [&](const char* kernel, const char* values, int64_t last, const char* where) {
-    fail(ErrorKind::kInvalidArgument, kernel, ": ", values, " must lie in 0..", last, "; got ", value, " at ", where,
-         " ", place);
+  const auto say = [&](const char* values, const char* where) {
+    fail(ErrorKind::kInvalidArgument, values, " must lie in 0..", faults.largest, "; got ", value, " ", where, " ", place);
   };
   switch (what) {
     case Refusal::kNone:
       break;
     case Refusal::kEmbeddingId:
-      say("embedding", "ids", faults.limit - 1, "row");
+      say("embedding: ids", "at row");
       break;
     case Refusal::kLabel:
-      say("cross_entropy", "labels other than -100", faults.limit - 1, "row");
+      say("cross_entropy: labels other than -100", "at row");
       break;
     case Refusal::kLength:
-      say("attention", "lengths", faults.limit, "sample");
+      say("attention: mask.lengths", "for sample");
       break;
     case Refusal::kOpenLength:
-      say("attention", "open_lengths", faults.limit, "sample");
+      say("attention: mask.open_lengths", "for sample");
       break;
     case Refusal::kPosition:
-      say("write_tokens", "positions", faults.limit, "sample");
+      say("write_tokens: positions", "at row");
       break;
     case Refusal::kRow:
-      say("select_rows", "rows and lengths", faults.limit, "row");
+      say("select_rows: rows", "at row");
+      break;
+    case Refusal::kRowLength:
+      say("select_rows: lengths", "at row");
       break;
     case Refusal::kEpoch:
       fail(ErrorKind::kInvalidArgument, "dropout: epoch must fit 32 bits; got another");

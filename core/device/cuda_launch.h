@@ -12,14 +12,14 @@
 namespace permafrost::cuda {
 
 /// Data that a kernel may refuse. A kernel cannot throw: it notes the first such place, and Stream::synchronize throws.
-enum class Refusal : uint32_t { kNone, kEmbeddingId, kLabel, kLength, kOpenLength, kPosition, kRow, kEpoch };
+enum class Refusal : uint32_t { kNone, kEmbeddingId, kLabel, kLength, kOpenLength, kPosition, kRow, kRowLength, kEpoch };
 
 /// One per queue, in memory that host and device see.
 struct Faults {
   /// Refusal (8 bits, the highest), place (24), value (32): the smallest counts, so that it does not depend on who comes
   /// first. All ones: none.
   unsigned long long first;
-  long long limit;  ///< the range that was expected ends here
+  long long largest;  ///< that was allowed; 0 was the smallest
 };
 
 struct Queue {
@@ -53,8 +53,8 @@ void launch(const Context& context, void (*kernel)(Parameters...), dim3 grid, di
 }
 
 /// To be called by the thread that finds it.
-__device__ inline void refuse(Faults* faults, Refusal what, int64_t place, int32_t value, int64_t limit) {
-  faults->limit = limit;
+__device__ inline void refuse(Faults* faults, Refusal what, int64_t place, int32_t value, int64_t largest) {
+  faults->largest = largest;
   const unsigned long long word = (static_cast<unsigned long long>(what) << 56) |
                                   (static_cast<unsigned long long>(place & 0xffffff) << 32) |
                                   static_cast<unsigned long long>(static_cast<uint32_t>(value));

@@ -1,6 +1,7 @@
 #include "core/kernels/dropout.h"
 
 #include "core/kernels/dropout_cpu.h"
+#include "core/kernels/dropout_cuda.h"
 #include "core/kernels/tensor_checks.h"
 
 namespace permafrost {
@@ -14,6 +15,7 @@ void dropout(const Context& context, Tensor x, Tensor address, uint32_t layer, f
   PERMAFROST_CHECK(x.dim(0) == 0 || x.elements() / x.dim(0) <= int64_t{1} << 34,
                    "dropout: a sample must have at most 2^34 elements; got ", x.spec());
   check_device("dropout", context);
+  if (on_cuda(context)) return cuda::dropout(context, x, address, layer, p, out, mode);
   const int64_t epoch = address.data<int64_t>()[1];
   PERMAFROST_CHECK(epoch >= 0 && epoch <= UINT32_MAX, "dropout: epoch must fit 32 bits; got ", epoch);
   cpu::dropout(context, x, address, layer, p, out, mode);

@@ -9,18 +9,18 @@ namespace permafrost::cpu {
 
 namespace {
 
-void check_ids(std::string_view op, const Tensor& ids, int64_t vocabulary) {
+void check_ids(const Tensor& ids, int64_t vocabulary) {
   const int32_t* id = ids.data<int32_t>();
   for (int64_t row = 0; row < ids.elements(); ++row)
     if (id[row] < 0 || id[row] >= vocabulary)
-      fail(ErrorKind::kInvalidArgument, op, ": ids must lie in 0..", vocabulary - 1, " (V=", vocabulary, "); got ",
-           id[row], " at row ", row);
+      fail(ErrorKind::kInvalidArgument, "embedding: ids must lie in 0..", vocabulary - 1, "; got ", id[row], " at row ",
+           row);
 }
 
 }  // namespace
 
 void embedding_forward(const Context& context, Tensor ids, Tensor table, Tensor out) {
-  check_ids("embedding_forward", ids, table.dim(0));
+  check_ids(ids, table.dim(0));
   const ElementLoops& loops = element_loops();
   const int64_t width = table.dim(1);
   const int32_t* id = ids.data<int32_t>();
@@ -33,7 +33,7 @@ void embedding_forward(const Context& context, Tensor ids, Tensor table, Tensor 
 
 void embedding_backward(const Context& context, Tensor ids, Tensor dout, Tensor dtable, GradMode mode) {
   constexpr int64_t kColumns = 64;  // a block of columns belongs to one thread, which walks the rows in order
-  check_ids("embedding_backward", ids, dtable.dim(0));
+  check_ids(ids, dtable.dim(0));
   if (mode == GradMode::kOverwrite)
     for_ranges(context, dtable.elements(), kElementBlock, [&](int64_t begin, int64_t end) {
       std::memset(at(dtable, begin), 0, static_cast<size_t>(end - begin) * sizeof(float));

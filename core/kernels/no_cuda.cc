@@ -1,5 +1,11 @@
 #include "core/base/check.h"
 #include "core/kernels/activation_cuda.h"
+#include "core/kernels/dropout_cuda.h"
+#include "core/kernels/embedding_cuda.h"
+#include "core/kernels/patchify_cuda.h"
+#include "core/kernels/scale_cuda.h"
+#include "core/kernels/shape_ops_cuda.h"
+#include "core/kernels/token_cache_cuda.h"
 
 // A build without CUDA. Kernels check their context first (check_device), so nobody comes here.
 namespace permafrost::cuda {
@@ -10,5 +16,26 @@ namespace {
 
 void activation_forward(const Context&, Activation, Tensor, Tensor) { absent(); }
 void activation_backward(const Context&, Activation, Tensor, Tensor, Tensor, GradMode) { absent(); }
+
+void dropout(const Context&, Tensor, Tensor, uint32_t, float, Tensor, GradMode) { absent(); }
+
+void embedding_forward(const Context&, Tensor, Tensor, Tensor) { absent(); }
+void embedding_backward(const Context&, Tensor, Tensor, Tensor, GradMode) { absent(); }
+
+void patchify_forward(const Context&, Tensor, int64_t, Tensor) { absent(); }
+void patchify_backward(const Context&, Tensor, int64_t, Tensor, GradMode) { absent(); }
+
+void scale(const Context&, Tensor, Tensor, Tensor, GradMode) { absent(); }
+void dot(const Context&, Tensor, Tensor, Tensor, GradMode, double*) { absent(); }
+
+void add_forward(const Context&, Tensor, Tensor, Tensor) { absent(); }
+void accumulate(const Context&, Tensor, Tensor, GradMode) { absent(); }
+void sum_leading(const Context&, Tensor, Tensor, GradMode) { absent(); }
+void broadcast_leading(const Context&, Tensor, Tensor) { absent(); }
+void move_runs(const Context&, const Runs&, const Runs&, int64_t, int64_t, GradMode) { absent(); }
+void zero_runs(const Context&, const Runs&, int64_t, int64_t) { absent(); }
+
+void write_tokens(const Context&, Tensor, Tensor, Tensor) { absent(); }
+void select_rows(const Context&, Tensor, Tensor, Tensor, Tensor) { absent(); }
 
 }  // namespace permafrost::cuda

@@ -1,6 +1,7 @@
 #include "core/kernels/patchify.h"
 
 #include "core/kernels/patchify_cpu.h"
+#include "core/kernels/patchify_cuda.h"
 #include "core/kernels/tensor_checks.h"
 
 namespace permafrost {
@@ -23,11 +24,13 @@ void check(std::string_view op, std::string_view images_name, const Tensor& imag
 
 void patchify_forward(const Context& context, Tensor images, int64_t patch, Tensor patches) {
   check("patchify_forward", "images", images, "patches", patches, patch, context);
+  if (on_cuda(context)) return cuda::patchify_forward(context, images, patch, patches);
   cpu::patchify_forward(context, images, patch, patches);
 }
 
 void patchify_backward(const Context& context, Tensor dpatches, int64_t patch, Tensor dimages, GradMode mode) {
   check("patchify_backward", "dimages", dimages, "dpatches", dpatches, patch, context);
+  if (on_cuda(context)) return cuda::patchify_backward(context, dpatches, patch, dimages, mode);
   cpu::patchify_backward(context, dpatches, patch, dimages, mode);
 }
 

@@ -1,6 +1,7 @@
 #include "core/kernels/shape_ops.h"
 
 #include "core/kernels/shape_ops_cpu.h"
+#include "core/kernels/shape_ops_cuda.h"
 #include "core/kernels/tensor_checks.h"
 
 namespace permafrost {
@@ -27,6 +28,17 @@ void check_slice(std::string_view op, std::string_view x_name, const Tensor& x, 
          "..", begin + part.dim(1));
 }
 
+void move_runs(const Context& context, const Runs& source, const Runs& target, int64_t rows, int64_t run,
+               GradMode mode) {
+  if (on_cuda(context)) return cuda::move_runs(context, source, target, rows, run, mode);
+  cpu::move_runs(context, source, target, rows, run, mode);
+}
+
+void zero_runs(const Context& context, const Runs& target, int64_t rows, int64_t run) {
+  if (on_cuda(context)) return cuda::zero_runs(context, target, rows, run);
+  cpu::zero_runs(context, target, rows, run);
+}
+
 void check_token(std::string_view op, const Tensor& x, int64_t row) {
   if (row < 0 || row >= x.dim(1))
     fail(ErrorKind::kShapeMismatch, op, ": row must lie within ", x.dim(1), " tokens; got ", row);
@@ -40,6 +52,7 @@ void add_forward(const Context& context, Tensor a, Tensor b, Tensor out) {
   check_trailing("add", "b", b, "a", a);
   check_tensor("add", "out", out, context, a.shape(), {a.dtype()});
   check_device("add", context);
+  if (on_cuda(context)) return cuda::add_forward(context, a, b, out);
   cpu::add_forward(context, a, b, out);
 }
 
@@ -47,6 +60,7 @@ void accumulate(const Context& context, Tensor src, Tensor dst, GradMode mode) {
   check_dtype("accumulate", "src", src, context, {kF32, kBF16, kF16});
   check_tensor("accumulate", "dst", dst, context, src.shape(), {kF32, kBF16, kF16});
   check_device("accumulate", context);
+  if (on_cuda(context)) return cuda::accumulate(context, src, dst, mode);
   cpu::accumulate(context, src, dst, mode);
 }
 
@@ -55,6 +69,7 @@ void sum_leading(const Context& context, Tensor src, Tensor dst, GradMode mode) 
   check_dtype("sum_leading", "dst", dst, context, {kF32, src.dtype()});
   check_trailing("sum_leading", "dst", dst, "src", src);
   check_device("sum_leading", context);
+  if (on_cuda(context)) return cuda::sum_leading(context, src, dst, mode);
   cpu::sum_leading(context, src, dst, mode);
 }
 
@@ -63,6 +78,7 @@ void broadcast_leading(const Context& context, Tensor src, Tensor dst) {
   check_dtype("broadcast_leading", "dst", dst, context, {kF32, kBF16});
   check_trailing("broadcast_leading", "src", src, "dst", dst);
   check_device("broadcast_leading", context);
+  if (on_cuda(context)) return cuda::broadcast_leading(context, src, dst);
   cpu::broadcast_leading(context, src, dst);
 }
 
@@ -83,7 +99,7 @@ void concat_tokens(const Context& context, std::span<const Tensor> parts, Tensor
   int64_t offset = 0;
   for (const Tensor& part : parts) {
     const int64_t run = part.dim(1) * width;
-    cpu::move_runs(context, {part, 0, run}, {out, offset, out_stride}, out.dim(0), run, GradMode::kOverwrite);
+    move_runs(context, {part, 0, run}, {out, offset, out_stride}, out.dim(0), run, GradMode::kOverwrite);
     offset += run;
   }
 }
@@ -92,7 +108,7 @@ void slice_tokens(const Context& context, Tensor x, int64_t begin, Tensor out, G
   check_slice("slice_tokens", "x", x, "out", out, begin, context);
   check_device("slice_tokens", context);
   const int64_t width = x.dim(2), run = out.dim(1) * width;
-  cpu::move_runs(context, {x, begin * width, x.dim(1) * width}, {out, 0, run}, x.dim(0), run, mode);
+  move_runs(context, {x, begin * width, x.dim(1) * width}, {out, 0, run}, x.dim(0), run, mode);
 }
 
 void slice_tokens_backward(const Context& context, Tensor dout, int64_t begin, Tensor dx, GradMode mode) {
@@ -101,10 +117,10 @@ void slice_tokens_backward(const Context& context, Tensor dout, int64_t begin, T
   const int64_t width = dx.dim(2), run = dout.dim(1) * width, stride = dx.dim(1) * width;
   const int64_t head = begin * width, tail = head + run;
   if (mode == GradMode::kOverwrite) {
-    cpu::zero_runs(context, {dx, 0, stride}, dx.dim(0), head);
-    cpu::zero_runs(context, {dx, tail, stride}, dx.dim(0), stride - tail);
+    zero_runs(context, {dx, 0, stride}, dx.dim(0), head);
+    zero_runs(context, {dx, tail, stride}, dx.dim(0), stride - tail);
   }
-  cpu::move_runs(context, {dout, 0, run}, {dx, head, stride}, dx.dim(0), run, mode);
+  move_runs(context, {dout, 0, run}, {dx, head, stride}, dx.dim(0), run, mode);
 }
 
 void overwrite_token(const Context& context, Tensor x, Tensor value, int64_t row, Tensor out) {
@@ -115,10 +131,10 @@ void overwrite_token(const Context& context, Tensor x, Tensor value, int64_t row
   check_device("overwrite_token", context);
   const int64_t width = x.dim(2), stride = x.dim(1) * width, head = row * width, tail = head + width;
   if (out.raw() != x.raw()) {
-    cpu::move_runs(context, {x, 0, stride}, {out, 0, stride}, x.dim(0), head, GradMode::kOverwrite);
-    cpu::move_runs(context, {x, tail, stride}, {out, tail, stride}, x.dim(0), stride - tail, GradMode::kOverwrite);
+    move_runs(context, {x, 0, stride}, {out, 0, stride}, x.dim(0), head, GradMode::kOverwrite);
+    move_runs(context, {x, tail, stride}, {out, tail, stride}, x.dim(0), stride - tail, GradMode::kOverwrite);
   }
-  cpu::move_runs(context, {value, 0, width}, {out, head, stride}, x.dim(0), width, GradMode::kOverwrite);
+  move_runs(context, {value, 0, width}, {out, head, stride}, x.dim(0), width, GradMode::kOverwrite);
 }
 
 void overwrite_token_backward(const Context& context, Tensor dout, int64_t row, Tensor dx, GradMode mode) {
@@ -128,10 +144,10 @@ void overwrite_token_backward(const Context& context, Tensor dout, int64_t row, 
   check_device("overwrite_token_backward", context);
   const int64_t width = dx.dim(2), stride = dx.dim(1) * width, head = row * width, tail = head + width;
   if (mode == GradMode::kAdd || dx.raw() != dout.raw()) {
-    cpu::move_runs(context, {dout, 0, stride}, {dx, 0, stride}, dx.dim(0), head, mode);
-    cpu::move_runs(context, {dout, tail, stride}, {dx, tail, stride}, dx.dim(0), stride - tail, mode);
+    move_runs(context, {dout, 0, stride}, {dx, 0, stride}, dx.dim(0), head, mode);
+    move_runs(context, {dout, tail, stride}, {dx, tail, stride}, dx.dim(0), stride - tail, mode);
   }
-  if (mode == GradMode::kOverwrite) cpu::zero_runs(context, {dx, head, stride}, dx.dim(0), width);
+  if (mode == GradMode::kOverwrite) zero_runs(context, {dx, head, stride}, dx.dim(0), width);
 }
 
 }  // namespace permafrost

@@ -2,6 +2,7 @@
 
 #include "core/kernels/tensor_checks.h"
 #include "core/kernels/token_cache_cpu.h"
+#include "core/kernels/token_cache_cuda.h"
 
 namespace permafrost {
 
@@ -14,6 +15,7 @@ void write_tokens(const Context& context, Tensor x, Tensor positions, Tensor cac
     fail(ErrorKind::kShapeMismatch, "write_tokens: cache must be (n B, S, C) with S of at least t for x ", x.spec(),
          "; got ", cache.spec());
   check_device("write_tokens", context);
+  if (on_cuda(context)) return cuda::write_tokens(context, x, positions, cache);
   cpu::write_tokens(context, x, positions, cache);
 }
 
@@ -27,6 +29,7 @@ void select_rows(const Context& context, Tensor rows, Tensor lengths, Tensor cac
     fail(ErrorKind::kShapeMismatch, "select_rows: workspace must have at least ",
          select_rows_workspace_bytes(cache.spec()), " bytes; got ", workspace.bytes());
   check_device("select_rows", context);
+  if (on_cuda(context)) return cuda::select_rows(context, rows, lengths, cache, workspace);
   cpu::select_rows(context, rows, lengths, cache, workspace);
 }
 

@@ -54,8 +54,6 @@ TEST(Buffer, NamesWhatDidNotFit) {
                            {"Buffer arena", "9223372036854775807"}));
   EXPECT_TRUE(throws_error([] { Buffer("arena", -1); }, ErrorKind::kInvalidArgument,
                            {"Buffer arena", "not be negative; got -1"}));
-  EXPECT_TRUE(
-      throws_error([] { Buffer("arena", 1, Device::cuda(0)); }, ErrorKind::kNotBuilt, {"Buffer arena", "CUDA"}));
 }
 
 }  // namespace

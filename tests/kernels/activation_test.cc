@@ -210,12 +210,10 @@ TEST(Activation, Errors) {
   EXPECT_TRUE(throws_error(backward(x, other, x), shape, {"activation_backward: dy must be (2, 3) f32", "(3, 2)"}));
   EXPECT_TRUE(throws_error(backward(x, x, half), shape, {"activation_backward: dx must be (2, 3) f32", "bf16"}));
   EXPECT_TRUE(throws_error(backward(x, x, {}), shape, {"dx must be", "got none"}));
-  Context cuda = cpu;
-  cuda.device = Device::cuda(1);
-  const Tensor there(x.view().raw(), x.view().spec(), cuda.device);
-  EXPECT_TRUE(throws_error([&] { activation_forward(cuda, Activation::kGelu, x, x); }, shape, {"x must be on device"}));
-  EXPECT_TRUE(throws_error([&] { activation_forward(cuda, Activation::kGelu, there, there); }, ErrorKind::kNotBuilt,
-                           {"activation_forward", "cuda:1"}));
+  Context elsewhere = cpu;
+  elsewhere.device = Device::cuda(1);
+  EXPECT_TRUE(
+      throws_error([&] { activation_forward(elsewhere, Activation::kGelu, x, x); }, shape, {"x must be on device"}));
 }
 
 }  // namespace

@@ -8,11 +8,15 @@
 #include "tests/reference/dropout_ref.h"
 #include "tests/support/compare.h"
 #include "tests/support/gradient_check.h"
+#include "tests/support/kernel_test.h"
 
 namespace permafrost {
 namespace {
 
 using namespace permafrost::testing;
+
+class DropoutTest : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Targets, DropoutTest, ::testing::Values(kCpu, Target::kCuda), target_name);
 
 OwnedTensor address_of(uint64_t seed, uint32_t epoch, const std::vector<int64_t>& samples) {
   OwnedTensor address(DType::kI64, {2 + static_cast<int64_t>(samples.size())});
@@ -38,7 +42,7 @@ std::vector<double> batch_factors(uint64_t seed, uint32_t epoch, const std::vect
   return factors;
 }
 
-TEST(Dropout, DrawsAreThoseOfTheContract) {
+TEST_P(DropoutTest, DrawsAreThoseOfTheContract) {
   const uint64_t seed = 0xfedcba9876543210u;
   const std::vector<int64_t> samples{5, int64_t{1} << 40, 0};
   for (DType dtype : {kF32, kBF16})
@@ -52,7 +56,7 @@ TEST(Dropout, DrawsAreThoseOfTheContract) {
           const auto before = values_of(out);
           if (mode == GradMode::kAdd)
             for (size_t i = 0; i < want.size(); ++i) want[i] += before[i];
-          dropout(cpu_context(2), x, address_of(seed, 7, samples), 11, p, out, mode);
+          dropout(device_context(2), x, address_of(seed, 7, samples), 11, p, out, mode);
           // The scale and the product round once each in f32 (relative), the sum once more (|values| < 6 * 34).
           const double unit = dtype == kBF16 ? 0x1p-8 : 0x1p-24;
           EXPECT_TRUE(all_close(out, want, {mode == GradMode::kAdd ? 204 * 0x1p-23 : 0, unit + 2 * 0x1p-24}));
@@ -60,12 +64,12 @@ TEST(Dropout, DrawsAreThoseOfTheContract) {
         }
 }
 
-TEST(Dropout, KnownPhiloxAddress) {
+TEST_P(DropoutTest, KnownPhiloxAddress) {
   // Sample 9 of epoch 2, layer 3, seed 1: key = first words of philox({kDropout, layer, 0, 0}, seed), counter =
   // {block, sample, sample >> 32, epoch}; element 4 b + w belongs to word w of block b.
   const auto mixed = philox4x32({4, 3, 0, 0}, {1, 0});
   OwnedTensor out(kF32, {1, 12});
-  dropout(cpu_context(), ones(kF32, {1, 12}), address_of(1, 2, {9}), 3, 0.25f, out, GradMode::kOverwrite);
+  dropout(device_context(), ones(kF32, {1, 12}), address_of(1, 2, {9}), 3, 0.25f, out, GradMode::kOverwrite);
   for (uint32_t block = 0; block < 3; ++block) {
     const auto words = philox4x32({block, 9, 0, 2}, {mixed[0], mixed[1]});
     for (size_t word = 0; word < 4; ++word)
@@ -73,12 +77,12 @@ TEST(Dropout, KnownPhiloxAddress) {
   }
 }
 
-TEST(Dropout, ForwardAndBackwardUseTheSameMask) {
+TEST_P(DropoutTest, ForwardAndBackwardUseTheSameMask) {
   const auto address = address_of(3, 1, {4, 8});
   const auto x = ones(kBF16, {2, 3001}), dout = random_tensor(kF32, {2, 3001}, 5);
   OwnedTensor y(kBF16, {2, 3001}), dx(kF32, {2, 3001});
-  dropout(cpu_context(1), x, address, 6, 0.3f, y, GradMode::kOverwrite);
-  dropout(cpu_context(2), dout, address, 6, 0.3f, dx, GradMode::kOverwrite);
+  dropout(device_context(1), x, address, 6, 0.3f, y, GradMode::kOverwrite);
+  dropout(device_context(2), dout, address, 6, 0.3f, dx, GradMode::kOverwrite);
   const auto kept = values_of(y), gradient = values_of(dx), upstream = values_of(dout);
   for (size_t i = 0; i < kept.size(); ++i) EXPECT_EQ(gradient[i] == 0, kept[i] == 0 || upstream[i] == 0) << i;
 }
@@ -90,13 +94,13 @@ TEST(Dropout, GradientFormulaAgreesWithDuals) {
       reference::dropout(dout, factors), [&](const auto& v) { return reference::dropout(v, factors); }, x, dout));
 }
 
-TEST(Dropout, MaskOfASampleDependsOnItsAddressAlone) {
+TEST_P(DropoutTest, MaskOfASampleDependsOnItsAddressAlone) {
   const int64_t n = 5003;
   const auto mask = [&](uint64_t seed, uint32_t epoch, const std::vector<int64_t>& samples, uint32_t layer,
                         int threads) {
     const Shape shape{static_cast<int64_t>(samples.size()), n};
     OwnedTensor out(kF32, shape);
-    dropout(cpu_context(threads), ones(kF32, shape), address_of(seed, epoch, samples), layer, 0.5f, out,
+    dropout(device_context(threads), ones(kF32, shape), address_of(seed, epoch, samples), layer, 0.5f, out,
             GradMode::kOverwrite);
     return values_of(out);
   };
@@ -114,11 +118,11 @@ TEST(Dropout, MaskOfASampleDependsOnItsAddressAlone) {
   EXPECT_NE(mask(1, 0, {17}, 3, 1), alone);
 }
 
-TEST(Dropout, KeepsTheStatedShare) {
+TEST_P(DropoutTest, KeepsTheStatedShare) {
   const int64_t n = 200000;
   for (float p : {0.05f, 0.1f, 0.5f, 0.9f}) {
     OwnedTensor out(kF32, {2, n});
-    dropout(cpu_context(2), ones(kF32, {2, n}), address_of(12, 0, {0, 1}), 0, p, out, GradMode::kOverwrite);
+    dropout(device_context(2), ones(kF32, {2, n}), address_of(12, 0, {0, 1}), 0, p, out, GradMode::kOverwrite);
     double kept = 0;
     for (double value : values_of(out)) kept += value != 0;
     const double draws = 2.0 * static_cast<double>(n), keep = 1.0 - static_cast<double>(p);
@@ -146,23 +150,23 @@ TEST(Dropout, EveryInstructionSetGivesTheSameBits) {
   }
 }
 
-TEST(Dropout, InPlaceEmptyAndNan) {
+TEST_P(DropoutTest, InPlaceEmptyAndNan) {
   const auto address = address_of(3, 1, {4, 8});
   const auto x = random_tensor(kBF16, {2, 77, 5}, 1);
   OwnedTensor out(kBF16, {2, 77, 5});
-  dropout(cpu_context(), x, address, 6, 0.3f, out, GradMode::kOverwrite);
-  dropout(cpu_context(), x, address, 6, 0.3f, x, GradMode::kOverwrite);
+  dropout(device_context(), x, address, 6, 0.3f, out, GradMode::kOverwrite);
+  dropout(device_context(), x, address, 6, 0.3f, x, GradMode::kOverwrite);
   EXPECT_TRUE(same_bits(x, out));
-  dropout(cpu_context(), OwnedTensor(kF32, {2, 0}), address, 6, 0.3f, OwnedTensor(kF32, {2, 0}), GradMode::kAdd);
-  dropout(cpu_context(), OwnedTensor(kF32, {0, 4}), address_of(3, 1, {}), 6, 0.3f, OwnedTensor(kF32, {0, 4}),
+  dropout(device_context(), OwnedTensor(kF32, {2, 0}), address, 6, 0.3f, OwnedTensor(kF32, {2, 0}), GradMode::kAdd);
+  dropout(device_context(), OwnedTensor(kF32, {0, 4}), address_of(3, 1, {}), 6, 0.3f, OwnedTensor(kF32, {0, 4}),
           GradMode::kAdd);
   OwnedTensor nans = make_tensor(kF32, {2, 50}, std::vector<double>(100, NAN));
-  dropout(cpu_context(), nans, address, 6, 0.5f, nans, GradMode::kOverwrite);
+  dropout(device_context(), nans, address, 6, 0.5f, nans, GradMode::kOverwrite);
   for (double value : values_of(nans)) EXPECT_TRUE(std::isnan(value));
 }
 
-TEST(Dropout, Errors) {
-  const Context c = cpu_context();
+TEST_P(DropoutTest, Errors) {
+  const Context c = device_context();
   const OwnedTensor x(kF32, {2, 3});
   const auto address = address_of(1, 0, {0, 1});
   const auto call = [&](Tensor in, Tensor a, float p, Tensor out) {

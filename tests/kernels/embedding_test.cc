@@ -5,11 +5,15 @@
 #include "tests/reference/embedding_ref.h"
 #include "tests/support/compare.h"
 #include "tests/support/gradient_check.h"
+#include "tests/support/kernel_test.h"
 
 namespace permafrost {
 namespace {
 
 using namespace permafrost::testing;
+
+class EmbeddingTest : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Targets, EmbeddingTest, ::testing::Values(kCpu, Target::kCuda), target_name);
 
 constexpr DType kActivationDtypes[] = {DType::kF32, DType::kBF16};
 
@@ -24,14 +28,14 @@ std::vector<int32_t> random_ids(size_t count, int64_t vocabulary) {
   return ids;
 }
 
-TEST(Embedding, LooksRowsUpForEveryDtype) {
+TEST_P(EmbeddingTest, LooksRowsUpForEveryDtype) {
   for (DType table_dtype : {DType::kF32, DType::kBF16, DType::kF16})
     for (DType out_dtype : kActivationDtypes)
       for (int64_t width : {1, 7, 33, 768}) {
         const std::vector<int32_t> ids = random_ids(41, 13);
         const auto table = random_tensor(table_dtype, {13, width}, 1);
         auto out = filled_tensor(out_dtype, {41, width}, 0xff);
-        embedding_forward(cpu_context(2), ids_tensor(ids), table, out);
+        embedding_forward(device_context(2), ids_tensor(ids), table, out);
         const auto want = reference::embedding(ids, values_of(table), static_cast<size_t>(width));
         // A copy, rounded once at most.
         EXPECT_TRUE(same_bits(out, make_tensor(out_dtype, {41, width}, want)));
@@ -48,7 +52,7 @@ TEST(Embedding, GradientFormulaAgreesWithDuals) {
       [&](const auto& x) { return reference::embedding(ids, x, 3); }, table, dout));
 }
 
-TEST(Embedding, BackwardAddsRepeatedIds) {
+TEST_P(EmbeddingTest, BackwardAddsRepeatedIds) {
   for (DType dtype : kActivationDtypes)
     for (int64_t width : {1, 63, 65, 200})
       for (GradMode mode : {GradMode::kOverwrite, GradMode::kAdd}) {
@@ -56,53 +60,53 @@ TEST(Embedding, BackwardAddsRepeatedIds) {
         const auto dout = random_tensor(dtype, {50, width}, 1);
         auto dtable = random_tensor(DType::kF32, {7, width}, 2);
         const auto base = mode == GradMode::kAdd ? values_of(dtable) : std::vector<double>(size_t(7 * width));
-        embedding_backward(cpu_context(2), ids_tensor(ids), dout, dtable, mode);
+        embedding_backward(device_context(2), ids_tensor(ids), dout, dtable, mode);
         const auto want = reference::embedding_gradient(ids, values_of(dout), base, static_cast<size_t>(width));
         EXPECT_TRUE(all_close(dtable, want, tolerance_for(DType::kF32, 20, 20)));
         EXPECT_TRUE(dtable.canaries_intact());
       }
 }
 
-TEST(Embedding, SameBitsForAnyNumberOfThreads) {
+TEST_P(EmbeddingTest, SameBitsForAnyNumberOfThreads) {
   const auto ids = ids_tensor(random_ids(300, 11));
   const auto table = random_tensor(DType::kBF16, {11, 300}, 1), dout = random_tensor(DType::kBF16, {300, 300}, 2);
   std::vector<OwnedTensor> outs, gradients;
   for (int threads : {1, 2, 3}) {
     outs.push_back(filled_tensor(DType::kF32, {300, 300}, 0));
     gradients.push_back(random_tensor(DType::kF32, {11, 300}, 3));
-    embedding_forward(cpu_context(threads), ids, table, outs.back());
-    embedding_backward(cpu_context(threads), ids, dout, gradients.back(), GradMode::kAdd);
+    embedding_forward(device_context(threads), ids, table, outs.back());
+    embedding_backward(device_context(threads), ids, dout, gradients.back(), GradMode::kAdd);
     EXPECT_TRUE(same_bits(outs.back(), outs.front()));
     EXPECT_TRUE(same_bits(gradients.back(), gradients.front()));
   }
 }
 
-TEST(Embedding, EmptySizes) {
+TEST_P(EmbeddingTest, EmptySizes) {
   auto dtable = filled_tensor(DType::kF32, {4, 3}, 0xff);
-  embedding_forward(cpu_context(), ids_tensor({}), dtable, OwnedTensor(DType::kF32, {0, 3}));
-  embedding_backward(cpu_context(), ids_tensor({}), OwnedTensor(DType::kF32, {0, 3}), dtable, GradMode::kOverwrite);
+  embedding_forward(device_context(), ids_tensor({}), dtable, OwnedTensor(DType::kF32, {0, 3}));
+  embedding_backward(device_context(), ids_tensor({}), OwnedTensor(DType::kF32, {0, 3}), dtable, GradMode::kOverwrite);
   EXPECT_TRUE(all_close(dtable, std::vector<double>(12), {}));
-  embedding_forward(cpu_context(), ids_tensor({3}), OwnedTensor(DType::kF32, {4, 0}), OwnedTensor(DType::kF32, {1, 0}));
+  embedding_forward(device_context(), ids_tensor({3}), OwnedTensor(DType::kF32, {4, 0}), OwnedTensor(DType::kF32, {1, 0}));
 }
 
-TEST(Embedding, NanStaysInItsRow) {
+TEST_P(EmbeddingTest, NanStaysInItsRow) {
   const auto table = make_tensor(DType::kF32, {2, 2}, {1, NAN, 3, 4});
   OwnedTensor out(DType::kBF16, {2, 2});
-  embedding_forward(cpu_context(), ids_tensor({1, 0}), table, out);
+  embedding_forward(device_context(), ids_tensor({1, 0}), table, out);
   const std::vector<double> got = values_of(out);
   EXPECT_EQ(got[0], 3);
   EXPECT_EQ(got[1], 4);
   EXPECT_TRUE(std::isnan(got[3]));
 }
 
-TEST(Embedding, Errors) {
-  const Context c = cpu_context();
+TEST_P(EmbeddingTest, Errors) {
+  const Context c = device_context();
   const OwnedTensor table(DType::kF32, {5, 3}), out(DType::kF32, {3, 3});
   const auto ids = ids_tensor({0, 4, 0});
   const auto call = [&](Tensor i, Tensor t, Tensor o) { return [=] { embedding_forward(c, i, t, o); }; };
   const auto shape = ErrorKind::kShapeMismatch, argument = ErrorKind::kInvalidArgument;
   EXPECT_TRUE(throws_error(call(ids_tensor({0, 5, -1}), table, out), argument,
-                           {"embedding_forward: ids must lie in 0..4 (V=5); got 5 at row 1"}));
+                           {"embedding: ids must lie in 0..4; got 5 at row 1"}));
   EXPECT_TRUE(throws_error(call(ids_tensor({0, 0, -1}), table, out), argument, {"got -1 at row 2"}));
   EXPECT_TRUE(throws_error(call(OwnedTensor(DType::kI64, {3}), table, out), shape,
                            {"embedding_forward: ids must be (R) i32; got (3) i64"}));
@@ -115,14 +119,14 @@ TEST(Embedding, Errors) {
     return [=] { embedding_backward(c, i, d, t, GradMode::kAdd); };
   };
   EXPECT_TRUE(
-      throws_error(back(ids_tensor({0, 9, 0}), out, table), argument, {"embedding_backward: ids", "got 9 at row 1"}));
+      throws_error(back(ids_tensor({0, 9, 0}), out, table), argument, {"embedding: ids", "got 9 at row 1"}));
   EXPECT_TRUE(throws_error(back(ids, out, OwnedTensor(DType::kBF16, {5, 3})), shape, {"dtable must be (V, C) f32"}));
   EXPECT_TRUE(
       throws_error(back(ids, OwnedTensor(DType::kF32, {2, 3}), table), shape, {"dout must be (3, 3)", "got (2, 3)"}));
-  Context cuda = c;
-  cuda.device = Device::cuda(1);
-  EXPECT_TRUE(throws_error([&] { embedding_forward(cuda, ids, table, out); }, shape,
-                           {"ids must be on device cuda:1; got cpu:0"}));
+  Context other = c;
+  other.device = Device::cuda(1);
+  EXPECT_TRUE(
+      throws_error([&] { embedding_forward(other, ids, table, out); }, shape, {"ids must be on device cuda:1; got"}));
 }
 
 }  // namespace

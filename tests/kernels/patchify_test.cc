@@ -5,11 +5,15 @@
 #include "tests/reference/patchify_ref.h"
 #include "tests/support/compare.h"
 #include "tests/support/gradient_check.h"
+#include "tests/support/kernel_test.h"
 
 namespace permafrost {
 namespace {
 
 using namespace permafrost::testing;
+
+class PatchifyTest : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Targets, PatchifyTest, ::testing::Values(kCpu, Target::kCuda), target_name);
 
 Shape image_shape(const reference::ImageSize& s) {
   const auto n = [](size_t value) { return static_cast<int64_t>(value); };
@@ -24,19 +28,19 @@ Shape patch_shape(const reference::ImageSize& s) {
 constexpr reference::ImageSize kSizes[] = {{1, 1, 1, 1, 1},    {2, 3, 4, 6, 2},    {3, 3, 21, 14, 7},
                                            {2, 5, 32, 16, 16}, {1, 2, 51, 34, 17}, {2, 1, 3, 5, 1}};
 
-TEST(Patchify, TinyByHand) {
+TEST_P(PatchifyTest, TinyByHand) {
   const auto images = make_tensor(DType::kF32, {1, 2, 2, 4}, {0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 14, 15, 16, 17});
   OwnedTensor patches(DType::kF32, {2, 8});
-  patchify_forward(cpu_context(), images, 2, patches);
+  patchify_forward(device_context(), images, 2, patches);
   EXPECT_TRUE(all_close(patches, {0, 1, 4, 5, 10, 11, 14, 15, 2, 3, 6, 7, 12, 13, 16, 17}, {}));
 }
 
-TEST(Patchify, ForwardAndBackwardMoveEveryPixel) {
+TEST_P(PatchifyTest, ForwardAndBackwardMoveEveryPixel) {
   for (const auto& size : kSizes)
     for (DType dtype : {DType::kF32, DType::kBF16}) {
       const auto images = random_tensor(DType::kF32, image_shape(size), 1);
       auto patches = filled_tensor(dtype, patch_shape(size), 0xff);
-      patchify_forward(cpu_context(2), images, static_cast<int64_t>(size.patch), patches);
+      patchify_forward(device_context(2), images, static_cast<int64_t>(size.patch), patches);
       EXPECT_TRUE(
           same_bits(patches, make_tensor(dtype, patch_shape(size), reference::patchify(values_of(images), size))));
       EXPECT_TRUE(patches.canaries_intact());
@@ -44,9 +48,9 @@ TEST(Patchify, ForwardAndBackwardMoveEveryPixel) {
       const auto dpatches = random_tensor(dtype, patch_shape(size), 2);
       std::vector<double> want = reference::patchify_gradient(values_of(dpatches), size);
       auto dimages = filled_tensor(DType::kF32, image_shape(size), 0xff);
-      patchify_backward(cpu_context(2), dpatches, static_cast<int64_t>(size.patch), dimages, GradMode::kOverwrite);
+      patchify_backward(device_context(2), dpatches, static_cast<int64_t>(size.patch), dimages, GradMode::kOverwrite);
       EXPECT_TRUE(all_close(dimages, want, {}));
-      patchify_backward(cpu_context(2), dpatches, static_cast<int64_t>(size.patch), dimages, GradMode::kAdd);
+      patchify_backward(device_context(2), dpatches, static_cast<int64_t>(size.patch), dimages, GradMode::kAdd);
       for (double& value : want) value *= 2;
       EXPECT_TRUE(all_close(dimages, want, {}));
       EXPECT_TRUE(dimages.canaries_intact());
@@ -62,29 +66,29 @@ TEST(Patchify, GradientFormulaAgreesWithDuals) {
       images, cotangent));
 }
 
-TEST(Patchify, SameBitsForAnyNumberOfThreads) {
+TEST_P(PatchifyTest, SameBitsForAnyNumberOfThreads) {
   const auto images = random_tensor(DType::kF32, {3, 3, 48, 32}, 1);
   std::vector<OwnedTensor> outs, gradients;
   for (int threads : {1, 2, 3}) {
     outs.push_back(filled_tensor(DType::kBF16, {18, 768}, 0));
     gradients.push_back(random_tensor(DType::kF32, {3, 3, 48, 32}, 3));
-    patchify_forward(cpu_context(threads), images, 16, outs.back());
-    patchify_backward(cpu_context(threads), outs.back(), 16, gradients.back(), GradMode::kAdd);
+    patchify_forward(device_context(threads), images, 16, outs.back());
+    patchify_backward(device_context(threads), outs.back(), 16, gradients.back(), GradMode::kAdd);
     EXPECT_TRUE(same_bits(outs.back(), outs.front()));
     EXPECT_TRUE(same_bits(gradients.back(), gradients.front()));
   }
 }
 
-TEST(Patchify, EmptyAndNan) {
-  patchify_forward(cpu_context(), OwnedTensor(DType::kF32, {0, 3, 4, 4}), 2, OwnedTensor(DType::kF32, {0, 12}));
-  patchify_forward(cpu_context(), OwnedTensor(DType::kF32, {2, 3, 0, 4}), 2, OwnedTensor(DType::kF32, {0, 12}));
+TEST_P(PatchifyTest, EmptyAndNan) {
+  patchify_forward(device_context(), OwnedTensor(DType::kF32, {0, 3, 4, 4}), 2, OwnedTensor(DType::kF32, {0, 12}));
+  patchify_forward(device_context(), OwnedTensor(DType::kF32, {2, 3, 0, 4}), 2, OwnedTensor(DType::kF32, {0, 12}));
   OwnedTensor patches(DType::kBF16, {1, 4});
-  patchify_forward(cpu_context(), make_tensor(DType::kF32, {1, 1, 2, 2}, {1, 2, NAN, 4}), 2, patches);
+  patchify_forward(device_context(), make_tensor(DType::kF32, {1, 1, 2, 2}, {1, 2, NAN, 4}), 2, patches);
   EXPECT_TRUE(std::isnan(values_of(patches)[2]));
 }
 
-TEST(Patchify, Errors) {
-  const Context c = cpu_context();
+TEST_P(PatchifyTest, Errors) {
+  const Context c = device_context();
   const OwnedTensor images(DType::kF32, {2, 3, 4, 6}), patches(DType::kF32, {12, 12});
   const auto call = [&](Tensor i, int64_t p, Tensor o) { return [=] { patchify_forward(c, i, p, o); }; };
   const auto shape = ErrorKind::kShapeMismatch;

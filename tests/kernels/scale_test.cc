@@ -6,18 +6,22 @@
 #include "tests/reference/shape_ops_ref.h"
 #include "tests/support/compare.h"
 #include "tests/support/gradient_check.h"
+#include "tests/support/kernel_test.h"
 
 namespace permafrost {
 namespace {
 
 using namespace permafrost::testing;
 
+class ScaleTest : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Targets, ScaleTest, ::testing::Values(kCpu, Target::kCuda), target_name);
+
 /// Room for what scale_backward asks for, filled with 0xff bytes.
 OwnedTensor workspace_for(int64_t elements) {
   return filled_tensor(DType::kU8, {scale_workspace_bytes(elements)}, 0xff);
 }
 
-TEST(Scale, ForwardAndBackward) {
+TEST_P(ScaleTest, ForwardAndBackward) {
   for (DType dtype : {kF32, kBF16})
     for (int64_t n : {0, 1, 7, 17, 16385, 50001})
       for (GradMode mode : {GradMode::kOverwrite, GradMode::kAdd}) {
@@ -25,7 +29,7 @@ TEST(Scale, ForwardAndBackward) {
         const auto factor = make_tensor(kF32, {1}, {-1.7f});
         const double f = values_of(factor)[0], unit = dtype == kBF16 ? 0x1p-8 : 0x1p-24;
         auto y = filled_tensor(dtype, {n}, 0xff);
-        scale_forward(cpu_context(2), x, factor, y);
+        scale_forward(device_context(2), x, factor, y);
         EXPECT_TRUE(all_close(y, reference::scale(values_of(x), f), {0, unit + 0x1p-24}));
 
         auto dx = random_tensor(dtype, {n}, 3);
@@ -37,7 +41,7 @@ TEST(Scale, ForwardAndBackward) {
           want += 5;
         }
         auto workspace = workspace_for(n);
-        scale_backward(cpu_context(2), {dy, x, factor, dx, dscale, mode, mode}, workspace);
+        scale_backward(device_context(2), {dy, x, factor, dx, dscale, mode, mode}, workspace);
         EXPECT_TRUE(all_close(dx, want_dx, {2 * 0x1p-24 * 8, unit}));  // |values| < 8, two f32 roundings before storing
         // f64 sums rounded to f32, then at most one f32 addition.
         EXPECT_TRUE(all_close(dscale, {want}, {0x1p-24 * 2 * (std::abs(want) + 5), 0}));
@@ -65,32 +69,32 @@ TEST(Scale, GradientFormulasAgreeWithDuals) {
       x, dy));
 }
 
-TEST(Scale, EachGradientAlone) {
+TEST_P(ScaleTest, EachGradientAlone) {
   const auto x = random_tensor(kF32, {40}, 1), dy = random_tensor(kF32, {40}, 2), factor = make_tensor(kF32, {1}, {2});
   OwnedTensor dx(kF32, {40}), dscale(kF32, {1});
-  scale_backward(cpu_context(), {dy, Tensor(), factor, dx, Tensor()}, Tensor());  // frozen scale: no x, no workspace
+  scale_backward(device_context(), {dy, Tensor(), factor, dx, Tensor()}, Tensor());  // frozen scale: no x, no workspace
   EXPECT_TRUE(all_close(dx, reference::scale(values_of(dy), 2.0), {}));
-  scale_backward(cpu_context(), {dy, x, Tensor(), Tensor(), dscale}, workspace_for(40));
+  scale_backward(device_context(), {dy, x, Tensor(), Tensor(), dscale}, workspace_for(40));
   EXPECT_TRUE(all_close(dscale, {reference::scale_gradient(values_of(x), values_of(dy))}, tolerance_for(kF32, 1, 1)));
-  scale_backward(cpu_context(), {dy, x, factor, dy, dscale}, workspace_for(40));  // dx in the memory of dy
+  scale_backward(device_context(), {dy, x, factor, dy, dscale}, workspace_for(40));  // dx in the memory of dy
   EXPECT_TRUE(same_bits(dy, dx));
 }
 
-TEST(Scale, SameBitsForAnyNumberOfThreadsAndNan) {
+TEST_P(ScaleTest, SameBitsForAnyNumberOfThreadsAndNan) {
   const auto x = random_tensor(kBF16, {3, 30001}, 1), dy = random_tensor(kBF16, {3, 30001}, 2);
   std::vector<OwnedTensor> sums;
   for (int threads : {1, 2, 3}) {
     sums.emplace_back(kF32, Shape{1});
-    scale_backward(cpu_context(threads), {dy, x, Tensor(), Tensor(), sums.back()}, workspace_for(90003));
+    scale_backward(device_context(threads), {dy, x, Tensor(), Tensor(), sums.back()}, workspace_for(90003));
     EXPECT_TRUE(same_bits(sums.back(), sums.front()));
   }
   x.view().data<bfloat16>()[77] = bfloat16(NAN);
-  scale_backward(cpu_context(), {dy, x, Tensor(), Tensor(), sums.back()}, workspace_for(90003));
+  scale_backward(device_context(), {dy, x, Tensor(), Tensor(), sums.back()}, workspace_for(90003));
   EXPECT_TRUE(std::isnan(values_of(sums.back())[0]));
 }
 
-TEST(Scale, Errors) {
-  const Context c = cpu_context();
+TEST_P(ScaleTest, Errors) {
+  const Context c = device_context();
   const OwnedTensor x(kF32, {20000}), factor(kF32, {1}), dscale(kF32, {1});
   const auto shape = ErrorKind::kShapeMismatch;
   EXPECT_TRUE(throws_error([&] { scale_forward(c, x, x, x); }, shape,
