@@ -30,8 +30,8 @@ enum class RandomPurpose : uint32_t {
   kSynthetic = 6,     ///< generated data
 };
 
-/// Key of the streams of (seed, purpose, layer). The three are mixed through one Philox call, so that streams that differ
-/// in any of them differ in the whole key; sample and epoch stay in the counter.
+/// Key of the streams of (seed, purpose, layer). The three are mixed through one Philox call, so that streams that
+/// differ in any of them differ in the whole key; sample and epoch stay in the counter.
 constexpr std::array<uint32_t, 2> random_key(uint64_t seed, RandomPurpose purpose, uint32_t layer) {
   const auto mixed = philox4x32({static_cast<uint32_t>(purpose), layer, 0, 0},
                                 {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});

@@ -12,7 +12,8 @@
 
 namespace permafrost {
 
-Buffer::Buffer(std::string name, int64_t bytes, Device device) : name_(std::move(name)), device_(device), bytes_(bytes) {
+Buffer::Buffer(std::string name, int64_t bytes, Device device)
+    : name_(std::move(name)), device_(device), bytes_(bytes) {
   PERMAFROST_CHECK(bytes >= 0, "Buffer ", name_, ": bytes must not be negative; got ", bytes);
   if (bytes == 0) return;
   if (device.kind == DeviceKind::kCpu) {

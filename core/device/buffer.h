@@ -7,15 +7,16 @@
 
 namespace permafrost {
 
-/// Owns one piece of memory, zero-filled. Move-only. Every allocation has a name, which appears in the error when memory
-/// runs out. On CPU: filled on first touch, aligned to a page (to 2 MiB from 2 MiB up, with huge pages asked for). On
-/// CUDA: the device's own memory, aligned to 256 bytes.
+/// Owns one piece of memory, zero-filled. Move-only. Every allocation has a name, which appears in the error when
+/// memory runs out. On CPU: filled on first touch, aligned to a page (to 2 MiB from 2 MiB up, with huge pages asked
+/// for). On CUDA: the device's own memory, aligned to 256 bytes.
 class Buffer {
  public:
   Buffer() = default;
   /// Errors: kStorage when there is not enough; kNotBuilt for a CUDA device in a build without CUDA.
   Buffer(std::string name, int64_t bytes, Device device = Device::cpu());
-  /// Host memory that a CUDA device reads and writes in place, and copies to and from fastest; ordinary memory for a CPU.
+  /// Host memory that a CUDA device reads and writes in place, and copies to and from fastest; ordinary memory for a
+  /// CPU.
   static Buffer pinned(std::string name, int64_t bytes, Device device);
   Buffer(Buffer&& other) noexcept;
   Buffer& operator=(Buffer&& other) noexcept;

@@ -1,10 +1,9 @@
-#include "core/device/cuda.h"
-
 #include <cstring>
 #include <limits>
 #include <memory>
 
 #include "core/base/narrow.h"
+#include "core/device/cuda.h"
 #include "core/device/cuda_launch.h"
 
 namespace permafrost::cuda {
@@ -34,7 +33,8 @@ std::string gibibytes(size_t bytes) {
   const auto place = static_cast<int64_t>(faults.first >> 32 & 0xffffff);
   const auto value = static_cast<int32_t>(static_cast<uint32_t>(faults.first));
   const auto say = [&](const char* values, const char* where) {
-    fail(ErrorKind::kInvalidArgument, values, " must lie in 0..", faults.largest, "; got ", value, " ", where, " ", place);
+    fail(ErrorKind::kInvalidArgument, values, " must lie in 0..", faults.largest, "; got ", value, " ", where, " ",
+         place);
   };
   switch (what) {
     case Refusal::kNone:
@@ -61,7 +61,7 @@ std::string gibibytes(size_t bytes) {
       say("select_rows: lengths", "at row");
       break;
     case Refusal::kEpoch:
-      fail(ErrorKind::kInvalidArgument, "dropout: epoch must fit 32 bits; got another");
+      fail(ErrorKind::kInvalidArgument, "dropout: epoch must fit 32 bits; got ", faults.largest);
   }
   fail(ErrorKind::kInternal, "cuda: a kernel refused its data for a reason that is not known");
 }

@@ -12,14 +12,24 @@
 namespace permafrost::cuda {
 
 /// Data that a kernel may refuse. A kernel cannot throw: it notes the first such place, and Stream::synchronize throws.
-enum class Refusal : uint32_t { kNone, kEmbeddingId, kLabel, kLength, kOpenLength, kPosition, kRow, kRowLength, kEpoch };
+enum class Refusal : uint32_t {
+  kNone,
+  kEmbeddingId,
+  kLabel,
+  kLength,
+  kOpenLength,
+  kPosition,
+  kRow,
+  kRowLength,
+  kEpoch
+};
 
 /// One per queue, in memory that host and device see.
 struct Faults {
-  /// Refusal (8 bits, the highest), place (24), value (32): the smallest counts, so that it does not depend on who comes
-  /// first. All ones: none.
+  /// Refusal (8 bits, the highest), place (24), value (32): the smallest counts, so that it does not depend on who
+  /// comes first. All ones: none.
   unsigned long long first;
-  long long largest;  ///< that was allowed; 0 was the smallest
+  long long largest;  ///< that was allowed, 0 the smallest; of kEpoch: what came
 };
 
 struct Queue {
@@ -28,7 +38,7 @@ struct Queue {
   int64_t shared_bytes = 0;
   cudaStream_t stream = nullptr;
   Faults* faults = nullptr;
-  void* matmul = nullptr;                    ///< what linear_cuda.cu keeps: see there
+  void* matmul = nullptr;  ///< what linear_cuda.cu keeps: see there
   void (*destroy_matmul)(void*) = nullptr;
 };
 
@@ -67,7 +77,7 @@ __device__ inline void refuse(Faults* faults, Refusal what, int64_t place, int32
 #ifdef PERMAFROST_CUDA_EMULATED
 #define PERMAFROST_DYNAMIC_SHARED(Type, name) Type* name = reinterpret_cast<Type*>(::cuda_emulation::dynamic_shared())
 #else
-#define PERMAFROST_DYNAMIC_SHARED(Type, name)                        \
+#define PERMAFROST_DYNAMIC_SHARED(Type, name)                    \
   extern __shared__ __align__(128) unsigned char name##_bytes[]; \
   Type* name = reinterpret_cast<Type*>(name##_bytes)
 #endif

@@ -41,11 +41,11 @@ class Stream {
 
   Device device() const { return device_; }
   /// Appends a task; the event completes when it has run. An exception of the task is kept in its event.
-  /// On CUDA the task runs at once on the calling thread, where it may throw, and what it gave to the device is what the
-  /// event waits for.
+  /// On CUDA the task runs at once on the calling thread, where it may throw, and what it gave to the device is what
+  /// the event waits for.
   Event submit(std::function<void()> task);
-  /// Waits for everything submitted so far. On CUDA it then throws kInvalidArgument when a kernel refused its data (an id
-  /// out of range), which no kernel can do by itself there.
+  /// Waits for everything submitted so far. On CUDA it then throws kInvalidArgument when a kernel refused its data (an
+  /// id out of range), which no kernel can do by itself there.
   void synchronize();
   /// What kernels need of a CUDA stream; null on CPU.
   cuda::Queue* queue() const { return queue_; }

@@ -1,5 +1,4 @@
 #include "core/kernels/activation_cuda.h"
-
 #include "core/kernels/activation_lanes_cuda.h"
 #include "core/kernels/elements_cuda.h"
 

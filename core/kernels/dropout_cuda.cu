@@ -1,8 +1,7 @@
-#include "core/kernels/dropout_cuda.h"
-
 #include <cmath>
 
 #include "core/base/philox.h"
+#include "core/kernels/dropout_cuda.h"
 #include "core/kernels/elements_cuda.h"
 
 namespace permafrost::cuda {
@@ -22,14 +21,15 @@ struct Drop {
   template <int W>
   __device__ void operator()(int64_t i) const {
     const int64_t sample = i / size, element = i - sample * size, epoch = address[1];
-    if (epoch < 0 || epoch > UINT32_MAX) refuse(faults, Refusal::kEpoch, 0, 0, 0);
+    if (epoch < 0 || epoch > UINT32_MAX) refuse(faults, Refusal::kEpoch, 0, 0, epoch);
     const auto key = random_key(static_cast<uint64_t>(address[0]), RandomPurpose::kDropout, layer);
     Floats<W> values = load<W>(x + i);
 #pragma unroll
     for (int j = 0; j < W; j += 4) {
-      const auto words = philox4x32(random_counter(static_cast<uint32_t>((element + j) / 4), static_cast<uint32_t>(epoch),
-                                                   static_cast<uint64_t>(address[2 + sample])),
-                                    key);
+      const auto words =
+          philox4x32(random_counter(static_cast<uint32_t>((element + j) / 4), static_cast<uint32_t>(epoch),
+                                    static_cast<uint64_t>(address[2 + sample])),
+                     key);
 #pragma unroll
       for (int word = 0; word < (W < 4 ? W : 4); ++word) {
         const uint32_t draw = words[W < 4 ? static_cast<size_t>(element % 4) : static_cast<size_t>(word)] >> 8;

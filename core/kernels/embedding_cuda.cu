@@ -1,6 +1,5 @@
-#include "core/kernels/embedding_cuda.h"
-
 #include "core/kernels/elements_cuda.h"
+#include "core/kernels/embedding_cuda.h"
 
 namespace permafrost::cuda {
 
@@ -26,8 +25,8 @@ struct LookUp {
   }
 };
 
-/// A block belongs to one row of dout. Of rows with one id the first adds them all, in order: no two blocks write to one
-/// row of the table.
+/// A block belongs to one row of dout. Of rows with one id the first adds them all, in order: no two blocks write to
+/// one row of the table.
 template <typename T>
 __global__ void scatter_kernel(const int32_t* ids, const T* dout, float* dtable, int64_t rows, int64_t width,
                                int64_t vocabulary, Faults* faults) {

@@ -1,6 +1,5 @@
-#include "core/kernels/patchify_cuda.h"
-
 #include "core/kernels/elements_cuda.h"
+#include "core/kernels/patchify_cuda.h"
 
 namespace permafrost::cuda {
 

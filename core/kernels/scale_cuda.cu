@@ -1,6 +1,5 @@
-#include "core/kernels/scale_cuda.h"
-
 #include "core/kernels/elements_cuda.h"
+#include "core/kernels/scale_cuda.h"
 
 namespace permafrost::cuda {
 

@@ -1,6 +1,5 @@
-#include "core/kernels/shape_ops_cuda.h"
-
 #include "core/kernels/elements_cuda.h"
+#include "core/kernels/shape_ops_cuda.h"
 
 namespace permafrost::cuda {
 

@@ -1,6 +1,5 @@
-#include "core/kernels/token_cache_cuda.h"
-
 #include "core/kernels/elements_cuda.h"
+#include "core/kernels/token_cache_cuda.h"
 
 namespace permafrost::cuda {
 

@@ -165,7 +165,8 @@ void run_block(size_t index) {
   while (block.live > 0) {
     bool moved = false;
     for (size_t i = 0; i < block.size; ++i) {
-      // Every second block from the last thread to the first: a result that needs an order that no barrier gives differs.
+      // Every second block from the last thread to the first: a result that needs an order that no barrier gives
+      // differs.
       const size_t thread = index % 2 == 0 ? i : block.size - 1 - i;
       if (block.threads[thread].state != State::kReady) continue;
       run_thread(thread);
@@ -218,7 +219,8 @@ void run(dim3 grid, dim3 size, size_t shared_bytes, const std::function<void()>&
   block.size = size_t{size.x} * size.y * size.z;
   if (block.size == 0 || block.size > kMaxThreads) give_up("a block must have 1..1024 threads");
   if (!block.stacks) {
-    void* memory = mmap(nullptr, kMaxThreads * kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* memory = mmap(nullptr, kMaxThreads * kStackBytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) give_up("no memory for the stacks of a block");
     block.stacks = static_cast<std::byte*>(memory);
   }

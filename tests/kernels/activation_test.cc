@@ -21,8 +21,8 @@ constexpr Activation kAll[] = {Activation::kNone, Activation::kGelu,        Acti
                                Activation::kRelu, Activation::kSquaredRelu, Activation::kTanh};
 
 class ActivationTest : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Targets, ActivationTest,
-                         ::testing::Values(Target::kPortable, Target::kAvx512, Target::kCuda), target_name);
+INSTANTIATE_TEST_SUITE_P(Targets, ActivationTest, ::testing::Values(Target::kPortable, Target::kAvx512, Target::kCuda),
+                         target_name);
 
 std::vector<double> apply(Activation activation, std::vector<double> x) {
   for (double& value : x) value = reference::activation(activation, value);

@@ -86,7 +86,8 @@ TEST_P(EmbeddingTest, EmptySizes) {
   embedding_forward(device_context(), ids_tensor({}), dtable, OwnedTensor(DType::kF32, {0, 3}));
   embedding_backward(device_context(), ids_tensor({}), OwnedTensor(DType::kF32, {0, 3}), dtable, GradMode::kOverwrite);
   EXPECT_TRUE(all_close(dtable, std::vector<double>(12), {}));
-  embedding_forward(device_context(), ids_tensor({3}), OwnedTensor(DType::kF32, {4, 0}), OwnedTensor(DType::kF32, {1, 0}));
+  embedding_forward(device_context(), ids_tensor({3}), OwnedTensor(DType::kF32, {4, 0}),
+                    OwnedTensor(DType::kF32, {1, 0}));
 }
 
 TEST_P(EmbeddingTest, NanStaysInItsRow) {
@@ -118,8 +119,7 @@ TEST_P(EmbeddingTest, Errors) {
   const auto back = [&](Tensor i, Tensor d, Tensor t) {
     return [=] { embedding_backward(c, i, d, t, GradMode::kAdd); };
   };
-  EXPECT_TRUE(
-      throws_error(back(ids_tensor({0, 9, 0}), out, table), argument, {"embedding: ids", "got 9 at row 1"}));
+  EXPECT_TRUE(throws_error(back(ids_tensor({0, 9, 0}), out, table), argument, {"embedding: ids", "got 9 at row 1"}));
   EXPECT_TRUE(throws_error(back(ids, out, OwnedTensor(DType::kBF16, {5, 3})), shape, {"dtable must be (V, C) f32"}));
   EXPECT_TRUE(
       throws_error(back(ids, OwnedTensor(DType::kF32, {2, 3}), table), shape, {"dout must be (3, 3)", "got (2, 3)"}));

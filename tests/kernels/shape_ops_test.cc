@@ -89,7 +89,8 @@ TEST_P(ShapeOpsTest, AccumulateUnalignedPointers) {
   for (DType dtype : kActivationDtypes) {
     auto memory = random_tensor(dtype, {60}, 1);
     auto* raw = static_cast<std::byte*>(memory.view().raw());
-    const Tensor src(raw + size_of(dtype), dtype, {21}), dst(raw + 33 * size_of(dtype), dtype, {21});
+    const Device device = memory.view().device();
+    const Tensor src(raw + size_of(dtype), dtype, {21}, device), dst(raw + 33 * size_of(dtype), dtype, {21}, device);
     const auto want = plus(values_of(dst), values_of(src));
     const std::vector<double> before = values_of(memory);
     accumulate(device_context(), src, dst, GradMode::kAdd);

@@ -21,8 +21,8 @@ Context device_context(int threads = 1);
 /// functions below need not call it.
 void finish_kernels();
 
-/// Owns the memory of a test tensor, which the CPU can read wherever it lives. `canary` bytes stand before and after it; `canaries_intact` tells whether a
-/// kernel wrote outside its tensor.
+/// Owns the memory of a test tensor, which the CPU can read wherever it lives. `canary` bytes stand before and after
+/// it; `canaries_intact` tells whether a kernel wrote outside its tensor.
 class OwnedTensor {
  public:
   OwnedTensor() = default;
