@@ -14,6 +14,7 @@
 #include "core/base/check.h"
 #include "core/base/json.h"
 #include "core/device/cpu_features.h"
+#include "core/device/cuda.h"
 #include "generated_version.h"
 #include "launch/about_run.h"
 #include "launch/commands.h"
@@ -48,6 +49,26 @@ OrderedJson libraries() {
           {"glog", PERMAFROST_GLOG_VERSION}};
 }
 
+/// What there is of GPUs, or why nothing.
+OrderedJson gpus() {
+  OrderedJson json;
+  const std::string missing = cuda::why_unavailable();
+  json["missing"] = missing.empty() ? OrderedJson() : OrderedJson(missing);
+  if (!cuda::built()) return json;
+  json["runtime"] = cuda::runtime_version();
+  json["driver"] = missing.empty() ? OrderedJson(cuda::driver_version()) : OrderedJson();
+  json["devices"] = OrderedJson::array();
+  for (int device = 0; device < cuda::device_count(); ++device) {
+    const cuda::DeviceInfo info = cuda::device_info(device);
+    json["devices"].push_back({{"name", info.name},
+                               {"compute_capability", concat(info.major, ".", info.minor)},
+                               {"processors", info.processors},
+                               {"memory_bytes", info.memory_bytes},
+                               {"free_bytes", info.free_bytes}});
+  }
+  return json;
+}
+
 OrderedJson description(const Runtime& runtime, const Launcher& launcher) {
   const CpuFeatures& cpu = cpu_features();
   OrderedJson json;
@@ -56,11 +77,12 @@ OrderedJson description(const Runtime& runtime, const Launcher& launcher) {
   json["built"] = {{"type", PERMAFROST_BUILD_TYPE},
                    {"compiler", "g++ " __VERSION__},
                    {"mpi", PERMAFROST_HAS_MPI != 0},
-                   {"cuda", false},
+                   {"cuda", cuda::built()},
                    {"sanitizers", PERMAFROST_SANITIZERS}};
   json["libraries"] = libraries();
   json["instruction_sets"] = {
       {"avx2", cpu.avx2}, {"avx512", cpu.avx512}, {"avx512_bf16", cpu.avx512_bf16}, {"amx_bf16", cpu.amx_bf16}};
+  json["gpus"] = gpus();
   json["memory_bytes"] = memory_limit_bytes();
   json["cores"] = usable_cores();
   json["ranks"] = {{"world", runtime.size()},
@@ -83,16 +105,27 @@ std::string text_of(const OrderedJson& json) {
   const OrderedJson& built = json["built"];
   const std::string sanitizers = built["sanitizers"].get<std::string>();
   const OrderedJson& ranks = json["ranks"];
-  const double gib = json["memory_bytes"].get<double>() / (1024.0 * 1024.0 * 1024.0);
+  constexpr double kGib = 1024.0 * 1024.0 * 1024.0;
+  const double gib = json["memory_bytes"].get<double>() / kGib;
+  const OrderedJson& gpus = json["gpus"];
   std::ostringstream out;
   out << "permafrost " << json["version"].get<std::string>() << ", commit " << or_none(json["commit"], "unknown")
       << "\n"
       << "built             " << built["type"].get<std::string>() << ", " << built["compiler"].get<std::string>()
-      << ", MPI " << (built["mpi"].get<bool>() ? "yes" : "no") << ", CUDA no"
+      << ", MPI " << (built["mpi"].get<bool>() ? "yes" : "no") << ", CUDA "
+      << (built["cuda"].get<bool>() ? gpus["runtime"].get<std::string>() : "no")
       << (sanitizers.empty() ? "" : ", sanitizers " + sanitizers) << "\n"
       << "libraries         " << libraries << "\n"
       << "instruction sets  " << (sets.empty() ? "none beyond the baseline" : sets) << "\n"
-      << "memory            " << std::fixed << std::setprecision(1) << gib << " GiB\n"
+      << "gpus              ";
+  if (!gpus["missing"].is_null()) out << "none: " << gpus["missing"].get<std::string>() << "\n";
+  for (const OrderedJson& gpu : gpus.value("devices", OrderedJson::array()))
+    out << (&gpu == &gpus["devices"].front() ? "" : std::string(18, ' ')) << gpu["name"].get<std::string>()
+        << ", compute capability " << gpu["compute_capability"].get<std::string>() << ", " << std::fixed
+        << std::setprecision(1) << gpu["free_bytes"].get<double>() / kGib << " of "
+        << gpu["memory_bytes"].get<double>() / kGib << " GiB free, driver for CUDA "
+        << gpus["driver"].get<std::string>() << "\n";
+  out << "memory            " << std::fixed << std::setprecision(1) << gib << " GiB\n"
       << "cores             " << json["cores"] << "\n"
       << "ranks             " << ranks["world"] << ", on this node " << ranks["on_this_node"] << ", threads per rank "
       << ranks["threads_per_rank"] << ", launcher " << or_none(ranks["launcher"], "none") << ", MPI "

@@ -1,9 +1,11 @@
 #include "parallel/run/executor.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
 
+#include "core/device/cuda.h"
 #include "core/kernels/shape_ops.h"
 
 namespace permafrost {
@@ -16,6 +18,12 @@ Executor::Executor(const Plan& plan, const StepMemory& memory, const Context& co
       options_(options),
       slots_(plan, memory, context, gather_group),
       steps_(plan.programs.size()) {
+  if (!(memory.device == context.device))
+    fail(ErrorKind::kInvalidArgument, "executor: context must be of the device of its memory; got another");
+  int64_t largest = sizeof(double);
+  for (const ParamPlan& param : plan.params)
+    if (param.trainable) largest = std::max(largest, param.shape.elements() * size_of(DType::kF32));
+  if (on_cuda()) staging_ = Buffer::pinned("gradient of a parameter", largest, context.device);
   for (size_t bucket = 0; bucket < plan.programs.size(); ++bucket) {
     bind(bucket);
     bind_gathers(bucket);
@@ -47,8 +55,8 @@ void Executor::bind(size_t bucket) {
   if (!options_.poison_released) return;
   for (const PlannedBuffer& buffer : program.buffers) {
     if (buffer.last_step >= static_cast<int>(program.steps.size())) continue;  // kept to the end
-    steps_[bucket][static_cast<size_t>(buffer.last_step)].released.emplace_back(memory_.arena.data() + buffer.offset,
-                                                                                DType::kU8, Shape{buffer.bytes});
+    steps_[bucket][static_cast<size_t>(buffer.last_step)].released.emplace_back(
+        memory_.arena.data() + buffer.offset, DType::kU8, Shape{buffer.bytes}, memory_.device);
   }
 }
 
@@ -65,6 +73,7 @@ void Executor::walk(size_t bucket, GradientSink* sink, After after) {
   const std::vector<Gather>& gathers = plan_.programs[bucket].gathers;
   std::array<WeightSlots::Lease, kGatherSlots> leases;
   size_t acquired = 0;
+  memory_.upload_inputs(context_, plan_.programs[bucket].input_bytes);
   if (!gathers.empty()) slots_.begin(bucket);
   if (observer_) observer_->begin_program(bucket);
   for (const BoundStep& step : steps_[bucket]) {
@@ -87,8 +96,29 @@ void Executor::walk(size_t bucket, GradientSink* sink, After after) {
 }
 
 void Executor::poison(const Gather& gather) const {
-  std::memset(memory_.slots.data() + plan_.slot_begin(gather.slot), 0xFF,
-              static_cast<size_t>(plan_.slot_bytes[static_cast<size_t>(gather.slot)]));
+  fill_with_nan(memory_.slot(plan_.slot_begin(gather.slot)), plan_.slot_bytes[static_cast<size_t>(gather.slot)]);
+}
+
+void Executor::fill_with_nan(std::byte* memory, int64_t bytes) const {
+  if (on_cuda()) return cuda::fill(*context_.stream.queue(), memory, 0xFF, bytes);
+  std::memset(memory, 0xFF, static_cast<size_t>(bytes));
+}
+
+/// tensor, or on CUDA a copy of it in the front of `staging`, when it is there.
+Tensor Executor::host_copy(const Tensor& tensor, Buffer& staging) const {
+  if (!on_cuda() || !tensor.defined()) return tensor;
+  cuda::copy(*context_.stream.queue(), staging.data(), tensor.raw(), tensor.bytes());
+  cuda::synchronize(*context_.stream.queue());
+  return {staging.data(), tensor.spec()};
+}
+
+void Executor::hand_over(int param, const Tensor& gradient, GradientSink& sink) const {
+  sink.add(param, host_copy(gradient, staging_));
+}
+
+double Executor::loss(size_t bucket) const {
+  if (on_cuda()) cuda::synchronize(*context_.stream.queue());  // without a loss, too
+  return losses_[bucket].defined() ? *host_copy(losses_[bucket], staging_).data<double>() : 0.0;
 }
 
 void Executor::only_gather(size_t bucket) {
@@ -114,15 +144,15 @@ void Executor::execute(const BoundStep& step, GradientSink* sink) const {
       accumulate(context_, step.doutputs[0], step.dinputs[0], GradMode::kOverwrite);
       break;
     case StepKind::kSumGradient:
-      if (sink) sink->add(step.plan->param, step.dparams[0]);
+      if (sink) hand_over(step.plan->param, step.dparams[0], *sink);
       break;
   }
-  for (const Tensor& released : step.released) std::memset(released.raw(), 0xFF, static_cast<size_t>(released.bytes()));
+  for (const Tensor& released : step.released) fill_with_nan(static_cast<std::byte*>(released.raw()), released.bytes());
 }
 
 double Executor::run(size_t bucket, GradientSink* sink) {
   walk(bucket, sink, [](const BoundStep&) { return false; });
-  return losses_[bucket].defined() ? *losses_[bucket].data<double>() : 0.0;
+  return loss(bucket);
 }
 
 double Executor::forward(size_t bucket) {
@@ -131,7 +161,7 @@ double Executor::forward(size_t bucket) {
   const int last = graph.values()[static_cast<size_t>(graph.loss())].producer;
   walk(bucket, nullptr,
        [&](const BoundStep& step) { return step.plan->kind == StepKind::kForward && step.plan->op == last; });
-  return *losses_[bucket].data<double>();
+  return loss(bucket);
 }
 
 namespace {
@@ -174,8 +204,9 @@ std::optional<NonFiniteReport> Executor::find_non_finite(size_t bucket) {
     const OpInfo& op = graph.ops()[static_cast<size_t>(step.plan->op)];
     const std::string& unit = graph.units()[static_cast<size_t>(step.plan->unit)].name;
     const auto look = [&](const std::string& prefix, const std::string& name, const Tensor& tensor) {
-      if (found) return;
-      const int64_t bad = find_bad(tensor, number);
+      if (found || !tensor.defined()) return;
+      Buffer copy = Buffer::pinned("copy for diagnosis", on_cuda() ? tensor.bytes() : 0, context_.device);
+      const int64_t bad = find_bad(host_copy(tensor, copy), number);
       if (bad >= 0) found = NonFiniteReport{prefix + name, unit, bad, number};
     };
     const auto value = [&](int v) { return graph.values()[static_cast<size_t>(v)].name; };
@@ -192,19 +223,28 @@ std::optional<NonFiniteReport> Executor::find_non_finite(size_t bucket) {
   return found;
 }
 
+Tensor Executor::on_host(const TensorRef& ref) const {
+  if (ref.region == Region::kInputs) return memory_.input(ref);
+  const Tensor tensor = memory_.tensor(ref);
+  if (!on_cuda() || !tensor.defined()) return tensor;
+  Buffer& copy = copies_[{ref.region, ref.offset}];
+  if (copy.bytes() < tensor.bytes()) copy = Buffer::pinned("copy of a value", tensor.bytes(), context_.device);
+  return host_copy(tensor, copy);
+}
+
 Tensor Executor::value(size_t bucket, std::string_view name) const {
   const int v = plan_.graphs[bucket].find_value(name);
-  return v < 0 ? Tensor() : memory_.tensor(plan_.programs[bucket].values[static_cast<size_t>(v)]);
+  return v < 0 ? Tensor() : on_host(plan_.programs[bucket].values[static_cast<size_t>(v)]);
 }
 
 Tensor Executor::value_gradient(size_t bucket, std::string_view name) const {
   const int v = plan_.graphs[bucket].find_value(name);
-  return v < 0 ? Tensor() : memory_.tensor(plan_.programs[bucket].value_gradients[static_cast<size_t>(v)]);
+  return v < 0 ? Tensor() : on_host(plan_.programs[bucket].value_gradients[static_cast<size_t>(v)]);
 }
 
 Tensor Executor::param_gradient(size_t bucket, std::string_view name) const {
   const int p = plan_.graphs[bucket].find_param(name);
-  return p < 0 ? Tensor() : memory_.tensor(plan_.programs[bucket].param_gradients[static_cast<size_t>(p)]);
+  return p < 0 ? Tensor() : on_host(plan_.programs[bucket].param_gradients[static_cast<size_t>(p)]);
 }
 
 }  // namespace permafrost

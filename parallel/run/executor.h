@@ -1,5 +1,6 @@
 #pragma once
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,7 +17,7 @@ namespace permafrost {
 class GradientSink {
  public:
   virtual ~GradientSink() = default;
-  /// gradient: f32 of the parameter's shape, valid during the call.
+  /// gradient: f32 of the parameter's shape, in host memory, valid during the call.
   virtual void add(int param, const Tensor& gradient) = 0;
 };
 
@@ -38,12 +39,14 @@ struct ExecutorOptions {
 /// `only_gather` on every other rank.
 class Executor {
  public:
-  /// `plan` and `memory` must outlive the executor. gather_group: as WeightSlots takes it.
+  /// `plan` and `memory` must outlive the executor. context: of the memory's device; on CUDA with a stream.
+  /// gather_group: as WeightSlots takes it.
   Executor(const Plan& plan, const StepMemory& memory, const Context& context, const ExecutorOptions& options = {},
            Group* gather_group = nullptr);
 
   /// One micro-batch: forward, backward, gradients to `sink` (may be null when nothing is summed). The inputs of
-  /// `bucket` must have been written. Returns the loss (0 without one).
+  /// `bucket` must have been written. Returns the loss (0 without one), when all is done. Errors: kInvalidArgument for
+  /// inputs that a kernel refuses.
   double run(size_t bucket, GradientSink* sink);
 
   /// The loss alone: the same program up to the operation that gives it, whose inputs (logits) stay readable until the
@@ -61,8 +64,9 @@ class Executor {
   /// Runs again, stopping at the first value or gradient that is not finite; for diagnosis after a bad step.
   std::optional<NonFiniteReport> find_non_finite(size_t bucket);
 
-  /// Tensors by public name; undefined when the program has no such value. Contents of computed values are valid
-  /// after `run` only if the plan keeps them.
+  /// Tensors by public name, in host memory; undefined when the program has no such value. Contents of computed values
+  /// are valid after `run` only if the plan keeps them. On CUDA inputs are where the next run takes them from, and all
+  /// else is a copy made by this call, valid until the next one for the same tensor.
   Tensor value(size_t bucket, std::string_view name) const;
   Tensor value_gradient(size_t bucket, std::string_view name) const;
   Tensor param_gradient(size_t bucket, std::string_view name) const;
@@ -89,6 +93,12 @@ class Executor {
   void walk(size_t bucket, GradientSink* sink, After after);
   void poison(const Gather& gather) const;
   void execute(const BoundStep& step, GradientSink* sink) const;
+  bool on_cuda() const { return context_.device.kind == DeviceKind::kCuda; }
+  void fill_with_nan(std::byte* memory, int64_t bytes) const;
+  void hand_over(int param, const Tensor& gradient, GradientSink& sink) const;
+  double loss(size_t bucket) const;
+  Tensor on_host(const TensorRef& ref) const;
+  Tensor host_copy(const Tensor& tensor, Buffer& staging) const;
 
   const Plan& plan_;
   const StepMemory& memory_;
@@ -97,6 +107,8 @@ class Executor {
   WeightSlots slots_;
   std::vector<std::vector<BoundStep>> steps_;  // per bucket
   std::vector<Tensor> losses_;                 // per bucket
+  mutable Buffer staging_;                     // on CUDA: the largest gradient of a parameter, or the loss
+  mutable std::map<std::pair<Region, int64_t>, Buffer> copies_;  // on CUDA: of values asked for
   ExecutorObserver* observer_ = nullptr;
 };
 

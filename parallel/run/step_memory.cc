@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/base/narrow.h"
+#include "core/device/cuda.h"
 
 namespace permafrost {
 
@@ -61,24 +62,71 @@ void check_same_places(const Plan& plan, const Plan& lender) {
 
 StepMemory::StepMemory(const Plan& plan, const StepMemory& lender, const Plan& lender_plan, NodeGroup* node)
     : rank(lender.rank),
+      device(lender.device),
       layout((check_same_places(plan, lender_plan), plan.frozen_layout(lender.rank))),
-      arena("arena", plan.memory.arena),
-      inputs("inputs", largest_input(plan)),
-      state("state", plan.memory.state),
+      arena("arena", plan.memory.arena, device),
+      state("state", plan.memory.state, device),
+      inputs(Buffer::pinned("inputs", largest_input(plan), device)),
       slots("slots", plan.memory.slots, plan.gather.kind == GatherKind::kCollective ? node : nullptr),
       working(ReadableMemory::borrowed(lender.working)),
-      frozen(SharedMemory::of_window(lender.frozen.name(), lender.frozen.bytes(), lender.frozen.data())) {}
+      frozen(SharedMemory::of_window(lender.frozen.name(), lender.frozen.bytes(), lender.frozen.data())),
+      weights_(lender.weights_) {
+  place_on_device(plan);
+}
 
-StepMemory::StepMemory(const Plan& plan, int rank, NodeGroup* node)
+StepMemory::StepMemory(const Plan& plan, int rank, NodeGroup* node, Device device)
     : rank(rank),
+      device(device),
       layout(plan.frozen_layout(rank)),
-      arena("arena", plan.memory.arena),
-      inputs("inputs", largest_input(plan)),
-      state("state", plan.memory.state),
+      arena("arena", plan.memory.arena, device),
+      state("state", plan.memory.state, device),
+      inputs(Buffer::pinned("inputs", largest_input(plan), device)),
       slots("slots", plan.memory.slots, plan.gather.kind == GatherKind::kCollective ? node : nullptr),
       working("working copies", plan.memory.working, node),
       frozen(node ? node->allocate("frozen parameters", layout.node_bytes())
-                  : SharedMemory::alone("frozen parameters", layout.node_bytes())) {}
+                  : SharedMemory::alone("frozen parameters", layout.node_bytes())) {
+  place_on_device(plan);
+}
+
+void StepMemory::place_on_device(const Plan& plan) {
+  if (!on_cuda()) return;
+  device_inputs_ = Buffer("inputs", inputs.bytes(), device);
+  device_slots_ = Buffer("slots", plan.memory.slots, device);
+  if (weights_) return;
+  weights_ = std::make_shared<DeviceWeights>();
+  int64_t bytes = 0;
+  for (const FrozenUnit& unit : layout.units()) {
+    const bool in_slots = unit.sharded && plan.gather.uses_slots();
+    weights_->places.push_back(in_slots ? -1 : bytes);
+    if (!in_slots) bytes += round_up(unit.bytes, kFrozenBlock);
+  }
+  weights_->frozen = Buffer("frozen parameters", bytes, device);
+  weights_->working = Buffer("working copies", plan.memory.working, device);
+}
+
+void StepMemory::upload_frozen(const Context& context) const {
+  if (!on_cuda()) return;
+  for (size_t u = 0; u < layout.units().size(); ++u)
+    if (const int64_t place = weights_->places[u]; place >= 0)
+      cuda::copy(*context.stream.queue(), weights_->frozen.data() + place, frozen.data() + layout.whole_at(u),
+                 layout.units()[u].bytes);
+}
+
+void StepMemory::upload_working(const Context& context) const {
+  if (on_cuda()) cuda::copy(*context.stream.queue(), weights_->working.data(), working.data(), working.bytes());
+}
+
+void StepMemory::upload_inputs(const Context& context, int64_t bytes) const {
+  if (on_cuda()) cuda::copy(*context.stream.queue(), device_inputs_.data(), inputs.data(), bytes);
+}
+
+std::byte* StepMemory::slot(int64_t offset) const { return address(Region::kSlots, offset); }
+
+/// Units ascend; of those that begin at one place the last has bytes.
+size_t StepMemory::unit_at(int64_t offset) const {
+  const auto& units = layout.units();
+  return static_cast<size_t>(std::ranges::upper_bound(units, offset, {}, &FrozenUnit::begin) - units.begin()) - 1;
+}
 
 std::byte* StepMemory::address(Region region, int64_t offset) const {
   switch (region) {
@@ -87,30 +135,29 @@ std::byte* StepMemory::address(Region region, int64_t offset) const {
     case Region::kArena:
       return arena.data() + offset;
     case Region::kInputs:
-      return inputs.data() + offset;
+      return (on_cuda() ? device_inputs_.data() : inputs.data()) + offset;
     case Region::kState:
       return state.data() + offset;
     case Region::kSlots:
-      return slots.data() + offset;
+      return (on_cuda() ? device_slots_.data() : slots.data()) + offset;
     case Region::kWorking:
-      return working.data() + offset;
+      return (on_cuda() ? weights_->working.data() : working.data()) + offset;
     case Region::kFrozen:
       break;
   }
-  // Units ascend; of those that begin at one place the last has bytes.
-  const auto& units = layout.units();
-  const auto behind = std::ranges::upper_bound(units, offset, {}, &FrozenUnit::begin);
-  const auto unit = static_cast<size_t>(behind - units.begin()) - 1;
-  return frozen.data() + layout.whole_at(unit) + (offset - units[unit].begin);
+  const size_t unit = unit_at(offset);
+  const int64_t inside = offset - layout.units()[unit].begin;
+  if (!on_cuda()) return frozen.data() + layout.whole_at(unit) + inside;
+  return weights_->frozen.data() + weights_->places[unit] + inside;
 }
 
 Tensor StepMemory::tensor(const TensorRef& ref) const {
   if (ref.region == Region::kNone) return {};
-  return {address(ref.region, ref.offset), ref.spec};
+  return {address(ref.region, ref.offset), ref.spec, device};
 }
 
 Tensor StepMemory::param(const ParamPlan& param) const {
-  return {address(param.placement.region, param.placement.offset), param.placement.stored};
+  return {address(param.placement.region, param.placement.offset), param.placement.stored, device};
 }
 
 }  // namespace permafrost

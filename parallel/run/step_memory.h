@@ -1,8 +1,10 @@
 #pragma once
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "core/device/buffer.h"
+#include "core/device/context.h"
 #include "parallel/group/node/node_group.h"
 #include "parallel/plan/plan.h"
 
@@ -26,16 +28,20 @@ class ReadableMemory {
 
 /// The memory that the programs of a plan run in, one piece per region, sized by the plan. Everything is allocated
 /// here, before the first step.
+/// On CUDA, `device` has its own copy of what programs read; the host's frozen parameters, working copies and inputs
+/// are what is loaded, exchanged and filled, and go over by the upload functions.
 struct StepMemory {
   int rank = 0;
+  Device device;
   FrozenLayout layout;
-  Buffer arena, inputs, state;
+  Buffer arena, state;   ///< on the device
+  Buffer inputs;         ///< the host's
   ReadableMemory slots;  ///< neighbours on the node read here what came from other nodes
   ReadableMemory working;
   SharedMemory frozen;  ///< what this node has of the frozen space, once for all its ranks
 
   /// Collective over `node`, the ranks that the plan's world puts on this rank's node; null: nobody shares this memory.
-  explicit StepMemory(const Plan& plan, int rank = 0, NodeGroup* node = nullptr);
+  explicit StepMemory(const Plan& plan, int rank = 0, NodeGroup* node = nullptr, Device device = Device::cpu());
   /// For programs over the weights of another plan's memory, which must live longer: frozen parameters and working
   /// copies are the lender's. Collective like the other. Errors: kInvalidArgument naming the first parameter or unit
   /// that the two plans place differently.
@@ -44,13 +50,34 @@ struct StepMemory {
   /// This rank's part in filling and hashing the frozen memory of its node.
   std::vector<FrozenRange> frozen_share() const { return layout.share(frozen.data()); }
 
-  /// The tensor that a reference means here; undefined for Region::kNone.
+  /// The tensor that a reference means to a program; undefined for Region::kNone.
   Tensor tensor(const TensorRef& ref) const;
-  /// Where a parameter is stored: frozen (its unit must be on this node as a whole), or its working copy.
+  /// Where the host fills an input.
+  Tensor input(const TensorRef& ref) const { return {inputs.data() + ref.offset, ref.spec}; }
+  /// Where a parameter is stored for a program: frozen (its unit must be on this node as a whole), or its working copy.
   Tensor param(const ParamPlan& param) const;
+  /// Where programs find a slot.
+  std::byte* slot(int64_t offset) const;
+
+  /// To the device, in the order of the context's stream; on CPU there is nothing to do. Of a lender's weights the
+  /// lender does it.
+  void upload_frozen(const Context& context) const;
+  void upload_working(const Context& context) const;
+  void upload_inputs(const Context& context, int64_t bytes) const;
 
  private:
+  bool on_cuda() const { return device.kind == DeviceKind::kCuda; }
+  void place_on_device(const Plan& plan);
+  size_t unit_at(int64_t offset) const;
   std::byte* address(Region region, int64_t offset) const;
+
+  // On CUDA alone; nothing on CPU.
+  struct DeviceWeights {
+    Buffer frozen, working;
+    std::vector<int64_t> places;  ///< per unit: in `frozen`; -1 for one that programs read in a slot
+  };
+  std::shared_ptr<DeviceWeights> weights_;  // a borrower's are the lender's
+  Buffer device_inputs_, device_slots_;
 };
 
 }  // namespace permafrost

@@ -6,6 +6,7 @@
 #include <chrono>
 
 #include "core/base/narrow.h"
+#include "core/device/cuda.h"
 #include "parallel/group/copy.h"
 
 namespace permafrost {
@@ -104,9 +105,12 @@ WeightSlots::Lease WeightSlots::acquire(size_t index) {
 void WeightSlots::fill(const Gather& gather) {
   const auto u = static_cast<size_t>(gather.unit);
   const FrozenUnit& unit = plan_.frozen_units[u];
-  std::byte* slot = memory_.slots.data() + plan_.slot_begin(gather.slot);
+  const int64_t place = plan_.slot_begin(gather.slot);
+  std::byte* slot = memory_.slots.data() + place;
+  const bool on_device = memory_.device.kind == DeviceKind::kCuda;
   if (plan_.gather.kind == GatherKind::kCopy) {
     const std::byte* from = memory_.frozen.data() + memory_.layout.whole_at(u);
+    if (on_device) return cuda::copy(*context_.stream.queue(), memory_.slot(place), from, unit.bytes);
     if (thread_.joinable()) {  // the pool is the computing thread's
       copy_past_caches(slot, from, unit.bytes);
       return;
@@ -123,6 +127,9 @@ void WeightSlots::fill(const Gather& gather) {
       ->all_gather(part, Tensor(slot, DType::kU8, Shape{unit.bytes}), counts_[u], StreamView::caller(),
                    "frozen weights")
       .wait();
+  if (!on_device) return;
+  cuda::copy(*context_.stream.queue(), memory_.slot(place), slot, unit.bytes);
+  cuda::synchronize(*context_.stream.queue());  // the host's slot may be filled anew at once
 }
 
 void WeightSlots::work() {

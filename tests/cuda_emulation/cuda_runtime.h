@@ -49,6 +49,16 @@ std::byte* dynamic_shared();
 /// Runs body once for each thread of each block.
 void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& body);
 
+/// Device memory is out of the host's reach, as on a machine with a GPU, except while one of these lives: during
+/// kernels and copies.
+class DeviceAccess {
+ public:
+  DeviceAccess();
+  ~DeviceAccess();
+  DeviceAccess(const DeviceAccess&) = delete;
+  DeviceAccess& operator=(const DeviceAccess&) = delete;
+};
+
 template <typename T>
 T exchanged(T mine, int source) {
   T theirs;

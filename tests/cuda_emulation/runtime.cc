@@ -1,5 +1,6 @@
 // The calls of CUDA's runtime: memory is the host's, streams are always idle.
-#include <cstdlib>
+#include <sys/mman.h>
+
 #include <map>
 #include <mutex>
 #include <utility>
@@ -7,36 +8,55 @@
 #include "tests/cuda_emulation/cuda_runtime.h"
 
 namespace {
-constexpr size_t kTotal = size_t{4} << 30, kAlignment = 256;
+constexpr size_t kTotal = size_t{4} << 30, kPage = 4096;
 std::mutex mutex;
-std::map<void*, size_t> allocations;
-size_t allocated = 0;
+std::map<void*, size_t> device_memory, pinned_memory;  // sizes as mapped
+size_t allocated = 0;                                  // of device memory
+int users = 0;                                         // of device memory
 cudaError_t last_error = cudaSuccess;
 
 cudaError_t result(cudaError_t error) { return error == cudaSuccess ? error : last_error = error; }
 
-cudaError_t allocate(void** pointer, size_t bytes) {
+cudaError_t allocate(void** pointer, size_t bytes, std::map<void*, size_t>& memory) {
   const std::lock_guard lock(mutex);
-  if (bytes > kTotal - allocated) return result(cudaErrorMemoryAllocation);
-  *pointer = std::aligned_alloc(kAlignment, (bytes + kAlignment) / kAlignment * kAlignment);
-  if (!*pointer) return result(cudaErrorMemoryAllocation);
-  std::memset(*pointer, 0xff, bytes);  // as little zero as on a device
-  allocations[*pointer] = bytes;
-  allocated += bytes;
+  const size_t mapped = (bytes + kPage) / kPage * kPage;
+  const bool on_device = &memory == &device_memory;
+  if (on_device && (bytes > kTotal || mapped > kTotal - allocated)) return result(cudaErrorMemoryAllocation);
+  void* place = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (place == MAP_FAILED) return result(cudaErrorMemoryAllocation);
+  std::memset(place, 0xff, bytes);  // as little zero as on a device
+  if (on_device && users == 0) mprotect(place, mapped, PROT_NONE);
+  memory[place] = mapped;
+  allocated += on_device ? mapped : 0;
+  *pointer = place;
   return cudaSuccess;
 }
 
-cudaError_t release(void* pointer) {
+cudaError_t release(void* pointer, std::map<void*, size_t>& memory) {
   const std::lock_guard lock(mutex);
   if (!pointer) return cudaSuccess;
-  const auto found = allocations.find(pointer);
-  if (found == allocations.end()) return result(cudaErrorInvalidValue);
-  allocated -= found->second;
-  allocations.erase(found);
-  std::free(pointer);
+  const auto found = memory.find(pointer);
+  if (found == memory.end()) return result(cudaErrorInvalidValue);
+  allocated -= &memory == &device_memory ? found->second : 0;
+  munmap(pointer, found->second);
+  memory.erase(found);
   return cudaSuccess;
 }
+
+void allow(int protection) {
+  for (const auto& [place, mapped] : device_memory) mprotect(place, mapped, protection);
+}
 }  // namespace
+
+cuda_emulation::DeviceAccess::DeviceAccess() {
+  const std::lock_guard lock(mutex);
+  if (users++ == 0) allow(PROT_READ | PROT_WRITE);
+}
+
+cuda_emulation::DeviceAccess::~DeviceAccess() {
+  const std::lock_guard lock(mutex);
+  if (--users == 0) allow(PROT_NONE);
+}
 
 struct CUstream_st {};
 struct CUevent_st {};
@@ -73,15 +93,17 @@ cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
   *total_bytes = kTotal;
   return cudaSuccess;
 }
-cudaError_t cudaMalloc(void** pointer, size_t bytes) { return allocate(pointer, bytes); }
-cudaError_t cudaFree(void* pointer) { return release(pointer); }
-cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) { return allocate(pointer, bytes); }
-cudaError_t cudaFreeHost(void* pointer) { return release(pointer); }
+cudaError_t cudaMalloc(void** pointer, size_t bytes) { return allocate(pointer, bytes, device_memory); }
+cudaError_t cudaFree(void* pointer) { return release(pointer, device_memory); }
+cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) { return allocate(pointer, bytes, pinned_memory); }
+cudaError_t cudaFreeHost(void* pointer) { return release(pointer, pinned_memory); }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  const cuda_emulation::DeviceAccess access;
   if (bytes > 0) std::memcpy(to, from, bytes);
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
+  const cuda_emulation::DeviceAccess access;
   if (bytes > 0) std::memset(to, value, bytes);
   return cudaSuccess;
 }

@@ -214,6 +214,7 @@ std::byte* dynamic_shared() {
 
 void run(dim3 grid, dim3 size, size_t shared_bytes, const std::function<void()>& body) {
   const std::lock_guard lock(running);
+  const DeviceAccess access;
   gridDim = grid;
   blockDim = size;
   block.size = size_t{size.x} * size.y * size.z;
