@@ -5,6 +5,13 @@
 
 namespace permafrost {
 
+/// Whom workspaces are sized for: kernels of a kind of device, on at most so many threads of a CPU.
+struct Workers {
+  Workers(int threads = 1, DeviceKind device = DeviceKind::kCpu) : threads(threads), device(device) {}  // NOLINT: converts
+  int threads;
+  DeviceKind device;
+};
+
 /// Everything a kernel needs to know about where it runs. Passed to every kernel; nothing is ambient.
 struct Context {
   Device device = Device::cpu();

@@ -87,7 +87,7 @@ class Op {
   /// Buffers that forward writes for backward (statistics, pre-activations), given what backward must produce.
   virtual std::vector<TensorSpec> saved(const OpSpecs&, const Needs&) const { return {}; }
 
-  virtual int64_t workspace_bytes(const OpSpecs&, Pass, const Needs&, int /*threads*/) const { return 0; }
+  virtual int64_t workspace_bytes(const OpSpecs&, Pass, const Needs&, const Workers&) const { return 0; }
 
   virtual OpFlops flops(const OpSpecs&) const { return {}; }
 

@@ -235,7 +235,7 @@ class Replay {
   /// A workspace must be as large as the operation asks for, apart from all operands. Its content is gone afterwards.
   void use_workspace(const PlanStep& step, Pass pass) {
     const OpInfo& info = op(step);
-    const int64_t wanted = info.op->workspace_bytes(graph_.specs_of(info), pass, needs(step), options_.threads);
+    const int64_t wanted = info.op->workspace_bytes(graph_.specs_of(info), pass, needs(step), options_.workers);
     const int64_t planned = step.workspace.region == Region::kArena ? step.workspace.spec.bytes() : 0;
     if (planned != wanted)
       problem("the workspace of ", info.scope, " (", info.op->kind(), ") has ", planned,

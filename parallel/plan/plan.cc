@@ -209,7 +209,7 @@ Plan make_plan(const PlanRequest& request) {
                      graph.units().size(), " units; got ", g.units().size());
     plan.needs.push_back(analyse_needs(g, trainable));
     ProgramOptions options = request.options;
-    options.threads = request.world.threads;
+    options.workers = {request.world.threads, request.world.device};
     plan.programs.push_back(build_program(g, plan.needs.back(), placements, options));
   }
   plan.phases = {PhaseKind::kMicroBatches, PhaseKind::kVote,      PhaseKind::kReduceGradients,

@@ -44,7 +44,7 @@ struct PlanRequest {
   GatherChoice gather = GatherChoice::kAuto;
   int64_t node_memory_bytes = 0;  ///< what a node may use, for kAuto; 0: everything is taken to fit
   int64_t process_bytes = 0;      ///< what a rank needs beside the plan
-  ProgramOptions options;         ///< threads are those of the world
+  ProgramOptions options;         ///< workers are those of the world
 };
 
 /// Elements by which the trainable space is divided: norms are summed and optimizer slices cut at such blocks.

@@ -372,7 +372,7 @@ class ProgramBuilder {
   }
 
   void assign_workspace(PlanStep& step, const OpSpecs& specs, Pass pass, int index) {
-    const int64_t bytes = op(step.op).op->workspace_bytes(specs, pass, needs(step.op), options_.threads);
+    const int64_t bytes = op(step.op).op->workspace_bytes(specs, pass, needs(step.op), options_.workers);
     if (bytes == 0) return;
     const TensorSpec spec{{bytes}, DType::kU8};
     step.workspace =

@@ -81,7 +81,7 @@ struct ParamPlacement {
 };
 
 struct ProgramOptions {
-  int threads = 1;               ///< workspaces are sized for this many
+  Workers workers;               ///< workspaces are sized for them
   bool reuse_memory = true;      ///< false: every buffer has an address of its own
   bool keep_all_values = false;  ///< values with public names stay readable after the program (probing)
   bool keep_gradients = false;   ///< so do their gradients and those of parameters; no kSumGradient then

@@ -1,6 +1,8 @@
 #pragma once
 #include <vector>
 
+#include "core/device/device.h"
+
 namespace permafrost {
 
 /// Who computes: ranks, their threads, and which ranks share the memory of a node.
@@ -11,6 +13,7 @@ struct World {
   int cores = 0;    ///< that the ranks of a node may use; 0: not known, none is taken for spare
   /// Node of each rank, 0 to nodes - 1; empty: consecutive ranks share a node, as evenly as they can.
   std::vector<int> node_of_rank = {};
+  DeviceKind device = DeviceKind::kCpu;  ///< that programs run on; each rank has one
 
   int node_of(int rank) const;
   /// Ascending.

@@ -271,7 +271,7 @@ TEST(EpalmDecoding, PlansPassTheChecks) {
       const Decoder decoder(setting.config, DType::kF32, shape, cached);
       ProgramOptions options;
       options.forward_only = true;
-      options.threads = 2;
+      options.workers = 2;
       for (size_t b = 0; b < 2; ++b) {
         const auto problems =
             check_program(decoder.plan().graphs[b], decoder.plan().needs[b], decoder.plan().programs[b], options);

@@ -69,7 +69,7 @@ Plan plan_of(const config::Config& config, const Choices& choices) {
 int64_t expect_right(const Plan& plan, const Choices& choices, const std::string& about) {
   int64_t peak = 0;
   ProgramOptions options;
-  options.threads = choices.threads;
+  options.workers = choices.threads;
   options.keep_all_values = options.keep_gradients = choices.keep;
   for (size_t b = 0; b < plan.programs.size(); ++b) {
     const ProgramReport report = replay_program(plan.graphs[b], plan.needs[b], plan.programs[b], options);

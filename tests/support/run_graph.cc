@@ -12,13 +12,18 @@ namespace permafrost::testing {
 namespace {
 constexpr int kNanByte = 0xFF;  // NaN in f32, bf16, f16 and f64; -1 in integers
 
-std::vector<std::byte> nan_memory(int64_t bytes) {
-  return std::vector<std::byte>(static_cast<size_t>(bytes + kArenaAlignment), std::byte{kNanByte});
+Buffer nan_memory(int64_t bytes, Device device) {
+  Buffer memory = Buffer::pinned("graph runner", bytes, device);
+  if (bytes > 0) std::memset(memory.data(), kNanByte, static_cast<size_t>(bytes));
+  return memory;
 }
 }  // namespace
 
 GraphRunner::GraphRunner(const Graph& graph, const std::vector<bool>& trainable, const Options& options)
-    : graph_(graph), options_(options), needs_(analyse_needs(graph, trainable)) {
+    : graph_(graph),
+      options_(options),
+      needs_(analyse_needs(graph, trainable)),
+      context_(device_context(options.threads)) {
   std::vector<ParamPlacement> placements;
   for (size_t p = 0; p < graph.params().size(); ++p) {
     const Shape& shape = graph.params()[p].shape;
@@ -28,22 +33,18 @@ GraphRunner::GraphRunner(const Graph& graph, const std::vector<bool>& trainable,
     params_.push_back(filled_tensor(stored.dtype, shape, kNanByte));
   }
   ProgramOptions program_options;
-  program_options.threads = options.threads;
+  program_options.workers = {options.threads, context_.device.kind};
   program_options.reuse_memory = false;
   program_options.keep_all_values = options.keep_values;
   program_options.keep_gradients = true;
   program_ = build_program(graph, needs_, placements, program_options);
-  arena_ = nan_memory(program_.arena_bytes);
-  inputs_ = nan_memory(program_.input_bytes);
-  state_ = nan_memory(program_.state_bytes);
+  arena_ = nan_memory(program_.arena_bytes, context_.device);
+  inputs_ = nan_memory(program_.input_bytes, context_.device);
+  state_ = nan_memory(program_.state_bytes, context_.device);
 }
 
 Tensor GraphRunner::tensor(const TensorRef& ref) const {
-  const auto in = [&](const std::vector<std::byte>& memory) {
-    auto address = reinterpret_cast<uintptr_t>(memory.data());
-    address = (address + kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment;
-    return Tensor(reinterpret_cast<std::byte*>(address) + ref.offset, ref.spec);
-  };
+  const auto in = [&](const Buffer& memory) { return Tensor(memory.data() + ref.offset, ref.spec, memory.device()); };
   switch (ref.region) {
     case Region::kNone:
       return {};
@@ -69,7 +70,7 @@ std::vector<Tensor> GraphRunner::tensors(const std::vector<TensorRef>& refs) con
 }
 
 double GraphRunner::run() {
-  const Context context = cpu_context(options_.threads);
+  const Context& context = context_;
   for (const PlanStep& step : program_.steps) {
     const Op& op = *graph_.ops()[static_cast<size_t>(step.op)].op;
     const auto in = tensors(step.inputs), params = tensors(step.params), out = tensors(step.outputs),
@@ -93,6 +94,7 @@ double GraphRunner::run() {
         break;
     }
   }
+  finish_kernels();
   return graph_.loss() < 0 ? 0 : *tensor(program_.values[static_cast<size_t>(graph_.loss())]).data<double>();
 }
 

@@ -10,7 +10,7 @@
 
 namespace permafrost::testing {
 
-/// Runs a graph without plan and executor: every buffer has an address of its own, every value and gradient is kept.
+/// Runs a graph without plan and executor, on the device in use when it is made (use_device): every buffer has an address of its own, every value and gradient is kept.
 /// Memory starts as NaN bytes, so that what is read before it was written shows. For tests.
 class GraphRunner {
  public:
@@ -53,7 +53,8 @@ class GraphRunner {
   Options options_;
   NeedAnalysis needs_;
   Program program_;
-  std::vector<std::byte> arena_, inputs_, state_;
+  Context context_;
+  Buffer arena_, inputs_, state_;
   std::vector<OwnedTensor> params_;
 };
 

@@ -35,10 +35,10 @@ class AttentionOpBase : public Op {
     const Shape& out = specs.outputs[0].shape;
     return {{{out[0], config_.heads, out[1]}, DType::kF32}};
   }
-  int64_t workspace_bytes(const OpSpecs& specs, Pass pass, const Needs&, int threads) const override {
+  int64_t workspace_bytes(const OpSpecs& specs, Pass pass, const Needs&, const Workers& workers) const override {
     const Shape& out = specs.outputs[0].shape;
     return attention_workspace_bytes(pass == Pass::kBackward, out[0], out[1], keys_of(specs), config_.heads,
-                                     out[2] / config_.heads, specs.inputs[0].dtype, threads);
+                                     out[2] / config_.heads, specs.inputs[0].dtype, workers.threads, workers.device);
   }
   OpFlops flops(const OpSpecs& specs) const override {
     // Scores and mixing; backward makes the scores again and four products more. All keys are counted, hidden or not.

@@ -42,12 +42,12 @@ struct Sizes {
     return compute == DType::kF32 ? 0 : round_up(chunk * vocabulary * size_of(compute), kPlace);
   }
   int64_t lse_bytes() const { return round_up(chunk * 4, kPlace); }
-  int64_t product_bytes(LinearPass pass, int64_t m, int threads) const {
-    return linear_workspace_bytes(pass, m, vocabulary, width, compute, compute, threads);
+  int64_t product_bytes(LinearPass pass, int64_t m, const Workers& workers) const {
+    return linear_workspace_bytes(pass, m, vocabulary, width, compute, compute, workers.threads, workers.device);
   }
   /// Of every chunk: fewer rows may need more.
-  int64_t chunk_product_bytes(LinearPass pass, int threads) const {
-    return std::max(product_bytes(pass, chunk, threads), product_bytes(pass, last_chunk, threads));
+  int64_t chunk_product_bytes(LinearPass pass, const Workers& workers) const {
+    return std::max(product_bytes(pass, chunk, workers), product_bytes(pass, last_chunk, workers));
   }
 };
 
@@ -55,8 +55,10 @@ struct Sizes {
 struct Pieces {
   std::byte* next;
   int64_t left;
+  Device device;
 
-  explicit Pieces(const Tensor& workspace) : next(static_cast<std::byte*>(workspace.raw())), left(workspace.bytes()) {
+  explicit Pieces(const Tensor& workspace)
+      : next(static_cast<std::byte*>(workspace.raw())), left(workspace.bytes()), device(workspace.device()) {
     const auto off = static_cast<int64_t>(reinterpret_cast<uintptr_t>(next) % kPlace);
     skip(off == 0 ? 0 : kPlace - off);
   }
@@ -65,11 +67,11 @@ struct Pieces {
     left -= bytes;
   }
   Tensor take(DType dtype, const Shape& shape, int64_t bytes) {
-    const Tensor t(next, dtype, shape);
+    const Tensor t(next, dtype, shape, device);
     skip(bytes);
     return t;
   }
-  Tensor rest() const { return {next, DType::kU8, {left}}; }
+  Tensor rest() const { return {next, DType::kU8, {left}, device}; }
 };
 
 class HeadLossOp final : public Op {
@@ -108,18 +110,18 @@ class HeadLossOp final : public Op {
     return {};
   }
 
-  int64_t workspace_bytes(const OpSpecs& specs, Pass pass, const Needs& needs, int threads) const override {
+  int64_t workspace_bytes(const OpSpecs& specs, Pass pass, const Needs& needs, const Workers& workers) const override {
     const Sizes s(specs);
     int64_t product = 0;
     if (pass == Pass::kForward) {
-      product = s.chunk_product_bytes(LinearPass::kForward, threads);
+      product = s.chunk_product_bytes(LinearPass::kForward, workers);
       const bool keeps_dx = needs.params == 0 && needs.inputs != 0;
-      if (keeps_dx) product = std::max(product, s.chunk_product_bytes(LinearPass::kBackwardInput, threads));
+      if (keeps_dx) product = std::max(product, s.chunk_product_bytes(LinearPass::kBackwardInput, workers));
       return kPlace + s.logits_bytes() + s.lse_bytes() + (keeps_dx ? s.gradient_bytes() : 0) + product;
     }
     if (needs.params == 0) return 0;
-    product = s.product_bytes(LinearPass::kBackwardWeight, s.rows, threads);
-    if (needs.inputs != 0) product = std::max(product, s.product_bytes(LinearPass::kBackwardInput, s.rows, threads));
+    product = s.product_bytes(LinearPass::kBackwardWeight, s.rows, workers);
+    if (needs.inputs != 0) product = std::max(product, s.product_bytes(LinearPass::kBackwardInput, s.rows, workers));
     return product;
   }
 

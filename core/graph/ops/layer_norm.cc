@@ -33,7 +33,7 @@ class LayerNormOp final : public Op {
     const TensorSpec statistics{{rows_of(specs.inputs[0].shape)}, DType::kF32};
     return {statistics, statistics};
   }
-  int64_t workspace_bytes(const OpSpecs& specs, Pass pass, const Needs& needs, int) const override {
+  int64_t workspace_bytes(const OpSpecs& specs, Pass pass, const Needs& needs, const Workers&) const override {
     if (pass == Pass::kForward) return 0;
     return layer_norm_workspace_bytes(rows_of(specs.inputs[0].shape), specs.inputs[0].shape[-1], needs.params != 0);
   }

@@ -97,7 +97,7 @@ class ScaleOp final : public Op {
     if (needs.inputs) use.params = bit(0);
     return use;
   }
-  int64_t workspace_bytes(const OpSpecs& specs, Pass pass, const Needs& needs, int) const override {
+  int64_t workspace_bytes(const OpSpecs& specs, Pass pass, const Needs& needs, const Workers&) const override {
     return pass == Pass::kBackward && needs.params ? scale_workspace_bytes(specs.inputs[0].shape.elements()) : 0;
   }
   OpFlops flops(const OpSpecs& specs) const override {

@@ -35,7 +35,7 @@ class SelectRowsOp final : public ForwardOnlyOp {
   explicit SelectRowsOp(const TensorSpec& state) : state_(state) {}
   std::string_view kind() const override { return "select_rows"; }
   std::vector<TensorSpec> infer(std::span<const TensorSpec>, std::span<const Shape>) const override { return {}; }
-  int64_t workspace_bytes(const OpSpecs&, Pass pass, const Needs&, int) const override {
+  int64_t workspace_bytes(const OpSpecs&, Pass pass, const Needs&, const Workers&) const override {
     return pass == Pass::kForward ? select_rows_workspace_bytes(state_) : 0;
   }
   void forward(const Context& context, const ForwardArgs& args) const override {
