@@ -15,6 +15,7 @@ int run_plan(const PlanOptions& options) {
   PlanChoices choices;
   choices.world = {options.ranks, options.nodes, options.threads};
   choices.world.cores = options.cores_per_node;
+  choices.world.device = program_device(resolved.config);
   choices.node_memory_bytes = static_cast<int64_t>(options.memory_gib * static_cast<double>(int64_t{1} << 30));
   choices.read_files = !resolved.config.weights().vision().empty() || !resolved.config.weights().text().empty();
   const Plan plan = make_plan(plan_request(resolved.config, choices));

@@ -6,6 +6,7 @@
 #include "core/kernels/shape_ops.h"
 #include "core/weights/safetensors.h"
 #include "launch/commands.h"
+#include "launch/gpu.h"
 #include "launch/machine.h"
 #include "launch/training/model_weights.h"
 #include "launch/training/name_patterns.h"
@@ -108,6 +109,7 @@ void read_batch(const std::string& path, const Model& model, ProbeBatch& batch) 
 Plan probe_plan(const config::Config& config, int64_t batch, int64_t tokens, bool grads, int threads) {
   PlanChoices choices;
   choices.world.threads = threads;
+  choices.world.device = program_device(config);
   choices.program.keep_all_values = true;
   choices.program.keep_gradients = grads;
   choices.program.forward_only = !grads;
@@ -231,15 +233,19 @@ int run_probe(const ProbeOptions& options) {
   check_names(options.values, plan);
   check_memory(plan, memory_limit_bytes());
   ThreadPool pool(threads);
+  const std::unique_ptr<Stream> gpu = open_gpu(plan.world.device);
   Context context;
   context.pool = &pool;
-  const StepMemory memory(plan);
+  if (gpu) context = {.device = gpu->device(), .pool = nullptr, .stream = *gpu};
+  const StepMemory memory(plan, 0, nullptr, context.device);
   AdamwConfig none;
   ShardedAdamw masters(plan, 0, none);
   const auto alone = make_solo_group();
   for (const std::string& line : load_model_weights(config, plan, memory.frozen_share(), masters, *alone, *alone).lines)
     std::cerr << line << '\n';
   masters.refresh_working(memory);
+  memory.upload_frozen(context);
+  memory.upload_working(context);
   Executor executor(plan, memory, context);
   fill_inputs(config, *model, executor, batch);
   executor.run(0, nullptr);

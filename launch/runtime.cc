@@ -5,10 +5,13 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
+#include <span>
 #include <vector>
 
 #include "configs/config.pb.h"
 #include "core/base/check.h"
+#include "launch/gpu.h"
 #include "launch/machine.h"
 #include "parallel/group/fail_together.h"
 #include "parallel/group/hierarchical_group.h"
@@ -17,7 +20,9 @@
 namespace permafrost {
 
 RuntimeOptions runtime_options(const config::Parallel& parallel) {
-  return {parallel.threads(), std::chrono::seconds(parallel.timeout_s()), parallel.ranks_per_node()};
+  const bool cuda = parallel.device() == config::Parallel::CUDA;
+  return {parallel.threads(), std::chrono::seconds(parallel.timeout_s()), parallel.ranks_per_node(),
+          cuda ? DeviceKind::kCuda : DeviceKind::kCpu};
 }
 
 namespace {
@@ -75,6 +80,10 @@ void run_body(Group& flat, MpiEnvironment* environment, const RuntimeOptions& op
   const auto on_node = static_cast<int>(place.ranks_of_node(place.node_of(flat.rank())).size());
   place.cores = cores * on_node / on_machine;
   agree_on_threads(flat, place);
+  place.device = options.device;
+  const std::span before(machines.data(), static_cast<size_t>(flat.rank()));
+  const auto rank_on_machine = static_cast<int>(std::ranges::count(before, machines[before.size()]));
+  const std::unique_ptr<Stream> gpu = open_gpu(options.device, rank_on_machine, on_machine);
   ThreadPool pool(threads, threads * on_machine <= cores ? ThreadPool::kLongSpin : ThreadPool::kShortSpin);
   NodeOptions node_options;
   node_options.timeout = options.timeout;
@@ -84,7 +93,7 @@ void run_body(Group& flat, MpiEnvironment* environment, const RuntimeOptions& op
   HierarchicalGroup world(flat, place.node_of_rank, node_options);
   LOG(INFO) << "rank " << flat.rank() << "/" << flat.size() << ", node " << place.node_of(flat.rank()) << "/"
             << place.nodes << ", " << pool.threads() << " threads" << (mpi.empty() ? "" : ", ") << mpi;
-  Runtime runtime{world, pool, place, world.node(), mpi, environment, on_machine, moved};
+  Runtime runtime{world, pool, place, world.node(), mpi, environment, on_machine, moved, gpu.get()};
   body(runtime);
 }
 

@@ -21,9 +21,9 @@ Generator::Generator(const config::Config& config, Runtime& runtime, const Gener
     : runtime_(runtime),
       setup_(setup),
       plan_(plan),
-      memory_(plan, runtime.rank(), &runtime.node),
+      memory_(plan, runtime.rank(), &runtime.node, runtime.device()),
       gather_group_(make_gather_group(plan, runtime)),
-      executor_(plan, memory_, runtime.context(), {}, gather_group_.get()) {
+      executor_(plan, memory_, runtime.program_context(), {}, gather_group_.get()) {
   load(config);
 }
 
@@ -34,7 +34,7 @@ Generator::Generator(Runtime& runtime, const GenerationSetup& setup, const Plan&
       plan_(plan),
       memory_(plan, lender, lender_plan, &runtime.node),
       gather_group_(make_gather_group(plan, runtime)),
-      executor_(plan, memory_, runtime.context(), {}, gather_group_.get()) {}
+      executor_(plan, memory_, runtime.program_context(), {}, gather_group_.get()) {}
 
 void Generator::load(const config::Config& config) {
   AdamwConfig none;
@@ -42,11 +42,13 @@ void Generator::load(const config::Config& config) {
   notes_ = load_model_weights(config, plan_, memory_.frozen_share(), masters, runtime_.world, runtime_.node).lines;
   runtime_.node.barrier(StreamView::caller(), "frozen weights of the node").wait();
   memory_.frozen.protect();
+  memory_.upload_frozen(runtime_.program_context());
   if (runtime_.size() > 1)
     require_same_weights(config, runtime_,
                          hash_frozen(plan_, memory_.frozen_share(), runtime_.world, runtime_.node, runtime_.pool));
   masters.refresh_working(memory_);
   gather_working_copies(memory_, runtime_.world, working_bytes_per_rank(plan_));
+  memory_.upload_working(runtime_.program_context());
 }
 
 int64_t Generator::image_floats() const {

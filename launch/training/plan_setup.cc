@@ -10,8 +10,12 @@
 
 namespace permafrost {
 
+DeviceKind program_device(const config::Config& config) {
+  return config.parallel().device() == config::Parallel::CUDA ? DeviceKind::kCuda : DeviceKind::kCpu;
+}
+
 DType compute_dtype(const config::Config& config) {
-  const bool capable = cpu_features().avx512_bf16;
+  const bool capable = cpu_features().avx512_bf16 || program_device(config) == DeviceKind::kCuda;
   switch (config.precision().compute()) {
     case config::Compute::AUTO:
       return capable ? DType::kBF16 : DType::kF32;

@@ -11,6 +11,8 @@ namespace permafrost {
 /// Compute dtype of a configuration on this processor: AUTO is bf16 where it has bf16 instructions.
 /// Errors: kConfig when BF16 is asked for and the processor has none (it would be slower than f32 and say nothing).
 DType compute_dtype(const config::Config& config);
+/// Of parallel.device.
+DeviceKind program_device(const config::Config& config);
 
 /// Storage dtypes of frozen matrices by parameter name, read from the headers of the weight files; empty where the
 /// configuration does not keep what the files have. Errors: kWeights as in match_parameters.

@@ -62,9 +62,9 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
       model_(make_model(config)),
       weighting_(loss_weighting(config.loss())),
       data_(config, model_->vocab(), runtime.pool.threads()),
-      memory_(plan, runtime.rank(), &runtime.node),
+      memory_(plan, runtime.rank(), &runtime.node, runtime.device()),
       gather_group_(make_gather_group(plan, runtime)),
-      executor_(plan, memory_, runtime.context(), {}, gather_group_.get()),
+      executor_(plan, memory_, runtime.program_context(), {}, gather_group_.get()),
       optimizer_(plan, runtime.rank(), make_adamw_config(config)),
       schedule_(make_schedule_config(config)),
       shards_(plan.trainable_space, runtime.size()),
@@ -110,6 +110,7 @@ void Trainer::load_weights() {
   notes_ = load_model_weights(config_, plan_, memory_.frozen_share(), optimizer_, runtime_.world, runtime_.node).lines;
   runtime_.node.barrier(StreamView::caller(), "frozen weights of the node").wait();
   memory_.frozen.protect();
+  memory_.upload_frozen(runtime_.program_context());
   optimizer_.refresh_working(memory_);
   gather_working_bytes();
   setup_.load_weights = ms_since(begin) / 1e3;
@@ -430,7 +431,10 @@ void Trainer::gather_working(StepMetrics& metrics) {
       moved_bytes(runtime_.rank(), runtime_.size(), memory_.working.bytes(), working_bytes_per_rank_, DType::kU8);
 }
 
-void Trainer::gather_working_bytes() { gather_working_copies(memory_, runtime_.world, working_bytes_per_rank_); }
+void Trainer::gather_working_bytes() {
+  gather_working_copies(memory_, runtime_.world, working_bytes_per_rank_);
+  memory_.upload_working(runtime_.program_context());
+}
 
 FrozenHash Trainer::hash_frozen_now() {
   return hash_frozen(plan_, memory_.frozen_share(), runtime_.world, runtime_.node, runtime_.pool);

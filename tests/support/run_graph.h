@@ -10,8 +10,9 @@
 
 namespace permafrost::testing {
 
-/// Runs a graph without plan and executor, on the device in use when it is made (use_device): every buffer has an address of its own, every value and gradient is kept.
-/// Memory starts as NaN bytes, so that what is read before it was written shows. For tests.
+/// Runs a graph without plan and executor, on the device in use when it is made (use_device): every buffer has an
+/// address of its own, every value and gradient is kept. Memory starts as NaN bytes, so that what is read before it was
+/// written shows. For tests.
 class GraphRunner {
  public:
   struct Options {

@@ -64,7 +64,9 @@ class LinearOp final : public Op {
     const int64_t n = specs.params[0][0], k = n == 0 ? 0 : specs.params[0].elements() / n;
     const int64_t m = k == 0 ? 0 : specs.inputs[0].shape.elements() / k;
     const DType compute = specs.inputs[0].dtype;
-    const auto bytes = [&](LinearPass p) { return linear_workspace_bytes(p, m, n, k, compute, compute, workers.threads, workers.device); };
+    const auto bytes = [&](LinearPass p) {
+      return linear_workspace_bytes(p, m, n, k, compute, compute, workers.threads, workers.device);
+    };
     if (pass == Pass::kForward) return bytes(LinearPass::kForward);
     int64_t need = 0;
     if (needs.inputs) need = std::max(need, bytes(LinearPass::kBackwardInput));

@@ -1,0 +1,13 @@
+#pragma once
+#include <memory>
+
+#include "core/device/stream.h"
+
+namespace permafrost {
+
+/// The stream that a rank's programs run on: a GPU to each rank of a machine, in their order; when there are fewer,
+/// ranks share them and the log says so. Null for a CPU. Errors: kNotBuilt in a build without CUDA, kConfig where there
+/// is no GPU that can be used, both saying why.
+std::unique_ptr<Stream> open_gpu(DeviceKind device, int rank_on_machine = 0, int ranks_on_machine = 1);
+
+}  // namespace permafrost
