@@ -203,7 +203,7 @@ Layout make_layout(DType dtype, int64_t rows, int64_t columns, int64_t ld) {
   return Layout(layout);
 }
 
-Plan make_plan(const Products& products, const Key& key, const void* bias) {
+Plan make_plan(const Products& products, const Key& key) {
   Plan plan;
   cublasLtMatmulDesc_t descriptor = nullptr;
   PERMAFROST_CUBLAS(
@@ -217,7 +217,9 @@ Plan make_plan(const Products& products, const Key& key, const void* bias) {
   set(plan.descriptor, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
   if (key.bias) {
     set(plan.descriptor, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, static_cast<int32_t>(data_type(key.output)));
-    set(plan.descriptor, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);  // heuristics look at its alignment
+    // Heuristics look at its alignment alone, and must not see that of the bias that comes first.
+    const void* aligned_to_16 = reinterpret_cast<const void*>(uintptr_t{16});
+    set(plan.descriptor, CUBLASLT_MATMUL_DESC_BIAS_POINTER, aligned_to_16);
   }
   plan.a = key.transposed_a ? make_layout(key.inputs, key.terms, key.rows, key.lda)
                             : make_layout(key.inputs, key.rows, key.terms, key.lda);
@@ -283,7 +285,7 @@ void multiply(const Context& context, const MatrixProduct& product, std::byte* w
   Products& products = products_of(context);
   const Key key = key_of(product, queue_of(context).tf32);
   auto found = products.plans.find(key);
-  if (found == products.plans.end()) found = products.plans.emplace(key, make_plan(products, key, product.bias)).first;
+  if (found == products.plans.end()) found = products.plans.emplace(key, make_plan(products, key)).first;
   Plan& plan = found->second;
   if (key.bias) set(plan.descriptor, CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias);
   if (products.tuning && !plan.tuned) tune(context, products, plan, product, workspace);
