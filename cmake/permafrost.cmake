@@ -86,11 +86,11 @@ function(permafrost_add_library name)
 endfunction()
 
 # permafrost_add_cuda_library(name SOURCES a.cu ... DEPENDS library ...): compiled by nvcc for PERMAFROST_CUDA_ARCHITECTURES.
-# No contraction here either.
+# No contraction here either. cuBLASLt comes with the toolkit (cmake/dependencies.cmake).
 function(permafrost_add_cuda_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
   add_library(${name} STATIC ${ARG_SOURCES})
-  target_link_libraries(${name} PUBLIC ${ARG_DEPENDS})
+  target_link_libraries(${name} PUBLIC ${ARG_DEPENDS} PRIVATE CUDA::cublasLt)
   set_target_properties(${name} PROPERTIES CUDA_ARCHITECTURES "${PERMAFROST_CUDA_ARCHITECTURES}"
     CUDA_RUNTIME_LIBRARY Shared)
 endfunction()

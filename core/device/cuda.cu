@@ -201,6 +201,8 @@ void fill(Queue& queue, void* to, int byte, int64_t bytes) {
   if (bytes > 0) PERMAFROST_CUDA(cudaMemsetAsync(to, byte, narrow<size_t>(bytes), queue.stream));
 }
 
+void allow_tf32(Queue& queue, bool allowed) { queue.tf32 = allowed; }
+
 struct Mark {
   cudaEvent_t event = nullptr;
 };

@@ -52,6 +52,9 @@ void synchronize(Queue& queue);
 void copy(Queue& queue, void* to, const void* from, int64_t bytes);
 /// Every byte set to `byte`, in the order of the queue.
 void fill(Queue& queue, void* to, int byte, int64_t bytes);
+/// Whether products of f32 matrices may round their operands to TF32 (11 bits instead of 24, several times as fast).
+/// At first they may not.
+void allow_tf32(Queue& queue, bool allowed);
 
 struct Mark;  ///< a place in a queue
 Mark* create_mark(Queue& queue);

@@ -38,8 +38,9 @@ struct Queue {
   int64_t shared_bytes = 0;
   cudaStream_t stream = nullptr;
   Faults* faults = nullptr;
-  void* matmul = nullptr;  ///< what linear_cuda.cu keeps: see there
-  void (*destroy_matmul)(void*) = nullptr;
+  void* matmul = nullptr;                   ///< what matmul_cuda.cu keeps: see there
+  void (*destroy_matmul)(void*) = nullptr;  ///< of it; null = nothing kept
+  bool tf32 = false;                        ///< see allow_tf32
 };
 
 /// Throws Error naming the call and CUDA's words for what went wrong.

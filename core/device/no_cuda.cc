@@ -25,6 +25,7 @@ void destroy_queue(Queue*) noexcept {}
 void synchronize(Queue&) { absent("Stream"); }
 void copy(Queue&, void*, const void*, int64_t) { absent("Stream"); }
 void fill(Queue&, void*, int, int64_t) { absent("Stream"); }
+void allow_tf32(Queue&, bool) { absent("Stream"); }
 Mark* create_mark(Queue&) { absent("Stream"); }
 void destroy_mark(Mark*) noexcept {}
 bool reached(const Mark&) { absent("Event"); }

@@ -2,6 +2,7 @@
 #include "core/kernels/activation_cuda.h"
 #include "core/kernels/dropout_cuda.h"
 #include "core/kernels/embedding_cuda.h"
+#include "core/kernels/linear_cuda.h"
 #include "core/kernels/patchify_cuda.h"
 #include "core/kernels/scale_cuda.h"
 #include "core/kernels/shape_ops_cuda.h"
@@ -37,5 +38,13 @@ void zero_runs(const Context&, const Runs&, int64_t, int64_t) { absent(); }
 
 void write_tokens(const Context&, Tensor, Tensor, Tensor) { absent(); }
 void select_rows(const Context&, Tensor, Tensor, Tensor, Tensor) { absent(); }
+
+void linear_forward(const Context&, const LinearForward&, Tensor) { absent(); }
+void linear_backward_input(const Context&, const LinearBackwardInput&, Tensor) { absent(); }
+void linear_backward_weight(const Context&, const LinearBackwardWeight&, Tensor) { absent(); }
+void tune_linear(const Context&, const LinearForward&, Tensor) { absent(); }
+void tune_linear(const Context&, const LinearBackwardInput&, Tensor) { absent(); }
+void tune_linear(const Context&, const LinearBackwardWeight&, Tensor) { absent(); }
+std::string linear_choices(const Context&) { absent(); }
 
 }  // namespace permafrost::cuda

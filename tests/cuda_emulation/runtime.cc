@@ -58,8 +58,13 @@ cuda_emulation::DeviceAccess::~DeviceAccess() {
   if (--users == 0) allow(PROT_NONE);
 }
 
+double cuda_emulation::clock = 0;
+
 struct CUstream_st {};
-struct CUevent_st {};
+struct CUevent_st {
+  bool timed = false;
+  double time = 0;
+};
 
 const char* cudaGetErrorName(cudaError_t error) {
   switch (error) {
@@ -111,8 +116,22 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) { return *
 cudaError_t cudaStreamDestroy(cudaStream_t stream) { return delete stream, cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return *event = new CUevent_st, cudaSuccess; }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
+  *event = new CUevent_st{.timed = (flags & cudaEventDisableTiming) == 0};
+  return cudaSuccess;
+}
 cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
-cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+  event->time = cuda_emulation::clock;
+  return cudaSuccess;
+}
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
+  if (!begin->timed || !end->timed) return result(cudaErrorInvalidValue);
+  *milliseconds = static_cast<float>(end->time - begin->time);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
+  return *status = cudaStreamCaptureStatusNone, cudaSuccess;
+}
 cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
 cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
