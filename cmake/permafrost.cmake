@@ -117,6 +117,22 @@ function(permafrost_add_test name)
   permafrost_set_test(${name} LABELS ${ARG_LABELS} TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${ARG_PROCESSORS})
 endfunction()
 
+# permafrost_add_cuda_test(name [FILTER "A*:B*"] [TIMEOUT seconds]): the tests of a program once more, with tensors and
+# programs on a GPU, or on its emulation.
+function(permafrost_add_cuda_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT;FILTER" "" ${ARGN})
+  if(NOT PERMAFROST_CUDA AND NOT PERMAFROST_EMULATE_CUDA)
+    return()
+  endif()
+  if(NOT ARG_FILTER)
+    set(ARG_FILTER "*")
+  endif()
+  add_test(NAME ${name}_cuda COMMAND ${name} "--gtest_filter=${ARG_FILTER}")
+  permafrost_set_test(${name}_cuda LABELS unit gpu TIMEOUT ${ARG_TIMEOUT})
+  set_property(TEST ${name}_cuda APPEND PROPERTY ENVIRONMENT "PERMAFROST_TEST_DEVICE=cuda")
+  set_property(TEST ${name}_cuda PROPERTY SKIP_RETURN_CODE 77)
+endfunction()
+
 # permafrost_add_mpi_test(name SOURCES a_test.cc ... DEPENDS library ... RANKS 1 2 3 [LABELS slow] [TIMEOUT seconds])
 # One program, one CTest test name_ranks<n> per rank count, started by launch/mpirun.sh, labelled mpi besides LABELS.
 function(permafrost_add_mpi_test name)

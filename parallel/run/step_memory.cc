@@ -156,6 +156,13 @@ Tensor StepMemory::tensor(const TensorRef& ref) const {
   return {address(ref.region, ref.offset), ref.spec, device};
 }
 
+Tensor StepMemory::host_param(const ParamPlan& param) const {
+  const int64_t offset = param.placement.offset;
+  if (param.placement.region == Region::kWorking) return {working.data() + offset, param.placement.stored};
+  const size_t unit = unit_at(offset);
+  return {frozen.data() + layout.whole_at(unit) + (offset - layout.units()[unit].begin), param.placement.stored};
+}
+
 Tensor StepMemory::param(const ParamPlan& param) const {
   return {address(param.placement.region, param.placement.offset), param.placement.stored, device};
 }

@@ -56,6 +56,8 @@ struct StepMemory {
   Tensor input(const TensorRef& ref) const { return {inputs.data() + ref.offset, ref.spec}; }
   /// Where a parameter is stored for a program: frozen (its unit must be on this node as a whole), or its working copy.
   Tensor param(const ParamPlan& param) const;
+  /// Where the host loads or exchanges it; the same place on CPU.
+  Tensor host_param(const ParamPlan& param) const;
   /// Where programs find a slot.
   std::byte* slot(int64_t offset) const;
 

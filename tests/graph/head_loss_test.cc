@@ -75,13 +75,13 @@ Results together(const Problem& p, const Needs& needs) {
   for (const OwnedTensor& t : saved) saved_views.push_back(t);
   const std::vector<Tensor> inputs{p.x, p.labels, p.row_weight}, params{p.weight}, outputs{r.row_loss, r.loss};
   const OwnedTensor forward = bytes(op.workspace_bytes(specs, Pass::kForward, needs, 2));
-  op.forward(cpu_context(2), {inputs, params, outputs, saved_views, forward});
+  op.forward(device_context(2), {inputs, params, outputs, saved_views, forward});
   std::vector<Tensor> dinputs(3), dparams(1), none(2);
   if (needs.inputs != 0) r.dx = filled_tensor(p.compute, {p.rows, p.width}, 0xff), dinputs[0] = r.dx;
   if (needs.params != 0) r.dweight = filled_tensor(DType::kF32, {p.vocabulary, p.width}, 0xff), dparams[0] = r.dweight;
   const std::vector<GradMode> modes(3, GradMode::kOverwrite);
   const OwnedTensor backward = bytes(op.workspace_bytes(specs, Pass::kBackward, needs, 2));
-  op.backward(cpu_context(2), {inputs, params, outputs, saved_views, none, dinputs, modes, dparams, modes, backward});
+  op.backward(device_context(2), {inputs, params, outputs, saved_views, none, dinputs, modes, dparams, modes, backward});
   return r;
 }
 
@@ -104,10 +104,10 @@ Results apart(const Problem& p) {
   const std::vector<Tensor> loss_inputs{y, p.labels, p.row_weight}, loss_outputs{r.row_loss, r.loss}, saved{lse},
       dloss{dy, {}, {}}, dinputs{r.dx}, dparams{r.dweight};
   const std::vector<GradMode> modes(3, GradMode::kOverwrite);
-  head.forward(cpu_context(2), {inputs, params, outputs, {}, workspace});
-  loss.forward(cpu_context(2), {loss_inputs, {}, loss_outputs, saved, {}});
-  loss.backward(cpu_context(2), {loss_inputs, {}, loss_outputs, saved, none, dloss, modes, {}, {}, {}});
-  head.backward(cpu_context(2), {inputs, params, outputs, {}, dlogits, dinputs, modes, dparams, modes, workspace});
+  head.forward(device_context(2), {inputs, params, outputs, {}, workspace});
+  loss.forward(device_context(2), {loss_inputs, {}, loss_outputs, saved, {}});
+  loss.backward(device_context(2), {loss_inputs, {}, loss_outputs, saved, none, dloss, modes, {}, {}, {}});
+  head.backward(device_context(2), {inputs, params, outputs, {}, dlogits, dinputs, modes, dparams, modes, workspace});
   return r;
 }
 

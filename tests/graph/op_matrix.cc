@@ -144,7 +144,7 @@ Outcome run(const Problem& p, const Variant& v) {
 
   const std::vector<Tensor> params = views(p.params), input_views = views(inputs), saved_views = views(saved);
   OwnedTensor workspace = workspace_for(p, Pass::kForward, v);
-  op.forward(cpu_context(v.threads), {input_views, params, output_views, saved_views, workspace});
+  op.forward(device_context(v.threads), {input_views, params, output_views, saved_views, workspace});
   EXPECT_TRUE(workspace.canaries_intact() && all_intact(outputs) && all_intact(saved) && all_intact(inputs));
   result.output = copy_of(output_views[p.op_case.output]);
   for (size_t i = 0; i < inputs.size(); ++i)
@@ -169,7 +169,7 @@ Outcome run(const Problem& p, const Variant& v) {
                             dinputs = views(result.dinputs), dparams = views(result.dparams);
   const std::vector<GradMode> param_modes(params.size(), v.mode);
   workspace = workspace_for(p, Pass::kBackward, v);
-  op.backward(cpu_context(v.threads), {used_inputs, used_params, used_outputs, saved_views, dout_views, dinputs, modes,
+  op.backward(device_context(v.threads), {used_inputs, used_params, used_outputs, saved_views, dout_views, dinputs, modes,
                                        dparams, param_modes, workspace});
   EXPECT_TRUE(workspace.canaries_intact() && all_intact(outputs) && all_intact(saved) && all_intact(inputs) &&
               all_intact(douts) && all_intact(p.params) && all_intact(result.dinputs) && all_intact(result.dparams));
@@ -228,7 +228,7 @@ void check_shared_gradient(const Problem& p) {
   const std::vector<Tensor> dout{shared};
   for (GradMode mode : {GradMode::kOverwrite, GradMode::kAdd}) {
     const std::vector<GradMode> modes(dinputs.size(), mode), param_modes(none_params.size(), mode);
-    p.op().backward(cpu_context(),
+    p.op().backward(device_context(),
                     {none_inputs, none_params, outputs, {}, dout, dinputs, modes, none_params, param_modes, {}});
     EXPECT_TRUE(same_bits(shared, p.dout));
   }

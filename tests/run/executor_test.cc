@@ -35,6 +35,7 @@ struct Session {
                              const ToyConfig& config, int threads) {
     PlanRequest r;
     r.world.threads = threads;
+    r.world.device = testing::used_device().kind;
     r.build_graph = [config](int64_t tokens) {
       ToyConfig c = config;
       c.tokens = tokens;
@@ -50,13 +51,19 @@ struct Session {
   Session(const std::vector<FreezeRule>& freezing, const ProgramOptions& options = {}, const ToyConfig& config = {},
           int threads = 1, const ExecutorOptions& executor_options = {})
       : plan(make_plan(request(freezing, options, config, threads))),
-        memory(plan),
-        executor(plan, memory, testing::cpu_context(threads), executor_options) {
+        memory(plan, 0, nullptr, testing::used_device()),
+        executor(plan, memory, testing::device_context(threads), executor_options) {
     for (const ParamPlan& param : plan.params) {
-      const Tensor t = memory.param(param);
+      const Tensor t = memory.host_param(param);
       fill(param.initializer, 7, param.name, t.dtype(), 0,
            {static_cast<std::byte*>(t.raw()), static_cast<size_t>(t.bytes())});
     }
+    upload();
+  }
+  /// What was written into parameters, to where programs read them.
+  void upload() const {
+    memory.upload_frozen(testing::device_context());
+    memory.upload_working(testing::device_context());
   }
 
   void set_inputs(size_t bucket) const {
@@ -160,15 +167,17 @@ TEST(Executor, GradientsAreThoseOfFiniteDifferences) {
   Session s(kAll, {}, smooth);
   const auto [loss, gradients] = s.run();
   for (size_t p = 0; p < s.plan.params.size(); ++p) {
-    const Tensor weight = s.memory.param(s.plan.params[p]);
+    const Tensor weight = s.memory.host_param(s.plan.params[p]);
     const auto* gradient = reinterpret_cast<const float*>(gradients.at(static_cast<int>(p)).data());
     const int64_t i = weight.elements() / 2;
     const float original = weight.data<float>()[i];
     const double h = 0.01;
-    weight.data<float>()[i] = static_cast<float>(original + h);
-    const double up = s.run().first;
-    weight.data<float>()[i] = static_cast<float>(original - h);
-    const double down = s.run().first;
+    const auto loss_with = [&](float value) {
+      weight.data<float>()[i] = value;
+      s.upload();
+      return s.run().first;
+    };
+    const double up = loss_with(static_cast<float>(original + h)), down = loss_with(static_cast<float>(original - h));
     weight.data<float>()[i] = original;
     // Central differences: error h^2 / 6 f''' (third derivatives here are of order one) and loss rounding / h.
     EXPECT_NEAR(gradient[i], (up - down) / (2 * h), 5e-4) << s.plan.params[p].name;
@@ -268,8 +277,9 @@ TEST(Executor, FindsTheFirstValueThatIsNotFinite) {
   Session s(kAll);
   s.set_inputs(0);
   EXPECT_FALSE(s.executor.find_non_finite(0).has_value());
-  s.memory.param(s.plan.params[static_cast<size_t>(s.plan.graphs[0].find_param("blocks.1.fc1.weight"))])
+  s.memory.host_param(s.plan.params[static_cast<size_t>(s.plan.graphs[0].find_param("blocks.1.fc1.weight"))])
       .data<float>()[3] = INFINITY;
+  s.upload();
   const auto report = s.executor.find_non_finite(0);
   ASSERT_TRUE(report.has_value());
   EXPECT_EQ(report->value, "blocks.1.fc1.weight");

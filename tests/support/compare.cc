@@ -54,6 +54,8 @@ void use_device(Device device) {
   device_in_use = device;
 }
 
+Device used_device() { return device_in_use; }
+
 Context device_context(int threads) {
   Stream* stream = stream_in_use();
   return stream ? Context{.device = device_in_use, .pool = nullptr, .stream = *stream} : cpu_context(threads);

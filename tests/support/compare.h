@@ -13,8 +13,10 @@
 
 namespace permafrost::testing {
 
-/// Where tensors made from now on live, and what `device_context` gives. CPU at first.
+/// Where tensors made from now on live, and what `device_context` gives. CPU at first, or what PERMAFROST_TEST_DEVICE
+/// says.
 void use_device(Device device);
+Device used_device();
 /// A context on the device in use: cpu_context(threads), or the one stream of a CUDA device.
 Context device_context(int threads = 1);
 /// Waits for the kernels given to the device in use; throws what they refused. Whoever looks at a tensor through the

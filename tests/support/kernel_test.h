@@ -16,15 +16,19 @@ inline constexpr Target kCpu = Target::kPortable;
 class KernelTest : public ::testing::TestWithParam<Target> {
  protected:
   void SetUp() override {
+    before_ = used_device();
     if (on_cuda() && cuda::device_count() == 0) GTEST_SKIP() << cuda::why_unavailable();
     if (!on_cuda() && level() > simd_level()) GTEST_SKIP() << "this processor lacks " << to_string(level());
-    if (on_cuda()) use_device(Device::cuda(0));
+    use_device(on_cuda() ? Device::cuda(0) : Device::cpu());
   }
-  void TearDown() override { use_device(Device::cpu()); }
+  void TearDown() override { use_device(before_); }
 
   static bool on_cuda() { return GetParam() == Target::kCuda; }
   /// Instructions of a CPU; means nothing on a GPU.
   static SimdLevel level() { return on_cuda() ? SimdLevel::kPortable : static_cast<SimdLevel>(GetParam()); }
+
+ private:
+  Device before_;
 };
 
 inline std::string target_name(const ::testing::TestParamInfo<Target>& info) {
