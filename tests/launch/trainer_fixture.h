@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "launch/gpu.h"
 #include "launch/runtime.h"
 #include "launch/sample_photos.h"
 #include "launch/training/plan_setup.h"
@@ -50,7 +51,7 @@ class TrainerTest : public ::testing::Test {
   }
   /// The same on one rank without a launcher.
   void with_trainer(const Overrides& more, int threads, const Body& body) const {
-    RuntimeOptions options;
+    RuntimeOptions options = runtime_options(resolved(more).config.parallel());
     options.threads = threads;
     EXPECT_EQ(run_ranks({}, options, [&](Runtime& runtime) { on_rank(more, runtime, body); }), 0);
   }
@@ -76,6 +77,9 @@ class TrainerTest : public ::testing::Test {
       ThreadPool pool(threads);
       HierarchicalGroup group(world, std::vector<int>(static_cast<size_t>(world.size()), 0), {});
       Runtime runtime{group, pool, {ranks, 1, threads}, group.node(), ""};
+      runtime.place.device = program_device(resolved(more).config);
+      const std::unique_ptr<Stream> gpu = open_gpu(runtime.place.device, world.rank(), ranks);
+      runtime.stream = gpu.get();
       on_rank(more, runtime, body);
     });
   }
