@@ -1,10 +1,9 @@
-#include "core/device/cuda.h"
-
 #include <cstring>
 #include <limits>
 #include <memory>
 
 #include "core/base/narrow.h"
+#include "core/device/cuda.h"
 #include "core/device/cuda_launch.h"
 
 namespace permafrost::cuda {
@@ -44,8 +43,8 @@ std::string gibibytes(size_t bytes) {
       say("embedding", "ids", faults.limit - 1, "row");
       break;
     case Refusal::kLabel:
-      say("cross_entropy", "labels other than -100", faults.limit - 1, "row");
-      break;
+      fail(ErrorKind::kInvalidArgument, "cross_entropy: labels must lie in 0..", faults.limit - 1, " (V=", faults.limit,
+           ") or be -100; got ", value, " at row ", place);
     case Refusal::kLength:
       say("attention", "lengths", faults.limit, "sample");
       break;
