@@ -38,7 +38,8 @@ __device__ inline void each_chunk(int64_t width, Body body) {
 }
 
 /// What a thread has of a row, for several passes: its first K chunks from registers, the others read again, mostly
-/// from a cache. load(chunk) gives Values; body(chunk, Values).
+/// from a cache. load(chunk) gives Values; body(chunk, Values). A K that is
+/// enough for the longest row of a warp is for such rows alone.
 template <int K, typename Values, typename Load>
 __device__ inline void keep_chunks(int64_t width, Values (&kept)[K], Load load) {
   const int64_t chunks = (width + kChunk - 1) / kChunk;
@@ -57,8 +58,10 @@ __device__ inline void each_kept_chunk(int64_t width, const Values (&kept)[K], L
     const int64_t chunk = threadIdx.x + static_cast<int64_t>(k) * blockDim.x;
     if (chunk < chunks) body(chunk, kept[k]);
   }
-  for (int64_t chunk = threadIdx.x + static_cast<int64_t>(K) * blockDim.x; chunk < chunks; chunk += blockDim.x)
-    body(chunk, load(chunk));
+  if constexpr (K * kChunk * 32 < kWarpWidth) {
+    for (int64_t chunk = threadIdx.x + static_cast<int64_t>(K) * blockDim.x; chunk < chunks; chunk += blockDim.x)
+      body(chunk, load(chunk));
+  }
 }
 
 // wide: the row starts at a multiple of 16 bytes, and its length is one of kChunk.

@@ -63,6 +63,7 @@ class OrderFreeSums {
   void accumulate(const Context& context, int param, const Tensor& gradient, int64_t micro_batch);
 
   /// This rank's findings so far: largest exponent per parameter, whether any exceeded its limit, the first bad one.
+  /// A parameter that had a bad gradient is not asked for its limit any more.
   std::span<const int32_t> exponents() const { return exponents_; }
   bool overflow() const { return overflow_; }
   const BadGradient& bad() const { return bad_; }
