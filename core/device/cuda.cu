@@ -43,8 +43,8 @@ std::string gibibytes(size_t bytes) {
       say("embedding: ids", "at row");
       break;
     case Refusal::kLabel:
-      say("cross_entropy: labels other than -100", "at row");
-      break;
+      fail(ErrorKind::kInvalidArgument, "cross_entropy: labels must lie in 0..", faults.largest, " (V=", faults.largest + 1,
+           ") or be -100; got ", value, " at row ", place);
     case Refusal::kLength:
       say("attention: mask.lengths", "for sample");
       break;

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/kernels/adamw_cpu.h"
+#include "core/kernels/adamw_cuda.h"
 #include "core/kernels/tensor_checks.h"
 
 namespace permafrost {
@@ -31,6 +32,7 @@ void adamw(const Context& context, const AdamwStep& step, Tensor master, Tensor 
   if (working)
     check_tensor("adamw", "working", working, context, master.shape(), {DType::kF32, DType::kBF16, DType::kF16});
   check_device("adamw", context);
+  if (on_cuda(context)) return cuda::adamw(context, step, master, m, v, grad, working);
   cpu::adamw(context, step, master, m, v, grad, working);
 }
 

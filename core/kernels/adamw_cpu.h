@@ -1,16 +1,11 @@
 #pragma once
-#include "core/kernels/adamw.h"
+#include "core/kernels/adamw_factors.h"
 
 /// Arithmetic of adamw.h on CPU; arguments are checked already.
 namespace permafrost::cpu {
 
 void adamw(const Context& context, const AdamwStep& step, Tensor master, Tensor m, Tensor v, Tensor grad,
            Tensor working);
-
-/// The step as the factors of its inner loop, rounded once from f64.
-struct AdamwFactors {
-  float grad_scale, decay, beta1, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps;
-};
 
 /// One block of `n` elements; `working` may be null.
 struct AdamwBlock {

@@ -1,6 +1,7 @@
 #include "core/kernels/cross_entropy.h"
 
 #include "core/kernels/cross_entropy_cpu.h"
+#include "core/kernels/cross_entropy_cuda.h"
 #include "core/kernels/tensor_checks.h"
 
 namespace permafrost {
@@ -24,6 +25,7 @@ void cross_entropy_forward(const Context& context, Tensor logits, Tensor labels,
   check_inputs("cross_entropy_forward", logits, labels, smoothing, context);
   check_tensor("cross_entropy_forward", "row_loss", row_loss, context, labels.shape(), {kF32});
   if (lse) check_tensor("cross_entropy_forward", "lse", lse, context, labels.shape(), {kF32});
+  if (on_cuda(context)) return cuda::cross_entropy_forward(context, logits, labels, smoothing, row_loss, lse);
   cpu::cross_entropy_forward(context, logits, labels, smoothing, row_loss, lse);
 }
 
@@ -36,6 +38,8 @@ void cross_entropy_backward(const Context& context, Tensor logits, Tensor labels
   if (dlogits.raw() == logits.raw() && dlogits.dtype() != logits.dtype())
     fail(ErrorKind::kShapeMismatch, "cross_entropy_backward: dlogits in place of logits must be ",
          to_string(logits.dtype()), "; got ", to_string(dlogits.dtype()));
+  if (on_cuda(context))
+    return cuda::cross_entropy_backward(context, logits, labels, lse, row_weight, smoothing, dlogits);
   cpu::cross_entropy_backward(context, logits, labels, lse, row_weight, smoothing, dlogits);
 }
 
@@ -44,6 +48,7 @@ void weighted_sum(const Context& context, Tensor row_loss, Tensor row_weight, Te
   check_tensor("weighted_sum", "row_weight", row_weight, context, row_loss.shape(), {kF32});
   check_tensor("weighted_sum", "loss", loss, context, {1}, {DType::kF64});
   check_device("weighted_sum", context);
+  if (on_cuda(context)) return cuda::weighted_sum(context, row_loss, row_weight, loss);
   cpu::weighted_sum(context, row_loss, row_weight, loss);
 }
 

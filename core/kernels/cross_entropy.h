@@ -14,7 +14,8 @@ inline constexpr int32_t kIgnoredLabel = -100;
 /// row_loss: (R) f32, unweighted;  lse: (R) f32, kept for backward, 0 where ignored (undefined = not kept).
 /// A NaN in a row makes its loss NaN.
 /// Source: Szegedy et al. 2016, section 7; PyTorch's cross_entropy(label_smoothing=s) agrees.
-/// Errors: ShapeMismatch; InvalidArgument naming the first label out of range, or when s is not in [0, 1).
+/// Errors: ShapeMismatch; InvalidArgument naming the first label out of range (on CUDA from Stream::synchronize, where
+/// such a row counts as ignored until then), or when s is not in [0, 1).
 void cross_entropy_forward(const Context& context, Tensor logits, Tensor labels, float smoothing, Tensor row_loss,
                            Tensor lse);
 
@@ -24,8 +25,8 @@ void cross_entropy_forward(const Context& context, Tensor logits, Tensor labels,
 void cross_entropy_backward(const Context& context, Tensor logits, Tensor labels, Tensor lse, Tensor row_weight,
                             float smoothing, Tensor dlogits);
 
-/// loss = sum_r row_weight_r * row_loss_r, in f64 in row order. row_loss, row_weight: (R) f32;  loss: (1) f64.
-/// With weights that are 0 outside one sample it is that sample's sum.
+/// loss = sum_r row_weight_r * row_loss_r, in f64 in row order, with the same bits on CPU and CUDA. row_loss,
+/// row_weight: (R) f32;  loss: (1) f64. With weights that are 0 outside one sample it is that sample's sum.
 void weighted_sum(const Context& context, Tensor row_loss, Tensor row_weight, Tensor loss);
 
 }  // namespace permafrost

@@ -13,8 +13,6 @@ namespace permafrost::cpu {
 
 namespace {
 
-constexpr int32_t kIgnored = -100;
-
 template <typename T>
 RowStatistics statistics_run(const T* logits, int64_t n) {
   float largest = -std::numeric_limits<float>::infinity();
@@ -56,11 +54,11 @@ const CrossEntropyLoops& loops() {
   return cpu_features().avx512 ? kCrossEntropyLoopsAvx512 : kCrossEntropyLoopsBaseline;
 }
 
-void check_labels(std::string_view op, const Tensor& labels, int64_t vocabulary) {
+void check_labels(const Tensor& labels, int64_t vocabulary) {
   const int32_t* label = labels.data<int32_t>();
   for (int64_t row = 0; row < labels.elements(); ++row)
-    if (label[row] != kIgnored && (label[row] < 0 || label[row] >= vocabulary))
-      fail(ErrorKind::kInvalidArgument, op, ": labels must lie in 0..", vocabulary - 1, " (V=", vocabulary,
+    if (label[row] != kIgnoredLabel && (label[row] < 0 || label[row] >= vocabulary))
+      fail(ErrorKind::kInvalidArgument, "cross_entropy: labels must lie in 0..", vocabulary - 1, " (V=", vocabulary,
            ") or be -100; got ", label[row], " at row ", row);
 }
 
@@ -75,14 +73,14 @@ const CrossEntropyLoops kCrossEntropyLoopsBaseline{statistics_any, gradient_any}
 void cross_entropy_forward(const Context& context, Tensor logits, Tensor labels, float smoothing, Tensor row_loss,
                            Tensor lse) {
   const int64_t vocabulary = logits.dim(1);
-  check_labels("cross_entropy_forward", labels, vocabulary);
+  check_labels(labels, vocabulary);
   const int32_t* label = labels.data<int32_t>();
   float* loss_of = row_loss.data<float>();
   float* lse_of = lse ? lse.data<float>() : nullptr;
   for_ranges(context, labels.elements(), rows_per_block(vocabulary), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       float loss = 0, log_sum_exp = 0;
-      if (label[row] != kIgnored) {
+      if (label[row] != kIgnoredLabel) {
         const RowStatistics s =
             loops().statistics(logits.dtype(), at(logits, row * vocabulary), vocabulary, smoothing > 0);
         const std::byte* chosen = at(logits, row * vocabulary + label[row]);
@@ -103,7 +101,7 @@ void cross_entropy_forward(const Context& context, Tensor logits, Tensor labels,
 void cross_entropy_backward(const Context& context, Tensor logits, Tensor labels, Tensor lse, Tensor row_weight,
                             float smoothing, Tensor dlogits) {
   const int64_t vocabulary = logits.dim(1), size = size_of(logits.dtype());
-  check_labels("cross_entropy_backward", labels, vocabulary);
+  check_labels(labels, vocabulary);
   const int32_t* label = labels.data<int32_t>();
   const float* lse_of = lse.data<float>();
   const float* weight_of = row_weight.data<float>();
@@ -111,7 +109,7 @@ void cross_entropy_backward(const Context& context, Tensor logits, Tensor labels
   for_ranges(context, labels.elements(), rows_per_block(vocabulary), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const int64_t first = row * vocabulary;
-      if (label[row] == kIgnored) {
+      if (label[row] == kIgnoredLabel) {
         std::memset(at(dlogits, first), 0, static_cast<size_t>(vocabulary * size_of(dlogits.dtype())));
         continue;
       }

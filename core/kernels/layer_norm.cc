@@ -4,21 +4,16 @@
 #include <string_view>
 
 #include "core/base/narrow.h"
+#include "core/kernels/layer_norm_chunks.h"
 #include "core/kernels/layer_norm_cpu.h"
+#include "core/kernels/layer_norm_cuda.h"
 #include "core/kernels/tensor_checks.h"
 
 namespace permafrost {
 
 namespace {
 constexpr int64_t kBlockElements = 16384;  // of rows handed out together
-// Parameter gradients are summed over chunks of rows, then over chunks, both in order: at most this many chunks,
-// however many threads there are.
-constexpr int64_t kMaxChunks = 64, kMinChunkRows = 32;
 constexpr int64_t kCombineColumns = 256;
-
-int64_t chunk_rows(int64_t rows) { return std::max(kMinChunkRows, div_up(rows, kMaxChunks)); }
-int64_t chunk_count(int64_t rows) { return div_up(rows, chunk_rows(rows)); }
-int64_t padded_width(int64_t width) { return round_up(width, 16); }  // a chunk's sums start on a cache line
 
 template <typename T>
 T* row_pointer(const Tensor& tensor, int64_t row, int64_t width, int64_t element_bytes) {
@@ -70,6 +65,7 @@ void layer_norm_forward_at(SimdLevel level, const Context& context, const LayerN
     fail(ErrorKind::kShapeMismatch, kOp, ": y must not be x when mean or rstd is kept; got the same memory");
   check_device(kOp, context);
   if (rows == 0 || width == 0) return;
+  if (on_cuda(context)) return cuda::layer_norm_forward(context, args);
 
   const int64_t bytes = size_of(args.x.dtype());
   const int64_t block_rows = std::max<int64_t>(1, kBlockElements / width);
@@ -90,7 +86,7 @@ void layer_norm_forward_at(SimdLevel level, const Context& context, const LayerN
 }
 
 int64_t layer_norm_workspace_bytes(int64_t rows, int64_t width, bool parameter_gradients) {
-  return parameter_gradients ? chunk_count(rows) * 2 * padded_width(width) * size_of(DType::kF32) : 0;
+  return parameter_gradients ? layer_norm_chunks(rows) * 2 * layer_norm_sum_stride(width) * size_of(DType::kF32) : 0;
 }
 
 void layer_norm_backward_at(SimdLevel level, const Context& context, const LayerNormBackward& args, Tensor workspace) {
@@ -102,9 +98,10 @@ void layer_norm_backward_at(SimdLevel level, const Context& context, const Layer
     fail(ErrorKind::kShapeMismatch, "layer_norm_backward: workspace must have at least ", needed, " bytes; got ",
          workspace.bytes());
   if (width == 0 || !(parameters || args.dx)) return;
+  if (on_cuda(context)) return cuda::layer_norm_backward(context, args, workspace);
 
-  const int64_t bytes = size_of(args.dy.dtype()), stride = padded_width(width);
-  const int64_t block_rows = parameters ? chunk_rows(rows) : std::max<int64_t>(1, kBlockElements / width);
+  const int64_t bytes = size_of(args.dy.dtype()), stride = layer_norm_sum_stride(width);
+  const int64_t block_rows = parameters ? layer_norm_chunk_rows(rows) : std::max<int64_t>(1, kBlockElements / width);
   float* partial = static_cast<float*>(workspace.raw());
   context.pool->run(div_up(rows, block_rows), [&](int64_t block, int) {
     const int64_t begin = block * block_rows;
@@ -122,8 +119,8 @@ void layer_norm_backward_at(SimdLevel level, const Context& context, const Layer
                              .width = width},
                             level);
   });
-  combine_chunks(context, args.dgain, args.dgain_mode, partial, chunk_count(rows), 2 * stride, 0);
-  combine_chunks(context, args.dbias, args.dbias_mode, partial, chunk_count(rows), 2 * stride, stride);
+  combine_chunks(context, args.dgain, args.dgain_mode, partial, layer_norm_chunks(rows), 2 * stride, 0);
+  combine_chunks(context, args.dbias, args.dbias_mode, partial, layer_norm_chunks(rows), 2 * stride, stride);
 }
 
 void layer_norm_forward(const Context& context, const LayerNormForward& args) {

@@ -1,8 +1,12 @@
 #include "core/base/check.h"
 #include "core/kernels/activation_cuda.h"
+#include "core/kernels/adamw_cuda.h"
+#include "core/kernels/cross_entropy_cuda.h"
 #include "core/kernels/dropout_cuda.h"
 #include "core/kernels/embedding_cuda.h"
+#include "core/kernels/layer_norm_cuda.h"
 #include "core/kernels/linear_cuda.h"
+#include "core/kernels/order_free_cuda.h"
 #include "core/kernels/patchify_cuda.h"
 #include "core/kernels/scale_cuda.h"
 #include "core/kernels/shape_ops_cuda.h"
@@ -46,5 +50,20 @@ void tune_linear(const Context&, const LinearForward&, Tensor) { absent(); }
 void tune_linear(const Context&, const LinearBackwardInput&, Tensor) { absent(); }
 void tune_linear(const Context&, const LinearBackwardWeight&, Tensor) { absent(); }
 std::string linear_choices(const Context&) { absent(); }
+
+void adamw(const Context&, const AdamwStep&, Tensor, Tensor, Tensor, Tensor, Tensor) { absent(); }
+
+void cross_entropy_forward(const Context&, Tensor, Tensor, float, Tensor, Tensor) { absent(); }
+void cross_entropy_backward(const Context&, Tensor, Tensor, Tensor, Tensor, float, Tensor) { absent(); }
+void weighted_sum(const Context&, Tensor, Tensor, Tensor) { absent(); }
+
+void layer_norm_forward(const Context&, const LayerNormForward&) { absent(); }
+void layer_norm_backward(const Context&, const LayerNormBackward&, Tensor) { absent(); }
+
+void order_free_add(const Context&, OrderFreeScale, Tensor, Tensor, GradMode, Tensor) { absent(); }
+void gradient_range(const Context&, Tensor, Tensor) { absent(); }
+void order_free_value(const Context&, OrderFreeScale, Tensor, Tensor) { absent(); }
+void plain_add(const Context&, Tensor, Tensor, GradMode, Tensor) { absent(); }
+void block_square_sums(const Context&, Tensor, Tensor) { absent(); }
 
 }  // namespace permafrost::cuda

@@ -5,14 +5,17 @@
 #include <cmath>
 
 #include "core/kernels/order_free_cpu.h"
+#include "core/kernels/order_free_cuda.h"
 #include "core/kernels/tensor_checks.h"
 
 namespace permafrost {
 namespace {
 
-void check_sums(const char* op, const Context& context, const Tensor& gradient, const Tensor& sums, DType dtype) {
+void check_sums(const char* op, const Context& context, const Tensor& gradient, const Tensor& sums, DType dtype,
+                const Tensor& range) {
   check_dtype(op, "gradient", gradient, context, {DType::kF32});
   check_tensor(op, "sums", sums, context, Shape{gradient.elements()}, {dtype});
+  check_tensor(op, "range", range, context, Shape{1}, {DType::kI32});
   check_device(op, context);
 }
 
@@ -35,14 +38,17 @@ OrderFreeScale OrderFreeScale::make(int32_t exponent, int64_t micro_batches) {
 }
 
 void order_free_add(const Context& context, OrderFreeScale scale, Tensor gradient, Tensor sums, GradMode mode,
-                    GradientRange& range) {
-  check_sums("order_free_add", context, gradient, sums, DType::kI64);
+                    Tensor range) {
+  check_sums("order_free_add", context, gradient, sums, DType::kI64, range);
+  if (on_cuda(context)) return cuda::order_free_add(context, scale, gradient, sums, mode, range);
   cpu::order_free_add(context, scale, gradient, sums, mode, range);
 }
 
-void gradient_range(const Context& context, Tensor gradient, GradientRange& range) {
+void gradient_range(const Context& context, Tensor gradient, Tensor range) {
   check_dtype("gradient_range", "gradient", gradient, context, {DType::kF32});
+  check_tensor("gradient_range", "range", range, context, Shape{1}, {DType::kI32});
   check_device("gradient_range", context);
+  if (on_cuda(context)) return cuda::gradient_range(context, gradient, range);
   cpu::gradient_range(context, gradient, range);
 }
 
@@ -50,11 +56,13 @@ void order_free_value(const Context& context, OrderFreeScale scale, Tensor sums,
   check_rank("order_free_value", "sums", sums, context, 1, "(n)", {DType::kI64});
   check_tensor("order_free_value", "gradient", gradient, context, sums.shape(), {DType::kF32});
   check_device("order_free_value", context);
+  if (on_cuda(context)) return cuda::order_free_value(context, scale, sums, gradient);
   cpu::order_free_value(context, scale, sums, gradient);
 }
 
-void plain_add(const Context& context, Tensor gradient, Tensor sums, GradMode mode, GradientRange& range) {
-  check_sums("plain_add", context, gradient, sums, DType::kF32);
+void plain_add(const Context& context, Tensor gradient, Tensor sums, GradMode mode, Tensor range) {
+  check_sums("plain_add", context, gradient, sums, DType::kF32, range);
+  if (on_cuda(context)) return cuda::plain_add(context, gradient, sums, mode, range);
   cpu::plain_add(context, gradient, sums, mode, range);
 }
 
@@ -63,6 +71,7 @@ void block_square_sums(const Context& context, Tensor values, Tensor sums) {
   check_tensor("block_square_sums", "sums", sums, context,
                Shape{(values.elements() + kSquareSumBlock - 1) / kSquareSumBlock}, {DType::kF64});
   check_device("block_square_sums", context);
+  if (on_cuda(context)) return cuda::block_square_sums(context, values, sums);
   cpu::block_square_sums(context, values, sums);
 }
 

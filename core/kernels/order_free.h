@@ -11,10 +11,11 @@ namespace permafrost {
 inline constexpr int32_t kZeroExponent = INT32_MIN;
 
 /// The largest magnitude of a gradient, as the bits of a non-negative f32: they are ordered like the numbers, with
-/// infinity and then NaN above all finite ones. Combine by maximum, in any order.
+/// infinity and then NaN above all finite ones. Kernels combine it by maximum, in any order, into a tensor `range` of
+/// one i32 beside the gradient; this is what such a number says, once it is on the host.
 struct GradientRange {
-  uint32_t largest_bits = 0;
-  bool finite() const { return largest_bits < 0x7f800000u; }
+  int32_t largest_bits = 0;
+  bool finite() const { return largest_bits < 0x7f800000; }
   /// Smallest e with |x| < 2^e for every x seen; kZeroExponent for zeros; 129 when not finite.
   int32_t exponent() const;
 };
@@ -29,19 +30,20 @@ struct OrderFreeScale {
 };
 
 /// sums (+)= round(gradient 2^shift), to nearest even, and range = max(range, |gradient|) in the same pass.
-/// gradient: f32, any shape;  sums: (n) i64. Values outside |x| < 2^exponent (NaN included) add nothing: the caller
-/// sees them in `range` and repeats the step. Errors: ShapeMismatch. Source: docs/numerics.md.
+/// gradient: f32, any shape;  sums: (n) i64;  range: (1) i32, see GradientRange. Values outside |x| < 2^exponent (NaN
+/// included) add nothing: the caller sees them in `range` and repeats the step. CPU and CUDA give the same bits, of
+/// these functions and of all below (those of a NaN excepted). Errors: ShapeMismatch. Source: docs/numerics.md.
 void order_free_add(const Context& context, OrderFreeScale scale, Tensor gradient, Tensor sums, GradMode mode,
-                    GradientRange& range);
+                    Tensor range);
 
 /// The range alone: step 0 has no exponents yet.
-void gradient_range(const Context& context, Tensor gradient, GradientRange& range);
+void gradient_range(const Context& context, Tensor gradient, Tensor range);
 
 /// gradient = f32(f64(sums) 2^-shift), each conversion to nearest even. sums: (n) i64;  gradient: (n) f32.
 void order_free_value(const Context& context, OrderFreeScale scale, Tensor sums, Tensor gradient);
 
 /// sums (+)= gradient in f32, whose result depends on the order of calls: for control runs. Range as above.
-void plain_add(const Context& context, Tensor gradient, Tensor sums, GradMode mode, GradientRange& range);
+void plain_add(const Context& context, Tensor gradient, Tensor sums, GradMode mode, Tensor range);
 
 /// Elements whose squares are summed together.
 inline constexpr int64_t kSquareSumBlock = 4096;
@@ -50,7 +52,8 @@ inline constexpr int64_t kSquareSumBlock = 4096;
 /// f64.
 void block_square_sums(const Context& context, Tensor values, Tensor sums);
 
-/// Flat index of the first element that is not finite, -1 when all are. For messages; reads until it finds one.
+/// Flat index of the first element that is not finite, -1 when all are. For messages; reads on the host until it finds
+/// one.
 int64_t first_non_finite(Tensor values);
 
 }  // namespace permafrost

@@ -21,15 +21,16 @@ int64_t add(int64_t a, int64_t b) { return static_cast<int64_t>(static_cast<uint
 
 /// body(begin, end) -> bits of the largest magnitude, over blocks in any order.
 template <typename Body>
-void for_ranges_with_maximum(const Context& context, int64_t n, GradientRange& range, Body body) {
-  std::atomic<uint32_t> largest = range.largest_bits;
+void for_ranges_with_maximum(const Context& context, int64_t n, const Tensor& range, Body body) {
+  int32_t& result = *range.data<int32_t>();
+  std::atomic<uint32_t> largest = static_cast<uint32_t>(result);
   for_ranges(context, n, kBlock, [&](int64_t begin, int64_t end) {
     const uint32_t mine = body(begin, end);
     uint32_t seen = largest.load(std::memory_order_relaxed);
     while (seen < mine && !largest.compare_exchange_weak(seen, mine, std::memory_order_relaxed)) {
     }
   });
-  range.largest_bits = largest.load(std::memory_order_relaxed);
+  result = static_cast<int32_t>(largest.load(std::memory_order_relaxed));
 }
 
 }  // namespace
@@ -53,14 +54,14 @@ uint32_t order_free_loop_baseline(OrderFreeScale scale, const float* gradient, i
 }
 
 void order_free_add(const Context& context, OrderFreeScale scale, Tensor gradient, Tensor sums, GradMode mode,
-                    GradientRange& range) {
+                    Tensor range) {
   const OrderFreeLoop loop = cpu_features().avx512 ? order_free_loop_avx512 : order_free_loop_baseline;
   for_ranges_with_maximum(context, gradient.elements(), range, [&](int64_t begin, int64_t end) {
     return loop(scale, gradient.data<float>() + begin, sums.data<int64_t>() + begin, end - begin, mode);
   });
 }
 
-void gradient_range(const Context& context, Tensor gradient, GradientRange& range) {
+void gradient_range(const Context& context, Tensor gradient, Tensor range) {
   for_ranges_with_maximum(context, gradient.elements(), range, [&](int64_t begin, int64_t end) {
     const float* values = gradient.data<float>();
     uint32_t largest = 0;
@@ -78,7 +79,7 @@ void order_free_value(const Context& context, OrderFreeScale scale, Tensor sums,
   });
 }
 
-void plain_add(const Context& context, Tensor gradient, Tensor sums, GradMode mode, GradientRange& range) {
+void plain_add(const Context& context, Tensor gradient, Tensor sums, GradMode mode, Tensor range) {
   for_ranges_with_maximum(context, gradient.elements(), range, [&](int64_t begin, int64_t end) {
     const float* from = gradient.data<float>();
     float* to = sums.data<float>();

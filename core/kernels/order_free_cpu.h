@@ -5,10 +5,10 @@
 namespace permafrost::cpu {
 
 void order_free_add(const Context& context, OrderFreeScale scale, Tensor gradient, Tensor sums, GradMode mode,
-                    GradientRange& range);
-void gradient_range(const Context& context, Tensor gradient, GradientRange& range);
+                    Tensor range);
+void gradient_range(const Context& context, Tensor gradient, Tensor range);
 void order_free_value(const Context& context, OrderFreeScale scale, Tensor sums, Tensor gradient);
-void plain_add(const Context& context, Tensor gradient, Tensor sums, GradMode mode, GradientRange& range);
+void plain_add(const Context& context, Tensor gradient, Tensor sums, GradMode mode, Tensor range);
 void block_square_sums(const Context& context, Tensor values, Tensor sums);
 
 /// One contiguous run; returns the bits of the largest magnitude.

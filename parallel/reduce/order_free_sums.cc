@@ -32,6 +32,7 @@ OrderFreeSums::OrderFreeSums(TrainableLayout layout, const ShardSpec& shards, in
       sums_(sums),
       scales_(layout_.params.size()),
       added_(layout_.params.size()),
+      ranges_(layout_.params.size()),
       exponents_(layout_.params.size()) {
   check_layout(layout_);
   PERMAFROST_CHECK(shards_.elements() == layout_.elements, "order_free: shards must divide the ", layout_.elements,
@@ -45,6 +46,7 @@ OrderFreeSums::OrderFreeSums(TrainableLayout layout, const ShardSpec& shards, in
 void OrderFreeSums::begin(Phase phase) {
   phase_ = phase;
   std::ranges::fill(added_, 0);
+  std::ranges::fill(ranges_, 0);
   std::ranges::fill(exponents_, kZeroExponent);
   overflow_ = false;
   bad_ = {};
@@ -87,9 +89,8 @@ void OrderFreeSums::sum_kept(const Context& context, std::span<const int32_t> li
     for (int64_t i = 0; i < place.elements; i += kBlock) {
       const int64_t n = std::min(kBlock, place.elements - i);
       std::copy_n(kept + i, n, block.data());  // the sums may reach into what was kept of them
-      GradientRange range;
       order_free_add(context, scales_[p], {block.data(), DType::kF32, Shape{n}},
-                     piece(place.offset + i, place.offset + i + n), GradMode::kOverwrite, range);
+                     piece(place.offset + i, place.offset + i + n), GradMode::kOverwrite, range_of(p));
     }
   }
   phase_ = Phase::kSumming;
@@ -108,21 +109,26 @@ void OrderFreeSums::accumulate(const Context& context, int param, const Tensor& 
                    " gradients per step have room; got one more [param=", place.name, "]");
   PERMAFROST_CHECK(phase_ != Phase::kKeeping || added_[p] == 0,
                    "order_free: one gradient of a parameter can be kept; got one more [param=", place.name, "]");
-  GradientRange range;
-  add(context, p, gradient, range);
+  add(context, p, gradient);
   ++added_[p];
-  exponents_[p] = std::max(exponents_[p], range.exponent());
+  const GradientRange range{ranges_[p]};
+  exponents_[p] = range.exponent();
   if (!range.finite()) {
+    const int64_t element = first_non_finite(gradient);  // none: it was one of the gradients before
     // The lowest micro-batch wins, then the lowest parameter: the same finding for any order.
-    if (!bad_.found() || micro_batch < bad_.micro_batch || (micro_batch == bad_.micro_batch && param < bad_.param))
-      bad_ = {param, micro_batch, first_non_finite(gradient)};
+    if (element >= 0 &&
+        (!bad_.found() || micro_batch < bad_.micro_batch || (micro_batch == bad_.micro_batch && param < bad_.param)))
+      bad_ = {param, micro_batch, element};
   } else if (phase_ == Phase::kSumming && mode_ == SumMode::kOrderFree && range.largest_bits != 0) {
     overflow_ = overflow_ || range.exponent() > scales_[p].exponent;
   }
 }
 
-void OrderFreeSums::add(const Context& context, size_t param, const Tensor& gradient, GradientRange& range) {
+Tensor OrderFreeSums::range_of(size_t param) { return {&ranges_[param], DType::kI32, Shape{1}}; }
+
+void OrderFreeSums::add(const Context& context, size_t param, const Tensor& gradient) {
   const TrainableParam& place = layout_.params[param];
+  const Tensor range = range_of(param);
   if (phase_ == Phase::kMeasuring) return gradient_range(context, gradient, range);
   const Tensor target = piece(place.offset, place.offset + place.elements);
   const GradMode mode = added_[param] == 0 ? GradMode::kOverwrite : GradMode::kAdd;

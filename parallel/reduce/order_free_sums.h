@@ -63,6 +63,7 @@ class OrderFreeSums {
   void accumulate(const Context& context, int param, const Tensor& gradient, int64_t micro_batch);
 
   /// This rank's findings so far: largest exponent per parameter, whether any exceeded its limit, the first bad one.
+  /// A parameter that had a bad gradient is not asked for its limit any more.
   std::span<const int32_t> exponents() const { return exponents_; }
   bool overflow() const { return overflow_; }
   const BadGradient& bad() const { return bad_; }
@@ -78,7 +79,8 @@ class OrderFreeSums {
   enum class Phase : uint8_t { kIdle, kMeasuring, kKeeping, kSumming };
   void begin(Phase phase);
   void set_scales(std::span<const int32_t> limits);
-  void add(const Context& context, size_t param, const Tensor& gradient, GradientRange& range);
+  void add(const Context& context, size_t param, const Tensor& gradient);
+  Tensor range_of(size_t param);
   Tensor piece(int64_t begin, int64_t end) const;
   Tensor place_to_keep(const TrainableParam& param) const;
   void clear_unwritten();
@@ -91,7 +93,8 @@ class OrderFreeSums {
   Tensor sums_;
   Phase phase_ = Phase::kIdle;
   std::vector<OrderFreeScale> scales_;
-  std::vector<int64_t> added_;  // summands per parameter in this step
+  std::vector<int64_t> added_;   // summands per parameter in this step
+  std::vector<int32_t> ranges_;  // GradientRange of all gradients of a parameter in this step
   std::vector<int32_t> exponents_;
   bool overflow_ = false;
   BadGradient bad_;

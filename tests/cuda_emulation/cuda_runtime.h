@@ -125,6 +125,7 @@ T atomicCAS(T* address, std::type_identity_t<T> compare, std::type_identity_t<T>
   return old;
 }
 
+inline float __expf(float x) { return std::exp(x); }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline int __float_as_int(float x) { return __builtin_bit_cast(int, x); }
 inline unsigned __float_as_uint(float x) { return __builtin_bit_cast(unsigned, x); }

@@ -9,6 +9,7 @@
 #include "tests/support/compare.h"
 #include "tests/support/golden.h"
 #include "tests/support/gradient_check.h"
+#include "tests/support/kernel_test.h"
 
 namespace permafrost {
 namespace {
@@ -17,6 +18,9 @@ using namespace permafrost::testing;
 
 constexpr DType kF32 = DType::kF32;
 constexpr double kUnit = 0x1p-24;
+
+class AdamwTest : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Targets, AdamwTest, ::testing::Values(kCpu, Target::kCuda), target_name);
 
 struct Buffers {
   OwnedTensor master, m, v, grad;
@@ -38,7 +42,7 @@ AdamwStep some_step() {
   return step;
 }
 
-TEST(Adamw, OneStepAgreesWithTheReference) {
+TEST_P(AdamwTest, OneStepAgreesWithTheReference) {
   for (int64_t n : {1, 15, 16, 17, 1000, 8193, 20001})
     for (double eps : {1e-8, 0.1}) {
       AdamwStep step = some_step();
@@ -46,7 +50,7 @@ TEST(Adamw, OneStepAgreesWithTheReference) {
       Buffers b = random_buffers(n);
       reference::AdamwState<double> want{values_of(b.master), values_of(b.m), values_of(b.v)};
       reference::adamw(step, want, values_of(b.grad));
-      adamw(cpu_context(2), step, b.master, b.m, b.v, b.grad, Tensor());
+      adamw(device_context(2), step, b.master, b.m, b.v, b.grad, Tensor());
       // m: two products and a sum of terms below 6; v: all terms positive, coefficients rounded too.
       EXPECT_TRUE(all_close(b.m, want.m, {4 * 6 * kUnit, 0}));
       EXPECT_TRUE(all_close(b.v, want.v, {0, 6 * kUnit}));
@@ -65,7 +69,7 @@ TEST(Adamw, OneStepAgreesWithTheReference) {
     }
 }
 
-TEST(Adamw, Goldens) {
+TEST_P(AdamwTest, Goldens) {
   const Golden golden("adamw.safetensors");
   for (const std::string& name : golden.cases()) {
     SCOPED_TRACE(name);
@@ -84,7 +88,7 @@ TEST(Adamw, Goldens) {
     for (int64_t t = 1; t <= static_cast<int64_t>(lr.size()); ++t) {
       step.step = t;
       step.lr = lr[static_cast<size_t>(t - 1)];
-      adamw(cpu_context(), step, master, m, v, grads.view().rows(t - 1, t).reshaped({n}), Tensor());
+      adamw(device_context(), step, master, m, v, grads.view().rows(t - 1, t).reshaped({n}), Tensor());
       const std::string after = name + ".after" + std::to_string(t);
       if (!golden.has(after + ".param")) continue;
       // Per step: m gains four roundings of terms below max |g|, forgotten at rate beta1; v five, relative. The update
@@ -125,12 +129,12 @@ TEST(Adamw, DerivativesOfTheReferenceAreThoseOfTheFormula) {
       want_grad, [&](const auto& x) { return update(p, x); }, grad, cotangent));
 }
 
-TEST(Adamw, WorkingCopyIsTheRoundedMaster) {
+TEST_P(AdamwTest, WorkingCopyIsTheRoundedMaster) {
   for (DType dtype : {kF32, DType::kBF16, DType::kF16}) {
     Buffers with = random_buffers(8321), without = random_buffers(8321);
     auto working = filled_tensor(dtype, {8321}, 0xff);
-    adamw(cpu_context(2), some_step(), with.master, with.m, with.v, with.grad, working);
-    adamw(cpu_context(2), some_step(), without.master, without.m, without.v, without.grad, Tensor());
+    adamw(device_context(2), some_step(), with.master, with.m, with.v, with.grad, working);
+    adamw(device_context(2), some_step(), without.master, without.m, without.v, without.grad, Tensor());
     EXPECT_TRUE(same_bits(with.master, without.master));
     EXPECT_TRUE(same_bits(working, make_tensor(dtype, {8321}, values_of(with.master))));
     EXPECT_TRUE(working.canaries_intact());
@@ -142,11 +146,11 @@ TEST(Adamw, SameBitsForAnyNumberOfThreadsAndInstructionSet) {
   for (int threads : {1, 2, 3}) {
     results.push_back(random_buffers(30011));
     Buffers& b = results.back();
-    adamw(cpu_context(threads), some_step(), b.master, b.m, b.v, b.grad, Tensor());
+    adamw(device_context(threads), some_step(), b.master, b.m, b.v, b.grad, Tensor());
     EXPECT_TRUE(same_bits(b.master, results[0].master) && same_bits(b.m, results[0].m) && same_bits(b.v, results[0].v));
   }
   if (!cpu_features().avx512) return;
-  const cpu::AdamwFactors factors{0.5f, 0.99f, 0.9f, 0.1f, 0.999f, 0.001f, 0.01f, 0.3f, 1e-8f};
+  const AdamwFactors factors{0.5f, 0.99f, 0.9f, 0.1f, 0.999f, 0.001f, 0.01f, 0.3f, 1e-8f};
   for (DType dtype : {kF32, DType::kBF16, DType::kF16}) {
     Buffers a = random_buffers(1003), b = random_buffers(1003);
     OwnedTensor first(dtype, {1003}), second(dtype, {1003});
@@ -166,27 +170,47 @@ TEST(Adamw, SameBitsForAnyNumberOfThreadsAndInstructionSet) {
   }
 }
 
-TEST(Adamw, NanEmptyAndNoGradient) {
+TEST_P(AdamwTest, SameBitsAsOnCpuAtAnyAlignment) {
+  for (DType dtype : {kF32, DType::kBF16, DType::kF16})
+    for (int64_t first : {0, 1, 4}) {
+      const int64_t n = 10007;
+      const Buffers here = random_buffers(n);
+      const auto working = filled_tensor(dtype, {n}, 0);
+      const auto from = [&](const OwnedTensor& t) { return t.view().rows(first, n); };
+      adamw(device_context(), some_step(), from(here.master), from(here.m), from(here.v), from(here.grad),
+            from(working));
+      use_device(Device::cpu());
+      const Buffers there = random_buffers(n);
+      const auto want = filled_tensor(dtype, {n}, 0);
+      adamw(device_context(), some_step(), from(there.master), from(there.m), from(there.v), from(there.grad),
+            from(want));
+      if (on_cuda()) use_device(Device::cuda(0));
+      EXPECT_TRUE(same_bits(here.master, there.master) && same_bits(here.m, there.m) && same_bits(here.v, there.v) &&
+                  same_bits(working, want));
+    }
+}
+
+TEST_P(AdamwTest, NanEmptyAndNoGradient) {
   Buffers b = random_buffers(20);
   b.grad.view().data<float>()[3] = NAN;
   OwnedTensor working(DType::kBF16, {20});
-  adamw(cpu_context(), some_step(), b.master, b.m, b.v, b.grad, working);
+  adamw(device_context(), some_step(), b.master, b.m, b.v, b.grad, working);
   for (const Tensor& t : {b.master.view(), b.m.view(), b.v.view(), working.view()})
     for (size_t i = 0; i < 20; ++i) EXPECT_EQ(std::isnan(values_of(t)[i]), i == 3);
 
   const OwnedTensor none(kF32, {0});
-  adamw(cpu_context(), some_step(), none, none, none, none, none);
+  adamw(device_context(), some_step(), none, none, none, none, none);
 
   // Zero state and zero gradient: 0 / (0 + eps) moves nothing; decay alone acts.
   Buffers z{make_tensor(kF32, {2}, {1, -2}), OwnedTensor(kF32, {2}), OwnedTensor(kF32, {2}), OwnedTensor(kF32, {2})};
   AdamwStep step = some_step();
   step.weight_decay = 0;
-  adamw(cpu_context(), step, z.master, z.m, z.v, z.grad, Tensor());
+  adamw(device_context(), step, z.master, z.m, z.v, z.grad, Tensor());
   EXPECT_TRUE(all_close(z.master, {1, -2}, {}));
 }
 
-TEST(Adamw, Errors) {
-  const Context c = cpu_context();
+TEST_P(AdamwTest, Errors) {
+  const Context c = device_context();
   const OwnedTensor x(kF32, {4}), wrong(kF32, {5});
   const auto shape = ErrorKind::kShapeMismatch, argument = ErrorKind::kInvalidArgument;
   const auto call = [&](Tensor p, Tensor m, Tensor v, Tensor g, Tensor w) {
