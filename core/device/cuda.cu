@@ -1,10 +1,9 @@
-#include "core/device/cuda.h"
-
 #include <cstring>
 #include <limits>
 #include <memory>
 
 #include "core/base/narrow.h"
+#include "core/device/cuda.h"
 #include "core/device/cuda_launch.h"
 
 namespace permafrost::cuda {
@@ -47,11 +46,9 @@ std::string gibibytes(size_t bytes) {
       say("cross_entropy", "labels other than -100", faults.limit - 1, "row");
       break;
     case Refusal::kLength:
-      say("attention", "lengths", faults.limit, "sample");
-      break;
     case Refusal::kOpenLength:
-      say("attention", "open_lengths", faults.limit, "sample");
-      break;
+      fail(ErrorKind::kInvalidArgument, "attention: mask.", what == Refusal::kLength ? "lengths" : "open_lengths",
+           " must lie in 0..", faults.limit, "; got ", value, " for sample ", place);
     case Refusal::kPosition:
       say("write_tokens", "positions", faults.limit, "sample");
       break;

@@ -1,5 +1,6 @@
 #include "core/base/check.h"
 #include "core/kernels/activation_cuda.h"
+#include "core/kernels/attention_cuda.h"
 
 // A build without CUDA. Kernels check their context first (check_device), so nobody comes here.
 namespace permafrost::cuda {
@@ -10,5 +11,7 @@ namespace {
 
 void activation_forward(const Context&, Activation, Tensor, Tensor) { absent(); }
 void activation_backward(const Context&, Activation, Tensor, Tensor, Tensor, GradMode) { absent(); }
+void attention_forward(const Context&, const AttentionCall&) { absent(); }
+void attention_backward(const Context&, const AttentionCall&, void*) { absent(); }
 
 }  // namespace permafrost::cuda

@@ -55,6 +55,23 @@ T exchanged(T mine, int source) {
   exchange(&mine, &theirs, sizeof(T), source);
   return theirs;
 }
+
+/// Gives a value to the other lanes of this warp; `given` says what a lane gave, until this one goes on to take_back.
+void give(const void* mine, size_t bytes);
+const std::byte* given(int lane);
+void take_back();
+
+/// body(of): of(lane) is what that lane of this warp gave, when all its lanes have.
+template <typename T, typename Body>
+void exchange_all(const T& mine, Body&& body) {
+  give(&mine, sizeof(T));
+  body([](int lane) {
+    T theirs;
+    std::memcpy(&theirs, given(lane), sizeof(T));
+    return theirs;
+  });
+  take_back();
+}
 }  // namespace cuda_emulation
 
 extern uint3 threadIdx, blockIdx;

@@ -44,7 +44,7 @@ permafrost_switch_stack:
 namespace cuda_emulation {
 namespace {
 
-constexpr size_t kStackBytes = 256 * 1024, kMaxThreads = 1024, kWarp = 32;
+constexpr size_t kStackBytes = 256 * 1024, kMaxThreads = 1024, kWarp = 32, kLaneBytes = 32;
 
 enum class State : uint8_t { kReady, kAtBlockBarrier, kAtWarpBarrier, kDone };
 
@@ -55,7 +55,7 @@ struct Thread {
 
 struct Warp {
   size_t live = 0, arrived = 0;
-  std::array<std::array<std::byte, 16>, kWarp> values;
+  std::array<std::array<std::byte, kLaneBytes>, kWarp> values;
 };
 
 struct Block {
@@ -197,13 +197,22 @@ void sync_warp(unsigned mask) {
 
 int lane() { return static_cast<int>(block.current % kWarp); }
 
-void exchange(const void* mine, void* theirs, size_t bytes, int source) {
-  if (bytes > 16) give_up("a value exchanged between lanes has more than 16 bytes");
-  auto& values = block.warps[block.current / kWarp].values;
-  std::memcpy(values[block.current % kWarp].data(), mine, bytes);
+void give(const void* mine, size_t bytes) {
+  if (bytes > kLaneBytes) give_up("a value exchanged between lanes has more than 32 bytes");
+  std::memcpy(block.warps[block.current / kWarp].values[block.current % kWarp].data(), mine, bytes);
   sync_warp(0xffffffffu);
-  std::memcpy(theirs, values[static_cast<size_t>(source)].data(), bytes);
-  sync_warp(0xffffffffu);  // before anybody gives the next value
+}
+
+const std::byte* given(int lane) {
+  return block.warps[block.current / kWarp].values[static_cast<size_t>(lane)].data();
+}
+
+void take_back() { sync_warp(0xffffffffu); }  // before anybody gives the next value
+
+void exchange(const void* mine, void* theirs, size_t bytes, int source) {
+  give(mine, bytes);
+  std::memcpy(theirs, given(source), bytes);
+  take_back();
 }
 
 std::byte* dynamic_shared() {
