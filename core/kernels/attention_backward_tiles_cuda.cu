@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kTileThreads)
   const Rows v{head_of<bfloat16>(call.v, call, place, call.keys, call.stride_v), call.stride_v, size, wide.v};
   const int seen = sight.widest(begin, begin + kOwned);
   const int lane = static_cast<int>(threadIdx.x % 32), warp_row = static_cast<int>(threadIdx.x / 32) * 16;
-  const int row = begin + warp_row;
+  const int row = begin + warp_row, warp_seen = sight.widest(row, row + 16);
   const float factor = call.scale * kLog2E;
 
   float lse_log2[2] = {}, row_delta[2] = {};
@@ -58,6 +58,7 @@ __global__ void __launch_bounds__(kTileThreads)
       load_tile<DP, kKeys>(k, key + kKeys, seen, k_tiles + (buffer ^ 1) * kStepElements);
       load_tile<DP, kKeys>(v, key + kKeys, seen, v_tiles + (buffer ^ 1) * kStepElements);
     }
+    if (key >= warp_seen) continue;
     float s[kKeys / 8][4], dp[kKeys / 8][4];
     product_of_rows<DP>(q_tile + warp_row * kRow<DP>, k_tiles + buffer * kStepElements, s);
     product_of_rows<DP>(dout_tile + warp_row * kRow<DP>, v_tiles + buffer * kStepElements, dp);
@@ -139,11 +140,12 @@ __global__ void __launch_bounds__(kTileThreads)
     load_step(query, 0);
   }
   int buffer = 0;
-  while (query < sight.queries) {
+  for (int next = 0; query < sight.queries; query = next, buffer ^= 1) {
     await_copies();
     __syncthreads();  // this step's tiles are there, and the other buffers are free
-    const int next = next_step<kQueries>(sight, query + kQueries, begin);
+    next = next_step<kQueries>(sight, query + kQueries, begin);
     if (next < sight.queries) load_step(next, buffer ^ 1);
+    if (row >= sight.widest(query, query + kQueries)) continue;
     const bfloat16 *q_tile = q_tiles + buffer * kStepElements, *dout_tile = dout_tiles + buffer * kStepElements;
     const RowNumbers<kQueries>& of = numbers[buffer];
     float p[kQueries / 8][4], ds[kDk ? kQueries / 8 : 1][4];  // keys x queries
@@ -165,8 +167,6 @@ __global__ void __launch_bounds__(kTileThreads)
       if (make_dv) add_product<DP>(p, dout_tile, dv);
     if constexpr (kDk)
       if (make_dk) add_product<DP>(ds, q_tile, dk);
-    query = next;
-    buffer ^= 1;
   }
   // A warp's rows of k and v are read by that warp alone: they take the outputs.
   __syncwarp();

@@ -1,3 +1,4 @@
+#include "core/base/narrow.h"
 #include "core/kernels/attention_cuda.h"
 #include "core/kernels/attention_view_cuda.h"
 
@@ -5,10 +6,14 @@ namespace permafrost::cuda {
 
 namespace {
 
+constexpr int64_t kTokensAtOnce = 64;  // the largest tile
+
 /// The kernels that a call takes. A library's attention (cuDNN's) would be one more, for the masks, head sizes and
 /// strides that it takes.
 enum class Way : uint8_t { kTiles, kPlain };
 Way way_of(const AttentionCall& call) {
+  // Kernels count tokens of one sample in 32 bits.
+  for (const int64_t extent : {call.queries, call.keys, call.head_size}) narrow<int>(extent + 2 * kTokensAtOnce);
   return call.bf16 && call.head_size <= kLargestTiledHead ? Way::kTiles : Way::kPlain;
 }
 

@@ -67,7 +67,8 @@ __global__ void __launch_bounds__(kTileThreads)
   const Rows k{head_of<bfloat16>(call.k, call, place, call.keys, call.stride_k), call.stride_k, size, wide.k};
   const Rows v{head_of<bfloat16>(call.v, call, place, call.keys, call.stride_v), call.stride_v, size, wide.v};
   const int seen = sight.widest(begin, begin + kOwned);
-  const int warp_row = static_cast<int>(threadIdx.x / 32) * 16;
+  const int warp_row = static_cast<int>(threadIdx.x / 32) * 16, row = begin + warp_row;
+  const int warp_seen = sight.widest(row, row + 16);
   const float factor = call.scale * kLog2E;
 
   float out[DP / 8][4];
@@ -86,9 +87,10 @@ __global__ void __launch_bounds__(kTileThreads)
       load_tile<DP, kKeys>(k, key + kKeys, seen, k_tiles + (buffer ^ 1) * kStepElements);
       load_tile<DP, kKeys>(v, key + kKeys, seen, v_tiles + (buffer ^ 1) * kStepElements);
     }
+    if (key >= warp_seen) continue;
     float s[kKeys / 8][4];
     product_of_rows<DP>(q_tile + warp_row * kRow<DP>, k_tiles + buffer * kStepElements, s);
-    softmax_step<DP>(sight, factor, begin + warp_row, key, s, state, out);
+    softmax_step<DP>(sight, factor, row, key, s, state, out);
     add_product<DP>(s, v_tiles + buffer * kStepElements, out);
   }
   await_copies();
@@ -102,13 +104,13 @@ __global__ void __launch_bounds__(kTileThreads)
     sum += __shfl_xor_sync(0xffffffffu, sum, 1);
     sum += __shfl_xor_sync(0xffffffffu, sum, 2);
     inverse[half] = sum == 0.0f ? 0.0f : 1.0f / sum;  // a row that sees something has 1 at least
-    const int query = begin + warp_row + lane / 4 + 8 * half;
+    const int query = row + lane / 4 + 8 * half;
     if (call.lse && lane % 4 == 0 && query < sight.queries)
       call.lse[(place.b * call.heads + place.h) * call.queries + query] =
           sum == 0.0f ? -INFINITY : (state.top[half] + log2f(sum)) * kLn2;
   }
   const int64_t token = call.heads * call.head_size;
-  store_rows<DP>(out, inverse, q_tile + warp_row * kRow<DP>, begin + warp_row, sight.queries,
+  store_rows<DP>(out, inverse, q_tile + warp_row * kRow<DP>, row, sight.queries,
                  head_of<bfloat16>(call.out, call, place, call.queries, token), token, size, wide.out);
 }
 

@@ -255,7 +255,7 @@ __global__ void __launch_bounds__(kPlainThreads)
   const int64_t token = call.heads * call.head_size;
   const int size = static_cast<int>(call.head_size);
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
-  const int seen = sight.queries > 0 ? sight.widest(0, sight.queries) : 0;  // keys from here on are not read
+  const int seen = sight.widest(0, sight.queries);  // keys from here on are not read
   const PlainRows<T> k{head_of<T>(call.k, call, place, call.keys, call.stride_k), call.stride_k, own.begin, seen};
   const PlainRows<T> v{head_of<T>(call.v, call, place, call.keys, call.stride_v), call.stride_v, own.begin, seen};
   PlainRows<T> q{head_of<T>(call.q, call, place, call.queries, call.stride_q), call.stride_q, 0, sight.queries};

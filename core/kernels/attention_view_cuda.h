@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "core/base/narrow.h"
 #include "core/kernels/attention_cuda.h"
 #include "core/kernels/elements_cuda.h"
 
@@ -31,7 +32,7 @@ __device__ inline Place place_of(const AttentionCall& call, int tiles) {
 
 /// Blocks for `tiles` tiles of every head.
 inline unsigned grid_of(const AttentionCall& call, int64_t tiles) {
-  return static_cast<unsigned>(tiles * call.heads * call.batch);
+  return static_cast<unsigned>(narrow<int>(tiles * call.heads * call.batch));  // a grid's limit
 }
 
 /// Where one head of one sample begins in a tensor (B, tokens, H, D).
@@ -57,8 +58,9 @@ struct Sight {
     if (open_first && t == 0) return open;
     return causal ? std::min(t + 1, valid) : valid;
   }
-  /// No query of [begin, end) sees a key at or behind this; begin < queries.
+  /// No query of [begin, end) sees a key at or behind this.
   __device__ int widest(int begin, int end) const {
+    if (begin >= queries) return 0;
     const int most = causal ? std::min(std::min(end, queries), valid) : valid;
     return open_first && begin == 0 ? std::max(most, open) : most;
   }

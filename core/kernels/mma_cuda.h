@@ -39,13 +39,12 @@ __device__ inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t 
   };
   cuda_emulation::exchange_all(Words{{a[0], a[1], a[2], a[3]}, {b0, b1}}, [&](const auto& of) {
     const int group = cuda_emulation::lane() / 4, t = cuda_emulation::lane() % 4;
-    for (int k = 0; k < 16; ++k) {
-      const int upper = k / 8, pair = k % 8 / 2, half = k % 2;
-      const Words rows = of(group * 4 + pair);
-      for (int i = 0; i < 4; ++i) {
-        const float x = value(rows.a[i / 2 + 2 * upper], half);
-        c[i] += x * value(of((2 * t + i % 2) * 4 + pair).b[upper], half);
-      }
+    for (int k = 0; k < 16; k += 2) {
+      const int upper = k / 8, pair = k % 8 / 2;
+      const Words rows = of(group * 4 + pair), columns[2] = {of(2 * t * 4 + pair), of((2 * t + 1) * 4 + pair)};
+      for (int half = 0; half < 2; ++half)
+        for (int i = 0; i < 4; ++i)
+          c[i] += value(rows.a[i / 2 + 2 * upper], half) * value(columns[i % 2].b[upper], half);
     }
   });
 #else

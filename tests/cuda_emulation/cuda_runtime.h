@@ -56,10 +56,10 @@ T exchanged(T mine, int source) {
   return theirs;
 }
 
-/// Gives a value to the other lanes of this warp; `given` says what a lane gave, until this one goes on to take_back.
+/// Gives a value to the other lanes of this warp, when all have; `given` says what a lane gave, until this one gives
+/// again.
 void give(const void* mine, size_t bytes);
 const std::byte* given(int lane);
-void take_back();
 
 /// body(of): of(lane) is what that lane of this warp gave, when all its lanes have.
 template <typename T, typename Body>
@@ -70,7 +70,6 @@ void exchange_all(const T& mine, Body&& body) {
     std::memcpy(&theirs, given(lane), sizeof(T));
     return theirs;
   });
-  take_back();
 }
 }  // namespace cuda_emulation
 

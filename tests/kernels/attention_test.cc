@@ -559,6 +559,14 @@ TEST_P(AttentionTest, RefusesLengthsOutOfRangeAndSmallWorkspaces) {
   }
 }
 
+TEST(Attention, WorkspaceOnCudaIsOneNumberPerQueryAndHead) {
+  for (const int threads : {1, 7}) {
+    EXPECT_EQ(attention_workspace_bytes(false, 2, 3, 5, 4, 8, DType::kBF16, threads, DeviceKind::kCuda), 0);
+    EXPECT_EQ(attention_workspace_bytes(true, 2, 3, 5, 4, 8, DType::kBF16, threads, DeviceKind::kCuda), 4 * 24 + 64);
+    EXPECT_EQ(attention_workspace_bytes(true, 0, 3, 5, 4, 8, DType::kBF16, threads, DeviceKind::kCuda), 0);
+  }
+}
+
 TEST(Attention, Errors) {
   const Context cpu = cpu_context();
   const ErrorKind shape = ErrorKind::kShapeMismatch, argument = ErrorKind::kInvalidArgument;
