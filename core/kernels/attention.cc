@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "core/kernels/attention_cpu.h"
+#include "core/kernels/attention_cuda.h"
 #include "core/kernels/tensor_checks.h"
 
 namespace permafrost {
@@ -67,10 +68,18 @@ AttentionCall describe(std::string_view op, const Context& context, const Args& 
   return call;
 }
 
-/// What can be checked only where the memory can be read, and only once the device is known to be a CPU.
+/// The kernels check the lengths: the memory cannot be read here.
+void check_on_cuda(std::string_view op, const AttentionCall& call, bool backward, DType dtype,
+                   const Tensor& workspace) {
+  const int64_t needed = attention_workspace_bytes(backward, call.batch, call.queries, call.keys, call.heads,
+                                                   call.head_size, dtype, 1, DeviceKind::kCuda);
+  if (workspace.bytes() < needed)
+    fail(ErrorKind::kShapeMismatch, op, ": workspace must have at least ", needed, " bytes; got ", workspace.bytes());
+}
+
+/// What can be checked only where the memory can be read.
 void check_on_cpu(std::string_view op, const Context& context, const AttentionCall& call, bool backward, DType dtype,
                   const Tensor& workspace) {
-  check_device(op, context);
   for (int64_t b = 0; call.lengths && b < call.batch; ++b)
     PERMAFROST_CHECK(0 <= call.lengths[b] && call.lengths[b] <= call.keys, op, ": mask.lengths must lie in 0..",
                      call.keys, "; got ", call.lengths[b], " for sample ", b);
@@ -87,11 +96,12 @@ void check_on_cpu(std::string_view op, const Context& context, const AttentionCa
 }  // namespace
 
 int64_t attention_workspace_bytes(bool backward, int64_t batch, int64_t queries, int64_t keys, int64_t heads,
-                                  int64_t head_size, DType dtype, int threads) {
+                                  int64_t head_size, DType dtype, int threads, DeviceKind device) {
   if (batch == 0 || queries == 0 || heads == 0 || head_size == 0) {
     // Backward still writes zeros to dk and dv of keys without queries.
     if (!backward || batch == 0 || heads == 0 || head_size == 0) return 0;
   }
+  if (device == DeviceKind::kCuda) return backward ? 4 * batch * heads * queries + kAlignment : 0;  // rowsum(dout out)
   int64_t bytes = attention_scratch_general(backward, keys, head_size);
   if (dtype == DType::kBF16) bytes = std::max(bytes, attention_scratch_amx(backward, queries, keys, head_size));
   return bytes * threads + kAlignment;
@@ -101,9 +111,14 @@ void attention_forward_at(SimdLevel level, const Context& context, const Attenti
   constexpr std::string_view kOp = "attention_forward";
   AttentionCall call = describe(kOp, context, args);
   if (args.lse) check_tensor(kOp, "lse", args.lse, context, {call.batch, call.heads, call.queries}, {DType::kF32});
+  call.lse = args.lse ? args.lse.data<float>() : nullptr;
+  check_device(kOp, context);
+  if (on_cuda(context)) {
+    check_on_cuda(kOp, call, false, args.q.dtype(), workspace);
+    return args.q.elements() == 0 ? void() : cuda::attention_forward(context, call);
+  }
   check_on_cpu(kOp, context, call, false, args.q.dtype(), workspace);
   if (args.q.elements() == 0) return;
-  call.lse = args.lse ? args.lse.data<float>() : nullptr;
   attention_forward_cpu(call, *context.pool, level, workspace.raw());
 }
 
@@ -117,11 +132,17 @@ void attention_backward_at(SimdLevel level, const Context& context, const Attent
   if (args.dk) check_tensor(kOp, "dk", args.dk, context, args.k.shape(), {dtype});
   if (args.dv) check_tensor(kOp, "dv", args.dv, context, args.v.shape(), {dtype});
   if (!args.dq && !args.dk && !args.dv) return;
-  check_on_cpu(kOp, context, call, true, dtype, workspace);
-  if (call.batch * call.heads * call.head_size == 0) return;
   call.lse = args.lse.data<float>();
   call.dout = args.dout.raw();
   call.dq = args.dq.raw(), call.dk = args.dk.raw(), call.dv = args.dv.raw();
+  const bool empty = call.batch * call.heads * call.head_size == 0;
+  check_device(kOp, context);
+  if (on_cuda(context)) {
+    check_on_cuda(kOp, call, true, dtype, workspace);
+    return empty ? void() : cuda::attention_backward(context, call, workspace.raw());
+  }
+  check_on_cpu(kOp, context, call, true, dtype, workspace);
+  if (empty) return;
   attention_backward_cpu(call, *context.pool, level, workspace.raw());
 }
 

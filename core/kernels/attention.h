@@ -32,10 +32,12 @@ struct AttentionMask {
 /// A query that sees no key gives 0 (and lse -inf) and has gradient 0. NaN in what a query sees gives NaN; keys behind
 /// the valid length are not read (unless the open row sees them). A key hidden by the causal rule or by `allowed` must
 /// be finite. Any head size. kCausal and kCausalOpenFirst with T != S are refused. Scores are never materialised for
-/// all T x S x heads at once: a thread holds those of a few queries of one head (backward: of a few hundred). bf16 on
-/// processors with AMX: probabilities (and, backward, the gradients of scores) are rounded to bf16 for the products
-/// with v (q, k, dout); all sums are in f32. Workspace: attention_workspace_bytes. Errors: ShapeMismatch;
-/// InvalidArgument (lengths out of range, head_size or stride impossible); NotBuilt on a device without this kernel.
+/// all T x S x heads at once: a thread holds those of a few queries of one head (backward: of a few hundred), a block
+/// on CUDA a tile of 64 x 64 at most. bf16 on processors with AMX, and on CUDA for head sizes up to 256: probabilities
+/// (and, backward, the gradients of scores) are rounded to bf16 for the products with v (q, k, dout); all sums are in
+/// f32. On CUDA, lengths out of range are reported where the stream is waited for. Workspace:
+/// attention_workspace_bytes. Errors: ShapeMismatch; InvalidArgument (lengths out of range, head_size or stride
+/// impossible); NotBuilt on a device without this kernel.
 struct AttentionForward {
   Tensor q, k, v, out, lse;
   int64_t stride_q = 0, stride_k = 0, stride_v = 0;
@@ -56,8 +58,8 @@ struct AttentionBackward {
 };
 void attention_backward(const Context& context, const AttentionBackward& args, Tensor workspace);
 
-/// For at most `threads` threads. A pure function of its arguments.
+/// For at most `threads` threads, whose number means nothing on CUDA. A pure function of its arguments.
 int64_t attention_workspace_bytes(bool backward, int64_t batch, int64_t queries, int64_t keys, int64_t heads,
-                                  int64_t head_size, DType dtype, int threads);
+                                  int64_t head_size, DType dtype, int threads, DeviceKind device = DeviceKind::kCpu);
 
 }  // namespace permafrost

@@ -67,6 +67,22 @@ T exchanged(T mine, int source) {
   exchange(&mine, &theirs, sizeof(T), source);
   return theirs;
 }
+
+/// Gives a value to the other lanes of this warp, when all have; `given` says what a lane gave, until this one gives
+/// again.
+void give(const void* mine, size_t bytes);
+const std::byte* given(int lane);
+
+/// body(of): of(lane) is what that lane of this warp gave, when all its lanes have.
+template <typename T, typename Body>
+void exchange_all(const T& mine, Body&& body) {
+  give(&mine, sizeof(T));
+  body([](int lane) {
+    T theirs;
+    std::memcpy(&theirs, given(lane), sizeof(T));
+    return theirs;
+  });
+}
 }  // namespace cuda_emulation
 
 extern uint3 threadIdx, blockIdx;

@@ -44,18 +44,20 @@ permafrost_switch_stack:
 namespace cuda_emulation {
 namespace {
 
-constexpr size_t kStackBytes = 256 * 1024, kMaxThreads = 1024, kWarp = 32;
+constexpr size_t kStackBytes = 256 * 1024, kMaxThreads = 1024, kWarp = 32, kLaneBytes = 32;
 
 enum class State : uint8_t { kReady, kAtBlockBarrier, kAtWarpBarrier, kDone };
 
 struct Thread {
   State state = State::kDone;
   void* stack_pointer = nullptr;
+  size_t given = 0;  // values to other lanes so far
 };
 
 struct Warp {
   size_t live = 0, arrived = 0;
-  std::array<std::array<std::byte, 16>, kWarp> values;
+  // A lane that gives its value after the next waits until all have given the next, and so read this one: two places.
+  std::array<std::array<std::array<std::byte, kLaneBytes>, kWarp>, 2> values;
 };
 
 struct Block {
@@ -150,7 +152,7 @@ void prepare(size_t index) {
   *--top = nullptr;
   *--top = reinterpret_cast<void*>(&permafrost_start_thread);
   for (int i = 0; i < 6; ++i) *--top = nullptr;
-  block.threads[index] = {State::kReady, top};
+  block.threads[index] = {.state = State::kReady, .stack_pointer = top, .given = 0};
 }
 
 void run_block(size_t index) {
@@ -198,13 +200,21 @@ void sync_warp(unsigned mask) {
 
 int lane() { return static_cast<int>(block.current % kWarp); }
 
-void exchange(const void* mine, void* theirs, size_t bytes, int source) {
-  if (bytes > 16) give_up("a value exchanged between lanes has more than 16 bytes");
-  auto& values = block.warps[block.current / kWarp].values;
-  std::memcpy(values[block.current % kWarp].data(), mine, bytes);
+void give(const void* mine, size_t bytes) {
+  if (bytes > kLaneBytes) give_up("a value exchanged between lanes has more than 32 bytes");
+  const size_t place = ++block.threads[block.current].given % 2;
+  std::memcpy(block.warps[block.current / kWarp].values[place][block.current % kWarp].data(), mine, bytes);
   sync_warp(0xffffffffu);
-  std::memcpy(theirs, values[static_cast<size_t>(source)].data(), bytes);
-  sync_warp(0xffffffffu);  // before anybody gives the next value
+}
+
+const std::byte* given(int lane) {
+  const size_t place = block.threads[block.current].given % 2;
+  return block.warps[block.current / kWarp].values[place][static_cast<size_t>(lane)].data();
+}
+
+void exchange(const void* mine, void* theirs, size_t bytes, int source) {
+  give(mine, bytes);
+  std::memcpy(theirs, given(source), bytes);
 }
 
 std::byte* dynamic_shared() {

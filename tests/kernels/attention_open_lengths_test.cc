@@ -3,11 +3,15 @@
 
 #include "core/kernels/attention.h"
 #include "tests/support/compare.h"
+#include "tests/support/kernel_test.h"
 
 namespace permafrost {
 namespace {
 
 using namespace permafrost::testing;
+
+class AttentionOpenLengths : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Targets, AttentionOpenLengths, ::testing::Values(kCpu, Target::kCuda), target_name);
 
 constexpr int64_t kBatch = 3, kTokens = 19, kHeads = 2, kSize = 8;
 const Shape kShape{kBatch, kTokens, kHeads, kSize};
@@ -35,16 +39,18 @@ Results run(DType dtype, const AttentionMask& mask) {
   Results r{OwnedTensor(dtype, kShape), OwnedTensor(dtype, kShape), OwnedTensor(dtype, kShape),
             OwnedTensor(dtype, kShape)};
   const auto workspace = [&](bool backward) {
-    return OwnedTensor(DType::kU8,
-                       {attention_workspace_bytes(backward, kBatch, kTokens, kTokens, kHeads, kSize, dtype, 1)});
+    return OwnedTensor(DType::kU8, {attention_workspace_bytes(backward, kBatch, kTokens, kTokens, kHeads, kSize, dtype,
+                                                              1, device_context().device.kind)});
   };
   const OwnedTensor forward_space = workspace(false), backward_space = workspace(true);
-  attention_forward(cpu_context(), {q, k, v, r.out, lse, 0, 0, 0, 0.4f, mask}, forward_space);
-  attention_backward(cpu_context(), {q, k, v, r.out, lse, dout, r.dq, r.dk, r.dv, 0, 0, 0, 0.4f, mask}, backward_space);
+  attention_forward(device_context(), {q, k, v, r.out, lse, 0, 0, 0, 0.4f, mask}, forward_space);
+  attention_backward(device_context(), {q, k, v, r.out, lse, dout, r.dq, r.dk, r.dv, 0, 0, 0, 0.4f, mask},
+                     backward_space);
+  finish_kernels();
   return r;
 }
 
-TEST(AttentionOpenLengths, AgreesWithTheExplicitMask) {
+TEST_P(AttentionOpenLengths, AgreesWithTheExplicitMask) {
   const std::vector<double> lengths{19, 7, 4};
   for (const DType dtype : {DType::kF32, DType::kBF16})
     for (const std::vector<double>& open : {std::vector<double>{19, 19, 19}, {7, 12, 4}, {0, 1, 9}}) {
@@ -61,7 +67,7 @@ TEST(AttentionOpenLengths, AgreesWithTheExplicitMask) {
     }
 }
 
-TEST(AttentionOpenLengths, TakesThePlaceOfTheFlag) {
+TEST_P(AttentionOpenLengths, TakesThePlaceOfTheFlag) {
   const std::vector<double> lengths{19, 7, 4};
   const OwnedTensor length_values = lengths_of(lengths), all = lengths_of({19, 19, 19});
   const Results flag = run(DType::kF32, {MaskKind::kCausalOpenFirst, length_values, {}, {}, true});
@@ -72,7 +78,7 @@ TEST(AttentionOpenLengths, TakesThePlaceOfTheFlag) {
   EXPECT_TRUE(same_bits(hidden.out, clean.out));
 }
 
-TEST(AttentionOpenLengths, RefusesOtherMasksShapesAndRanges) {
+TEST_P(AttentionOpenLengths, RefusesOtherMasksShapesAndRanges) {
   const OwnedTensor good = lengths_of({19, 7, 4}), wide = lengths_of({19, 20, 4}), wrong(DType::kI32, {kBatch + 1});
   EXPECT_TRUE(throws_error(
       [&] {

@@ -11,6 +11,7 @@
 #include "tests/support/compare.h"
 #include "tests/support/golden.h"
 #include "tests/support/gradient_check.h"
+#include "tests/support/kernel_test.h"
 
 namespace permafrost {
 namespace {
@@ -18,15 +19,10 @@ namespace {
 using namespace permafrost::testing;
 using reference::AttentionSizes;
 
-class AttentionTest : public ::testing::TestWithParam<SimdLevel> {
- protected:
-  void SetUp() override {
-    if (GetParam() > simd_level()) GTEST_SKIP() << "this processor lacks " << to_string(GetParam());
-  }
-};
-INSTANTIATE_TEST_SUITE_P(Levels, AttentionTest,
-                         ::testing::Values(SimdLevel::kPortable, SimdLevel::kAvx512, SimdLevel::kAmx),
-                         [](const auto& info) { return std::string(to_string(info.param)); });
+class AttentionTest : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Targets, AttentionTest,
+                         ::testing::Values(Target::kPortable, Target::kAvx512, Target::kAmx, Target::kCuda),
+                         target_name);
 
 struct Mask {
   const char* name;
@@ -123,19 +119,20 @@ struct Case {
             .mask = mask};
   }
   OwnedTensor workspace(bool backward, int threads) const {
-    const int64_t bytes = attention_workspace_bytes(backward, int64_t(n.batch), int64_t(n.queries), int64_t(n.keys),
-                                                    int64_t(n.heads), int64_t(n.size), dtype, threads);
+    const int64_t bytes =
+        attention_workspace_bytes(backward, int64_t(n.batch), int64_t(n.queries), int64_t(n.keys), int64_t(n.heads),
+                                  int64_t(n.size), dtype, threads, device_context().device.kind);
     return filled_tensor(DType::kU8, {bytes}, 0xff);
   }
   void run_forward(SimdLevel level, int threads = 2) const {
     const OwnedTensor scratch = workspace(false, threads);
-    attention_forward_at(level, cpu_context(threads), forward_args(), scratch);
+    attention_forward_at(level, device_context(threads), forward_args(), scratch);
     EXPECT_TRUE(scratch.canaries_intact() && out.canaries_intact() && lse.canaries_intact());
   }
   void run_backward(SimdLevel level, int threads = 2) const { run_backward(level, backward_args(), threads); }
   void run_backward(SimdLevel level, const AttentionBackward& args, int threads = 2) const {
     const OwnedTensor scratch = workspace(true, threads);
-    attention_backward_at(level, cpu_context(threads), args, scratch);
+    attention_backward_at(level, device_context(threads), args, scratch);
     EXPECT_TRUE(scratch.canaries_intact() && dq.canaries_intact() && dk.canaries_intact() && dv.canaries_intact());
   }
   reference::Attention<double> wanted() const {
@@ -150,18 +147,19 @@ double largest(const std::vector<double>& values) {
 }
 
 /// Scores are sums of `size` products in f32, whose error e makes a relative error e of a probability.
-Tolerance tolerance(DType dtype, SimdLevel level, size_t length, size_t size, double magnitude) {
+Tolerance tolerance(DType dtype, Target target, size_t length, size_t size, double magnitude) {
   Tolerance t = tolerance_for(dtype, int64_t(length + size), 4.0 * magnitude);
-  // AMX: every term has a factor rounded to bf16 (8 bits: relative error 2^-8 at most) on its way into the product.
-  if (dtype == DType::kBF16 && level == SimdLevel::kAmx) t.absolute += 0x1p-8 * magnitude;
+  // AMX and CUDA: every term has a factor rounded to bf16 (8 bits: relative error 2^-8 at most) on its way into the
+  // product.
+  if (dtype == DType::kBF16 && (target == Target::kAmx || target == Target::kCuda)) t.absolute += 0x1p-8 * magnitude;
   return t;
 }
 
 /// Compares a finished Case with the reference.
-void expect_right(const Case& c, SimdLevel level, const std::string& what) {
+void expect_right(const Case& c, Target target, const std::string& what) {
   const auto want = c.wanted();
   const double v_size = largest(values_of(c.v));
-  EXPECT_TRUE(all_close(c.out, want.out, tolerance(c.dtype, level, c.n.keys, c.n.size, v_size))) << what;
+  EXPECT_TRUE(all_close(c.out, want.out, tolerance(c.dtype, target, c.n.keys, c.n.size, v_size))) << what;
   const auto lse = values_of(c.lse);
   for (size_t i = 0; i < lse.size(); ++i) {
     if (std::isinf(want.lse[i]))
@@ -171,9 +169,11 @@ void expect_right(const Case& c, SimdLevel level, const std::string& what) {
   }
   const auto g = reference::attention_gradients(c.n, double{c.scale}, want.p, values_of(c.q), values_of(c.k),
                                                 values_of(c.v), values_of(c.out), values_of(c.dout));
-  EXPECT_TRUE(all_close(c.dq, g.dq, tolerance(c.dtype, level, c.n.keys, c.n.size, g.dq_magnitude))) << what << " dq";
-  EXPECT_TRUE(all_close(c.dk, g.dk, tolerance(c.dtype, level, c.n.queries, c.n.size, g.dk_magnitude))) << what << " dk";
-  EXPECT_TRUE(all_close(c.dv, g.dv, tolerance(c.dtype, level, c.n.queries, c.n.size, g.dv_magnitude))) << what << " dv";
+  EXPECT_TRUE(all_close(c.dq, g.dq, tolerance(c.dtype, target, c.n.keys, c.n.size, g.dq_magnitude))) << what << " dq";
+  EXPECT_TRUE(all_close(c.dk, g.dk, tolerance(c.dtype, target, c.n.queries, c.n.size, g.dk_magnitude)))
+      << what << " dk";
+  EXPECT_TRUE(all_close(c.dv, g.dv, tolerance(c.dtype, target, c.n.queries, c.n.size, g.dv_magnitude)))
+      << what << " dv";
 }
 
 TEST(Attention, GradientFormulaAgreesWithDuals) {
@@ -223,8 +223,8 @@ TEST_P(AttentionTest, AgreesWithGoldens) {
       c.mask.kind = MaskKind::kExplicit;
       c.allowed = golden.tensor(name + ".mask"), c.mask.allowed = c.allowed;
     }
-    c.run_forward(GetParam());
-    c.run_backward(GetParam());
+    c.run_forward(level());
+    c.run_backward(level());
     const auto close = [&](const OwnedTensor& got, const char* what, size_t length, double magnitude) {
       EXPECT_TRUE(
           all_close(got, golden.values(name + what), tolerance(DType::kF32, GetParam(), length, c.n.size, magnitude)))
@@ -251,8 +251,8 @@ TEST_P(AttentionTest, EveryMaskAtManySizes) {
       for (const Mask& kind : kMasks) {
         if (is_causal(kind.kind) && n.queries != n.keys) continue;
         const Case c(dtype, n, kind);
-        c.run_forward(GetParam());
-        c.run_backward(GetParam());
+        c.run_forward(level());
+        c.run_backward(level());
         expect_right(c, GetParam(),
                      concat(kind.name, " ", to_string(dtype), " T=", n.queries, " S=", n.keys, " D=", n.size));
       }
@@ -262,27 +262,50 @@ TEST_P(AttentionTest, SeveralBlocksOfQueriesAndKeys) {
   for (DType dtype : kDtypes) {
     for (const Mask& kind : {kMasks[0], kMasks[5]}) {
       const Case c(dtype, {2, 197, 197, 1, 64}, kind);
-      c.run_forward(GetParam());
-      c.run_backward(GetParam());
+      c.run_forward(level());
+      c.run_backward(level());
       expect_right(c, GetParam(), concat("197 ", kind.name, to_string(dtype)));
     }
     const Case wide(dtype, {1, 300, 530, 1, 8}, kMasks[8]);
-    wide.run_forward(GetParam());
-    wide.run_backward(GetParam());
+    wide.run_forward(level());
+    wide.run_backward(level());
     expect_right(wide, GetParam(), concat("300 x 530 ", to_string(dtype)));
     const Case causal(dtype, {1, 550, 550, 1, 8}, kMasks[2]);
-    causal.run_forward(GetParam());
-    causal.run_backward(GetParam());
+    causal.run_forward(level());
+    causal.run_backward(level());
     expect_right(causal, GetParam(), concat("550 causal ", to_string(dtype)));
   }
+}
+
+TEST_P(AttentionTest, LongRowsUnderCausalMasks) {
+  // Several tiles and steps on every target, of which the causal rule hides some and the open row needs some of these.
+  for (DType dtype : kDtypes)
+    for (const AttentionSizes& n : {AttentionSizes{2, 150, 150, 1, 20}, {1, 100, 100, 2, 72}})
+      for (const Mask& kind : kMasks) {
+        if (!is_causal(kind.kind)) continue;
+        const Case c(dtype, n, kind);
+        c.run_forward(level());
+        c.run_backward(level());
+        expect_right(c, GetParam(), concat(kind.name, " ", to_string(dtype), " T=", n.queries));
+      }
+}
+
+TEST_P(AttentionTest, LargeHeads) {
+  for (DType dtype : kDtypes)
+    for (const AttentionSizes& n : {AttentionSizes{1, 37, 70, 1, 96}, {1, 37, 70, 2, 200}, {1, 20, 40, 1, 300}}) {
+      const Case c(dtype, n, kMasks[9]);
+      c.run_forward(level());
+      c.run_backward(level());
+      expect_right(c, GetParam(), concat(to_string(dtype), " D=", n.size));
+    }
 }
 
 TEST_P(AttentionTest, LargeScoresStayFinite) {
   for (DType dtype : kDtypes) {
     Case c(dtype, {1, 20, 20, 1, 16});
     c.q = random_tensor(dtype, c.q_shape(), 1, 100.0);  // scores of several hundred: a softmax of 0 and 1
-    c.run_forward(GetParam());
-    c.run_backward(GetParam());
+    c.run_forward(level());
+    c.run_backward(level());
     const auto want = c.wanted();
     // A score of 500 is known to 2^-15 or so in f32: that much of a probability.
     EXPECT_TRUE(
@@ -295,16 +318,16 @@ TEST_P(AttentionTest, LargeScoresStayFinite) {
 TEST_P(AttentionTest, EveryChoiceOfWantedGradients) {
   for (DType dtype : kDtypes) {
     const Case all(dtype, {2, 37, 37, 2, 20}, kMasks[3]);
-    all.run_forward(GetParam());
-    all.run_backward(GetParam());
+    all.run_forward(level());
+    all.run_backward(level());
     for (int wanted = 0; wanted < 8; ++wanted) {
       const Case some(dtype, {2, 37, 37, 2, 20}, kMasks[3]);
-      some.run_forward(GetParam());
+      some.run_forward(level());
       AttentionBackward args = some.backward_args();
       if (!(wanted & 1)) args.dq = {};
       if (!(wanted & 2)) args.dk = {};
       if (!(wanted & 4)) args.dv = {};
-      some.run_backward(GetParam(), args);
+      some.run_backward(level(), args);
       const auto untouched = [](const OwnedTensor& t) {
         return same_bits(t, filled_tensor(t.view().dtype(), t.view().shape(), 0xff));
       };
@@ -319,10 +342,10 @@ TEST_P(AttentionTest, EveryChoiceOfWantedGradients) {
 TEST_P(AttentionTest, ForwardWithoutLseGivesTheSameBits) {
   for (DType dtype : kDtypes) {
     const Case with(dtype, {1, 19, 19, 2, 24}), without(dtype, {1, 19, 19, 2, 24});
-    with.run_forward(GetParam());
+    with.run_forward(level());
     AttentionForward args = without.forward_args();
     args.lse = {};
-    attention_forward_at(GetParam(), cpu_context(1), args, without.workspace(false, 1));
+    attention_forward_at(level(), device_context(1), args, without.workspace(false, 1));
     EXPECT_TRUE(same_bits(with.out, without.out));
     EXPECT_TRUE(same_bits(without.lse, filled_tensor(DType::kF32, {1, 2, 19}, 0xff)));
   }
@@ -332,12 +355,12 @@ TEST_P(AttentionTest, SameBitsForAnyThreadsAndBatch) {
   for (DType dtype : kDtypes) {
     const AttentionSizes n{3, 270, 270, 2, 40};
     const Case one(dtype, n, kMasks[3]);
-    one.run_forward(GetParam(), 1);
-    one.run_backward(GetParam(), 1);
+    one.run_forward(level(), 1);
+    one.run_backward(level(), 1);
     for (int threads : {2, 3}) {
       const Case many(dtype, n, kMasks[3]);
-      many.run_forward(GetParam(), threads);
-      many.run_backward(GetParam(), threads);
+      many.run_forward(level(), threads);
+      many.run_backward(level(), threads);
       for (auto [a, b] : {std::pair{&one.out, &many.out},
                           {&one.lse, &many.lse},
                           {&one.dq, &many.dq},
@@ -353,8 +376,8 @@ TEST_P(AttentionTest, SameBitsForAnyThreadsAndBatch) {
     alone.q = part(one.q), alone.k = part(one.k), alone.v = part(one.v), alone.dout = part(one.dout);
     alone.lengths = make_tensor(DType::kI32, {1}, {values_of(one.lengths)[1]});
     alone.mask.lengths = alone.lengths;
-    alone.run_forward(GetParam());
-    alone.run_backward(GetParam());
+    alone.run_forward(level());
+    alone.run_backward(level());
     EXPECT_TRUE(same_bits(alone.out, one.out.view().rows(1, 2)));
     EXPECT_TRUE(same_bits(alone.dq, one.dq.view().rows(1, 2)));
     EXPECT_TRUE(same_bits(alone.dk, one.dk.view().rows(1, 2)));
@@ -367,15 +390,16 @@ TEST_P(AttentionTest, FusedProductReadAndWrittenInPlace) {
     const AttentionSizes n{2, 21, 21, 3, 7};
     const int64_t token = 21, stride = 3 * token + 5;  // 5 elements behind each token belong to nobody
     const Case plain(dtype, n, kMasks[3]);
-    plain.run_forward(GetParam());
-    plain.run_backward(GetParam());
+    plain.run_forward(level());
+    plain.run_backward(level());
     Case fused(dtype, n, kMasks[3]);
     const Shape memory_shape{2, 21, stride};
     const OwnedTensor memory = filled_tensor(dtype, memory_shape, 0xff),
                       gradient = filled_tensor(dtype, memory_shape, 0xff);
     const int64_t bytes = size_of(dtype);
     const auto part = [&](const OwnedTensor& whole, int64_t index) {
-      return Tensor(static_cast<std::byte*>(whole.view().raw()) + index * token * bytes, dtype, fused.q_shape());
+      return Tensor(static_cast<std::byte*>(whole.view().raw()) + index * token * bytes, dtype, fused.q_shape(),
+                    device_context().device);
     };
     const auto row = [&](const Tensor& base, int64_t r, int64_t row_stride) {
       return static_cast<std::byte*>(base.raw()) + r * row_stride * bytes;
@@ -387,13 +411,15 @@ TEST_P(AttentionTest, FusedProductReadAndWrittenInPlace) {
     AttentionForward args = fused.forward_args();
     args.q = part(memory, 0), args.k = part(memory, 1), args.v = part(memory, 2);
     args.stride_q = args.stride_k = args.stride_v = stride;
-    attention_forward_at(GetParam(), cpu_context(2), args, fused.workspace(false, 2));
+    attention_forward_at(level(), device_context(2), args, fused.workspace(false, 2));
     EXPECT_TRUE(same_bits(fused.out, plain.out));
     AttentionBackward back = fused.backward_args();
     back.q = args.q, back.k = args.k, back.v = args.v;
     back.dq = part(gradient, 0), back.dk = part(gradient, 1), back.dv = part(gradient, 2);
     back.stride_q = back.stride_k = back.stride_v = stride;
-    attention_backward_at(GetParam(), cpu_context(2), back, fused.workspace(true, 2));
+    const OwnedTensor scratch = fused.workspace(true, 2);
+    attention_backward_at(level(), device_context(2), back, scratch);
+    finish_kernels();
     const Tensor wanted[] = {plain.dq, plain.dk, plain.dv};
     for (int64_t r = 0; r < 42; ++r) {
       for (int64_t i = 0; i < 3; ++i)
@@ -408,7 +434,7 @@ TEST_P(AttentionTest, FusedProductReadAndWrittenInPlace) {
 TEST_P(AttentionTest, UnalignedMemoryGivesTheSameBits) {
   for (DType dtype : kDtypes) {
     const Case plain(dtype, {1, 18, 18, 1, 9});
-    plain.run_forward(GetParam());
+    plain.run_forward(level());
     Case moved(dtype, {1, 18, 18, 1, 9});
     const OwnedTensor memory(dtype, {163}),
         scratch = filled_tensor(DType::kU8, {moved.workspace(false, 1).view().bytes() + 1}, 0xff);
@@ -416,7 +442,7 @@ TEST_P(AttentionTest, UnalignedMemoryGivesTheSameBits) {
     std::memcpy(q.raw(), plain.q.view().raw(), size_t(q.bytes()));
     AttentionForward args = moved.forward_args();
     args.q = q;
-    attention_forward_at(GetParam(), cpu_context(1), args, scratch.view().rows(1, scratch.view().dim(0)));
+    attention_forward_at(level(), device_context(1), args, scratch.view().rows(1, scratch.view().dim(0)));
     EXPECT_TRUE(same_bits(moved.out, plain.out));
     EXPECT_TRUE(scratch.canaries_intact());
   }
@@ -425,8 +451,8 @@ TEST_P(AttentionTest, UnalignedMemoryGivesTheSameBits) {
 TEST_P(AttentionTest, RowsThatSeeNothingGiveZero) {
   for (DType dtype : kDtypes) {
     Case c(dtype, {3, 20, 20, 2, 6}, kMasks[1]);  // lengths 20, 10, 0
-    c.run_forward(GetParam());
-    c.run_backward(GetParam());
+    c.run_forward(level());
+    c.run_backward(level());
     const size_t sample = 20 * 2 * 6;
     for (size_t i = 0; i < sample; ++i) {
       EXPECT_EQ(values_of(c.out)[2 * sample + i], 0.0);
@@ -445,8 +471,8 @@ TEST_P(AttentionTest, RowsThatSeeNothingGiveZero) {
     std::fill_n(bytes.begin() + 20, 20, 0.0);
     row.allowed = make_tensor(DType::kU8, {1, 3, 20}, bytes);
     row.mask.kind = MaskKind::kExplicit, row.mask.allowed = row.allowed;
-    row.run_forward(GetParam());
-    row.run_backward(GetParam());
+    row.run_forward(level());
+    row.run_backward(level());
     for (size_t i = 6; i < 12; ++i) EXPECT_EQ(values_of(row.out)[i], 0.0);
     for (size_t i = 6; i < 12; ++i) EXPECT_EQ(values_of(row.dq)[i], 0.0);
     EXPECT_EQ(values_of(row.lse)[1], -std::numeric_limits<double>::infinity());
@@ -465,8 +491,8 @@ TEST_P(AttentionTest, NanReachesWhatSeesItAndNothingElse) {
     const AttentionSizes n{2, 20, 20, 1, 6};  // lengths 20, 10
     Case query(dtype, n, kMasks[1]);
     query.q = with_nan(query.q, n.q(0, 3, 0, 2));
-    query.run_forward(GetParam());
-    query.run_backward(GetParam());
+    query.run_forward(level());
+    query.run_backward(level());
     for (size_t i = 0; i < n.q_elements(); ++i) {
       EXPECT_EQ(std::isnan(values_of(query.out)[i]), i / 6 == 3);
       EXPECT_EQ(std::isnan(values_of(query.dq)[i]), i / 6 == 3);
@@ -477,8 +503,8 @@ TEST_P(AttentionTest, NanReachesWhatSeesItAndNothingElse) {
       seen.*which = with_nan(seen.*which, n.k(1, 9, 0, 0));
       hidden.*which = with_nan(hidden.*which, n.k(1, 10, 0, 0));
       for (const Case* c : {&seen, &hidden, &clean}) {
-        c->run_forward(GetParam());
-        c->run_backward(GetParam());
+        c->run_forward(level());
+        c->run_backward(level());
       }
       int nans = 0;
       for (size_t i = 0; i < n.q_elements(); ++i) nans += std::isnan(values_of(seen.out)[i]);
@@ -494,11 +520,50 @@ TEST_P(AttentionTest, EmptySizes) {
     for (const AttentionSizes& n :
          {AttentionSizes{0, 3, 3, 2, 4}, {2, 0, 3, 2, 4}, {2, 3, 3, 0, 4}, {2, 3, 3, 2, 0}, {2, 3, 0, 2, 4}}) {
       const Case c(dtype, n);
-      c.run_forward(GetParam());
-      c.run_backward(GetParam());
+      c.run_forward(level());
+      c.run_backward(level());
       for (const OwnedTensor* t : {&c.out, &c.dq, &c.dk, &c.dv})
         EXPECT_TRUE(all_close(*t, std::vector<double>(size_t(t->view().elements())), {}));
     }
+  }
+}
+
+TEST_P(AttentionTest, RefusesLengthsOutOfRangeAndSmallWorkspaces) {
+  const ErrorKind argument = ErrorKind::kInvalidArgument;
+  const auto ints = [](const std::vector<double>& v) { return make_tensor(DType::kI32, {int64_t(v.size())}, v); };
+  const auto good = ints({5, 0}), long_ = ints({5, 6}), negative = ints({-1, 5});
+  for (DType dtype : kDtypes) {
+    Case c(dtype, {2, 5, 5, 3, 6}, kMasks[4]);
+    const OwnedTensor forward_space = c.workspace(false, 1), backward_space = c.workspace(true, 1);
+    const auto forward = [&] { attention_forward_at(level(), device_context(), c.forward_args(), forward_space); };
+    const auto backward = [&] { attention_backward_at(level(), device_context(), c.backward_args(), backward_space); };
+    forward();
+    c.mask.lengths = long_;
+    EXPECT_TRUE(throws_error(forward, argument, {"attention", "mask.lengths must lie in 0..5; got 6 for sample 1"}));
+    EXPECT_TRUE(throws_error(backward, argument, {"attention", "mask.lengths must lie in 0..5; got 6 for sample 1"}));
+    c.mask.lengths = negative;
+    EXPECT_TRUE(throws_error(forward, argument, {"mask.lengths must lie in 0..5; got -1 for sample 0"}));
+    EXPECT_TRUE(throws_error(backward, argument, {"mask.lengths must lie in 0..5; got -1 for sample 0"}));
+    c.mask.lengths = good;
+    c.mask.open_lengths = long_;
+    EXPECT_TRUE(throws_error(forward, argument, {"mask.open_lengths must lie in 0..5; got 6 for sample 1"}));
+    AttentionBackward queries_alone = c.backward_args(), keys_alone = c.backward_args();
+    queries_alone.dk = queries_alone.dv = keys_alone.dq = {};
+    for (const AttentionBackward& args : {queries_alone, keys_alone})
+      EXPECT_TRUE(throws_error([&] { attention_backward_at(level(), device_context(), args, backward_space); },
+                               argument, {"mask.open_lengths must lie in 0..5; got 6 for sample 1"}));
+    c.mask.open_lengths = good;
+    forward();  // a refusal leaves nothing behind
+    EXPECT_TRUE(throws_error([&] { attention_backward_at(level(), device_context(), c.backward_args(), {}); },
+                             ErrorKind::kShapeMismatch, {"attention_backward: workspace must have at least", "got 0"}));
+  }
+}
+
+TEST(Attention, WorkspaceOnCudaIsOneNumberPerQueryAndHead) {
+  for (const int threads : {1, 7}) {
+    EXPECT_EQ(attention_workspace_bytes(false, 2, 3, 5, 4, 8, DType::kBF16, threads, DeviceKind::kCuda), 0);
+    EXPECT_EQ(attention_workspace_bytes(true, 2, 3, 5, 4, 8, DType::kBF16, threads, DeviceKind::kCuda), 4 * 24 + 64);
+    EXPECT_EQ(attention_workspace_bytes(true, 0, 3, 5, 4, 8, DType::kBF16, threads, DeviceKind::kCuda), 0);
   }
 }
 
@@ -528,17 +593,10 @@ TEST(Attention, Errors) {
   const auto bytes = filled_tensor(DType::kU8, {2, 4, 5}, 1);
   forward([&](auto& a) { a.mask.allowed = bytes; }, shape, {"mask.allowed must be undefined", "got (2, 4, 5) u8"});
   const auto ints = [](const std::vector<double>& v) { return make_tensor(DType::kI32, {int64_t(v.size())}, v); };
-  const auto three = ints({1, 2, 3}), long_ = ints({5, 6}), negative = ints({-1, 5});
+  const auto three = ints({1, 2, 3}), long_ = ints({5, 6});
   forward([&](auto& a) { a.mask.lengths = three; }, shape, {"mask.lengths must be (2) i32", "got (3) i32"});
-  forward([&](auto& a) { a.mask.lengths = long_; }, argument, {"mask.lengths must lie in 0..5", "got 6 for sample 1"});
-  forward([&](auto& a) { a.mask.lengths = negative; }, argument,
-          {"mask.lengths must lie in 0..5", "got -1 for sample 0"});
   forward([&](auto& a) { a.mask.open_lengths = three; }, shape, {"mask.open_lengths must be (2) i32", "got (3) i32"});
   forward([&](auto& a) { a.mask.open_lengths = long_; }, shape, {"mask.open_lengths must be undefined", "got (2) i32"});
-  Case square(DType::kF32, {2, 5, 5, 3, 6}, kMasks[4]);
-  square.mask.open_lengths = long_;
-  EXPECT_TRUE(throws_error([&] { attention_forward(cpu, square.forward_args(), square.workspace(false, 1)); }, argument,
-                           {"mask.open_lengths must lie in 0..5", "got 6 for sample 1"}));
   forward([&](auto& a) { a.stride_q = 17; }, argument, {"stride_q must be 0 or at least H*D = 18", "got 17"});
   forward([&](auto& a) { a.stride_k = 17; }, argument, {"stride_k must be 0 or at least H*D = 18", "got 17"});
   forward([&](auto& a) { a.stride_v = -18; }, argument, {"stride_v must be 0 or at least H*D = 18", "got -18"});
@@ -555,8 +613,6 @@ TEST(Attention, Errors) {
   backward([&](auto& a) { a.dq = a.k; }, {"dq must be (2, 4, 3, 6) f32"});
   backward([&](auto& a) { a.dk = a.q; }, {"dk must be (2, 5, 3, 6) f32"});
   backward([&](auto& a) { a.dv = half; }, {"dv must be (2, 5, 3, 6) f32"});
-  EXPECT_TRUE(throws_error([&] { attention_backward(cpu, c.backward_args(), {}); }, shape,
-                           {"attention_backward: workspace must have at least", "got 0"}));
   Context cuda = cpu;
   cuda.device = Device::cuda(0);
   EXPECT_TRUE(

@@ -1,0 +1,76 @@
+#include "core/base/narrow.h"
+#include "core/kernels/attention_cuda.h"
+#include "core/kernels/attention_view_cuda.h"
+
+namespace permafrost::cuda {
+
+namespace {
+
+constexpr int64_t kTokensAtOnce = 64;  // the largest tile
+
+/// The kernels that a call takes. A library's attention (cuDNN's) would be one more, for the masks, head sizes and
+/// strides that it takes.
+enum class Way : uint8_t { kTiles, kPlain };
+Way way_of(const AttentionCall& call) {
+  // Kernels count tokens of one sample in 32 bits.
+  for (const int64_t extent : {call.queries, call.keys, call.head_size}) narrow<int>(extent + 2 * kTokensAtOnce);
+  return call.bf16 && call.head_size <= kLargestTiledHead ? Way::kTiles : Way::kPlain;
+}
+
+constexpr int kRowLanes = 8;   // lanes that add up one row
+constexpr int kGroup = kWide;  // elements that a lane takes at once
+
+/// delta (B, H, T) = rowsum(dout out), of rows (B, T, H) of `size` elements. Four rows per warp; the order of a sum
+/// does not depend on `wide`.
+template <typename T>
+__global__ void delta_kernel(const T* out, const T* dout, float* delta, int64_t rows, int64_t queries, int64_t heads,
+                             int64_t size, bool wide) {
+  const int64_t row = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kRowLanes;
+  const int lane = static_cast<int>(threadIdx.x % kRowLanes);
+  float sum = 0.0f;
+  if (row < rows) {
+    for (int64_t i = row * size + lane * kGroup, end = (row + 1) * size; i < end; i += kRowLanes * kGroup) {
+      if (wide) {
+        const Floats<kGroup> x = load<kGroup>(out + i), y = load<kGroup>(dout + i);
+#pragma unroll
+        for (int j = 0; j < kGroup; ++j) sum = fmaf(x.v[j], y.v[j], sum);
+      } else {
+        for (int64_t j = i; j < end && j < i + kGroup; ++j) sum = fmaf(to_float(out[j]), to_float(dout[j]), sum);
+      }
+    }
+  }
+#pragma unroll
+  for (int offset = kRowLanes / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+  if (row >= rows || lane != 0) return;
+  const int64_t h = row % heads, t = row / heads % queries, b = row / heads / queries;
+  delta[(b * heads + h) * queries + t] = sum;
+}
+
+void make_delta(const Context& context, const AttentionCall& call, float* delta) {
+  const int64_t rows = call.batch * call.queries * call.heads, per_block = kThreads / kRowLanes;
+  const auto address = reinterpret_cast<uintptr_t>(call.out) | reinterpret_cast<uintptr_t>(call.dout);
+  const bool wide = address % 16 == 0 && call.head_size % kGroup == 0;
+  with_dtype(call.bf16 ? DType::kBF16 : DType::kF32, [&]<typename T>(T*) {
+    launch(context, delta_kernel<T>, static_cast<unsigned>((rows + per_block - 1) / per_block), kThreads, 0,
+           static_cast<const T*>(call.out), static_cast<const T*>(call.dout), delta, rows, call.queries, call.heads,
+           call.head_size, wide);
+  });
+}
+
+}  // namespace
+
+void attention_forward(const Context& context, const AttentionCall& call) {
+  way_of(call) == Way::kTiles ? attention_forward_tiles(context, call) : attention_forward_plain(context, call);
+}
+
+void attention_backward(const Context& context, const AttentionCall& call, void* workspace) {
+  float* delta = nullptr;
+  if (call.dq || call.dk) {  // dv alone needs none
+    delta = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(workspace) + 63) & ~uintptr_t{63});
+    make_delta(context, call, delta);
+  }
+  way_of(call) == Way::kTiles ? attention_backward_tiles(context, call, delta)
+                              : attention_backward_plain(context, call, delta);
+}
+
+}  // namespace permafrost::cuda

@@ -1,0 +1,105 @@
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#include "core/device/cuda_launch.h"
+#include "core/tensor/dtype.h"
+#ifndef PERMAFROST_CUDA_EMULATED
+#include <cuda_bf16.h>
+#endif
+
+// The tensor cores' product of small bf16 matrices, as the PTX manual describes it (mma.m16n8k16, ldmatrix), and copies
+// that go on while a block computes (cp.async). For *_cuda.cu alone; whole warps call these functions together.
+//
+// Lane 4 g + t holds, of c (16 x 8): (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1). Of a (16 x 16), in pairs along
+// its columns: (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8). Of b (16 x 8), in pairs along its rows: (2t, g),
+// (2t + 8, g).
+namespace permafrost::cuda {
+
+/// Two numbers rounded to bf16, the first in the low half.
+__device__ inline uint32_t pack_bf16(float low, float high) {
+#ifdef PERMAFROST_CUDA_EMULATED
+  return static_cast<uint32_t>(bfloat16(low).bits) | static_cast<uint32_t>(bfloat16(high).bits) << 16;
+#else
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  uint32_t word;
+  memcpy(&word, &pair, 4);
+  return word;
+#endif
+}
+
+/// c += a b, in f32. The tensor cores add the 16 products of a sum in an order and with a rounding of their own.
+__device__ inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+#ifdef PERMAFROST_CUDA_EMULATED
+  struct Words {
+    uint32_t a[4], b[2];
+  };
+  const auto value = [](uint32_t pair, int half) {
+    return __uint_as_float(half == 0 ? pair << 16 : pair & 0xffff0000u);
+  };
+  cuda_emulation::exchange_all(Words{{a[0], a[1], a[2], a[3]}, {b0, b1}}, [&](const auto& of) {
+    const int group = cuda_emulation::lane() / 4, t = cuda_emulation::lane() % 4;
+    for (int k = 0; k < 16; k += 2) {
+      const int upper = k / 8, pair = k % 8 / 2;
+      const Words rows = of(group * 4 + pair), columns[2] = {of(2 * t * 4 + pair), of((2 * t + 1) * 4 + pair)};
+      for (int half = 0; half < 2; ++half)
+        for (int i = 0; i < 4; ++i)
+          c[i] += value(rows.a[i / 2 + 2 * upper], half) * value(columns[i % 2].b[upper], half);
+    }
+  });
+#else
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#endif
+}
+
+/// Four matrices (8 x 8) from shared memory; lane 8 m + r says where row r of matrix m begins, at a multiple of 16
+/// bytes. Lane 4 g + t gets (g, 2t) and (g, 2t + 1) of each; of its transpose where `transposed`.
+template <bool transposed>
+__device__ inline void load_matrices(uint32_t (&to)[4], const bfloat16* row) {
+#ifdef PERMAFROST_CUDA_EMULATED
+  cuda_emulation::exchange_all(row, [&](const auto& of) {
+    const int group = cuda_emulation::lane() / 4, t = cuda_emulation::lane() % 4;
+    for (int m = 0; m < 4; ++m) {
+      const bfloat16 low = transposed ? of(8 * m + 2 * t)[group] : of(8 * m + group)[2 * t];
+      const bfloat16 high = transposed ? of(8 * m + 2 * t + 1)[group] : of(8 * m + group)[2 * t + 1];
+      to[m] = static_cast<uint32_t>(low.bits) | static_cast<uint32_t>(high.bits) << 16;
+    }
+  });
+#else
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  if constexpr (transposed)
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(address)
+                 : "memory");
+  else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(address)
+                 : "memory");
+#endif
+}
+
+/// Starts to copy 16 bytes from global to shared memory, both at multiples of 16; zeros, and nothing is read, unless
+/// `inside`. They are there for the thread that called after its await_copies, for its block after a barrier behind.
+__device__ inline void copy_async(void* to_shared, const void* from, bool inside) {
+#ifdef PERMAFROST_CUDA_EMULATED
+  inside ? memcpy(to_shared, from, 16) : memset(to_shared, 0, 16);
+#else
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to_shared));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(__cvta_generic_to_global(from)),
+               "r"(inside ? 16 : 0)
+               : "memory");
+#endif
+}
+
+/// Waits for all copies that this thread has started.
+__device__ inline void await_copies() {
+#ifndef PERMAFROST_CUDA_EMULATED
+  asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
+}  // namespace permafrost::cuda
