@@ -5,6 +5,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 [ $# -ge 1 ] || { echo "build.sh: expected PRESET [TARGET ...]; got nothing" >&2; exit 2; }
 preset=$1
 shift
+# Where CUDA's own installer puts it, and nobody's PATH leads.
+if [ "$preset" = cuda ] && [ -z "${CUDACXX:-}" ] && ! command -v nvcc >/dev/null; then
+  [ -x /usr/local/cuda/bin/nvcc ] || { echo "build.sh: the preset cuda needs nvcc, on PATH, in CUDACXX or in /usr/local/cuda/bin; got none" >&2; exit 2; }
+  export CUDACXX=/usr/local/cuda/bin/nvcc
+fi
 log="build/$preset/build.log"
 mkdir -p "build/$preset"
 start=$SECONDS
