@@ -93,6 +93,13 @@ void check_on_cpu(std::string_view op, const Context& context, const AttentionCa
     fail(ErrorKind::kShapeMismatch, op, ": workspace must have at least ", needed, " bytes for ",
          context.pool->threads(), " threads; got ", workspace.bytes());
 }
+
+void check_on_device(std::string_view op, const Context& context, const AttentionCall& call, bool backward, DType dtype,
+                     const Tensor& workspace) {
+  check_device(op, context);
+  if (on_cuda(context)) return check_on_cuda(op, call, backward, dtype, workspace);
+  check_on_cpu(op, context, call, backward, dtype, workspace);
+}
 }  // namespace
 
 int64_t attention_workspace_bytes(bool backward, int64_t batch, int64_t queries, int64_t keys, int64_t heads,
@@ -111,14 +118,10 @@ void attention_forward_at(SimdLevel level, const Context& context, const Attenti
   constexpr std::string_view kOp = "attention_forward";
   AttentionCall call = describe(kOp, context, args);
   if (args.lse) check_tensor(kOp, "lse", args.lse, context, {call.batch, call.heads, call.queries}, {DType::kF32});
-  call.lse = args.lse ? args.lse.data<float>() : nullptr;
-  check_device(kOp, context);
-  if (on_cuda(context)) {
-    check_on_cuda(kOp, call, false, args.q.dtype(), workspace);
-    return args.q.elements() == 0 ? void() : cuda::attention_forward(context, call);
-  }
-  check_on_cpu(kOp, context, call, false, args.q.dtype(), workspace);
+  check_on_device(kOp, context, call, false, args.q.dtype(), workspace);
   if (args.q.elements() == 0) return;
+  call.lse = args.lse ? args.lse.data<float>() : nullptr;
+  if (on_cuda(context)) return cuda::attention_forward(context, call);
   attention_forward_cpu(call, *context.pool, level, workspace.raw());
 }
 
@@ -132,17 +135,12 @@ void attention_backward_at(SimdLevel level, const Context& context, const Attent
   if (args.dk) check_tensor(kOp, "dk", args.dk, context, args.k.shape(), {dtype});
   if (args.dv) check_tensor(kOp, "dv", args.dv, context, args.v.shape(), {dtype});
   if (!args.dq && !args.dk && !args.dv) return;
+  check_on_device(kOp, context, call, true, dtype, workspace);
+  if (call.batch * call.heads * call.head_size == 0) return;
   call.lse = args.lse.data<float>();
   call.dout = args.dout.raw();
   call.dq = args.dq.raw(), call.dk = args.dk.raw(), call.dv = args.dv.raw();
-  const bool empty = call.batch * call.heads * call.head_size == 0;
-  check_device(kOp, context);
-  if (on_cuda(context)) {
-    check_on_cuda(kOp, call, true, dtype, workspace);
-    return empty ? void() : cuda::attention_backward(context, call, workspace.raw());
-  }
-  check_on_cpu(kOp, context, call, true, dtype, workspace);
-  if (empty) return;
+  if (on_cuda(context)) return cuda::attention_backward(context, call, workspace.raw());
   attention_backward_cpu(call, *context.pool, level, workspace.raw());
 }
 

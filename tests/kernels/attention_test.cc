@@ -5,140 +5,19 @@
 #include <cstring>
 #include <limits>
 
-#include "core/kernels/attention_cpu.h"
-#include "tests/kernels/dtypes.h"
-#include "tests/reference/attention_ref.h"
-#include "tests/support/compare.h"
+#include "tests/kernels/attention_case.h"
 #include "tests/support/golden.h"
 #include "tests/support/gradient_check.h"
-#include "tests/support/kernel_test.h"
 
 namespace permafrost {
 namespace {
 
-using namespace permafrost::testing;
-using reference::AttentionSizes;
+using namespace permafrost::attention_testing;
 
 class AttentionTest : public KernelTest {};
 INSTANTIATE_TEST_SUITE_P(Targets, AttentionTest,
                          ::testing::Values(Target::kPortable, Target::kAvx512, Target::kAmx, Target::kCuda),
                          target_name);
-
-struct Mask {
-  const char* name;
-  MaskKind kind = MaskKind::kNone;
-  bool with_lengths = false, open_row_sees_padding = false, with_open_lengths = false;
-};
-constexpr Mask kMasks[] = {
-    {"none"},
-    {"lengths", MaskKind::kNone, true},
-    {"causal", MaskKind::kCausal},
-    {"causal_lengths", MaskKind::kCausal, true},
-    {"open_first", MaskKind::kCausalOpenFirst},
-    {"open_first_lengths_clean", MaskKind::kCausalOpenFirst, true},
-    {"open_first_lengths_published", MaskKind::kCausalOpenFirst, true, true},
-    {"open_first_open_lengths", MaskKind::kCausalOpenFirst, true, true, true},
-    {"explicit", MaskKind::kExplicit},
-    {"explicit_lengths", MaskKind::kExplicit, true},
-};
-bool is_causal(MaskKind kind) { return kind == MaskKind::kCausal || kind == MaskKind::kCausalOpenFirst; }
-
-/// Inputs, outputs and a poisoned workspace of one problem. Outputs hold NaN until written.
-struct Case {
-  DType dtype;
-  AttentionSizes n;
-  float scale;
-  OwnedTensor q, k, v, dout, out, lse, dq, dk, dv, lengths, open_lengths, allowed;
-  AttentionMask mask;
-
-  Case(DType type, const AttentionSizes& sizes) : dtype(type), n(sizes), scale(1.0f / std::sqrt(float(sizes.size))) {
-    q = random_tensor(dtype, q_shape(), 1), k = random_tensor(dtype, k_shape(), 2);
-    v = random_tensor(dtype, k_shape(), 3), dout = random_tensor(dtype, q_shape(), 4);
-    clear_outputs();
-  }
-  Case(DType type, const AttentionSizes& sizes, const Mask& kind) : Case(type, sizes) { set_mask(kind); }
-
-  Shape q_shape() const { return {int64_t(n.batch), int64_t(n.queries), int64_t(n.heads), int64_t(n.size)}; }
-  Shape k_shape() const { return {int64_t(n.batch), int64_t(n.keys), int64_t(n.heads), int64_t(n.size)}; }
-  void clear_outputs() {
-    out = filled_tensor(dtype, q_shape(), 0xff), dq = filled_tensor(dtype, q_shape(), 0xff);
-    dk = filled_tensor(dtype, k_shape(), 0xff), dv = filled_tensor(dtype, k_shape(), 0xff);
-    lse = filled_tensor(DType::kF32, {int64_t(n.batch), int64_t(n.heads), int64_t(n.queries)}, 0xff);
-  }
-  /// Lengths S, about S/2, 0, S, ...; an explicit mask of which about a third is hidden, one row wholly.
-  void set_mask(const Mask& kind) {
-    mask.kind = kind.kind;
-    mask.open_row_sees_padding = kind.open_row_sees_padding;
-    if (kind.with_lengths) {
-      std::vector<double> values;
-      for (size_t b = 0; b < n.batch; ++b)
-        values.push_back(b % 3 == 0 ? double(n.keys) : b % 3 == 1 ? std::floor(double(n.keys) / 2) : 0.0);
-      lengths = make_tensor(DType::kI32, {int64_t(n.batch)}, values);
-      mask.lengths = lengths;
-    }
-    if (kind.with_open_lengths) {  // S - 1, and 0 for sample 1: more and less than its lengths
-      std::vector<double> values(n.batch, double(n.keys) - 1);
-      if (n.batch > 1) values[1] = 0;
-      open_lengths = make_tensor(DType::kI32, {int64_t(n.batch)}, values);
-      mask.open_lengths = open_lengths;
-    }
-    if (kind.kind == MaskKind::kExplicit) {
-      Random random(9, RandomPurpose::kSynthetic);
-      std::vector<double> values(n.batch * n.queries * n.keys);
-      for (double& value : values) value = double(random.next_below(3));
-      for (size_t s = 0; s < n.keys && n.queries > 1; ++s) values[n.pair(0, 1, s)] = 0;
-      allowed = make_tensor(DType::kU8, {int64_t(n.batch), int64_t(n.queries), int64_t(n.keys)}, values);
-      mask.allowed = allowed;
-    }
-  }
-  std::vector<uint8_t> seen() const {
-    std::vector<int64_t> valid, open;
-    std::vector<uint8_t> bytes;
-    if (mask.open_lengths)
-      for (double value : values_of(mask.open_lengths)) open.push_back(int64_t(value));
-    if (mask.lengths)
-      for (double value : values_of(mask.lengths)) valid.push_back(int64_t(value));
-    if (mask.allowed)
-      for (double value : values_of(mask.allowed)) bytes.push_back(uint8_t(value));
-    return reference::visibility(n, mask.kind, valid, open, bytes, mask.open_row_sees_padding);
-  }
-  AttentionForward forward_args() const {
-    return {.q = q, .k = k, .v = v, .out = out, .lse = lse, .scale = scale, .mask = mask};
-  }
-  AttentionBackward backward_args() const {
-    return {.q = q,
-            .k = k,
-            .v = v,
-            .out = out,
-            .lse = lse,
-            .dout = dout,
-            .dq = dq,
-            .dk = dk,
-            .dv = dv,
-            .scale = scale,
-            .mask = mask};
-  }
-  OwnedTensor workspace(bool backward, int threads) const {
-    const int64_t bytes =
-        attention_workspace_bytes(backward, int64_t(n.batch), int64_t(n.queries), int64_t(n.keys), int64_t(n.heads),
-                                  int64_t(n.size), dtype, threads, device_context().device.kind);
-    return filled_tensor(DType::kU8, {bytes}, 0xff);
-  }
-  void run_forward(SimdLevel level, int threads = 2) const {
-    const OwnedTensor scratch = workspace(false, threads);
-    attention_forward_at(level, device_context(threads), forward_args(), scratch);
-    EXPECT_TRUE(scratch.canaries_intact() && out.canaries_intact() && lse.canaries_intact());
-  }
-  void run_backward(SimdLevel level, int threads = 2) const { run_backward(level, backward_args(), threads); }
-  void run_backward(SimdLevel level, const AttentionBackward& args, int threads = 2) const {
-    const OwnedTensor scratch = workspace(true, threads);
-    attention_backward_at(level, device_context(threads), args, scratch);
-    EXPECT_TRUE(scratch.canaries_intact() && dq.canaries_intact() && dk.canaries_intact() && dv.canaries_intact());
-  }
-  reference::Attention<double> wanted() const {
-    return reference::attention(n, seen(), double{scale}, values_of(q), values_of(k), values_of(v));
-  }
-};
 
 double largest(const std::vector<double>& values) {
   double result = 0;
@@ -526,97 +405,6 @@ TEST_P(AttentionTest, EmptySizes) {
         EXPECT_TRUE(all_close(*t, std::vector<double>(size_t(t->view().elements())), {}));
     }
   }
-}
-
-TEST_P(AttentionTest, RefusesLengthsOutOfRangeAndSmallWorkspaces) {
-  const ErrorKind argument = ErrorKind::kInvalidArgument;
-  const auto ints = [](const std::vector<double>& v) { return make_tensor(DType::kI32, {int64_t(v.size())}, v); };
-  const auto good = ints({5, 0}), long_ = ints({5, 6}), negative = ints({-1, 5});
-  for (DType dtype : kDtypes) {
-    Case c(dtype, {2, 5, 5, 3, 6}, kMasks[4]);
-    const OwnedTensor forward_space = c.workspace(false, 1), backward_space = c.workspace(true, 1);
-    const auto forward = [&] { attention_forward_at(level(), device_context(), c.forward_args(), forward_space); };
-    const auto backward = [&] { attention_backward_at(level(), device_context(), c.backward_args(), backward_space); };
-    forward();
-    c.mask.lengths = long_;
-    EXPECT_TRUE(throws_error(forward, argument, {"attention", "mask.lengths must lie in 0..5; got 6 for sample 1"}));
-    EXPECT_TRUE(throws_error(backward, argument, {"attention", "mask.lengths must lie in 0..5; got 6 for sample 1"}));
-    c.mask.lengths = negative;
-    EXPECT_TRUE(throws_error(forward, argument, {"mask.lengths must lie in 0..5; got -1 for sample 0"}));
-    EXPECT_TRUE(throws_error(backward, argument, {"mask.lengths must lie in 0..5; got -1 for sample 0"}));
-    c.mask.lengths = good;
-    c.mask.open_lengths = long_;
-    EXPECT_TRUE(throws_error(forward, argument, {"mask.open_lengths must lie in 0..5; got 6 for sample 1"}));
-    AttentionBackward queries_alone = c.backward_args(), keys_alone = c.backward_args();
-    queries_alone.dk = queries_alone.dv = keys_alone.dq = {};
-    for (const AttentionBackward& args : {queries_alone, keys_alone})
-      EXPECT_TRUE(throws_error([&] { attention_backward_at(level(), device_context(), args, backward_space); },
-                               argument, {"mask.open_lengths must lie in 0..5; got 6 for sample 1"}));
-    c.mask.open_lengths = good;
-    forward();  // a refusal leaves nothing behind
-    EXPECT_TRUE(throws_error([&] { attention_backward_at(level(), device_context(), c.backward_args(), {}); },
-                             ErrorKind::kShapeMismatch, {"attention_backward: workspace must have at least", "got 0"}));
-  }
-}
-
-TEST(Attention, WorkspaceOnCudaIsOneNumberPerQueryAndHead) {
-  for (const int threads : {1, 7}) {
-    EXPECT_EQ(attention_workspace_bytes(false, 2, 3, 5, 4, 8, DType::kBF16, threads, DeviceKind::kCuda), 0);
-    EXPECT_EQ(attention_workspace_bytes(true, 2, 3, 5, 4, 8, DType::kBF16, threads, DeviceKind::kCuda), 4 * 24 + 64);
-    EXPECT_EQ(attention_workspace_bytes(true, 0, 3, 5, 4, 8, DType::kBF16, threads, DeviceKind::kCuda), 0);
-  }
-}
-
-TEST(Attention, Errors) {
-  const Context cpu = cpu_context();
-  const ErrorKind shape = ErrorKind::kShapeMismatch, argument = ErrorKind::kInvalidArgument;
-  const Case c(DType::kF32, {2, 4, 5, 3, 6});
-  const auto half = random_tensor(DType::kBF16, {2, 4, 3, 6}, 1), flat = random_tensor(DType::kF32, {8, 18}, 1);
-  const auto wide = random_tensor(DType::kF32, {2, 4, 3, 7}, 1);
-  const auto forward = [&](auto change, ErrorKind kind, const std::vector<std::string>& parts) {
-    AttentionForward args = c.forward_args();
-    change(args);
-    EXPECT_TRUE(throws_error([&] { attention_forward(cpu, args, c.workspace(false, 1)); }, kind, parts));
-  };
-  forward([&](auto& a) { a.q = {}; }, shape, {"attention_forward: q must be (B, T, H, D) f32 or bf16", "got none"});
-  forward([&](auto& a) { a.q = flat; }, shape, {"attention_forward: q must be (B, T, H, D)", "got (8, 18) f32"});
-  forward([&](auto& a) { a.q = half; }, shape, {"k must be (B, S, H, D) bf16", "got (2, 5, 3, 6) f32"});
-  forward([&](auto& a) { a.k = flat; }, shape, {"k must be (B, S, H, D) f32", "got (8, 18)"});
-  forward([&](auto& a) { a.q = wide; }, shape, {"k must be (2, 5, 3, 7)"});
-  forward([&](auto& a) { a.v = a.q; }, shape, {"v must be (2, 5, 3, 6) f32", "got (2, 4, 3, 6)"});
-  forward([&](auto& a) { a.out = a.v; }, shape, {"out must be (2, 4, 3, 6) f32", "got (2, 5, 3, 6)"});
-  forward([&](auto& a) { a.lse = a.q; }, shape, {"lse must be (2, 3, 4) f32", "got (2, 4, 3, 6)"});
-  forward([&](auto& a) { a.mask.kind = MaskKind::kCausal; }, shape, {"as many queries as keys", "T=4 S=5"});
-  forward([&](auto& a) { a.mask.kind = MaskKind::kCausalOpenFirst; }, shape, {"as many queries as keys", "T=4 S=5"});
-  forward([&](auto& a) { a.mask.kind = MaskKind::kExplicit; }, shape,
-          {"mask.allowed must be (2, 4, 5) u8", "got none"});
-  const auto bytes = filled_tensor(DType::kU8, {2, 4, 5}, 1);
-  forward([&](auto& a) { a.mask.allowed = bytes; }, shape, {"mask.allowed must be undefined", "got (2, 4, 5) u8"});
-  const auto ints = [](const std::vector<double>& v) { return make_tensor(DType::kI32, {int64_t(v.size())}, v); };
-  const auto three = ints({1, 2, 3}), long_ = ints({5, 6});
-  forward([&](auto& a) { a.mask.lengths = three; }, shape, {"mask.lengths must be (2) i32", "got (3) i32"});
-  forward([&](auto& a) { a.mask.open_lengths = three; }, shape, {"mask.open_lengths must be (2) i32", "got (3) i32"});
-  forward([&](auto& a) { a.mask.open_lengths = long_; }, shape, {"mask.open_lengths must be undefined", "got (2) i32"});
-  forward([&](auto& a) { a.stride_q = 17; }, argument, {"stride_q must be 0 or at least H*D = 18", "got 17"});
-  forward([&](auto& a) { a.stride_k = 17; }, argument, {"stride_k must be 0 or at least H*D = 18", "got 17"});
-  forward([&](auto& a) { a.stride_v = -18; }, argument, {"stride_v must be 0 or at least H*D = 18", "got -18"});
-  EXPECT_TRUE(throws_error([&] { attention_forward(cpu_context(2), c.forward_args(), c.workspace(false, 1)); }, shape,
-                           {"attention_forward: workspace must have at least", "for 2 threads", "got"}));
-  const auto backward = [&](auto change, const std::vector<std::string>& parts) {
-    AttentionBackward args = c.backward_args();
-    change(args);
-    EXPECT_TRUE(throws_error([&] { attention_backward(cpu, args, c.workspace(true, 1)); }, shape, parts));
-  };
-  backward([&](auto& a) { a.out = {}; }, {"attention_backward: out must be (2, 4, 3, 6) f32", "got none"});
-  backward([&](auto& a) { a.lse = {}; }, {"lse must be (2, 3, 4) f32", "got none"});
-  backward([&](auto& a) { a.dout = half; }, {"dout must be (2, 4, 3, 6) f32", "bf16"});
-  backward([&](auto& a) { a.dq = a.k; }, {"dq must be (2, 4, 3, 6) f32"});
-  backward([&](auto& a) { a.dk = a.q; }, {"dk must be (2, 5, 3, 6) f32"});
-  backward([&](auto& a) { a.dv = half; }, {"dv must be (2, 5, 3, 6) f32"});
-  Context cuda = cpu;
-  cuda.device = Device::cuda(0);
-  EXPECT_TRUE(
-      throws_error([&] { attention_forward(cuda, c.forward_args(), {}); }, shape, {"q must be on device cuda:0"}));
 }
 
 }  // namespace
