@@ -126,6 +126,8 @@ void print_text(const OrderedJson& head, const OrderedJson& body, const StepFigu
 }
 
 void measure(const BenchStepOptions& options, StepBench& bench, Runtime& runtime) {
+  if (options.profile && runtime.stream)
+    fail(ErrorKind::kConfig, "bench step: --profile times what the host does; expected parallel.device CPU, got CUDA");
   StepFigures figures;
   figures.warmup = bench.run(options.warmup);
   std::optional<StepProfile> profile;

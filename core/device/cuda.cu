@@ -1,6 +1,9 @@
 #include <cstring>
+#include <algorithm>
 #include <limits>
 #include <memory>
+#include <sstream>
+#include <utility>
 
 #include "core/base/narrow.h"
 #include "core/device/cuda.h"
@@ -10,7 +13,7 @@ namespace permafrost::cuda {
 
 namespace {
 
-constexpr unsigned long long kNoFault = std::numeric_limits<unsigned long long>::max();
+constexpr unsigned long long kNothing = std::numeric_limits<unsigned long long>::max();
 
 std::string version_text(int version) { return concat(version / 1000, ".", version % 1000 / 10); }
 
@@ -28,22 +31,16 @@ std::string gibibytes(size_t bytes) {
 }
 
 /// What the same kernel says on CPU.
-[[noreturn]] void throw_refusal(const Faults& faults) {
-  const auto what = static_cast<Refusal>(faults.first >> 56);
-  const auto place = static_cast<int64_t>(faults.first >> 32 & 0xffffff);
-  const auto value = static_cast<int32_t>(static_cast<uint32_t>(faults.first));
+[[noreturn]] void throw_refusal(const Rule& rule, int64_t place, int32_t value) {
   const auto say = [&](const char* values, const char* where) {
-    fail(ErrorKind::kInvalidArgument, values, " must lie in 0..", faults.largest, "; got ", value, " ", where, " ",
-         place);
+    fail(ErrorKind::kInvalidArgument, values, " must lie in 0..", rule.largest, "; got ", value, " ", where, " ", place);
   };
-  switch (what) {
-    case Refusal::kNone:
-      break;
+  switch (rule.what) {
     case Refusal::kEmbeddingId:
       say("embedding: ids", "at row");
       break;
     case Refusal::kLabel:
-      fail(ErrorKind::kInvalidArgument, "cross_entropy: labels must lie in 0..", faults.largest, " (V=", faults.largest + 1,
+      fail(ErrorKind::kInvalidArgument, "cross_entropy: labels must lie in 0..", rule.largest, " (V=", rule.largest + 1,
            ") or be -100; got ", value, " at row ", place);
     case Refusal::kLength:
       say("attention: mask.lengths", "for sample");
@@ -60,11 +57,26 @@ std::string gibibytes(size_t bytes) {
     case Refusal::kRowLength:
       say("select_rows: lengths", "at row");
       break;
-    case Refusal::kEpoch:
-      fail(ErrorKind::kInvalidArgument, "dropout: epoch must fit 32 bits; got ", faults.largest);
+    case Refusal::kEpoch:  // its lower half
+      fail(ErrorKind::kInvalidArgument, "dropout: epoch must fit 32 bits; got ", value, " in the lower ones");
   }
   fail(ErrorKind::kInternal, "cuda: a kernel refused its data for a reason that is not known");
 }
+
+#ifdef PERMAFROST_CUDA_ARCHITECTURES
+/// "90-real;100-real": whether there is code for a device. Code for x.y runs on x.z with z >= y, and all "-virtual" or bare
+/// ones bring PTX for what comes later.
+bool has_code_for(int major, int minor) {
+  std::istringstream list(PERMAFROST_CUDA_ARCHITECTURES);
+  for (std::string architecture; std::getline(list, architecture, ',');) {
+    const int number = std::stoi(architecture);
+    const bool later = architecture.find("-real") == std::string::npos;
+    if (number / 10 == major && number % 10 <= minor) return true;
+    if (later && number <= 10 * major + minor) return true;
+  }
+  return false;
+}
+#endif
 
 }  // namespace
 
@@ -128,7 +140,10 @@ std::string runtime_version() {
 std::byte* allocate(std::string_view name, int64_t bytes, int device) {
   use(device);
   void* memory = nullptr;
-  if (cudaMalloc(&memory, narrow<size_t>(bytes)) != cudaSuccess) {
+  const cudaError_t error = cudaMalloc(&memory, narrow<size_t>(bytes));
+  if (error != cudaErrorMemoryAllocation) {
+    check(error, "cudaMalloc");
+  } else {
     cudaGetLastError();
     size_t free_bytes = 0, total_bytes = 0;
     PERMAFROST_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
@@ -163,14 +178,20 @@ void release_pinned(std::byte* memory) noexcept {
 
 Queue* create_queue(int device) {
   const DeviceInfo info = device_info(device);
+#ifdef PERMAFROST_CUDA_ARCHITECTURES
+  if (!has_code_for(info.major, info.minor))
+    fail(ErrorKind::kNotBuilt, "device: cuda:", device, " (", info.name, ") has compute capability ", info.major, ".", info.minor,
+         "; this build has code for ", PERMAFROST_CUDA_ARCHITECTURES, ": configure with -D PERMAFROST_CUDA_ARCHITECTURES=",
+         info.major, info.minor, "-real");
+#endif
   auto queue = std::make_unique<Queue>();
   queue->device = device;
   queue->processors = info.processors;
   queue->shared_bytes = info.shared_bytes;
-  queue->faults = reinterpret_cast<Faults*>(allocate_pinned("faults of a stream", sizeof(Faults), device));
-  queue->faults->first = kNoFault;
+  queue->refused = reinterpret_cast<unsigned long long*>(allocate_pinned("refusals of a stream", 8, device));
+  *queue->refused = kNothing;
   const cudaError_t error = cudaStreamCreateWithFlags(&queue->stream, cudaStreamNonBlocking);
-  if (error != cudaSuccess) release_pinned(reinterpret_cast<std::byte*>(queue->faults));
+  if (error != cudaSuccess) release_pinned(reinterpret_cast<std::byte*>(queue->refused));
   check(error, "cudaStreamCreateWithFlags");
   return queue.release();
 }
@@ -181,27 +202,42 @@ void destroy_queue(Queue* queue) noexcept {
   cudaStreamSynchronize(queue->stream);
   if (queue->destroy_matmul) queue->destroy_matmul(queue->matmul);
   cudaStreamDestroy(queue->stream);
-  release_pinned(reinterpret_cast<std::byte*>(queue->faults));
+  release_pinned(reinterpret_cast<std::byte*>(queue->refused));
   delete queue;
 }
 
+Refuser refuser(const Context& context, Refusal what, int64_t largest) {
+  Queue& queue = queue_of(context);
+  const Rule rule{what, largest};
+  const auto known = std::ranges::find(queue.rules, rule);
+  const auto index = static_cast<size_t>(known - queue.rules.begin());
+  constexpr size_t kMostRules = (size_t{1} << 10) - 1;  // all ones in every bit means nothing
+  PERMAFROST_CHECK(index < kMostRules, "cuda: kernels of a stream must have fewer than ", kMostRules,
+                   " bounds for their data; got one more");
+  if (known == queue.rules.end()) queue.rules.push_back(rule);
+  return {queue.refused, static_cast<uint32_t>(index)};
+}
+
 void synchronize(Queue& queue) {
+  PERMAFROST_CUDA(cudaSetDevice(queue.device));
   PERMAFROST_CUDA(cudaStreamSynchronize(queue.stream));
-  const Faults faults = *queue.faults;
-  if (faults.first == kNoFault) return;
-  queue.faults->first = kNoFault;
-  throw_refusal(faults);
+  const unsigned long long word = std::exchange(*queue.refused, kNothing);
+  if (word == kNothing) return;
+  throw_refusal(queue.rules.at(word >> 54), static_cast<int64_t>(word >> 32 & 0x3fffff),
+                static_cast<int32_t>(static_cast<uint32_t>(word)));
 }
 
 void copy(Queue& queue, void* to, const void* from, int64_t bytes) {
-  if (bytes > 0) PERMAFROST_CUDA(cudaMemcpyAsync(to, from, narrow<size_t>(bytes), cudaMemcpyDefault, queue.stream));
+  if (bytes <= 0) return;
+  PERMAFROST_CUDA(cudaSetDevice(queue.device));
+  PERMAFROST_CUDA(cudaMemcpyAsync(to, from, narrow<size_t>(bytes), cudaMemcpyDefault, queue.stream));
 }
 
 void fill(Queue& queue, void* to, int byte, int64_t bytes) {
-  if (bytes > 0) PERMAFROST_CUDA(cudaMemsetAsync(to, byte, narrow<size_t>(bytes), queue.stream));
+  if (bytes <= 0) return;
+  PERMAFROST_CUDA(cudaSetDevice(queue.device));
+  PERMAFROST_CUDA(cudaMemsetAsync(to, byte, narrow<size_t>(bytes), queue.stream));
 }
-
-void allow_tf32(Queue& queue, bool allowed) { queue.tf32 = allowed; }
 
 struct Mark {
   cudaEvent_t event = nullptr;
@@ -209,6 +245,7 @@ struct Mark {
 
 Mark* create_mark(Queue& queue) {
   auto mark = std::make_unique<Mark>();
+  PERMAFROST_CUDA(cudaSetDevice(queue.device));
   PERMAFROST_CUDA(cudaEventCreateWithFlags(&mark->event, cudaEventDisableTiming));
   const cudaError_t error = cudaEventRecord(mark->event, queue.stream);
   if (error != cudaSuccess) cudaEventDestroy(mark->event);

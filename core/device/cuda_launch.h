@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 #include "core/base/check.h"
 #include "core/device/context.h"
@@ -11,25 +12,22 @@
 // For the sources of the CUDA backend alone (*.cu).
 namespace permafrost::cuda {
 
-/// Data that a kernel may refuse. A kernel cannot throw: it notes the first such place, and Stream::synchronize throws.
-enum class Refusal : uint32_t {
-  kNone,
-  kEmbeddingId,
-  kLabel,
-  kLength,
-  kOpenLength,
-  kPosition,
-  kRow,
-  kRowLength,
-  kEpoch
+/// Data that a kernel may refuse. A kernel cannot throw: it notes the place, and Stream::synchronize throws.
+enum class Refusal : uint8_t { kEmbeddingId, kLabel, kLength, kOpenLength, kPosition, kRow, kRowLength, kEpoch };
+
+/// What data must be: 0..largest.
+struct Rule {
+  Refusal what;
+  int64_t largest;
+  friend bool operator==(const Rule&, const Rule&) = default;
 };
 
-/// One per queue, in memory that host and device see.
-struct Faults {
-  /// Refusal (8 bits, the highest), place (24), value (32): the smallest counts, so that it does not depend on who
-  /// comes first. All ones: none.
-  unsigned long long first;
-  long long largest;  ///< that was allowed, 0 the smallest; of kEpoch: what came
+/// What a kernel refuses by. The word is one per queue, in memory that host and device see: rule (10 bits, the highest;
+/// the queue's list of them), place (22), value (32). The smallest counts, so that it does not depend on who comes
+/// first. All ones: nothing was refused.
+struct Refuser {
+  unsigned long long* first;
+  uint32_t rule;
 };
 
 struct Queue {
@@ -37,7 +35,8 @@ struct Queue {
   int processors = 0;
   int64_t shared_bytes = 0;
   cudaStream_t stream = nullptr;
-  Faults* faults = nullptr;
+  unsigned long long* refused = nullptr;  ///< see Refuser
+  std::vector<Rule> rules;                ///< that kernels of this queue had so far
   void* matmul = nullptr;                   ///< what matmul_cuda.cu keeps: see there
   void (*destroy_matmul)(void*) = nullptr;  ///< of it; null = nothing kept
   bool tf32 = false;                        ///< see allow_tf32
@@ -60,16 +59,18 @@ void launch(const Context& context, void (*kernel)(Parameters...), dim3 grid, di
   config.blockDim = block;
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = queue_of(context).stream;
+  PERMAFROST_CUDA(cudaSetDevice(queue_of(context).device));  // of this thread; costs nothing when it is
   PERMAFROST_CUDA(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(std::forward<Arguments>(arguments))...));
 }
 
-/// To be called by the thread that finds it.
-__device__ inline void refuse(Faults* faults, Refusal what, int64_t place, int32_t value, int64_t largest) {
-  faults->largest = largest;
-  const unsigned long long word = (static_cast<unsigned long long>(what) << 56) |
-                                  (static_cast<unsigned long long>(place & 0xffffff) << 32) |
-                                  static_cast<unsigned long long>(static_cast<uint32_t>(value));
-  atomicMin(&faults->first, word);
+Refuser refuser(const Context& context, Refusal what, int64_t largest);
+
+/// Of a place (a row, a sample) and the value there. To be called by the thread that finds it.
+__device__ inline void refuse(const Refuser& by, int64_t place, int32_t value) {
+  constexpr int64_t kMost = (int64_t{1} << 22) - 1;
+  atomicMin(by.first, (static_cast<unsigned long long>(by.rule) << 54) |
+                          (static_cast<unsigned long long>(place < kMost ? place : kMost) << 32) |
+                          static_cast<unsigned long long>(static_cast<uint32_t>(value)));
 }
 
 }  // namespace permafrost::cuda

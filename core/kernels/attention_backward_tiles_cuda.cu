@@ -13,13 +13,13 @@ constexpr int kStepQueries = DP <= 64 ? 64 : 32;
 /// dq of one tile of 64 queries.
 template <int DP>
 __global__ void __launch_bounds__(kTileThreads)
-    queries_kernel(AttentionCall call, const float* delta, int tiles, Wide wide, Faults* faults) {
+    queries_kernel(AttentionCall call, const float* delta, int tiles, Wide wide, LengthRefusers refusers) {
   PERMAFROST_DYNAMIC_SHARED(bfloat16, shared);
   constexpr int kKeys = kStepKeys<DP>, kStepElements = kKeys * kRow<DP>;
   bfloat16 *q_tile = shared, *dout_tile = q_tile + kOwned * kRow<DP>, *k_tiles = dout_tile + kOwned * kRow<DP>,
            *v_tiles = k_tiles + 2 * kStepElements;
   const Place place = place_of(call, tiles);
-  const Sight sight = sight_of(call, place, faults);
+  const Sight sight = sight_of(call, place, refusers);
   const int64_t token = call.heads * call.head_size;
   const int size = static_cast<int>(call.head_size), begin = place.tile * kOwned;
   const Rows q{head_of<bfloat16>(call.q, call, place, call.queries, call.stride_q), call.stride_q, size, wide.q};
@@ -105,14 +105,14 @@ struct RowNumbers {
 /// dk and dv, those of them that are wanted (kDk, kDv: that this kernel can make), of one tile of 64 keys.
 template <int DP, bool kDk, bool kDv>
 __global__ void __launch_bounds__(kTileThreads)
-    keys_kernel(AttentionCall call, const float* delta, int tiles, Wide wide, Faults* faults) {
+    keys_kernel(AttentionCall call, const float* delta, int tiles, Wide wide, LengthRefusers refusers) {
   PERMAFROST_DYNAMIC_SHARED(bfloat16, shared);
   constexpr int kQueries = kStepQueries<DP>, kStepElements = kQueries * kRow<DP>;
   __shared__ RowNumbers<kQueries> numbers[2];
   bfloat16 *k_tile = shared, *v_tile = k_tile + kOwned * kRow<DP>, *q_tiles = v_tile + kOwned * kRow<DP>,
            *dout_tiles = q_tiles + 2 * kStepElements;
   const Place place = place_of(call, tiles);
-  const Sight sight = sight_of(call, place, faults);
+  const Sight sight = sight_of(call, place, refusers);
   const int64_t token = call.heads * call.head_size;
   const int size = static_cast<int>(call.head_size), begin = place.tile * kOwned;
   const Rows q{head_of<bfloat16>(call.q, call, place, call.queries, call.stride_q), call.stride_q, size, wide.q};
@@ -192,7 +192,7 @@ void launch_keys(const Context& context, const AttentionCall& call, const float*
   constexpr int64_t kElements = (2 * kOwned + 4 * kStepQueries<DP>)*kRow<DP>;
   const int64_t tiles = tiles_of(call.keys);
   launch_tiles(context, keys_kernel<DP, kDk, kDv>, grid_of(call, tiles), kElements, call, delta, tiles, wide_of(call),
-               queue_of(context).faults);
+               length_refusers(context, call));
 }
 
 }  // namespace
@@ -209,7 +209,7 @@ void attention_backward_tiles(const Context& context, const AttentionCall& call,
     constexpr int64_t kElements = (2 * kOwned + 4 * kStepKeys<DP>)*kRow<DP>;
     const int64_t tiles = tiles_of(call.queries);
     launch_tiles(context, queries_kernel<DP>, grid_of(call, tiles), kElements, call, delta, tiles, wide_of(call),
-                 queue_of(context).faults);
+                 length_refusers(context, call));
   });
 }
 

@@ -56,12 +56,12 @@ __device__ inline void softmax_step(const Sight& sight, float factor, int row, i
 /// One tile of 64 queries. The next step's keys and values are copied while this one's are in work.
 template <int DP>
 __global__ void __launch_bounds__(kTileThreads)
-    forward_kernel(AttentionCall call, int tiles, Wide wide, Faults* faults) {
+    forward_kernel(AttentionCall call, int tiles, Wide wide, LengthRefusers refusers) {
   PERMAFROST_DYNAMIC_SHARED(bfloat16, shared);
   constexpr int kKeys = kForwardKeys<DP>, kStepElements = kKeys * kRow<DP>;
   bfloat16 *q_tile = shared, *k_tiles = q_tile + kOwned * kRow<DP>, *v_tiles = k_tiles + 2 * kStepElements;
   const Place place = place_of(call, tiles);
-  const Sight sight = sight_of(call, place, faults);
+  const Sight sight = sight_of(call, place, refusers);
   const int size = static_cast<int>(call.head_size), begin = place.tile * kOwned;
   const Rows q{head_of<bfloat16>(call.q, call, place, call.queries, call.stride_q), call.stride_q, size, wide.q};
   const Rows k{head_of<bfloat16>(call.k, call, place, call.keys, call.stride_k), call.stride_k, size, wide.k};
@@ -121,7 +121,7 @@ void attention_forward_tiles(const Context& context, const AttentionCall& call) 
   with_padded_size(call.head_size, [&]<int DP>() {
     constexpr int64_t kElements = (kOwned + 4 * kForwardKeys<DP>)*kRow<DP>;
     launch_tiles(context, forward_kernel<DP>, grid_of(call, tiles), kElements, call, tiles, wide_of(call),
-                 queue_of(context).faults);
+                 length_refusers(context, call));
   });
 }
 

@@ -146,11 +146,11 @@ __device__ inline void plain_softmax_step(Tiles& tiles, float& top, float& sum) 
 
 template <typename T>
 __global__ void __launch_bounds__(kPlainThreads)
-    plain_forward_kernel(AttentionCall call, int tile_count, int column_tiles, Faults* faults) {
+    plain_forward_kernel(AttentionCall call, int tile_count, int column_tiles, LengthRefusers refusers) {
   __shared__ Tiles tiles;
   const PlainPlace own = plain_place(call, tile_count, column_tiles);
   const Place& place = own.place;
-  const Sight sight = sight_of(call, place, faults);
+  const Sight sight = sight_of(call, place, refusers);
   const int size = static_cast<int>(call.head_size);
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
   const PlainRows<T> q{head_of<T>(call.q, call, place, call.queries, call.stride_q), call.stride_q, own.begin,
@@ -200,11 +200,11 @@ __global__ void __launch_bounds__(kPlainThreads)
 
 template <typename T>
 __global__ void __launch_bounds__(kPlainThreads)
-    plain_queries_kernel(AttentionCall call, const float* delta, int tile_count, int column_tiles, Faults* faults) {
+    plain_queries_kernel(AttentionCall call, const float* delta, int tile_count, int column_tiles, LengthRefusers refusers) {
   __shared__ Tiles tiles;
   const PlainPlace own = plain_place(call, tile_count, column_tiles);
   const Place& place = own.place;
-  const Sight sight = sight_of(call, place, faults);
+  const Sight sight = sight_of(call, place, refusers);
   const int64_t token = call.heads * call.head_size;
   const int size = static_cast<int>(call.head_size);
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
@@ -247,11 +247,11 @@ __global__ void __launch_bounds__(kPlainThreads)
 
 template <typename T>
 __global__ void __launch_bounds__(kPlainThreads)
-    plain_keys_kernel(AttentionCall call, const float* delta, int tile_count, int column_tiles, Faults* faults) {
+    plain_keys_kernel(AttentionCall call, const float* delta, int tile_count, int column_tiles, LengthRefusers refusers) {
   __shared__ Tiles tiles;
   const PlainPlace own = plain_place(call, tile_count, column_tiles);
   const Place& place = own.place;
-  const Sight sight = sight_of(call, place, faults);
+  const Sight sight = sight_of(call, place, refusers);
   const int64_t token = call.heads * call.head_size;
   const int size = static_cast<int>(call.head_size);
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
@@ -309,7 +309,7 @@ void attention_forward_plain(const Context& context, const AttentionCall& call) 
   const int64_t tiles = tiles_of(call.queries), columns = column_tiles_of(call);
   with_type(call, [&]<typename T>(T*) {
     launch(context, plain_forward_kernel<T>, grid_of(call, tiles * columns), kPlainThreads, 0, call, tiles, columns,
-           queue_of(context).faults);
+           length_refusers(context, call));
   });
 }
 
@@ -318,10 +318,10 @@ void attention_backward_plain(const Context& context, const AttentionCall& call,
   with_type(call, [&]<typename T>(T*) {
     if (call.dk || call.dv)
       launch(context, plain_keys_kernel<T>, grid_of(call, key_tiles * columns), kPlainThreads, 0, call, delta,
-             key_tiles, columns, queue_of(context).faults);
+             key_tiles, columns, length_refusers(context, call));
     if (call.dq)
       launch(context, plain_queries_kernel<T>, grid_of(call, query_tiles * columns), kPlainThreads, 0, call, delta,
-             query_tiles, columns, queue_of(context).faults);
+             query_tiles, columns, length_refusers(context, call));
   });
 }
 

@@ -77,18 +77,25 @@ struct Sight {
   }
 };
 
+struct LengthRefusers {
+  Refuser lengths, open_lengths;
+};
+inline LengthRefusers length_refusers(const Context& context, const AttentionCall& call) {
+  return {refuser(context, Refusal::kLength, call.keys), refuser(context, Refusal::kOpenLength, call.keys)};
+}
+
 /// Lengths out of range are reported by the one block that has the first tile of the sample's first head.
-__device__ inline Sight sight_of(const AttentionCall& call, const Place& place, Faults* faults) {
+__device__ inline Sight sight_of(const AttentionCall& call, const Place& place, LengthRefusers refusers) {
   const bool reports = place.tile == 0 && place.h == 0 && threadIdx.x == 0;
   const int keys = static_cast<int>(call.keys);
-  const auto checked = [&](const int32_t* lengths, Refusal refusal) {
+  const auto checked = [&](const int32_t* lengths, const Refuser& refuser) {
     const int length = lengths[place.b];
-    if (reports && (length < 0 || length > keys)) refuse(faults, refusal, place.b, length, keys);
+    if (reports && (length < 0 || length > keys)) refuse(refuser, place.b, length);
     return std::min(std::max(length, 0), keys);
   };
-  const int valid = call.lengths ? checked(call.lengths, Refusal::kLength) : keys;
+  const int valid = call.lengths ? checked(call.lengths, refusers.lengths) : keys;
   int open = call.open_row_sees_padding ? keys : valid;
-  if (call.open_lengths) open = checked(call.open_lengths, Refusal::kOpenLength);
+  if (call.open_lengths) open = checked(call.open_lengths, refusers.open_lengths);
   const uint8_t* allowed = call.allowed ? call.allowed + place.b * call.queries * call.keys : nullptr;
   return {static_cast<int>(call.queries), keys, valid, open, call.causal, call.open_first, allowed};
 }

@@ -80,10 +80,10 @@ __device__ inline Statistics own_statistics(const T* row, int64_t width, bool wi
 }
 
 /// True for a label that is to be predicted; notes one that must not be.
-__device__ inline bool counts(Faults* faults, int64_t row, int32_t label, int64_t vocabulary) {
+__device__ inline bool counts(const Refuser& refuser, int64_t row, int32_t label, int64_t vocabulary) {
   if (label == kIgnoredLabel) return false;
   if (label >= 0 && label < vocabulary) return true;
-  if (threadIdx.x == 0) refuse(faults, Refusal::kLabel, row, label, vocabulary - 1);
+  if (threadIdx.x == 0) refuse(refuser, row, label);
   return false;
 }
 
@@ -92,7 +92,7 @@ struct Forward {
   const T* logits;
   const int32_t* labels;
   float *row_loss, *lse;
-  Faults* faults;
+  Refuser refuser;
   int64_t rows, vocabulary;
   float smoothing;
 };
@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(kMostRowThreads) forward_kernel(Forward<T> a) 
   each_row(a.rows, [&](int64_t row) {
     const int32_t label = a.labels[row];
     float loss = 0.0f, lse = 0.0f;
-    if (counts(a.faults, row, label, a.vocabulary)) {
+    if (counts(a.refuser, row, label, a.vocabulary)) {
       const T* logits = a.logits + row * a.vocabulary;
       const bool smooth = a.smoothing > 0.0f;
       const Statistics s = row_combined(own_statistics<wide>(logits, a.vocabulary, smooth), scratch);
@@ -129,7 +129,7 @@ struct Backward {
   const int32_t* labels;
   const float *lse, *row_weight;
   To* dlogits;
-  Faults* faults;
+  Refuser refuser;
   int64_t rows, vocabulary;
   float smoothing;
 };
@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(kMostRowThreads) backward_kernel(Backward<From
     const int32_t label = a.labels[row];
     const From* logits = a.logits + row * a.vocabulary;
     To* dlogits = a.dlogits + row * a.vocabulary;
-    if (!counts(a.faults, row, label, a.vocabulary)) {
+    if (!counts(a.refuser, row, label, a.vocabulary)) {
       each_chunk(a.vocabulary,
                  [&](int64_t chunk) { store_chunk<wide>(Floats<kChunk>{}, dlogits, chunk, a.vocabulary); });
       return;
@@ -195,7 +195,7 @@ void cross_entropy_forward(const Context& context, Tensor logits, Tensor labels,
                        .labels = labels.data<int32_t>(),
                        .row_loss = row_loss.data<float>(),
                        .lse = lse ? lse.data<float>() : nullptr,
-                       .faults = queue_of(context).faults,
+                       .refuser = refuser(context, Refusal::kLabel, logits.dim(1) - 1),
                        .rows = logits.dim(0),
                        .vocabulary = logits.dim(1),
                        .smoothing = smoothing};
@@ -215,7 +215,7 @@ void cross_entropy_backward(const Context& context, Tensor logits, Tensor labels
                                  .lse = lse.data<float>(),
                                  .row_weight = row_weight.data<float>(),
                                  .dlogits = dlogits.data<To>(),
-                                 .faults = queue_of(context).faults,
+                                 .refuser = refuser(context, Refusal::kLabel, logits.dim(1) - 1),
                                  .rows = logits.dim(0),
                                  .vocabulary = logits.dim(1),
                                  .smoothing = smoothing};

@@ -17,11 +17,11 @@ struct Drop {
   uint32_t layer, threshold;
   float scale;
   bool add;
-  Faults* faults;
+  Refuser refuser;
   template <int W>
   __device__ void operator()(int64_t i) const {
     const int64_t sample = i / size, element = i - sample * size, epoch = address[1];
-    if (epoch < 0 || epoch > UINT32_MAX) refuse(faults, Refusal::kEpoch, 0, 0, epoch);
+    if (i == 0 && (epoch < 0 || epoch > UINT32_MAX)) refuse(refuser, 0, static_cast<int32_t>(epoch));
     const auto key = random_key(static_cast<uint64_t>(address[0]), RandomPurpose::kDropout, layer);
     Floats<W> values = load<W>(x + i);
 #pragma unroll
@@ -54,7 +54,7 @@ void dropout(const Context& context, Tensor x, Tensor address, uint32_t layer, f
   with_dtype(x.dtype(), [&]<typename T>(T*) {
     for_each(context, x.elements(), aligned(x, out) && size % kWide == 0,
              Drop<T>{x.data<T>(), address.data<int64_t>(), out.data<T>(), size, layer, threshold, 1.0f / (1.0f - p),
-                     mode == GradMode::kAdd, queue_of(context).faults});
+                     mode == GradMode::kAdd, refuser(context, Refusal::kEpoch, 0)});
   });
 }
 

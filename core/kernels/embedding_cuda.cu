@@ -11,13 +11,13 @@ struct LookUp {
   const From* table;
   To* out;
   int64_t width, vocabulary;
-  Faults* faults;
+  Refuser refuser;
   template <int W>
   __device__ void operator()(int64_t i) const {
     const int64_t row = i / width;
     const int32_t id = ids[row];
     if (id < 0 || id >= vocabulary) {
-      refuse(faults, Refusal::kEmbeddingId, row, id, vocabulary - 1);
+      refuse(refuser, row, id);
       store(Floats<W>{}, out + i);
     } else {
       store(load<W>(table + id * width + (i - row * width)), out + i);
@@ -29,12 +29,12 @@ struct LookUp {
 /// one row of the table.
 template <typename T>
 __global__ void scatter_kernel(const int32_t* ids, const T* dout, float* dtable, int64_t rows, int64_t width,
-                               int64_t vocabulary, Faults* faults) {
+                               int64_t vocabulary, Refuser refuser) {
   __shared__ int earlier;
   const int64_t row = blockIdx.x;
   const int32_t id = ids[row];
   if (id < 0 || id >= vocabulary) {
-    if (threadIdx.x == 0) refuse(faults, Refusal::kEmbeddingId, row, id, vocabulary - 1);
+    if (threadIdx.x == 0) refuse(refuser, row, id);
     return;
   }
   if (threadIdx.x == 0) earlier = 0;
@@ -59,7 +59,7 @@ void embedding_forward(const Context& context, Tensor ids, Tensor table, Tensor 
     with_dtype(out.dtype(), [&]<typename To>(To*) {
       for_each(context, out.elements(), aligned(table, out) && width % kWide == 0,
                LookUp<From, To>{ids.data<int32_t>(), table.data<From>(), out.data<To>(), width, table.dim(0),
-                                queue_of(context).faults});
+                                refuser(context, Refusal::kEmbeddingId, table.dim(0) - 1)});
     });
   });
 }
@@ -69,7 +69,7 @@ void embedding_backward(const Context& context, Tensor ids, Tensor dout, Tensor 
   const int64_t rows = ids.elements(), width = dtable.dim(1);
   with_dtype(dout.dtype(), [&]<typename T>(T*) {
     launch(context, scatter_kernel<T>, static_cast<unsigned>(rows), kThreads, 0, ids.data<int32_t>(), dout.data<T>(),
-           dtable.data<float>(), rows, width, dtable.dim(0), queue_of(context).faults);
+           dtable.data<float>(), rows, width, dtable.dim(0), refuser(context, Refusal::kEmbeddingId, dtable.dim(0) - 1));
   });
 }
 

@@ -22,8 +22,8 @@ namespace permafrost {
 ///
 /// On CUDA products are cuBLASLt's. Their order of sums follows from the whole shape, dtypes, alignment up to 16 bytes,
 /// device and version of the library, and from what tune_linear chose: the same bits on every run, but not for another
-/// number of rows. Where y is bf16, the library adds a bias that was rounded to bf16, and activations other than a relu
-/// without `pre` are applied to the stored bf16 sum; the activation's slope in backward is then that of the same
+/// number of rows. Where y is bf16, the library adds a bias that was rounded to bf16, and activations are applied to the
+/// stored bf16 sum; the activation's slope in backward is then that of the same
 /// number. Queue::tf32 lets f32 products round their operands (allow_tf32 in cuda.h).
 struct LinearForward {
   Tensor x, weight, bias, y, pre;

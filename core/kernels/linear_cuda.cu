@@ -203,7 +203,6 @@ void linear_forward(const Context& context, const LinearForward& args, Tensor wo
   const int64_t m = args.x.dim(0), k = args.x.dim(1), n = args.weight.dim(0);
   if (m == 0 || n == 0) return;
   const Tensor sum = args.pre ? args.pre : args.y;
-  const bool fused = args.activation == Activation::kRelu && !args.pre && k > 0;
   if (k == 0) {
     bias_alone(context, args.bias, sum);
   } else {
@@ -220,11 +219,11 @@ void linear_forward(const Context& context, const LinearForward& args, Tensor wo
                         .output = sum.dtype(),
                         .d = sum.raw(),
                         .ldd = n,
-                        .bias = usable_bias(context, args.bias, sum.dtype(), places.vector),
-                        .relu = fused},
+                        .bias = usable_bias(context, args.bias, sum.dtype(), places.vector)},
                        args.weight, parts, places);
   }
-  if (!fused && (args.pre || args.activation != Activation::kNone))
+  // Never the library's relu, which is said to be max(x, 0) and may lose a NaN.
+  if (args.pre || args.activation != Activation::kNone)
     cuda::activation_forward(context, args.activation, sum, args.y);
 }
 

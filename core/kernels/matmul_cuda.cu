@@ -29,7 +29,7 @@ struct Key {
   LinearPass pass;
   int64_t rows, columns, terms, lda, ldb, ldd;
   DType inputs, output;
-  bool transposed_a, transposed_b, bias, relu, tf32;
+  bool transposed_a, transposed_b, bias, tf32;
   uint32_t alignment_a, alignment_b, alignment_d;
   auto operator<=>(const Key&) const = default;
 };
@@ -53,7 +53,6 @@ Key key_of(const MatrixProduct& p, bool tf32) {
           .transposed_a = p.a.transposed,
           .transposed_b = p.b.transposed,
           .bias = p.bias != nullptr,
-          .relu = p.relu,
           .tf32 = tf32 && p.inputs == DType::kF32,
           .alignment_a = alignment_of(p.a.data),
           .alignment_b = alignment_of(p.b.data),
@@ -143,7 +142,6 @@ std::string describe(const Key& key) {
                             " m=", m, " n=", n, " k=", k, " ", to_string(key.inputs), "->", to_string(key.output));
   if (key.tf32) text += " tf32";
   if (key.bias) text += " bias";
-  if (key.relu) text += " relu";
   return text + concat(" ld=", key.lda, ",", key.ldb, ",", key.ldd, " align=", key.alignment_a, ",", key.alignment_b,
                        ",", key.alignment_d);
 }
@@ -211,9 +209,7 @@ Plan make_plan(const Products& products, const Key& key) {
   plan.descriptor.reset(descriptor);
   set(plan.descriptor, CUBLASLT_MATMUL_DESC_TRANSA, static_cast<int32_t>(key.transposed_a ? CUBLAS_OP_T : CUBLAS_OP_N));
   set(plan.descriptor, CUBLASLT_MATMUL_DESC_TRANSB, static_cast<int32_t>(key.transposed_b ? CUBLAS_OP_T : CUBLAS_OP_N));
-  const auto epilogue = static_cast<uint32_t>(key.bias ? key.relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS
-                                              : key.relu ? CUBLASLT_EPILOGUE_RELU
-                                                         : CUBLASLT_EPILOGUE_DEFAULT);
+  const uint32_t epilogue = key.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
   set(plan.descriptor, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
   if (key.bias) {
     set(plan.descriptor, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, static_cast<int32_t>(data_type(key.output)));
@@ -292,11 +288,17 @@ void multiply(const Context& context, const MatrixProduct& product, std::byte* w
   check(start(context, products, plan, product, plan.chosen, workspace), "cublasLtMatmul");
 }
 
-TuningScope::TuningScope(const Context& context) : tuning_(products_of(context).tuning) {
+namespace {
+/// products_of may make what a capture would refuse, so it is asked first.
+void require_no_capture(const Context& context) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   PERMAFROST_CUDA(cudaStreamIsCapturing(queue_of(context).stream, &status));
   PERMAFROST_CHECK(status == cudaStreamCaptureStatusNone,
                    "tune_linear: the stream must not be captured into a graph meanwhile; got one that is");
+}
+}  // namespace
+
+TuningScope::TuningScope(const Context& context) : tuning_((require_no_capture(context), products_of(context).tuning)) {
   tuning_ = true;
 }
 

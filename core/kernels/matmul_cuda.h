@@ -27,7 +27,6 @@ struct MatrixProduct {
   void* d = nullptr;
   int64_t ldd = 0;
   const void* bias = nullptr;  ///< one per row of D, of D's dtype, at a multiple of 16 bytes; null = none
-  bool relu = false;           ///< of the sum with its bias
   bool add = false;            ///< to what D holds: added in f32, rounded once
 };
 

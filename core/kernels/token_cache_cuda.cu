@@ -12,12 +12,12 @@ struct Write {
   T* cache;
   int64_t copies, run;  ///< rows of the cache per text; elements of a text's new tokens
   int64_t stride, width, largest;
-  Faults* faults;
+  Refuser refuser;
   template <int W>
   __device__ void operator()(int64_t i) const {
     const int64_t row = i / run, source = row / copies;
     const int32_t position = positions[source];
-    if (position < 0 || position > largest) return refuse(faults, Refusal::kPosition, source, position, largest);
+    if (position < 0 || position > largest) return refuse(refuser, source, position);
     store(load<W>(x + source * run + (i - row * run)), cache + row * stride + position * width + (i - row * run));
   }
 };
@@ -30,13 +30,13 @@ struct Select {
   T* to;
   int64_t count, tokens, width;
   bool selected;
-  Faults* faults;
+  Refuser row_refuser, length_refuser;
   template <int W>
   __device__ void operator()(int64_t i) const {
     const int64_t row = i / (tokens * width), inside = i - row * tokens * width;
     const int32_t source = rows[row], length = lengths[row];
-    if (source < 0 || source >= count) return refuse(faults, Refusal::kRow, row, source, count - 1);
-    if (length < 0 || length > tokens) return refuse(faults, Refusal::kRowLength, row, length, tokens);
+    if (source < 0 || source >= count) return refuse(row_refuser, row, source);
+    if (length < 0 || length > tokens) return refuse(length_refuser, row, length);
     if (source == row || inside >= length * width) return;
     store(load<W>(from + (selected ? source : row) * tokens * width + inside), to + i);
   }
@@ -50,7 +50,7 @@ void write_tokens(const Context& context, Tensor x, Tensor positions, Tensor cac
   with_dtype(x.dtype(), [&]<typename T>(T*) {
     for_each(context, rows * run, aligned(x, cache) && width % kWide == 0,
              Write<T>{x.data<T>(), positions.data<int32_t>(), cache.data<T>(), rows / x.dim(0), run,
-                      cache.dim(1) * width, width, cache.dim(1) - x.dim(1), queue_of(context).faults});
+                      cache.dim(1) * width, width, cache.dim(1) - x.dim(1), refuser(context, Refusal::kPosition, cache.dim(1) - x.dim(1))});
   });
 }
 
@@ -62,7 +62,7 @@ void select_rows(const Context& context, Tensor rows, Tensor lengths, Tensor cac
     const auto move = [&](const T* from, T* to, bool selected) {
       for_each(context, cache.elements(), wide,
                Select<T>{rows.data<int32_t>(), lengths.data<int32_t>(), from, to, cache.dim(0), cache.dim(1), width,
-                         selected, queue_of(context).faults});
+                         selected, refuser(context, Refusal::kRow, cache.dim(0) - 1), refuser(context, Refusal::kRowLength, cache.dim(1))});
     };
     move(data, copy, true);
     move(copy, data, false);

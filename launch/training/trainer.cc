@@ -440,7 +440,14 @@ FrozenHash Trainer::hash_frozen_now() {
   return hash_frozen(plan_, memory_.frozen_share(), runtime_.world, runtime_.node, runtime_.pool);
 }
 
-std::vector<std::string> Trainer::changed_frozen_units() { return changed_units(frozen_at_start_, hash_frozen_now()); }
+std::vector<std::string> Trainer::changed_frozen_units() { return changed_since_start(hash_frozen_now()); }
+
+std::vector<std::string> Trainer::changed_since_start(const FrozenHash& now) const {
+  std::vector<std::string> changed = changed_units(frozen_at_start_, now);
+  for (const size_t unit : memory_.units_that_differ(runtime_.program_context()))
+    if (std::ranges::find(changed, plan_.units[unit].name) == changed.end()) changed.push_back(plan_.units[unit].name);
+  return changed;
+}
 
 std::optional<std::string> Trainer::check_changes(const StepMetrics& metrics) {
   if (!watch_ || metrics.lr == 0) return std::nullopt;
@@ -449,7 +456,7 @@ std::optional<std::string> Trainer::check_changes(const StepMetrics& metrics) {
                             watch_->parameters(),
                             watch_->unchanged(optimizer_, runtime_.world, runtime_.pool),
                             static_cast<int64_t>(now.units.size()),
-                            changed_units(frozen_at_start_, now),
+                            changed_since_start(now),
                             now.sha256};
   watch_.reset();
   if (!changes.changed_frozen_units.empty()) fail(ErrorKind::kInternal, "train: ", to_line(changes));
@@ -463,9 +470,11 @@ std::vector<MemoryPiece> Trainer::memory_pieces() const {
   };
   add("frozen", memory_.frozen);
   add("slots", memory_.slots);
-  add("arena", memory_.arena);
   add("inputs", memory_.inputs);
-  add("state", memory_.state);
+  if (memory_.device.kind == DeviceKind::kCpu) {  // else the system knows nothing of them
+    add("arena", memory_.arena);
+    add("state", memory_.state);
+  }
   add("working", memory_.working);
   add("sums", sums_memory_);
   add("gradients", slice_memory_);

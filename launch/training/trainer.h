@@ -109,7 +109,7 @@ class Trainer final : private GradientSink {
   /// What steps work on. Frozen parameters and working copies may be lent to other programs between steps.
   const StepMemory& memory() const { return memory_; }
   const Plan& plan() const { return plan_; }
-  /// Where this rank's memory lies, by the categories of the plan.
+  /// Where this rank's host memory lies, by the categories of the plan.
   std::vector<MemoryPiece> memory_pieces() const;
 
   /// Samples that steps so far left out because their image could not be used (data.image_policy SKIP), on all ranks,
@@ -141,6 +141,7 @@ class Trainer final : private GradientSink {
   void run_phase(PhaseKind phase, const Tensor& slice, StepMetrics& metrics);
   void load_weights();
   FrozenHash hash_frozen_now();
+  std::vector<std::string> changed_since_start(const FrozenHash& now) const;
   void gather_working(StepMetrics& metrics);
   void gather_working_bytes();
   [[noreturn]] void report_non_finite(const Vote& vote);

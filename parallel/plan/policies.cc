@@ -176,6 +176,8 @@ GatherMethod decide_gather(GatherChoice choice, const World& world) {
   }
   switch (choice) {
     case GatherChoice::kAuto:
+      if (world.device == DeviceKind::kCuda)
+        return {GatherKind::kCopy, false, "the device has no room for what is sharded; its memory is the host's"};
       return {GatherKind::kInPlace, false, "all parts are in the memory of this node"};
     case GatherChoice::kInPlace:
       return {GatherKind::kInPlace, false, "asked for by parallel.gather"};
@@ -186,6 +188,7 @@ GatherMethod decide_gather(GatherChoice choice, const World& world) {
     case GatherChoice::kCopy:
       break;
   }
+  if (world.device == DeviceKind::kCuda) return {GatherKind::kCopy, false, "copied by the device"};
   const int spare = world.spare_cores();
   if (spare > 0) return {GatherKind::kCopy, true, concat(spare, spare == 1 ? " core" : " cores", " of the node spare")};
   return {GatherKind::kCopy, false, "no core is spare for a communication thread"};

@@ -227,8 +227,8 @@ Tensor Executor::on_host(const TensorRef& ref) const {
   if (ref.region == Region::kInputs) return memory_.input(ref);
   const Tensor tensor = memory_.tensor(ref);
   if (!on_cuda() || !tensor.defined()) return tensor;
-  Buffer& copy = copies_[{ref.region, ref.offset}];
-  if (copy.bytes() < tensor.bytes()) copy = Buffer::pinned("copy of a value", tensor.bytes(), context_.device);
+  Buffer& copy = copies_[{ref.region, ref.offset, tensor.bytes()}];
+  if (copy.bytes() == 0) copy = Buffer::pinned("copy of a value", tensor.bytes(), context_.device);
   return host_copy(tensor, copy);
 }
 

@@ -3,6 +3,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "core/device/context.h"
@@ -108,7 +109,7 @@ class Executor {
   std::vector<std::vector<BoundStep>> steps_;  // per bucket
   std::vector<Tensor> losses_;                 // per bucket
   mutable Buffer staging_;                     // on CUDA: the largest gradient of a parameter, or the loss
-  mutable std::map<std::pair<Region, int64_t>, Buffer> copies_;  // on CUDA: of values asked for
+  mutable std::map<std::tuple<Region, int64_t, int64_t>, Buffer> copies_;  // on CUDA: of values asked for
   ExecutorObserver* observer_ = nullptr;
 };
 

@@ -1,6 +1,7 @@
 #include "parallel/run/step_memory.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "core/base/narrow.h"
 #include "core/device/cuda.h"
@@ -110,6 +111,25 @@ void StepMemory::upload_frozen(const Context& context) const {
     if (const int64_t place = weights_->places[u]; place >= 0)
       cuda::copy(*context.stream.queue(), weights_->frozen.data() + place, frozen.data() + layout.whole_at(u),
                  layout.units()[u].bytes);
+}
+
+std::vector<size_t> StepMemory::units_that_differ(const Context& context) const {
+  std::vector<size_t> differ;
+  if (!on_cuda()) return differ;
+  constexpr int64_t kPiece = int64_t{4} << 20;
+  const Buffer piece = Buffer::pinned("frozen parameters read back", kPiece, device);
+  for (size_t u = 0; u < layout.units().size(); ++u) {
+    const int64_t bytes = weights_->places[u] < 0 ? 0 : layout.units()[u].bytes;
+    for (int64_t at = 0; at < bytes; at += kPiece) {
+      const int64_t count = std::min(kPiece, bytes - at);
+      cuda::copy(*context.stream.queue(), piece.data(), weights_->frozen.data() + weights_->places[u] + at, count);
+      cuda::synchronize(*context.stream.queue());
+      if (std::memcmp(piece.data(), frozen.data() + layout.whole_at(u) + at, static_cast<size_t>(count)) == 0) continue;
+      differ.push_back(u);
+      break;
+    }
+  }
+  return differ;
 }
 
 void StepMemory::upload_working(const Context& context) const {

@@ -66,6 +66,8 @@ struct StepMemory {
   void upload_frozen(const Context& context) const;
   void upload_working(const Context& context) const;
   void upload_inputs(const Context& context, int64_t bytes) const;
+  /// Units whose frozen parameters are not on the device what the host has; none on CPU.
+  std::vector<size_t> units_that_differ(const Context& context) const;
 
  private:
   bool on_cuda() const { return device.kind == DeviceKind::kCuda; }

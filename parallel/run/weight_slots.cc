@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
 
 #include "core/base/narrow.h"
 #include "core/device/cuda.h"
@@ -129,7 +130,10 @@ void WeightSlots::fill(const Gather& gather) {
       .wait();
   if (!on_device) return;
   cuda::copy(*context_.stream.queue(), memory_.slot(place), slot, unit.bytes);
-  cuda::synchronize(*context_.stream.queue());  // the host's slot may be filled anew at once
+  // The host's slot may be filled anew at once. Not `synchronize`: what kernels refused is for the computing thread.
+  const std::unique_ptr<cuda::Mark, void (*)(cuda::Mark*)> copied(cuda::create_mark(*context_.stream.queue()),
+                                                                  cuda::destroy_mark);
+  cuda::wait(*copied);
 }
 
 void WeightSlots::work() {

@@ -305,7 +305,6 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t o, c
       if (keep != 0) value += keep * stored(c, c_layout->type, i);
       if ((o->epilogue & CUBLASLT_EPILOGUE_BIAS) != 0)
         value += stored(o->bias, d_layout->type, static_cast<int64_t>(row));
-      if ((o->epilogue & CUBLASLT_EPILOGUE_RELU) != 0 && value < 0) value = 0;
       if (d_layout->type == CUDA_R_32F)
         static_cast<float*>(d)[i] = value;
       else

@@ -81,7 +81,8 @@ Results together(const Problem& p, const Needs& needs) {
   if (needs.params != 0) r.dweight = filled_tensor(DType::kF32, {p.vocabulary, p.width}, 0xff), dparams[0] = r.dweight;
   const std::vector<GradMode> modes(3, GradMode::kOverwrite);
   const OwnedTensor backward = bytes(op.workspace_bytes(specs, Pass::kBackward, needs, 2));
-  op.backward(device_context(2), {inputs, params, outputs, saved_views, none, dinputs, modes, dparams, modes, backward});
+  op.backward(device_context(2),
+              {inputs, params, outputs, saved_views, none, dinputs, modes, dparams, modes, backward});
   return r;
 }
 
@@ -120,9 +121,14 @@ TEST(HeadLoss, HasTheBitsOfTheTwoOperationsWhateverIsNeeded) {
       const Results want = apart(p);
       for (const Needs& needs : {Needs{}, Needs{bit(0), 0}, Needs{0, bit(0)}, Needs{bit(0), bit(0)}}) {
         const Results got = together(p, needs);
-        EXPECT_TRUE(same_bits(got.row_loss, want.row_loss) && same_bits(got.loss, want.loss));
-        EXPECT_TRUE(needs.inputs == 0 || same_bits(got.dx, want.dx));
-        EXPECT_TRUE(needs.params == 0 || same_bits(got.dweight, want.dweight));
+        const auto same = [&](const Tensor& a, const Tensor& b) {
+          // A library's product of another number of rows may sum in another order: the bits are promised for CPUs.
+          if (used_device().kind == DeviceKind::kCpu || rows <= 512) return same_bits(a, b);
+          return all_close(a, values_of(b), tolerance_for(a.dtype(), rows, 1.0));
+        };
+        EXPECT_TRUE(same(got.row_loss, want.row_loss) && same(got.loss, want.loss));
+        EXPECT_TRUE(needs.inputs == 0 || same(got.dx, want.dx));
+        EXPECT_TRUE(needs.params == 0 || same(got.dweight, want.dweight));
       }
     }
 }

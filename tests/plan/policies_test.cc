@@ -108,6 +108,9 @@ TEST(Policies, BytesOfANodeCountPartsAndSlots) {
 TEST(Gather, OnOneNodePartsAreReadInPlaceUnlessAskedOtherwise) {
   const World one{2, 1, 1, 2};
   EXPECT_EQ(decide_gather(GatherChoice::kAuto, one).str(), "read in place");
+  World on_gpus = one;
+  on_gpus.device = DeviceKind::kCuda;
+  EXPECT_EQ(decide_gather(GatherChoice::kAuto, on_gpus).str(), "copied at the first use");
   EXPECT_EQ(decide_gather(GatherChoice::kInline, one).str(), "copied at the first use");
   EXPECT_EQ(decide_gather(GatherChoice::kPrefetch, one).str(), "copied by a communication thread, one unit ahead");
 }

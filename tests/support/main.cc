@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <exception>
 #include <iostream>
 #include <string_view>
 
@@ -20,6 +21,11 @@ int main(int argc, char** argv) {
     permafrost::testing::use_device(permafrost::Device::cuda(0));
   }
   const int result = RUN_ALL_TESTS();
-  permafrost::testing::use_device(permafrost::Device::cpu());
+  try {
+    permafrost::testing::use_device(permafrost::Device::cpu());
+  } catch (const std::exception& error) {  // of the last test's kernels
+    std::cout << error.what() << std::endl;
+    return 1;
+  }
   return result;
 }
