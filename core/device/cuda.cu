@@ -1,12 +1,13 @@
-#include <cstring>
+#include "core/device/cuda.h"
+
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <sstream>
 #include <utility>
 
 #include "core/base/narrow.h"
-#include "core/device/cuda.h"
 #include "core/device/cuda_launch.h"
 
 namespace permafrost::cuda {
@@ -33,7 +34,8 @@ std::string gibibytes(size_t bytes) {
 /// What the same kernel says on CPU.
 [[noreturn]] void throw_refusal(const Rule& rule, int64_t place, int32_t value) {
   const auto say = [&](const char* values, const char* where) {
-    fail(ErrorKind::kInvalidArgument, values, " must lie in 0..", rule.largest, "; got ", value, " ", where, " ", place);
+    fail(ErrorKind::kInvalidArgument, values, " must lie in 0..", rule.largest, "; got ", value, " ", where, " ",
+         place);
   };
   switch (rule.what) {
     case Refusal::kEmbeddingId:
@@ -64,8 +66,8 @@ std::string gibibytes(size_t bytes) {
 }
 
 #ifdef PERMAFROST_CUDA_ARCHITECTURES
-/// "90-real;100-real": whether there is code for a device. Code for x.y runs on x.z with z >= y, and all "-virtual" or bare
-/// ones bring PTX for what comes later.
+/// "90-real;100-real": whether there is code for a device. Code for x.y runs on x.z with z >= y, and all "-virtual" or
+/// bare ones bring PTX for what comes later.
 bool has_code_for(int major, int minor) {
   std::istringstream list(PERMAFROST_CUDA_ARCHITECTURES);
   for (std::string architecture; std::getline(list, architecture, ',');) {
@@ -180,9 +182,9 @@ Queue* create_queue(int device) {
   const DeviceInfo info = device_info(device);
 #ifdef PERMAFROST_CUDA_ARCHITECTURES
   if (!has_code_for(info.major, info.minor))
-    fail(ErrorKind::kNotBuilt, "device: cuda:", device, " (", info.name, ") has compute capability ", info.major, ".", info.minor,
-         "; this build has code for ", PERMAFROST_CUDA_ARCHITECTURES, ": configure with -D PERMAFROST_CUDA_ARCHITECTURES=",
-         info.major, info.minor, "-real");
+    fail(ErrorKind::kNotBuilt, "device: cuda:", device, " (", info.name, ") has compute capability ", info.major, ".",
+         info.minor, "; this build has code for ", PERMAFROST_CUDA_ARCHITECTURES,
+         ": configure with -D PERMAFROST_CUDA_ARCHITECTURES=", info.major, info.minor, "-real");
 #endif
   auto queue = std::make_unique<Queue>();
   queue->device = device;

@@ -1,4 +1,5 @@
 #include "core/kernels/activation_cuda.h"
+
 #include "core/kernels/activation_lanes_cuda.h"
 #include "core/kernels/elements_cuda.h"
 

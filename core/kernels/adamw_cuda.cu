@@ -1,4 +1,5 @@
 #include "core/kernels/adamw_cuda.h"
+
 #include "core/kernels/adamw_factors.h"
 #include "core/kernels/elements_cuda.h"
 

@@ -1,5 +1,6 @@
-#include "core/base/narrow.h"
 #include "core/kernels/attention_cuda.h"
+
+#include "core/base/narrow.h"
 #include "core/kernels/attention_view_cuda.h"
 
 namespace permafrost::cuda {

@@ -200,7 +200,8 @@ __global__ void __launch_bounds__(kPlainThreads)
 
 template <typename T>
 __global__ void __launch_bounds__(kPlainThreads)
-    plain_queries_kernel(AttentionCall call, const float* delta, int tile_count, int column_tiles, LengthRefusers refusers) {
+    plain_queries_kernel(AttentionCall call, const float* delta, int tile_count, int column_tiles,
+                         LengthRefusers refusers) {
   __shared__ Tiles tiles;
   const PlainPlace own = plain_place(call, tile_count, column_tiles);
   const Place& place = own.place;
@@ -247,7 +248,8 @@ __global__ void __launch_bounds__(kPlainThreads)
 
 template <typename T>
 __global__ void __launch_bounds__(kPlainThreads)
-    plain_keys_kernel(AttentionCall call, const float* delta, int tile_count, int column_tiles, LengthRefusers refusers) {
+    plain_keys_kernel(AttentionCall call, const float* delta, int tile_count, int column_tiles,
+                      LengthRefusers refusers) {
   __shared__ Tiles tiles;
   const PlainPlace own = plain_place(call, tile_count, column_tiles);
   const Place& place = own.place;

@@ -1,6 +1,7 @@
+#include "core/kernels/cross_entropy_cuda.h"
+
 #include <cmath>
 
-#include "core/kernels/cross_entropy_cuda.h"
 #include "core/kernels/rows_cuda.h"
 
 namespace permafrost::cuda {

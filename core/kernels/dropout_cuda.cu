@@ -1,7 +1,8 @@
+#include "core/kernels/dropout_cuda.h"
+
 #include <cmath>
 
 #include "core/base/philox.h"
-#include "core/kernels/dropout_cuda.h"
 #include "core/kernels/elements_cuda.h"
 
 namespace permafrost::cuda {

@@ -1,5 +1,6 @@
-#include "core/kernels/elements_cuda.h"
 #include "core/kernels/embedding_cuda.h"
+
+#include "core/kernels/elements_cuda.h"
 
 namespace permafrost::cuda {
 
@@ -69,7 +70,8 @@ void embedding_backward(const Context& context, Tensor ids, Tensor dout, Tensor 
   const int64_t rows = ids.elements(), width = dtable.dim(1);
   with_dtype(dout.dtype(), [&]<typename T>(T*) {
     launch(context, scatter_kernel<T>, static_cast<unsigned>(rows), kThreads, 0, ids.data<int32_t>(), dout.data<T>(),
-           dtable.data<float>(), rows, width, dtable.dim(0), refuser(context, Refusal::kEmbeddingId, dtable.dim(0) - 1));
+           dtable.data<float>(), rows, width, dtable.dim(0),
+           refuser(context, Refusal::kEmbeddingId, dtable.dim(0) - 1));
   });
 }
 

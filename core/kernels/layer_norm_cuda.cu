@@ -1,5 +1,6 @@
-#include "core/kernels/layer_norm_chunks.h"
 #include "core/kernels/layer_norm_cuda.h"
+
+#include "core/kernels/layer_norm_chunks.h"
 #include "core/kernels/rows_cuda.h"
 
 namespace permafrost::cuda {

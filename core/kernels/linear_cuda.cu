@@ -223,8 +223,7 @@ void linear_forward(const Context& context, const LinearForward& args, Tensor wo
                        args.weight, parts, places);
   }
   // Never the library's relu, which is said to be max(x, 0) and may lose a NaN.
-  if (args.pre || args.activation != Activation::kNone)
-    cuda::activation_forward(context, args.activation, sum, args.y);
+  if (args.pre || args.activation != Activation::kNone) cuda::activation_forward(context, args.activation, sum, args.y);
 }
 
 void linear_backward_input(const Context& context, const LinearBackwardInput& args, Tensor workspace) {

@@ -1,8 +1,9 @@
+#include "core/kernels/order_free_cuda.h"
+
 #include <bit>
 #include <cmath>
 
 #include "core/kernels/elements_cuda.h"
-#include "core/kernels/order_free_cuda.h"
 
 namespace permafrost::cuda {
 

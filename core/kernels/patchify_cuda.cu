@@ -1,5 +1,6 @@
-#include "core/kernels/elements_cuda.h"
 #include "core/kernels/patchify_cuda.h"
+
+#include "core/kernels/elements_cuda.h"
 
 namespace permafrost::cuda {
 

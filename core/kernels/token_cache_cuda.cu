@@ -1,5 +1,6 @@
-#include "core/kernels/elements_cuda.h"
 #include "core/kernels/token_cache_cuda.h"
+
+#include "core/kernels/elements_cuda.h"
 
 namespace permafrost::cuda {
 
@@ -48,9 +49,10 @@ void write_tokens(const Context& context, Tensor x, Tensor positions, Tensor cac
   if (x.elements() == 0) return;
   const int64_t width = x.dim(2), run = x.dim(1) * width, rows = cache.dim(0);
   with_dtype(x.dtype(), [&]<typename T>(T*) {
-    for_each(context, rows * run, aligned(x, cache) && width % kWide == 0,
-             Write<T>{x.data<T>(), positions.data<int32_t>(), cache.data<T>(), rows / x.dim(0), run,
-                      cache.dim(1) * width, width, cache.dim(1) - x.dim(1), refuser(context, Refusal::kPosition, cache.dim(1) - x.dim(1))});
+    for_each(
+        context, rows * run, aligned(x, cache) && width % kWide == 0,
+        Write<T>{x.data<T>(), positions.data<int32_t>(), cache.data<T>(), rows / x.dim(0), run, cache.dim(1) * width,
+                 width, cache.dim(1) - x.dim(1), refuser(context, Refusal::kPosition, cache.dim(1) - x.dim(1))});
   });
 }
 
@@ -62,7 +64,8 @@ void select_rows(const Context& context, Tensor rows, Tensor lengths, Tensor cac
     const auto move = [&](const T* from, T* to, bool selected) {
       for_each(context, cache.elements(), wide,
                Select<T>{rows.data<int32_t>(), lengths.data<int32_t>(), from, to, cache.dim(0), cache.dim(1), width,
-                         selected, refuser(context, Refusal::kRow, cache.dim(0) - 1), refuser(context, Refusal::kRowLength, cache.dim(1))});
+                         selected, refuser(context, Refusal::kRow, cache.dim(0) - 1),
+                         refuser(context, Refusal::kRowLength, cache.dim(1))});
     };
     move(data, copy, true);
     move(copy, data, false);

@@ -43,11 +43,6 @@ Tolerance tolerance(DType dtype, int64_t terms) {
   return tolerance_for(dtype, terms, 4.0 * std::sqrt(static_cast<double>(terms) + 1.0));
 }
 
-std::vector<double> plus(std::vector<double> a, const std::vector<double>& b) {
-  for (size_t i = 0; i < a.size(); ++i) a[i] += b[i];
-  return a;
-}
-
 /// Large tensors: some thousand random values over and over.
 OwnedTensor repeated_tensor(DType dtype, const Shape& shape, uint64_t seed) {
   const auto some = values_of(random_tensor(dtype, {4099}, seed));

@@ -19,11 +19,6 @@ constexpr DType kF32 = DType::kF32, kBF16 = DType::kBF16, kF16 = DType::kF16;
 constexpr DType kActivationDtypes[] = {kF32, kBF16};
 constexpr GradMode kModes[] = {GradMode::kOverwrite, GradMode::kAdd};
 
-std::vector<double> plus(std::vector<double> a, const std::vector<double>& b) {
-  for (size_t i = 0; i < a.size(); ++i) a[i] += b[i];
-  return a;
-}
-
 /// What `dst` holds afterwards: `values`, or the sum with what it held.
 std::vector<double> by_mode(GradMode mode, const Tensor& before, const std::vector<double>& values) {
   return mode == GradMode::kAdd ? plus(values_of(before), values) : values;

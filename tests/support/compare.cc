@@ -154,6 +154,11 @@ std::vector<double> values_of(const Tensor& tensor) {
   return {};
 }
 
+std::vector<double> plus(std::vector<double> a, const std::vector<double>& b) {
+  for (size_t i = 0; i < a.size(); ++i) a[i] += b[i];
+  return a;
+}
+
 Tolerance tolerance_for(DType dtype, int64_t reduction, double magnitude) {
   const double store = dtype == DType::kBF16 ? 0x1p-8 : dtype == DType::kF16 ? 0x1p-11 : 0x1p-24;
   const double length = static_cast<double>(std::max<int64_t>(reduction, 1));

@@ -49,6 +49,8 @@ OwnedTensor random_tensor(DType dtype, const Shape& shape, uint64_t seed, double
 /// Every byte set to `byte`; for gradients that must be overwritten.
 OwnedTensor filled_tensor(DType dtype, const Shape& shape, int byte);
 std::vector<double> values_of(const Tensor& tensor);
+/// Element by element.
+std::vector<double> plus(std::vector<double> a, const std::vector<double>& b);
 
 /// How far a result may be from its reference: |got - want| <= absolute + relative * |want|. NaN never passes.
 struct Tolerance {
