@@ -241,6 +241,8 @@ void fill(Queue& queue, void* to, int byte, int64_t bytes) {
   PERMAFROST_CUDA(cudaMemsetAsync(to, byte, narrow<size_t>(bytes), queue.stream));
 }
 
+void allow_tf32(Queue& queue, bool allowed) { queue.tf32 = allowed; }
+
 struct Mark {
   cudaEvent_t event = nullptr;
 };
