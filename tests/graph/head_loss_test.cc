@@ -74,13 +74,13 @@ Results together(const Problem& p, const Needs& needs) {
   for (const TensorSpec& spec : op.saved(specs, needs)) saved.push_back(filled_tensor(spec.dtype, spec.shape, 0xff));
   for (const OwnedTensor& t : saved) saved_views.push_back(t);
   const std::vector<Tensor> inputs{p.x, p.labels, p.row_weight}, params{p.weight}, outputs{r.row_loss, r.loss};
-  const OwnedTensor forward = bytes(op.workspace_bytes(specs, Pass::kForward, needs, 2));
+  const OwnedTensor forward = bytes(op.workspace_bytes(specs, Pass::kForward, needs, {2, used_device().kind}));
   op.forward(device_context(2), {inputs, params, outputs, saved_views, forward});
   std::vector<Tensor> dinputs(3), dparams(1), none(2);
   if (needs.inputs != 0) r.dx = filled_tensor(p.compute, {p.rows, p.width}, 0xff), dinputs[0] = r.dx;
   if (needs.params != 0) r.dweight = filled_tensor(DType::kF32, {p.vocabulary, p.width}, 0xff), dparams[0] = r.dweight;
   const std::vector<GradMode> modes(3, GradMode::kOverwrite);
-  const OwnedTensor backward = bytes(op.workspace_bytes(specs, Pass::kBackward, needs, 2));
+  const OwnedTensor backward = bytes(op.workspace_bytes(specs, Pass::kBackward, needs, {2, used_device().kind}));
   op.backward(device_context(2),
               {inputs, params, outputs, saved_views, none, dinputs, modes, dparams, modes, backward});
   return r;
@@ -99,8 +99,9 @@ Results apart(const Problem& p) {
   const OpSpecs specs = g.specs_of(g.ops()[0]);
   const Needs both{bit(0), bit(0)};
   OwnedTensor y(DType::kF32, {p.rows, p.vocabulary}), lse(DType::kF32, {p.rows}), dy(p.compute, {p.rows, p.vocabulary});
-  const OwnedTensor workspace = bytes(std::max(head.workspace_bytes(specs, Pass::kForward, both, 2),
-                                               head.workspace_bytes(specs, Pass::kBackward, both, 2)));
+  const OwnedTensor workspace =
+      bytes(std::max(head.workspace_bytes(specs, Pass::kForward, both, {2, used_device().kind}),
+                     head.workspace_bytes(specs, Pass::kBackward, both, {2, used_device().kind})));
   const std::vector<Tensor> inputs{p.x}, params{p.weight}, outputs{y}, dlogits{dy}, none(3);
   const std::vector<Tensor> loss_inputs{y, p.labels, p.row_weight}, loss_outputs{r.row_loss, r.loss}, saved{lse},
       dloss{dy, {}, {}}, dinputs{r.dx}, dparams{r.dweight};

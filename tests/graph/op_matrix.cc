@@ -127,7 +127,8 @@ OwnedTensor gradient_buffer(DType dtype, const Shape& shape, GradMode mode, uint
 }
 
 OwnedTensor workspace_for(const Problem& p, Pass pass, const Variant& v) {
-  return filled_tensor(DType::kU8, {p.op().workspace_bytes(p.specs, pass, v.needs, v.threads)}, 0xff);
+  return filled_tensor(DType::kU8, {p.op().workspace_bytes(p.specs, pass, v.needs, {v.threads, used_device().kind})},
+                       0xff);
 }
 
 Outcome run(const Problem& p, const Variant& v) {
@@ -169,8 +170,8 @@ Outcome run(const Problem& p, const Variant& v) {
                             dinputs = views(result.dinputs), dparams = views(result.dparams);
   const std::vector<GradMode> param_modes(params.size(), v.mode);
   workspace = workspace_for(p, Pass::kBackward, v);
-  op.backward(device_context(v.threads), {used_inputs, used_params, used_outputs, saved_views, dout_views, dinputs, modes,
-                                       dparams, param_modes, workspace});
+  op.backward(device_context(v.threads), {used_inputs, used_params, used_outputs, saved_views, dout_views, dinputs,
+                                          modes, dparams, param_modes, workspace});
   EXPECT_TRUE(workspace.canaries_intact() && all_intact(outputs) && all_intact(saved) && all_intact(inputs) &&
               all_intact(douts) && all_intact(p.params) && all_intact(result.dinputs) && all_intact(result.dparams));
   EXPECT_TRUE(same_bits(output_views[p.op_case.output], result.output));

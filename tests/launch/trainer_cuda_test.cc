@@ -7,7 +7,7 @@
 namespace permafrost {
 namespace {
 
-struct Run {
+struct Learned {
   std::vector<double> losses, norms;
   std::string adapter_sha256;
 };
@@ -20,7 +20,7 @@ class TrainerCuda : public TrainerTest {
   }
   /// Short texts, few samples.
   static Overrides small(const Overrides& more) {
-    Overrides all{"data.max_text_tokens=48", "data.length_buckets=48", "train.global_batch=4", "train.micro_batch=2",
+    Overrides all{"data.max_text_tokens=32", "data.length_buckets=32", "train.global_batch=2", "train.micro_batch=1",
                   "train.max_steps=3"};
     all.insert(all.end(), more.begin(), more.end());
     return all;
@@ -33,15 +33,15 @@ class TrainerCuda : public TrainerTest {
     static int count = 0;
     return CheckpointStore((folder_ / ("checkpoints" + std::to_string(count++))).string(), 3);
   }
-  static void step(Trainer& trainer, int steps, Run& run) {
+  static void step(Trainer& trainer, int steps, Learned& run) {
     for (int i = 0; i < steps; ++i) {
       const StepMetrics metrics = trainer.train_step(false);
       run.losses.push_back(metrics.loss);
       run.norms.push_back(metrics.grad_norm);
     }
   }
-  Run train(const Overrides& more) const {
-    Run run;
+  Learned train(const Overrides& more) const {
+    Learned run;
     const CheckpointStore store = new_store();
     with_trainer(more, 1, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
       step(trainer, 3, run);
@@ -58,7 +58,7 @@ class TrainerCuda : public TrainerTest {
 // Both devices round f32 sums of a few hundred terms in other orders: some 2^-22 in each of about twenty layers. Three
 // steps of AdamW from zero moments divide by gradients, which multiplies that by a few.
 TEST_F(TrainerCuda, LearnsWhatTheCpuLearns) {
-  const Run cpu = train(small({})), gpu = train(on_gpu({}));
+  const Learned cpu = train(small({})), gpu = train(on_gpu({}));
   expect_close(gpu.losses, cpu.losses, 2e-5);
   expect_close(gpu.norms, cpu.norms, 1e-4);
   EXPECT_EQ(train(on_gpu({})).adapter_sha256, gpu.adapter_sha256) << "the same bits on every run";
@@ -67,17 +67,17 @@ TEST_F(TrainerCuda, LearnsWhatTheCpuLearns) {
 // bf16 keeps eight bits of every activation; the loss is a mean over some hundred tokens of errors that are
 // independent.
 TEST_F(TrainerCuda, LearnsInBf16) {
-  const Run f32 = train(on_gpu({})), bf16 = train(on_gpu({"precision.compute=BF16"}));
+  const Learned f32 = train(on_gpu({})), bf16 = train(on_gpu({"precision.compute=BF16"}));
   expect_close(bf16.losses, f32.losses, 0x1p-8);
   EXPECT_NE(bf16.losses, f32.losses);
 }
 
 TEST_F(TrainerCuda, RanksChangeNoBit) {
-  const Run alone = train(on_gpu({}));
-  Run shared;
+  const Learned alone = train(on_gpu({}));
+  Learned shared;
   const CheckpointStore store = new_store();
   with_ranks(2, 1, on_gpu({}), [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& runtime) {
-    Run mine;
+    Learned mine;
     step(trainer, 3, mine);
     mine.adapter_sha256 = trainer.save(store);
     if (runtime.first()) shared = mine;
@@ -90,15 +90,15 @@ TEST_F(TrainerCuda, FrozenUnitsComeThroughSlots) {
   const Overrides frozen{"freeze[0].pattern=connector*", "freeze+={pattern: \"*\" trainable: false}"};
   Overrides sharded = frozen;
   sharded.push_back("parallel.frozen_policy=SHARDED");
-  const Run resident = train(on_gpu(frozen)), slots = train(on_gpu(sharded));
+  const Learned resident = train(on_gpu(frozen)), slots = train(on_gpu(sharded));
   EXPECT_EQ(slots.losses, resident.losses);
   EXPECT_EQ(slots.adapter_sha256, resident.adapter_sha256);
 }
 
 TEST_F(TrainerCuda, ACheckpointGoesOnOnTheOtherDevice) {
-  const Run cpu = train(small({}));
+  const Learned cpu = train(small({}));
   for (const bool to_gpu : {true, false}) {
-    Run run;
+    Learned run;
     const CheckpointStore store = new_store();
     const auto device = [](bool gpu) { return gpu ? on_gpu({}) : small({}); };
     with_trainer(device(!to_gpu), 1, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {

@@ -107,7 +107,7 @@ TEST(CheckProgram, FindsAWorkspaceOfTheWrongSize) {
   EXPECT_GT(tried, 5);
   // Planned for one thread, run by two.
   const Case sound;
-  EXPECT_TRUE(complains(check_program(sound.graph, sound.needs, sound.program, {.threads = 2}), "the workspace of"));
+  EXPECT_TRUE(complains(check_program(sound.graph, sound.needs, sound.program, {.workers = 2}), "the workspace of"));
 }
 
 TEST(CheckProgram, FindsSavedBuffersThatAreNotThoseOfTheOperation) {

@@ -21,7 +21,7 @@ Tensor rows_of(const Tensor& t, int64_t begin, int64_t rows) {
   if (!t.defined()) return t;
   const int64_t width = t.shape().rank() == 1 ? 1 : t.dim(1);
   auto* data = static_cast<std::byte*>(t.raw()) + begin * width * size_of(t.dtype());
-  return {data, t.dtype(), t.shape().rank() == 1 ? Shape{rows} : Shape{rows, width}};
+  return {data, t.dtype(), t.shape().rank() == 1 ? Shape{rows} : Shape{rows, width}, t.device()};
 }
 
 /// Sizes of one use, and what of the workspace is for what.
