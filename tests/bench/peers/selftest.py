@@ -17,7 +17,7 @@ import models
 import report
 import workloads
 from batches import Batches
-from sides import ROOT, Ended, Layout, OurSide, PeerSide
+from sides import ROOT, Ended, Layout, OurSide, PeerSide, Pipe
 
 PROGRAM = str(ROOT / "build/cpu/bin/permafrost")
 CPU = torch.device("cpu")
@@ -213,6 +213,17 @@ class ProcessTest(WithFolder):
         workload = tiny("e1")
         with self.assertRaisesRegex(Ended, "No such file"):
             self.run_side(PeerSide("b0", workload, "fp32", Layout(1, "cpu"), Path(self.scratch.name) / "nothing", self.scratch.name))
+
+    def test_a_side_that_is_killed_says_so_wherever_it_is_missed(self):
+        for lines in (["run 1"], ["run 1", "run 1"]):  # missed when it is to answer, or already when it is asked
+            pipe = Pipe(["sh", "-c", "read line; kill -9 $$" if len(lines) == 1 else "kill -9 $$"], None, f"{self.scratch.name}/killed.log")
+            if len(lines) > 1:
+                pipe.process.wait()
+            with self.assertRaisesRegex(Ended, "code -9: killed"):
+                for line in lines:
+                    pipe.send(line)
+                pipe.read()
+            pipe.close()
 
     def test_run_refuses_to_time_what_does_not_agree(self):
         command = [sys.executable, str(ROOT / "tests/bench/peers/run.py"), "--size=tiny", "--tokens=24", "--batch=4", "--dtype=fp32", "--ranks=1", "--side=ours", "--side=b0",

@@ -32,15 +32,23 @@ class Pipe:
         self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, bufsize=1, cwd=ROOT)
 
     def send(self, line):
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise self.ended() from None
+
+    def ended(self):
+        code = self.process.wait()
+        self.log.seek(0)
+        killed = ": killed; all sides of a run hold their memory at once, so one with fewer may fit" if code == -9 else ""
+        return Ended(f"{self.process.args}: ended with code {code}{killed}\n" + "".join(self.log.readlines()[-40:]))
 
     def read(self):
         while True:
             line = self.process.stdout.readline()
             if not line:
-                self.log.seek(0)
-                raise Ended(f"{self.process.args}: ended with code {self.process.wait()}\n" + "".join(self.log.readlines()[-40:]))
+                raise self.ended()
             if line.startswith("{"):
                 found = json.loads(line)
                 if "error" in found:
@@ -48,7 +56,7 @@ class Pipe:
                 return found
 
     def close(self):
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(Ended):
             self.send("quit")
         try:
             self.process.wait(60)
