@@ -31,12 +31,7 @@ struct Backward {
     Floats<W> gradient = load<W>(dy + i);
 #pragma unroll
     for (int j = 0; j < W; ++j) gradient.v[j] *= activation_slope<A>(from.v[j]);
-    if (add) {
-      const Floats<W> old = load<W>(dx + i);
-#pragma unroll
-      for (int j = 0; j < W; ++j) gradient.v[j] += old.v[j];
-    }
-    store(gradient, dx + i);
+    store_or_add(gradient, dx + i, add);
   }
 };
 

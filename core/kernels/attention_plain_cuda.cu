@@ -109,18 +109,6 @@ __device__ inline PlainPlace plain_place(const AttentionCall& call, int tiles, i
   return {place, tile * kTile, column};
 }
 
-/// The eight lanes of a row: every lane gets the sum (maximum) of all.
-__device__ inline float row_sum(float value) {
-#pragma unroll
-  for (int offset = 4; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
-  return value;
-}
-__device__ inline float row_maximum(float value) {
-#pragma unroll
-  for (int offset = 4; offset > 0; offset /= 2) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, offset));
-  return value;
-}
-
 /// One row of the tile by eight lanes, four keys each: scaled scores -> e^(score - top); the old output's factor goes
 /// to tiles.factor. `sum` is of the lane's own keys.
 __device__ inline void plain_softmax_step(Tiles& tiles, float& top, float& sum) {
@@ -131,7 +119,7 @@ __device__ inline void plain_softmax_step(Tiles& tiles, float& top, float& sum) 
   float largest = top;
 #pragma unroll
   for (int i = 0; i < 4; ++i) largest = fmaxf(largest, weights[i]);
-  top = row_maximum(largest);
+  top = warp_maximum<8>(largest);
   const float base = top == -INFINITY ? 0.0f : top;  // nothing seen so far: no inf - inf
   const float shrink = exp2f(old - base);
   float part = 0.0f;
@@ -180,7 +168,7 @@ __global__ void __launch_bounds__(kPlainThreads)
       for (int j = 0; j < kColumns / 32; ++j) out[r][j] *= tiles.factor[warp * kWarpRows + r];
     add_weighted(tiles.weights, v, own.column, size, tiles, out);
   }
-  sum = row_sum(sum);
+  sum = warp_sum<8>(sum);
   const int row = warp * kWarpRows + lane / 8, query = own.begin + row;
   __syncwarp();
   if (lane % 8 == 0) {

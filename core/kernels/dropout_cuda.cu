@@ -37,12 +37,7 @@ struct Drop {
         values.v[j + word] *= draw >= threshold ? scale : 0.0f;
       }
     }
-    if (add) {
-      const Floats<W> old = load<W>(out + i);
-#pragma unroll
-      for (int j = 0; j < W; ++j) values.v[j] = old.v[j] + values.v[j];
-    }
-    store(values, out + i);
+    store_or_add(values, out + i, add);
   }
 };
 

@@ -90,6 +90,17 @@ __device__ inline void store(const Floats<W>& values, T* p) {
   }
 }
 
+/// p = values, or p += values.
+template <int W, typename T>
+__device__ inline void store_or_add(Floats<W> values, T* p, bool add) {
+  if (add) {
+    const Floats<W> old = load<W>(p);
+#pragma unroll
+    for (int i = 0; i < W; ++i) values.v[i] = old.v[i] + values.v[i];
+  }
+  store(values, p);
+}
+
 /// Elements that a thread of an elementwise kernel takes at once: 16 bytes of bf16, twice 16 of f32.
 constexpr int kWide = 8;
 constexpr unsigned kThreads = 256;
@@ -121,18 +132,21 @@ bool aligned(const Tensors&... tensors) {
   return (... && (reinterpret_cast<uintptr_t>(tensors.raw()) % 16 == 0));
 }
 
-// Every lane gets the same sum (maximum), added in one order: a tree over lanes.
+// Of a warp, or of each group of `Lanes` lanes beside each other: every lane gets the same sum (maximum), added in one
+// order, a tree over lanes.
 
-template <typename T>
+template <int Lanes = 32, typename T>
 __device__ inline T warp_sum(T value) {
 #pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
+  for (int offset = Lanes / 2; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
   return value;
 }
 
+template <int Lanes = 32>
 __device__ inline float warp_maximum(float value) {
 #pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, offset));
+  for (int offset = Lanes / 2; offset > 0; offset /= 2)
+    value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, offset));
   return value;
 }
 

@@ -39,12 +39,7 @@ struct Join {
   __device__ void operator()(int64_t i) const {
     To* target = images + geometry.pixel(i);
     Floats<W> values = load<W>(patches + i);
-    if (add) {
-      const Floats<W> old = load<W>(target);
-#pragma unroll
-      for (int j = 0; j < W; ++j) values.v[j] = old.v[j] + values.v[j];
-    }
-    store(values, target);
+    store_or_add(values, target, add);
   }
 };
 

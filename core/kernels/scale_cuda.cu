@@ -20,12 +20,7 @@ struct Scale {
     Floats<W> values = load<W>(x + i);
 #pragma unroll
     for (int j = 0; j < W; ++j) values.v[j] *= f;
-    if (add) {
-      const Floats<W> old = load<W>(out + i);
-#pragma unroll
-      for (int j = 0; j < W; ++j) values.v[j] = old.v[j] + values.v[j];
-    }
-    store(values, out + i);
+    store_or_add(values, out + i, add);
   }
 };
 

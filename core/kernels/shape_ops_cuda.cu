@@ -37,12 +37,7 @@ struct Move {
     const int64_t row = i < run ? 0 : i / run, column = i - row * run;
     Floats<W> values = load<W>(from + row * from_stride + column);
     To* target = to + row * to_stride + column;
-    if (add) {
-      const Floats<W> old = load<W>(target);
-#pragma unroll
-      for (int j = 0; j < W; ++j) values.v[j] = old.v[j] + values.v[j];
-    }
-    store(values, target);
+    store_or_add(values, target, add);
   }
 };
 
@@ -72,12 +67,7 @@ struct SumRows {
 #pragma unroll
       for (int j = 0; j < W; ++j) sum.v[j] += values.v[j];
     }
-    if (add) {
-      const Floats<W> old = load<W>(to + i);
-#pragma unroll
-      for (int j = 0; j < W; ++j) sum.v[j] = old.v[j] + sum.v[j];
-    }
-    store(sum, to + i);
+    store_or_add(sum, to + i, add);
   }
 };
 

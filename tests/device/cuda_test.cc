@@ -1,6 +1,7 @@
 #include "core/device/cuda.h"
 
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
 #include <vector>
 
@@ -49,6 +50,11 @@ TEST_F(CudaDevice, BufferIsZeroAndAlignedAndGivenBack) {
     EXPECT_NE(other.data(), nullptr);
   }
   EXPECT_GE(cuda::device_info(0).free_bytes, before - (32 << 20));  // a stream and kernels that were loaded stay
+}
+
+TEST_F(CudaDevice, HostCannotReachDeviceMemory) {
+  const Buffer memory("arena", 4096, Device::cuda(0));
+  EXPECT_DEATH(std::memset(memory.data(), 1, 1), "");  // so that a host loop over a tensor of the device shows at once
 }
 
 TEST_F(CudaDevice, BufferNamesWhatDidNotFit) {

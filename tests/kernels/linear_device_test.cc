@@ -1,9 +1,11 @@
-// What linear layers on a CUDA device do otherwise than on CPU, tested on both where both can be asked.
+// What linear layers on a CUDA device do otherwise than on CPU, tested on both where both can be asked: linear_cuda.cu,
+// and the plans and choices of matmul_cuda.cu under it.
 #include <cmath>
 #include <cstring>
 
 #include "core/kernels/linear.h"
 #include "tests/kernels/dtypes.h"
+#include "tests/kernels/linear_tolerance.h"
 #include "tests/reference/linear_ref.h"
 #include "tests/support/kernel_test.h"
 
@@ -20,9 +22,6 @@ class LinearOnDevice : public KernelTest {
     for (LinearPass pass : {LinearPass::kForward, LinearPass::kBackwardInput, LinearPass::kBackwardWeight})
       bytes = std::max(bytes, linear_workspace_bytes(pass, m, n, k, compute, weight, 1, device_context().device.kind));
     return filled_tensor(kU8, {bytes}, 0xff);
-  }
-  static Tolerance close_to(DType dtype, int64_t terms) {
-    return tolerance_for(dtype, terms, 4.0 * std::sqrt(static_cast<double>(terms) + 1.0));
   }
   static bool emulated() { return cuda::device_info(0).name == "emulated"; }
 };
@@ -77,9 +76,9 @@ TEST_P(LinearOnDevice, AnyAlignment) {
       linear_backward_input(context, {dy2.view, weight2.view, dx2.view}, workspace2.view);
       linear_backward_weight(context, {x, dy, dweight, dbias}, workspace);
       linear_backward_weight(context, {x2.view, dy2.view, dweight2.view, dbias2.view}, workspace2.view);
-      EXPECT_TRUE(all_close(y2.view, values_of(y), close_to(dtype, k)));
-      EXPECT_TRUE(all_close(dx2.view, values_of(dx), close_to(dtype, n)));
-      EXPECT_TRUE(all_close(dweight2.view, values_of(dweight), close_to(kF32, m)));
+      EXPECT_TRUE(all_close(y2.view, values_of(y), product_tolerance(dtype, k)));
+      EXPECT_TRUE(all_close(dx2.view, values_of(dx), product_tolerance(dtype, n)));
+      EXPECT_TRUE(all_close(dweight2.view, values_of(dweight), product_tolerance(kF32, m)));
       EXPECT_TRUE(same_bits(dbias2.view, dbias));
       EXPECT_TRUE(y2.memory.canaries_intact() && dx2.memory.canaries_intact() && workspace2.memory.canaries_intact());
       EXPECT_TRUE(dweight2.memory.canaries_intact() && dbias2.memory.canaries_intact());
@@ -106,7 +105,7 @@ TEST_P(LinearOnDevice, BiasGradientOfManyRows) {
           auto want = reference::linear_dbias({size(m), size(n), 0}, values_of(dy));
           const auto old = values_of(before);
           for (size_t j = 0; j < want.size() && mode == GradMode::kAdd; ++j) want[j] += old[j];
-          EXPECT_TRUE(all_close(dbias, want, close_to(kF32, m)));
+          EXPECT_TRUE(all_close(dbias, want, product_tolerance(kF32, m)));
           EXPECT_TRUE(same_bits(dbias, beside));
           EXPECT_TRUE(same_bits(dbias, shifted));
           EXPECT_TRUE(dbias.canaries_intact() && workspace.canaries_intact());
@@ -138,9 +137,9 @@ TEST_P(LinearOnDevice, ManyStoredWeightsUnderF32Compute) {
     linear_backward_input(device_context(), {x, turned, dx}, workspace_for(m, terms, many, kF32, stored));
     const auto rows = static_cast<size_t>(m), all = static_cast<size_t>(many), inner = static_cast<size_t>(terms);
     EXPECT_TRUE(all_close(y, reference::linear({rows, all, inner}, values_of(x), values_of(weight), values_of(bias)).y,
-                          close_to(kF32, terms)));
+                          product_tolerance(kF32, terms)));
     EXPECT_TRUE(all_close(dx, reference::linear_dx({rows, inner, all}, values_of(x), values_of(turned)),
-                          close_to(kF32, terms)));
+                          product_tolerance(kF32, terms)));
     EXPECT_TRUE(y.canaries_intact() && dx.canaries_intact());
   }
 }
@@ -157,7 +156,8 @@ TEST_P(LinearOnCuda, Tf32RoundsOperandsOnlyWhereAllowed) {
   cuda::allow_tf32(*context.stream.queue(), false);
   const auto size = [](int64_t extent) { return static_cast<size_t>(extent); };
   const auto xs = values_of(x), weights = values_of(weight), got = values_of(rounded);
-  EXPECT_TRUE(all_close(exact, reference::linear({size(m), size(n), size(k)}, xs, weights, {}).y, close_to(kF32, k)));
+  EXPECT_TRUE(
+      all_close(exact, reference::linear({size(m), size(n), size(k)}, xs, weights, {}).y, product_tolerance(kF32, k)));
   for (size_t i = 0; i < size(m); ++i)
     for (size_t j = 0; j < size(n); ++j) {
       double want = 0, magnitude = 0;
@@ -208,7 +208,7 @@ TEST_P(LinearOnCuda, TuningStaysWithItsChoice) {
     const auto size = [](int64_t extent) { return static_cast<size_t>(extent); };
     const auto want =
         reference::linear({size(m), size(n), size(k)}, values_of(x), values_of(weight), values_of(bias)).y;
-    EXPECT_TRUE(all_close(y, want, close_to(kF32, k)));
+    EXPECT_TRUE(all_close(y, want, product_tolerance(kF32, k)));
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include "core/kernels/linear_cpu.h"
 #include "tests/kernels/dtypes.h"
+#include "tests/kernels/linear_tolerance.h"
 #include "tests/reference/linear_ref.h"
 #include "tests/support/compare.h"
 #include "tests/support/gradient_check.h"
@@ -36,11 +37,6 @@ std::ostream& operator<<(std::ostream& out, const Sizes& s) {
 OwnedTensor workspace_of(LinearPass pass, const Sizes& s, DType compute, DType weight, int threads) {
   const DeviceKind device = device_context().device.kind;
   return filled_tensor(kU8, {linear_workspace_bytes(pass, s.m, s.n, s.k, compute, weight, threads, device)}, 0xff);
-}
-
-/// Inputs are of unit size, so partial sums of `terms` terms are of size sqrt(terms); four deviations.
-Tolerance tolerance(DType dtype, int64_t terms) {
-  return tolerance_for(dtype, terms, 4.0 * std::sqrt(static_cast<double>(terms) + 1.0));
 }
 
 /// Large tensors: some thousand random values over and over.
@@ -103,18 +99,19 @@ TEST_P(LinearAtLevel, ForwardMatchesReference) {
         OwnedTensor y(stored, {s.m, s.n}), pre(stored, {s.m, s.n});
         auto workspace = workspace_of(kForward, s, compute, compute, 2);
         forward(device_context(2), {x, weight, bias, y, pre, Activation::kGelu}, workspace);
-        Tolerance of_pre = tolerance(stored, s.k);
+        Tolerance of_pre = product_tolerance(stored, s.k);
         if (on_cuda() && stored == kBF16) {
           // The bias is rounded to bf16 before it is added, and the activation is that of the rounded sum.
           of_pre.absolute += 0x1p-8 * largest_of(values_of(bias));
           EXPECT_TRUE(all_close(y, activated(Activation::kGelu, values_of(pre)), tolerance_for(kBF16, 1, 1.0)));
         } else {
-          EXPECT_TRUE(all_close(y, want.y, tolerance(stored, s.k)));
+          EXPECT_TRUE(all_close(y, want.y, product_tolerance(stored, s.k)));
         }
         EXPECT_TRUE(all_close(pre, want.pre, of_pre));
         EXPECT_TRUE(y.canaries_intact() && pre.canaries_intact() && workspace.canaries_intact());
         forward(device_context(2), {x, weight, {}, y, {}}, workspace);
-        EXPECT_TRUE(all_close(y, reference::linear(s, values_of(x), values_of(weight), {}).y, tolerance(stored, s.k)));
+        EXPECT_TRUE(
+            all_close(y, reference::linear(s, values_of(x), values_of(weight), {}).y, product_tolerance(stored, s.k)));
       }
 }
 
@@ -131,7 +128,7 @@ TEST_P(LinearAtLevel, EveryActivationIsFused) {
       forward(device_context(), {x, weight, bias, y, {}, kind}, workspace);
       const auto want = reference::linear(s, values_of(x), values_of(weight), values_of(bias), kind).y;
       // The slope of a squared ReLU at 4 is 8; all others' is about 1.
-      Tolerance allowed = tolerance(kF32, s.k);
+      Tolerance allowed = product_tolerance(kF32, s.k);
       allowed.absolute *= kind == Activation::kSquaredRelu ? 8 : 1.2;
       EXPECT_TRUE(all_close(y, want, allowed));
     }
@@ -148,7 +145,7 @@ TEST_P(LinearAtLevel, InputGradientMatchesReference) {
         if (mode == GradMode::kAdd) want = plus(want, values_of(dx));
         auto workspace = workspace_of(kInput, s, dtype, dtype, 2);
         backward_input(device_context(2), {dy, weight, dx, mode}, workspace);
-        EXPECT_TRUE(all_close(dx, want, tolerance(dtype, s.n)));
+        EXPECT_TRUE(all_close(dx, want, product_tolerance(dtype, s.n)));
         EXPECT_TRUE(dx.canaries_intact() && workspace.canaries_intact());
       }
 }
@@ -167,8 +164,8 @@ TEST_P(LinearAtLevel, WeightGradientMatchesReference) {
         if (add) want = plus(want, values_of(dweight)), want_bias = plus(want_bias, values_of(dbias));
         auto workspace = workspace_of(kWeight, s, dtype, kF32, 2);
         backward_weight(device_context(2), {x, dy, dweight, dbias, mode, mode}, workspace);
-        EXPECT_TRUE(all_close(dweight, want, tolerance(kF32, s.m)));
-        EXPECT_TRUE(all_close(dbias, want_bias, tolerance(kF32, s.m)));
+        EXPECT_TRUE(all_close(dweight, want, product_tolerance(kF32, s.m)));
+        EXPECT_TRUE(all_close(dbias, want_bias, product_tolerance(kF32, s.m)));
         EXPECT_TRUE(dweight.canaries_intact() && dbias.canaries_intact() && workspace.canaries_intact());
       }
 }
@@ -185,8 +182,8 @@ TEST_P(LinearAtLevel, LongReductionsAndManyRows) {
     const Sizes turned{along_r.m, along_r.k, along_r.n};
     auto workspace = workspace_of(kInput, turned, dtype, dtype, 2);
     backward_input(device_context(2), {dy, weight, dx}, workspace);
-    EXPECT_TRUE(
-        all_close(dx, reference::linear_dx(turned, values_of(dy), values_of(weight)), tolerance(dtype, along_r.k)));
+    EXPECT_TRUE(all_close(dx, reference::linear_dx(turned, values_of(dy), values_of(weight)),
+                          product_tolerance(dtype, along_r.k)));
     EXPECT_TRUE(workspace.canaries_intact());
 
     const Sizes slabs{3001, 3000, 3};
@@ -194,8 +191,8 @@ TEST_P(LinearAtLevel, LongReductionsAndManyRows) {
     OwnedTensor dweight(kF32, {slabs.n, slabs.k});
     auto workspace2 = workspace_of(kWeight, slabs, dtype, kF32, 2);
     backward_weight(device_context(2), {x, dout, dweight, {}}, workspace2);
-    EXPECT_TRUE(
-        all_close(dweight, reference::linear_dweight(slabs, values_of(dout), values_of(x)), tolerance(kF32, slabs.m)));
+    EXPECT_TRUE(all_close(dweight, reference::linear_dweight(slabs, values_of(dout), values_of(x)),
+                          product_tolerance(kF32, slabs.m)));
     EXPECT_TRUE(workspace2.canaries_intact());
   }
 }
@@ -229,7 +226,7 @@ TEST_P(LinearAtLevel, ResultsDoNotDependOnThreads) {
 TEST_P(LinearAtLevel, RowsDoNotDependOnTheirNeighbours) {
   // On CUDA the library chooses its order by the whole shape: two results, each within half of this of the true one.
   const auto same = [&](const Tensor& few, const Tensor& rows, int64_t terms) {
-    return on_cuda() ? all_close(few, values_of(rows), tolerance(few.dtype(), terms)) : same_bits(rows, few);
+    return on_cuda() ? all_close(few, values_of(rows), product_tolerance(few.dtype(), terms)) : same_bits(rows, few);
   };
   const int64_t all = 300;
   for (const auto& [n, k] : {std::pair<int64_t, int64_t>{330, 96}, {47, 45}})
