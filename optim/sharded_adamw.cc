@@ -4,25 +4,20 @@
 
 #include <algorithm>
 
+#include "core/device/bytes.h"
 #include "core/kernels/adamw.h"
+#include "core/kernels/adamw_factors.h"
 #include "core/kernels/shape_ops.h"
 
 namespace permafrost {
 
-namespace {
-Tensor part(const Tensor& flat, int64_t begin, int64_t elements) { return flat.rows(begin, begin + elements); }
-}  // namespace
-
-ShardedAdamw::ShardedAdamw(const Plan& plan, int rank, const AdamwConfig& config)
+ShardedAdamw::ShardedAdamw(const Plan& plan, int rank, const AdamwConfig& config, Device device)
     : config_(config), settings_(resolve_groups(plan, config)) {
   if (rank == 0)
     for (const ParameterGroupRule& lost : config.lost_groups)
       LOG(WARNING) << "optimizer.groups: the group of '" << lost.pattern
                    << "' is ignored, as quirks.prompt_lr_ignored asks";
   std::tie(begin_, end_) = plan.slice(rank);
-  master_ = Buffer("master weights", 4 * (end_ - begin_));
-  m_ = Buffer("first moments", 4 * (end_ - begin_));
-  v_ = Buffer("second moments", 4 * (end_ - begin_));
   for (size_t p = 0; p < plan.params.size(); ++p) {
     const ParamPlan& param = plan.params[p];
     if (!param.trainable) continue;
@@ -30,25 +25,66 @@ ShardedAdamw::ShardedAdamw(const Plan& plan, int rank, const AdamwConfig& config
     const int64_t to = std::min(end_, param.trainable_offset + param.shape.elements());
     if (from >= to) continue;
     const DType dtype = param.placement.stored.dtype;
-    pieces_.push_back({static_cast<int>(p), from - begin_, to - from,
-                       param.placement.offset + (from - param.trainable_offset) * size_of(dtype), dtype});
+    pieces_.push_back({static_cast<int>(p),
+                       {.begin = from - begin_,
+                        .elements = to - from,
+                        .row = std::ssize(pieces_),
+                        .working_byte = param.placement.offset + (from - param.trainable_offset) * size_of(dtype),
+                        .working_dtype = static_cast<int64_t>(dtype)}});
   }
+  allocate(device);
+}
+
+void ShardedAdamw::allocate(Device device) {
+  master_ = Buffer("master weights", 4 * (end_ - begin_), device);
+  m_ = Buffer("first moments", 4 * (end_ - begin_), device);
+  v_ = Buffer("second moments", 4 * (end_ - begin_), device);
+  std::vector<FlatPiece> pieces;
+  for (const Piece& piece : pieces_) append_pieces(pieces, piece.part, device);
+  table_ = PieceTable(pieces, device);
+  const int64_t bytes = std::ssize(pieces_) * int64_t{sizeof(AdamwFactors)};
+  factors_ = Buffer::pinned("factors of a step", bytes, device);
+  if (device.kind == DeviceKind::kCuda) device_factors_ = Buffer("factors of a step", bytes, device);
+}
+
+ShardedAdamw ShardedAdamw::host_copy(const Context& context) const {
+  ShardedAdamw copy;
+  copy.config_ = config_;
+  copy.settings_ = settings_;
+  copy.begin_ = begin_;
+  copy.end_ = end_;
+  copy.pieces_ = pieces_;
+  copy.allocate(Device::cpu());
+  const std::pair<const Buffer&, const Buffer&> all[] = {{copy.master_, master_}, {copy.m_, m_}, {copy.v_, v_}};
+  for (const auto& [to, from] : all) copy_bytes(context, to.data(), from.data(), from.bytes());
+  finish(context);
+  return copy;
+}
+
+void ShardedAdamw::take(const Context& context, const ShardedAdamw& other) {
+  PERMAFROST_CHECK(begin_ == other.begin_ && end_ == other.end_, "optimizer: slice must be [", begin_, ", ", end_,
+                   "); got [", other.begin_, ", ", other.end_, ")");
+  const std::pair<const Buffer&, const Buffer&> all[] = {{master_, other.master_}, {m_, other.m_}, {v_, other.v_}};
+  for (const auto& [to, from] : all) copy_bytes(context, to.data(), from.data(), from.bytes());
+  finish(context);
 }
 
 void ShardedAdamw::refresh_working(const StepMemory& memory) const {
   Context context;
   ThreadPool alone(1);
   context.pool = &alone;
-  for (const Piece& piece : pieces_)
-    accumulate(context, part(master(), piece.slice_offset, piece.elements),
-               Tensor(memory.working.data() + piece.working_offset, piece.working_dtype, Shape{piece.elements}),
-               GradMode::kOverwrite);
+  for (const auto& [param, part] : pieces_)
+    accumulate(
+        context, master().rows(part.begin, part.begin + part.elements),
+        Tensor(memory.working.data() + part.working_byte, static_cast<DType>(part.working_dtype), Shape{part.elements}),
+        GradMode::kOverwrite);
 }
 
-void ShardedAdamw::update(const Context& context, const Tensor& gradient, double grad_scale, double factor,
-                          int64_t step, const StepMemory& memory) {
-  for (const Piece& piece : pieces_) {
-    const ParameterSettings& settings = settings_[static_cast<size_t>(piece.param)];
+/// Of each piece's parameter, where the kernel reads them.
+Tensor ShardedAdamw::write_factors(const Context& context, double factor, int64_t step) const {
+  auto* factors = reinterpret_cast<AdamwFactors*>(factors_.data());
+  for (size_t i = 0; i < pieces_.size(); ++i) {
+    const ParameterSettings& settings = settings_[static_cast<size_t>(pieces_[i].param)];
     AdamwStep call;
     call.lr = settings.lr * (settings.follows_schedule ? factor : 1.0);
     call.beta1 = config_.beta1;
@@ -56,16 +92,36 @@ void ShardedAdamw::update(const Context& context, const Tensor& gradient, double
     call.eps = config_.eps;
     call.weight_decay = settings.weight_decay;
     call.step = step;
-    call.grad_scale = grad_scale;
-    const auto slice = [&](const Tensor& flat) { return part(flat, piece.slice_offset, piece.elements); };
-    adamw(context, call, slice(master()), slice(first_moment()), slice(second_moment()), slice(gradient),
-          Tensor(memory.working.data() + piece.working_offset, piece.working_dtype, Shape{piece.elements}));
+    check_adamw_step(call);
+    factors[i] = adamw_factors(call);
   }
+  const bool on_cuda = device_factors_.bytes() > 0;
+  if (on_cuda) copy_bytes(context, device_factors_.data(), factors_.data(), factors_.bytes());
+  constexpr int64_t kFactors = sizeof(AdamwFactors) / sizeof(float);
+  return {on_cuda ? device_factors_.data() : factors_.data(), DType::kF32, Shape{std::ssize(pieces_), kFactors},
+          master_.device()};
 }
 
-double ShardedAdamw::clip_scale(double norm) const {
-  if (config_.clip_norm <= 0) return 1.0;
-  return std::min(1.0, config_.clip_norm / (norm + 1e-6));
+void ShardedAdamw::update(const Context& context, const Tensor& gradient, const GradientNorm& norm, double factor,
+                          int64_t step, const StepMemory& memory) {
+  adamw_pieces(context, {.pieces = table_.view(),
+                         .factors = write_factors(context, factor, step),
+                         .clip = norm.clip,
+                         .apply = norm.apply,
+                         .master = master(),
+                         .m = first_moment(),
+                         .v = second_moment(),
+                         .grad = gradient,
+                         .working = memory.working_copies()});
+}
+
+HostOptimizer::HostOptimizer(ShardedAdamw& optimizer, const Context& context)
+    : optimizer_(optimizer), context_(context) {
+  if (context.device.kind == DeviceKind::kCuda) copy_ = optimizer.host_copy(context);
+}
+
+void HostOptimizer::put_back() {
+  if (copy_) optimizer_.take(context_, *copy_);
 }
 
 }  // namespace permafrost

@@ -1,11 +1,14 @@
 #pragma once
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "core/device/buffer.h"
 #include "core/device/context.h"
+#include "core/kernels/flat_pieces.h"
 #include "optim/parameter_groups.h"
 #include "parallel/plan/plan.h"
+#include "parallel/reduce/global_norm.h"
 #include "parallel/run/step_memory.h"
 
 namespace permafrost {
@@ -14,42 +17,71 @@ namespace permafrost {
 /// working copies of that slice. Padding between parameters stays zero.
 class ShardedAdamw {
  public:
-  ShardedAdamw(const Plan& plan, int rank, const AdamwConfig& config);
+  /// device: where they live, and where updates run.
+  ShardedAdamw(const Plan& plan, int rank, const AdamwConfig& config, Device device = Device::cpu());
 
   int64_t slice_begin() const { return begin_; }
   int64_t slice_end() const { return end_; }
-  /// Flat f32 views of the slice, (slice_end - slice_begin).
+  /// Flat f32 views of the slice, (slice_end - slice_begin), on the device.
   Tensor master() const { return view(master_); }
   Tensor first_moment() const { return view(m_); }
   Tensor second_moment() const { return view(v_); }
 
-  /// Rounds the masters into this rank's part of the working copies (after initialisation or loading).
+  /// The same slice in host memory, with what this one has now: for whatever reads, loads or stores it. Waits.
+  ShardedAdamw host_copy(const Context& context) const;
+  /// Takes over what `other`, of the same slice, has. Waits.
+  void take(const Context& context, const ShardedAdamw& other);
+
+  /// Rounds the masters into this rank's part of the host's working copies (after initialisation or loading). Of an
+  /// optimizer in host memory.
   void refresh_working(const StepMemory& memory) const;
 
-  /// One update. gradient: flat f32 of the slice; grad_scale from clipping; factor from schedule_factor; step from 1.
-  /// Writes this rank's part of the working copies.
-  void update(const Context& context, const Tensor& gradient, double grad_scale, double factor, int64_t step,
+  /// One update with the gradient of the slice, flat f32; norm: of all gradients, which clips this one and keeps a step
+  /// from being taken whose gradient is not finite. factor: of schedule_factor; step from 1. Writes this rank's part of
+  /// the working copies that programs read. On CUDA it does not wait; `step` before must be finished.
+  void update(const Context& context, const Tensor& gradient, const GradientNorm& norm, double factor, int64_t step,
               const StepMemory& memory);
 
-  /// What clipping multiplies gradients with: min(1, clip_norm / (norm + 1e-6)), 1 when clipping is off.
-  double clip_scale(double norm) const;
+  /// Largest L2 norm of all gradients together; 0 = no clipping.
+  double clip_norm() const { return config_.clip_norm; }
   /// optimizer.lr * factor: what metrics call the learning rate, whatever single groups do.
   double reported_lr(double factor) const { return config_.lr * factor; }
 
  private:
   struct Piece {  // the part of one parameter that lies in the slice
     int param = 0;
-    int64_t slice_offset = 0, elements = 0;
-    int64_t working_offset = 0;  // bytes in the working region
-    DType working_dtype = DType::kF32;
+    FlatPiece part;  // its row is its place in pieces_
   };
-  Tensor view(const Buffer& buffer) const { return {buffer.data(), DType::kF32, Shape{end_ - begin_}}; }
+  ShardedAdamw() = default;
+  void allocate(Device device);
+  Tensor view(const Buffer& buffer) const {
+    return {buffer.data(), DType::kF32, Shape{end_ - begin_}, buffer.device()};
+  }
+  Tensor write_factors(const Context& context, double factor, int64_t step) const;
 
   AdamwConfig config_;
   std::vector<ParameterSettings> settings_;
   int64_t begin_ = 0, end_ = 0;
   std::vector<Piece> pieces_;
+  PieceTable table_;
   Buffer master_, m_, v_;
+  Buffer factors_;         // the host's, AdamwFactors per piece
+  Buffer device_factors_;  // on CUDA: their copy
+};
+
+/// An optimizer for whom masters and moments must lie in host memory: it itself on CPU, on CUDA a copy of now.
+class HostOptimizer {
+ public:
+  HostOptimizer(ShardedAdamw& optimizer, const Context& context);
+  ShardedAdamw& operator*() { return copy_ ? *copy_ : optimizer_; }
+  ShardedAdamw* operator->() { return &**this; }
+  /// What was changed here is what the optimizer has.
+  void put_back();
+
+ private:
+  ShardedAdamw& optimizer_;
+  Context context_;
+  std::optional<ShardedAdamw> copy_;
 };
 
 }  // namespace permafrost

@@ -263,6 +263,60 @@ void destroy_mark(Mark* mark) noexcept {
   delete mark;
 }
 
+void record(Mark& mark, Queue& queue) {
+  PERMAFROST_CUDA(cudaSetDevice(queue.device));
+  PERMAFROST_CUDA(cudaEventRecord(mark.event, queue.stream));
+}
+
+void wait_in_queue(const Mark& mark, Queue& queue) {
+  PERMAFROST_CUDA(cudaSetDevice(queue.device));
+  PERMAFROST_CUDA(cudaStreamWaitEvent(queue.stream, mark.event, 0));
+}
+
+void pin(std::string_view name, std::byte* memory, int64_t bytes, int device) {
+  use(device);
+  const cudaError_t error = cudaHostRegister(memory, narrow<size_t>(bytes), cudaHostRegisterDefault);
+  if (error == cudaSuccess) return;
+  cudaGetLastError();
+  fail(ErrorKind::kStorage, "Buffer ", name, ": the system must pin ", bytes, " bytes of host memory; CUDA says ",
+       cudaGetErrorString(error));
+}
+
+void unpin(std::byte* memory) noexcept {
+  if (memory && cudaHostUnregister(memory) != cudaSuccess) cudaGetLastError();
+}
+
+struct CapturedWork {
+  cudaGraphExec_t graph = nullptr;
+};
+
+void begin_capture(Queue& queue) {
+  PERMAFROST_CUDA(cudaSetDevice(queue.device));
+  PERMAFROST_CUDA(cudaStreamBeginCapture(queue.stream, cudaStreamCaptureModeThreadLocal));
+}
+
+CapturedWork* end_capture(Queue& queue) {
+  cudaGraph_t graph = nullptr;
+  PERMAFROST_CUDA(cudaSetDevice(queue.device));
+  PERMAFROST_CUDA(cudaStreamEndCapture(queue.stream, &graph));
+  auto work = std::make_unique<CapturedWork>();
+  const cudaError_t error = cudaGraphInstantiate(&work->graph, graph, 0);
+  cudaGraphDestroy(graph);
+  check(error, "cudaGraphInstantiate");
+  return work.release();
+}
+
+void launch(Queue& queue, const CapturedWork& work) {
+  PERMAFROST_CUDA(cudaSetDevice(queue.device));
+  PERMAFROST_CUDA(cudaGraphLaunch(work.graph, queue.stream));
+}
+
+void destroy_captured(CapturedWork* work) noexcept {
+  if (!work) return;
+  cudaGraphExecDestroy(work->graph);
+  delete work;
+}
+
 bool reached(const Mark& mark) {
   const cudaError_t error = cudaEventQuery(mark.event);
   if (error == cudaErrorNotReady) return false;

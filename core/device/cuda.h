@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -59,7 +60,35 @@ void allow_tf32(Queue& queue, bool allowed);
 struct Mark;  ///< a place in a queue
 Mark* create_mark(Queue& queue);
 void destroy_mark(Mark* mark) noexcept;
+/// Moves it to where the queue is now.
+void record(Mark& mark, Queue& queue);
 bool reached(const Mark& mark);
-void wait(const Mark& mark);  ///< on the host
+void wait(const Mark& mark);                         ///< on the host
+void wait_in_queue(const Mark& mark, Queue& queue);  ///< what comes later in `queue` waits; the host does not
+
+struct DestroyMark {
+  void operator()(Mark* mark) const noexcept { destroy_mark(mark); }
+};
+using OwnedMark = std::unique_ptr<Mark, DestroyMark>;
+
+/// Makes ordinary memory of the host fit for copies that need no help of the host, until it is released. Errors:
+/// kStorage when the system refuses.
+void pin(std::string_view name, std::byte* memory, int64_t bytes, int device);
+void unpin(std::byte* memory) noexcept;
+
+/// What a queue, and others that wait for it, are given between `begin_capture` and `end_capture` is not done but
+/// written down, to be done as a whole as often as wanted: with one call of the host, and with the addresses and
+/// numbers of then. Nothing may be waited for or allocated meanwhile; the thread that captures is the one that gives.
+struct CapturedWork;
+void begin_capture(Queue& queue);
+/// Errors: kInternal when something was given that cannot be captured; the queue is fit for use afterwards.
+CapturedWork* end_capture(Queue& queue);
+void launch(Queue& queue, const CapturedWork& work);
+void destroy_captured(CapturedWork* work) noexcept;
+
+struct DestroyCaptured {
+  void operator()(CapturedWork* work) const noexcept { destroy_captured(work); }
+};
+using OwnedCapture = std::unique_ptr<CapturedWork, DestroyCaptured>;
 
 }  // namespace permafrost::cuda

@@ -29,6 +29,14 @@ void allow_tf32(Queue&, bool) { absent("Stream"); }
 Mark* create_mark(Queue&) { absent("Stream"); }
 void destroy_mark(Mark*) noexcept {}
 bool reached(const Mark&) { absent("Event"); }
+void record(Mark&, Queue&) { absent("Event"); }
 void wait(const Mark&) { absent("Event"); }
+void wait_in_queue(const Mark&, Queue&) { absent("Event"); }
+void pin(std::string_view name, std::byte*, int64_t, int) { absent(concat("Buffer ", name)); }
+void unpin(std::byte*) noexcept {}
+void begin_capture(Queue&) { absent("Stream"); }
+CapturedWork* end_capture(Queue&) { absent("Stream"); }
+void launch(Queue&, const CapturedWork&) { absent("Stream"); }
+void destroy_captured(CapturedWork*) noexcept {}
 
 }  // namespace permafrost::cuda

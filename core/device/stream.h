@@ -69,6 +69,7 @@ class StreamView {
   StreamView(Stream& stream) : stream_(&stream) {}  // NOLINT: a view is meant to convert
   static StreamView caller() { return StreamView(); }
   StreamView(std::nullptr_t) = delete;
+  bool is_caller() const { return stream_ == nullptr; }
   /// Of the stream, if it is one of CUDA; else null.
   cuda::Queue* queue() const { return stream_ ? stream_->queue() : nullptr; }
 

@@ -7,6 +7,8 @@ namespace permafrost::cpu {
 void adamw(const Context& context, const AdamwStep& step, Tensor master, Tensor m, Tensor v, Tensor grad,
            Tensor working);
 
+void adamw_pieces(const Context& context, const AdamwPieces& args);
+
 /// One block of `n` elements; `working` may be null.
 struct AdamwBlock {
   float *master, *m, *v;

@@ -2,6 +2,7 @@
 
 #include "core/kernels/adamw_factors.h"
 #include "core/kernels/elements_cuda.h"
+#include "core/kernels/flat_pieces.h"
 
 namespace permafrost::cuda {
 
@@ -53,13 +54,57 @@ struct Adamw {
   }
 };
 
+/// Threads first, first + threads, ... of [0, n).
 template <typename Working>
-__global__ void adamw_kernel(Adamw<Working> adamw, int64_t n, bool wide) {
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  const int64_t threads = static_cast<int64_t>(gridDim.x) * blockDim.x;
+__device__ void update(const Adamw<Working>& adamw, int64_t n, bool wide, int64_t first, int64_t threads) {
   const int64_t groups = wide ? n / kElements : 0;
   for (int64_t group = first; group < groups; group += threads) adamw.template operator()<kElements>(group * kElements);
   for (int64_t i = groups * kElements + first; i < n; i += threads) adamw.template operator()<1>(i);
+}
+
+template <typename Working>
+__global__ void adamw_kernel(Adamw<Working> adamw, int64_t n, bool wide) {
+  update(adamw, n, wide, static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x,
+         static_cast<int64_t>(gridDim.x) * blockDim.x);
+}
+
+struct Slice {
+  const FlatPiece* pieces;
+  const AdamwFactors* factors;
+  const float* clip;
+  const int* apply;
+  float *master, *first, *second;
+  const float* grad;
+  unsigned char* working;
+};
+
+template <typename Working>
+__device__ void update_piece(const Slice& slice, const FlatPiece& piece) {
+  Adamw<Working> adamw{slice.factors[piece.row],  slice.master + piece.begin,
+                       slice.first + piece.begin, slice.second + piece.begin,
+                       slice.grad + piece.begin,  reinterpret_cast<Working*>(slice.working + piece.working_byte)};
+  adamw.f.grad_scale = *slice.clip;
+  constexpr uintptr_t kMask = 15;
+  const uintptr_t places = reinterpret_cast<uintptr_t>(adamw.master) | reinterpret_cast<uintptr_t>(adamw.first) |
+                           reinterpret_cast<uintptr_t>(adamw.second) | reinterpret_cast<uintptr_t>(adamw.grad) |
+                           reinterpret_cast<uintptr_t>(adamw.working);
+  update(adamw, piece.elements, (places & kMask) == 0, threadIdx.x, blockDim.x);
+}
+
+/// A block per piece.
+__global__ void pieces_kernel(Slice slice) {
+  if (*slice.apply == 0) return;
+  const FlatPiece piece = slice.pieces[blockIdx.x];
+  switch (static_cast<DType>(piece.working_dtype)) {
+    case DType::kF32:
+      return update_piece<float>(slice, piece);
+    case DType::kBF16:
+      return update_piece<bfloat16>(slice, piece);
+    case DType::kF16:
+      return update_piece<float16>(slice, piece);
+    default:
+      return;
+  }
 }
 
 }  // namespace
@@ -77,6 +122,19 @@ void adamw(const Context& context, const AdamwStep& step, Tensor master, Tensor 
   };
   if (!working) return run(static_cast<NoWorking*>(nullptr));
   with_dtype<true>(working.dtype(), [&]<typename Working>(Working*) { run(working.data<Working>()); });
+}
+
+void adamw_pieces(const Context& context, const AdamwPieces& args) {
+  const Slice slice{reinterpret_cast<const FlatPiece*>(args.pieces.data<int64_t>()),
+                    reinterpret_cast<const AdamwFactors*>(args.factors.data<float>()),
+                    args.clip.data<float>(),
+                    args.apply.data<int32_t>(),
+                    args.master.data<float>(),
+                    args.m.data<float>(),
+                    args.v.data<float>(),
+                    args.grad.data<float>(),
+                    args.working.data<uint8_t>()};
+  launch(context, pieces_kernel, static_cast<unsigned>(args.pieces.dim(0)), kThreads, 0, slice);
 }
 
 }  // namespace permafrost::cuda

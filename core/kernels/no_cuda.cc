@@ -55,6 +55,7 @@ void tune_linear(const Context&, const LinearBackwardWeight&, Tensor) { absent()
 std::string linear_choices(const Context&) { absent(); }
 
 void adamw(const Context&, const AdamwStep&, Tensor, Tensor, Tensor, Tensor, Tensor) { absent(); }
+void adamw_pieces(const Context&, const AdamwPieces&) { absent(); }
 
 void cross_entropy_forward(const Context&, Tensor, Tensor, float, Tensor, Tensor) { absent(); }
 void cross_entropy_backward(const Context&, Tensor, Tensor, Tensor, Tensor, float, Tensor) { absent(); }
@@ -63,10 +64,12 @@ void weighted_sum(const Context&, Tensor, Tensor, Tensor) { absent(); }
 void layer_norm_forward(const Context&, const LayerNormForward&) { absent(); }
 void layer_norm_backward(const Context&, const LayerNormBackward&, Tensor) { absent(); }
 
-void order_free_add(const Context&, OrderFreeScale, Tensor, Tensor, GradMode, Tensor) { absent(); }
+void order_free_add(const Context&, Tensor, Tensor, Tensor, GradMode, Tensor) { absent(); }
 void gradient_range(const Context&, Tensor, Tensor) { absent(); }
 void order_free_value(const Context&, OrderFreeScale, Tensor, Tensor) { absent(); }
+void order_free_values(const Context&, Tensor, Tensor, Tensor, Tensor) { absent(); }
 void plain_add(const Context&, Tensor, Tensor, GradMode, Tensor) { absent(); }
 void block_square_sums(const Context&, Tensor, Tensor) { absent(); }
+void norm_of_blocks(const Context&, Tensor, double, Tensor, Tensor, Tensor) { absent(); }
 
 }  // namespace permafrost::cuda

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 
+#include "core/device/bytes.h"
 #include "core/kernels/order_free_cpu.h"
 #include "core/kernels/order_free_cuda.h"
 #include "core/kernels/tensor_checks.h"
@@ -37,8 +38,8 @@ OrderFreeScale OrderFreeScale::make(int32_t exponent, int64_t micro_batches) {
   return {e, 63 - room - e};
 }
 
-void order_free_add(const Context& context, OrderFreeScale scale, Tensor gradient, Tensor sums, GradMode mode,
-                    Tensor range) {
+void order_free_add(const Context& context, Tensor scale, Tensor gradient, Tensor sums, GradMode mode, Tensor range) {
+  check_tensor("order_free_add", "scale", scale, context, Shape{2}, {DType::kI32});
   check_sums("order_free_add", context, gradient, sums, DType::kI64, range);
   if (on_cuda(context)) return cuda::order_free_add(context, scale, gradient, sums, mode, range);
   cpu::order_free_add(context, scale, gradient, sums, mode, range);
@@ -60,6 +61,18 @@ void order_free_value(const Context& context, OrderFreeScale scale, Tensor sums,
   cpu::order_free_value(context, scale, sums, gradient);
 }
 
+void order_free_values(const Context& context, Tensor pieces, Tensor scales, Tensor sums, Tensor slice) {
+  check_rank("order_free_values", "pieces", pieces, context, 2, "(n, 5)", {DType::kI64});
+  check_tensor("order_free_values", "pieces", pieces, context, Shape{pieces.dim(0), 5}, {DType::kI64});
+  check_rank("order_free_values", "scales", scales, context, 2, "(rows, 2)", {DType::kI32});
+  check_rank("order_free_values", "sums", sums, context, 1, "(s)", {DType::kI64});
+  check_tensor("order_free_values", "slice", slice, context, sums.shape(), {DType::kF32});
+  check_device("order_free_values", context);
+  fill_bytes(context, slice.raw(), 0, slice.bytes());
+  if (on_cuda(context)) return cuda::order_free_values(context, pieces, scales, sums, slice);
+  cpu::order_free_values(context, pieces, scales, sums, slice);
+}
+
 void plain_add(const Context& context, Tensor gradient, Tensor sums, GradMode mode, Tensor range) {
   check_sums("plain_add", context, gradient, sums, DType::kF32, range);
   if (on_cuda(context)) return cuda::plain_add(context, gradient, sums, mode, range);
@@ -75,11 +88,14 @@ void block_square_sums(const Context& context, Tensor values, Tensor sums) {
   cpu::block_square_sums(context, values, sums);
 }
 
-int64_t first_non_finite(Tensor values) {
-  const float* data = values.data<float>();
-  for (int64_t i = 0; i < values.elements(); ++i)
-    if (!std::isfinite(data[i])) return i;
-  return -1;
+void norm_of_blocks(const Context& context, Tensor sums, double clip_norm, Tensor norm, Tensor clip, Tensor apply) {
+  check_rank("norm_of_blocks", "sums", sums, context, 1, "(n)", {DType::kF64});
+  check_tensor("norm_of_blocks", "norm", norm, context, Shape{1}, {DType::kF64});
+  check_tensor("norm_of_blocks", "clip", clip, context, Shape{1}, {DType::kF32});
+  check_tensor("norm_of_blocks", "apply", apply, context, Shape{1}, {DType::kI32});
+  check_device("norm_of_blocks", context);
+  if (on_cuda(context)) return cuda::norm_of_blocks(context, sums, clip_norm, norm, clip, apply);
+  cpu::norm_of_blocks(context, sums, clip_norm, norm, clip, apply);
 }
 
 }  // namespace permafrost

@@ -28,19 +28,24 @@ struct OrderFreeScale {
   /// exponent is clamped to -100..140, so that 2^shift and 2^-shift are exact in f64.
   static OrderFreeScale make(int32_t exponent, int64_t micro_batches);
 };
+static_assert(sizeof(OrderFreeScale) == 2 * sizeof(int32_t));  // kernels take it as a tensor (2) i32
 
 /// sums (+)= round(gradient 2^shift), to nearest even, and range = max(range, |gradient|) in the same pass.
+/// scale: (2) i32, an OrderFreeScale beside the gradient, so that a captured program can be run again with another;
 /// gradient: f32, any shape;  sums: (n) i64;  range: (1) i32, see GradientRange. Values outside |x| < 2^exponent (NaN
 /// included) add nothing: the caller sees them in `range` and repeats the step. CPU and CUDA give the same bits, of
 /// these functions and of all below (those of a NaN excepted). Errors: ShapeMismatch. Source: docs/numerics.md.
-void order_free_add(const Context& context, OrderFreeScale scale, Tensor gradient, Tensor sums, GradMode mode,
-                    Tensor range);
+void order_free_add(const Context& context, Tensor scale, Tensor gradient, Tensor sums, GradMode mode, Tensor range);
 
 /// The range alone: step 0 has no exponents yet.
 void gradient_range(const Context& context, Tensor gradient, Tensor range);
 
 /// gradient = f32(f64(sums) 2^-shift), each conversion to nearest even. sums: (n) i64;  gradient: (n) f32.
 void order_free_value(const Context& context, OrderFreeScale scale, Tensor sums, Tensor gradient);
+
+/// The same for a slice of many parameters, zero between them. pieces: (n, 5) i64, see FlatPiece (flat_pieces.h);
+/// scales: (rows, 2) i32, an OrderFreeScale per parameter;  sums: (s) i64;  slice: (s) f32.
+void order_free_values(const Context& context, Tensor pieces, Tensor scales, Tensor sums, Tensor slice);
 
 /// sums (+)= gradient in f32, whose result depends on the order of calls: for control runs. Range as above.
 void plain_add(const Context& context, Tensor gradient, Tensor sums, GradMode mode, Tensor range);
@@ -52,8 +57,10 @@ inline constexpr int64_t kSquareSumBlock = 4096;
 /// f64.
 void block_square_sums(const Context& context, Tensor values, Tensor sums);
 
-/// Flat index of the first element that is not finite, -1 when all are. For messages; reads on the host until it finds
-/// one.
-int64_t first_non_finite(Tensor values);
+/// The Euclidean norm that such sums make, and what follows from it for a step: norm = sqrt(sums[0] + sums[1] + ...),
+/// added in this order in f64; clip = min(1, clip_norm / (norm + 1e-6)), or 1 without clipping (clip_norm <= 0);
+/// apply = 1 if the norm is finite, else 0. sums: (n) f64;  norm: (1) f64;  clip: (1) f32;  apply: (1) i32.
+/// Source: PyTorch's clip_grad_norm_.
+void norm_of_blocks(const Context& context, Tensor sums, double clip_norm, Tensor norm, Tensor clip, Tensor apply);
 
 }  // namespace permafrost

@@ -8,6 +8,7 @@
 
 #include "core/device/cpu_features.h"
 #include "core/kernels/elementwise.h"
+#include "core/kernels/flat_pieces.h"
 
 namespace permafrost::cpu {
 namespace {
@@ -53,8 +54,8 @@ uint32_t order_free_loop_baseline(OrderFreeScale scale, const float* gradient, i
   return largest;
 }
 
-void order_free_add(const Context& context, OrderFreeScale scale, Tensor gradient, Tensor sums, GradMode mode,
-                    Tensor range) {
+void order_free_add(const Context& context, Tensor at, Tensor gradient, Tensor sums, GradMode mode, Tensor range) {
+  const OrderFreeScale scale{at.data<int32_t>()[0], at.data<int32_t>()[1]};
   const OrderFreeLoop loop = cpu_features().avx512 ? order_free_loop_avx512 : order_free_loop_baseline;
   for_ranges_with_maximum(context, gradient.elements(), range, [&](int64_t begin, int64_t end) {
     return loop(scale, gradient.data<float>() + begin, sums.data<int64_t>() + begin, end - begin, mode);
@@ -77,6 +78,24 @@ void order_free_value(const Context& context, OrderFreeScale scale, Tensor sums,
     float* to = gradient.data<float>();
     for (int64_t i = begin; i < end; ++i) to[i] = static_cast<float>(static_cast<double>(from[i]) * factor);
   });
+}
+
+void order_free_values(const Context& context, Tensor pieces, Tensor scales, Tensor sums, Tensor slice) {
+  for (const FlatPiece& piece : pieces_of(pieces)) {
+    const int32_t* scale = scales.data<int32_t>() + 2 * piece.row;
+    const int64_t end = piece.begin + piece.elements;
+    cpu::order_free_value(context, OrderFreeScale{scale[0], scale[1]}, sums.rows(piece.begin, end),
+                          slice.rows(piece.begin, end));
+  }
+}
+
+void norm_of_blocks(const Context&, Tensor sums, double clip_norm, Tensor norm, Tensor clip, Tensor apply) {
+  double sum = 0;
+  for (int64_t b = 0; b < sums.elements(); ++b) sum += sums.data<double>()[b];
+  const double root = std::sqrt(sum);
+  *norm.data<double>() = root;
+  *clip.data<float>() = static_cast<float>(clip_norm > 0 ? std::min(1.0, clip_norm / (root + 1e-6)) : 1.0);
+  *apply.data<int32_t>() = std::isfinite(root) ? 1 : 0;
 }
 
 void plain_add(const Context& context, Tensor gradient, Tensor sums, GradMode mode, Tensor range) {

@@ -1,9 +1,9 @@
 #include "core/kernels/order_free_cuda.h"
 
-#include <bit>
 #include <cmath>
 
 #include "core/kernels/elements_cuda.h"
+#include "core/kernels/flat_pieces.h"
 
 namespace permafrost::cuda {
 
@@ -56,16 +56,28 @@ void for_each_with_range(const Context& context, int64_t n, bool wide, const Ele
          range.data<int32_t>());
 }
 
+/// 2^shift, exact.
+__device__ inline double power_of_two(int shift) {
+  return __longlong_as_double(static_cast<long long>(shift + 1023) << 52);
+}
+
+/// Bits of the f32 2^exponent, infinity where that is too large: the first magnitude that is not allowed.
+__device__ inline int limit_bits(int exponent) {
+  if (exponent >= 128) return 0x7f800000;
+  return (exponent + 127) << 23;  // OrderFreeScale keeps exponents above those of subnormals
+}
+
 /// Two at once: a warp's sums then lie in 512 bytes without a gap.
 struct OrderFreeAdd {
   static constexpr int kWidth = 2;
   const float* gradient;
   long long* sums;
-  double factor;
-  int limit;  ///< bits of the first magnitude that is not allowed
+  const int* scale;
   bool add;
   template <int W>
   __device__ int operator()(int64_t i) const {
+    const int limit = limit_bits(__ldg(scale));
+    const double factor = power_of_two(__ldg(scale + 1));
     const auto x = *reinterpret_cast<const Group<float, W>*>(gradient + i);
     auto* to = reinterpret_cast<Group<long long, W>*>(sums + i);
     Group<long long, W> sum{};
@@ -125,6 +137,36 @@ __global__ void value_kernel(const long long* sums, float* gradient, double fact
     gradient[i] = static_cast<float>(static_cast<double>(sums[i]) * factor);
 }
 
+/// A block per piece.
+__global__ void values_kernel(const FlatPiece* pieces, const int* scales, const long long* sums, float* slice) {
+  const FlatPiece piece = pieces[blockIdx.x];
+  const double factor = power_of_two(-scales[2 * piece.row + 1]);
+  for (int64_t i = threadIdx.x; i < piece.elements; i += blockDim.x)
+    slice[piece.begin + i] = static_cast<float>(static_cast<double>(sums[piece.begin + i]) * factor);
+}
+
+/// One block: all threads fetch, the first one adds in the order that is the contract.
+__global__ void norm_kernel(const double* sums, int64_t n, double clip_norm, double* norm, float* clip, int* apply) {
+  constexpr int kAhead = 1024;
+  __shared__ double fetched[kAhead];
+  double sum = 0.0;
+  for (int64_t begin = 0; begin < n; begin += kAhead) {
+    const int64_t count = n - begin < kAhead ? n - begin : kAhead;
+    for (int64_t i = threadIdx.x; i < count; i += blockDim.x) fetched[i] = sums[begin + i];
+    __syncthreads();
+    if (threadIdx.x == 0) {
+#pragma unroll 8
+      for (int64_t i = 0; i < count; ++i) sum += fetched[i];
+    }
+    __syncthreads();
+  }
+  if (threadIdx.x != 0) return;
+  const double root = sqrt(sum), scale = clip_norm / (root + 1e-6);
+  *norm = root;
+  *clip = clip_norm > 0.0 && scale < 1.0 ? static_cast<float>(scale) : 1.0f;
+  *apply = root - root == 0.0 ? 1 : 0;  // neither infinite nor NaN
+}
+
 /// Eight lanes sum a block of values, each one of the eight sums that order_free.h describes, which leaves it no other
 /// order. Together they read 32 bytes at a time, all of what the memory hands over; what keeps it busy is that a lane
 /// asks for many before it adds them.
@@ -148,11 +190,6 @@ __global__ void square_sums_kernel(const float* values, int64_t n, double* sums,
   if (threadIdx.x % 8 == 0 && block < blocks) sums[block] = sum;
 }
 
-/// Bits of the f32 2^exponent, infinity where that is too large.
-int limit_bits(int32_t exponent) {
-  return std::bit_cast<int>(static_cast<float>(std::ldexp(1.0, exponent < 128 ? exponent : 128)));
-}
-
 /// The type of the device's own conversions.
 long long* integers(const Tensor& tensor) {
   static_assert(sizeof(long long) == sizeof(int64_t));
@@ -161,10 +198,8 @@ long long* integers(const Tensor& tensor) {
 
 }  // namespace
 
-void order_free_add(const Context& context, OrderFreeScale scale, Tensor gradient, Tensor sums, GradMode mode,
-                    Tensor range) {
-  const OrderFreeAdd each{gradient.data<float>(), integers(sums), std::ldexp(1.0, scale.shift),
-                          limit_bits(scale.exponent), mode == GradMode::kAdd};
+void order_free_add(const Context& context, Tensor scale, Tensor gradient, Tensor sums, GradMode mode, Tensor range) {
+  const OrderFreeAdd each{gradient.data<float>(), integers(sums), scale.data<int32_t>(), mode == GradMode::kAdd};
   for_each_with_range(context, gradient.elements(), aligned(gradient, sums), each, range);
 }
 
@@ -175,6 +210,12 @@ void gradient_range(const Context& context, Tensor gradient, Tensor range) {
 void order_free_value(const Context& context, OrderFreeScale scale, Tensor sums, Tensor gradient) {
   launch(context, value_kernel, blocks_for(context, sums.elements()), kThreads, 0, integers(sums),
          gradient.data<float>(), std::ldexp(1.0, -scale.shift), sums.elements());
+}
+
+void order_free_values(const Context& context, Tensor pieces, Tensor scales, Tensor sums, Tensor slice) {
+  launch(context, values_kernel, static_cast<unsigned>(pieces.dim(0)), kThreads, 0,
+         reinterpret_cast<const FlatPiece*>(pieces.data<int64_t>()), scales.data<int32_t>(), integers(sums),
+         slice.data<float>());
 }
 
 void plain_add(const Context& context, Tensor gradient, Tensor sums, GradMode mode, Tensor range) {
@@ -188,6 +229,11 @@ void block_square_sums(const Context& context, Tensor values, Tensor sums) {
   const int64_t blocks = sums.elements();
   launch(context, square_sums_kernel, static_cast<unsigned>((blocks + kPerBlock - 1) / kPerBlock), 8 * kPerBlock, 0,
          values.data<float>(), values.elements(), sums.data<double>(), blocks);
+}
+
+void norm_of_blocks(const Context& context, Tensor sums, double clip_norm, Tensor norm, Tensor clip, Tensor apply) {
+  launch(context, norm_kernel, 1, kThreads, 0, sums.data<double>(), sums.elements(), clip_norm, norm.data<double>(),
+         clip.data<float>(), apply.data<int32_t>());
 }
 
 }  // namespace permafrost::cuda

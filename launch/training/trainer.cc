@@ -8,6 +8,7 @@
 
 #include "core/base/narrow.h"
 #include "core/base/sha256.h"
+#include "core/device/bytes.h"
 #include "core/kernels/scale.h"
 #include "launch/machine.h"
 #include "launch/metrics/pss.h"
@@ -64,24 +65,32 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
       data_(config, model_->vocab(), runtime.pool.threads()),
       memory_(plan, runtime.rank(), &runtime.node, runtime.device()),
       gather_group_(make_gather_group(plan, runtime)),
+      exchange_(runtime, std::max(plan.memory.sums, plan.memory.working)),
       executor_(plan, memory_, runtime.program_context(), {}, gather_group_.get()),
-      optimizer_(plan, runtime.rank(), make_adamw_config(config)),
+      optimizer_(plan, runtime.rank(), make_adamw_config(config), runtime.device()),
       schedule_(make_schedule_config(config)),
       shards_(plan.trainable_space, runtime.size()),
-      sums_memory_("order-free sums", plan.memory.sums, &runtime.node),
-      slice_memory_("gradient slice", 4 * shards_.count(runtime.rank())),
-      norm_memory_("norm blocks", 8 * shards_.blocks()),
+      context_(runtime.program_context()),
+      sums_memory_("order-free sums", plan.memory.sums, runtime.node, runtime.device()),
+      slice_memory_("gradient slice", 4 * shards_.count(runtime.rank()), runtime.device()),
+      norm_memory_("norm blocks", 8 * shards_.blocks(), runtime.device()),
+      norm_(Buffer::pinned("norm", sizeof(double), runtime.device())),
+      clip_("clipping", 2 * sizeof(float), runtime.device()),
+      losses_memory_(Buffer::pinned("losses", plan.slots * int64_t{sizeof(double)}, runtime.device())),
+      kept_memory_(Buffer::pinned("scale of a step", sizeof(float), runtime.device())),
       exponents_(trainable_count(plan), config.parallel().headroom_bits()),
       voter_(runtime.size(), trainable_count(plan), plan.micro_batches),
       filler_(model_, config.train().seed(), data_.texts.pad_id(), config.train().micro_batch(), plan.buckets.back()) {
   const TrainableLayout layout = trainable_layout(plan);
   layout_index_ = layout_indices(plan, layout);
   const bool order_free = plan.reduction == Reduction::kOrderFree;
-  sums_ = std::make_unique<OrderFreeSums>(
-      layout, shards_, plan.micro_batches, order_free ? SumMode::kOrderFree : SumMode::kPlain,
-      Tensor(sums_memory_.data(), order_free ? DType::kI64 : DType::kF32, Shape{plan.trainable_space}));
+  sums_ = std::make_unique<OrderFreeSums>(layout, shards_, runtime.rank(), plan.micro_batches,
+                                          order_free ? SumMode::kOrderFree : SumMode::kPlain,
+                                          Tensor(sums_memory_.data(), order_free ? DType::kI64 : DType::kF32,
+                                                 Shape{plan.trainable_space}, sums_memory_.device()));
   working_bytes_per_rank_ = working_bytes_per_rank(plan);
   losses_.reserve(static_cast<size_t>(plan.slots));
+  first_samples_.reserve(static_cast<size_t>(plan.slots));
   program_runs_.resize(plan.programs.size());
 
   require_labels("data", data_, *model_);
@@ -107,16 +116,24 @@ Trainer::~Trainer() = default;
 
 void Trainer::load_weights() {
   const auto begin = Clock::now();
-  notes_ = load_model_weights(config_, plan_, memory_.frozen_share(), optimizer_, runtime_.world, runtime_.node).lines;
+  HostOptimizer loading(optimizer_, context_);
+  notes_ = load_model_weights(config_, plan_, memory_.frozen_share(), *loading, runtime_.world, runtime_.node).lines;
   runtime_.node.barrier(StreamView::caller(), "frozen weights of the node").wait();
   memory_.frozen.protect();
-  memory_.upload_frozen(runtime_.program_context());
-  optimizer_.refresh_working(memory_);
-  gather_working_bytes();
+  memory_.upload_frozen(context_);
+  take_loaded(loading);
   setup_.load_weights = ms_since(begin) / 1e3;
   frozen_at_start_ = hash_frozen_now();
   setup_.hash_frozen = ms_since(begin) / 1e3 - setup_.load_weights;
-  watch_.emplace(plan_, optimizer_, runtime_.pool);
+  watch_.emplace(plan_, *loading, runtime_.pool);
+}
+
+/// Masters and moments are as loaded; now working copies, too.
+void Trainer::take_loaded(HostOptimizer& loaded) {
+  loaded.put_back();
+  loaded->refresh_working(memory_);
+  gather_working_copies(memory_, runtime_.world, working_bytes_per_rank_);
+  memory_.upload_working(context_);
 }
 
 std::unique_ptr<Loader> Trainer::make_loader(int64_t first_step) const {
@@ -133,7 +150,8 @@ std::unique_ptr<Loader> Trainer::make_loader(int64_t first_step) const {
 }
 
 void Trainer::resume(const std::string& checkpoint) {
-  const TrainingPosition loaded = load_checkpoint(checkpoint, plan_, optimizer_);
+  HostOptimizer loading(optimizer_, context_);
+  const TrainingPosition loaded = load_checkpoint(checkpoint, plan_, *loading);
   if (loaded.frozen_sha256 != position_.frozen_sha256)
     fail(ErrorKind::kWeights, "resume: frozen weights must be those of the checkpoint (SHA-256 ", loaded.frozen_sha256,
          "); got ", position_.frozen_sha256);
@@ -151,9 +169,8 @@ void Trainer::resume(const std::string& checkpoint) {
   position_.validated_step = loaded.validated_step;
   resume_best(loaded.best);
   if (!loaded.exponents.empty()) exponents_.restore(loaded.exponents);
-  optimizer_.refresh_working(memory_);
-  gather_working_bytes();
-  watch_.emplace(plan_, optimizer_, runtime_.pool);
+  take_loaded(loading);
+  watch_.emplace(plan_, *loading, runtime_.pool);
   loader_.reset();  // before another ring of micro-batches is allocated
   loader_ = make_loader(position_.step);
 }
@@ -178,24 +195,27 @@ const TrainingPosition& Trainer::position_now() {
   return position_;
 }
 
-/// The sums are idle between steps; the space of their integers holds the gathered slices.
-Tensor Trainer::sums_as_scratch() const {
-  return Tensor(sums_memory_.data(), DType::kF32, Shape{plan_.trainable_space});
+/// The sums are idle between steps; the space of their integers holds the gathered slices, if the host can reach it.
+Tensor Trainer::host_scratch(Buffer& own) const {
+  if (context_.device.kind == DeviceKind::kCuda) own = Buffer("gathered slices", 4 * plan_.trainable_space);
+  return {own.bytes() > 0 ? own.data() : sums_memory_.data(), DType::kF32, Shape{plan_.trainable_space}};
 }
 
 std::string Trainer::save(const CheckpointStore& store) {
   position_now();
-  store.save(plan_, optimizer_, runtime_.world, sums_as_scratch(), position_);
+  Buffer own;
+  store.save(plan_, *HostOptimizer(optimizer_, context_), runtime_.world, host_scratch(own), position_);
   return position_.adapter_sha256;
 }
 
 void Trainer::save_best(const CheckpointStore& store) {
   TrainingPosition best = position_now();
-  store.save_best(plan_, optimizer_, runtime_.world, sums_as_scratch(), best);
+  Buffer own;
+  store.save_best(plan_, *HostOptimizer(optimizer_, context_), runtime_.world, host_scratch(own), best);
 }
 
 void Trainer::add(int param, const Tensor& gradient) {
-  sums_->accumulate(runtime_.context(), layout_index_[static_cast<size_t>(param)], gradient, micro_in_step_);
+  sums_->accumulate(context_, layout_index_[static_cast<size_t>(param)], gradient);
 }
 
 LossCounts Trainer::loss_counts(int64_t step) {
@@ -238,27 +258,45 @@ void Trainer::leave_out_of_loss(const Vote& vote) {
   kept_scale_ = row_weight_ > 0 ? weighting_.row_weight(kept_) / row_weight_ : 1;
 }
 
-double Trainer::run_slot(const MicroBatch& batch) {
+void Trainer::run_slot(const MicroBatch& batch, double* loss) {
   const size_t bucket = plan_.bucket_for(batch.tokens);
   const auto begin = Clock::now();
+  executor_.wait_for_inputs();
   filler_.fill(batch, row_weight_, executor_, bucket);
   const auto filled = Clock::now();
-  const double loss = executor_.run(bucket, this);
+  executor_.start(bucket, this, loss);
+  sums_->end_micro_batch(context_, batch.number % plan_.micro_batches);
   account_.inputs_ms += std::chrono::duration<double, std::milli>(filled - begin).count();
   account_.program_ms += ms_since(filled);
   ++program_runs_[bucket];
-  return loss;
+}
+
+/// Of all micro-batches, once they are there.
+void Trainer::take_losses() {
+  const auto begin = Clock::now();
+  sums_->settle(context_);
+  account_.program_ms += ms_since(begin);
+  const BadGradient& bad = sums_->bad();
+  for (size_t i = 0; i < losses_.size(); ++i) {
+    losses_[i].loss = reinterpret_cast<const double*>(losses_memory_.data())[i];
+    const bool bad_gradient = bad.found() && bad.micro_batch == losses_[i].index;
+    if ((std::isfinite(losses_[i].loss) && !bad_gradient) || bad_micro_batch_ >= 0) continue;
+    bad_micro_batch_ = losses_[i].index;
+    bad_sample_ = first_samples_[i];
+  }
 }
 
 bool Trainer::attempt(bool stop, StepMetrics& metrics) {
   const auto begin = Clock::now();
-  const bool known = exponents_.known(), keeps_gradients = plan_.slots == 1;
+  const bool known = exponents_.known();
+  const bool keeps_gradients = plan_.slots == 1 && context_.device.kind == DeviceKind::kCpu;
   if (known) {
-    sums_->begin_step(exponents_.limits());
+    sums_->begin_step(context_, exponents_.limits());
   } else {
-    sums_->begin_measuring(keeps_gradients);
+    sums_->begin_measuring(context_, keeps_gradients);
   }
   losses_.clear();
+  first_samples_.clear();
   left_out_ = {};
   bad_micro_batch_ = bad_sample_ = -1;
   for (int64_t slot = 0; slot < plan_.slots; ++slot) {
@@ -269,20 +307,16 @@ bool Trainer::attempt(bool stop, StepMetrics& metrics) {
       continue;
     }
     note_left_out(batch);
-    micro_in_step_ = batch.number % plan_.micro_batches;
-    const double loss = run_slot(batch);
-    losses_.push_back({micro_in_step_, loss});
-    const bool bad_gradient = sums_->bad().found() && sums_->bad().micro_batch == micro_in_step_;
-    if ((!std::isfinite(loss) || bad_gradient) && bad_micro_batch_ < 0) {
-      bad_micro_batch_ = micro_in_step_;
-      bad_sample_ = static_cast<int64_t>(batch.sample_ids[0]);
-    }
+    run_slot(batch, reinterpret_cast<double*>(losses_memory_.data()) + losses_.size());
+    losses_.push_back({batch.number % plan_.micro_batches, 0});
+    first_samples_.push_back(static_cast<int64_t>(batch.sample_ids[0]));
   }
+  take_losses();
   account_.phase(PhaseKind::kMicroBatches) += ms_since(begin);
   const Vote& result = vote(stop, metrics);
   if (!result.finite) report_non_finite(result);
   exponents_.learn(result.exponents);
-  if (!known && keeps_gradients) sums_->sum_kept(runtime_.context(), exponents_.limits());
+  if (!known && keeps_gradients) sums_->sum_kept(context_, exponents_.limits());
   const bool repeat = known ? result.overflow : !keeps_gradients;
   stop_voted_ = result.stop;
   leave_out_of_loss(result);
@@ -381,7 +415,7 @@ StepMetrics Trainer::train_step(bool stop) {
 }
 
 void Trainer::optimizer_phases(StepMetrics& metrics) {
-  const Tensor slice(slice_memory_.data(), DType::kF32, Shape{shards_.count(runtime_.rank())});
+  const Tensor slice(slice_memory_.data(), DType::kF32, Shape{shards_.count(runtime_.rank())}, context_.device);
   for (PhaseKind phase : plan_.phases) {
     if (phase == PhaseKind::kMicroBatches || phase == PhaseKind::kVote) continue;  // done by attempt()
     const auto begin = Clock::now();
@@ -390,6 +424,11 @@ void Trainer::optimizer_phases(StepMetrics& metrics) {
     account_.phase(phase) += ms;
     if (runtime_.size() > 1 && phase != PhaseKind::kOptimizer) metrics.exposed_comm_ms += ms;
   }
+  if (context_.device.kind == DeviceKind::kCpu) return;
+  const auto begin = Clock::now();
+  finish(context_);
+  account_.phase(PhaseKind::kOptimizer) += ms_since(begin);
+  check_norm(metrics);
 }
 
 void Trainer::run_phase(PhaseKind phase, const Tensor& slice, StepMetrics& metrics) {
@@ -399,24 +438,23 @@ void Trainer::run_phase(PhaseKind phase, const Tensor& slice, StepMetrics& metri
     case PhaseKind::kVote:
       return;
     case PhaseKind::kReduceGradients:
-      sums_->reduce(runtime_.context(), runtime_.world, slice);
-      if (kept_scale_ != 1) scale_forward(runtime_.context(), slice, flat(std::span(&kept_scale_, 1)), slice);
+      sums_->reduce(context_, *exchange_, slice);
+      *reinterpret_cast<float*>(kept_memory_.data()) = kept_scale_;
+      if (kept_scale_ != 1)
+        scale_forward(context_, slice, {kept_memory_.data(), DType::kF32, Shape{1}, context_.device}, slice);
       metrics.reduced_bytes += moved_bytes(runtime_.rank(), runtime_.size(), plan_.trainable_space, shards_.counts(),
                                            plan_.reduction == Reduction::kOrderFree ? DType::kI64 : DType::kF32);
       return;
     case PhaseKind::kGatherNorms:
-      metrics.grad_norm = global_norm(runtime_.context(), runtime_.world, shards_, slice,
-                                      Tensor(norm_memory_.data(), DType::kF64, Shape{shards_.blocks()}));
-      // Micro-batches were finite, but their sum may not be; the norm is the same on all ranks.
-      if (!std::isfinite(metrics.grad_norm))
-        fail(ErrorKind::kNonFinite, "train: step ", position_.step,
-             ": the norm of the summed gradients must be finite; got ", metrics.grad_norm);
+      global_norm(context_, *exchange_, shards_, slice,
+                  Tensor(norm_memory_.data(), DType::kF64, Shape{shards_.blocks()}, context_.device),
+                  optimizer_.clip_norm(), gradient_norm());
+      if (context_.device.kind == DeviceKind::kCpu) check_norm(metrics);
       return;
     case PhaseKind::kOptimizer: {
       const double factor = schedule_factor(schedule_, position_.step, position_.step / order.steps_per_epoch(),
                                             position_.step % order.steps_per_epoch());
-      optimizer_.update(runtime_.context(), slice, optimizer_.clip_scale(metrics.grad_norm), factor, position_.step + 1,
-                        memory_);
+      optimizer_.update(context_, slice, gradient_norm(), factor, position_.step + 1, memory_);
       return;
     }
     case PhaseKind::kGatherWorking:
@@ -425,15 +463,24 @@ void Trainer::run_phase(PhaseKind phase, const Tensor& slice, StepMetrics& metri
   }
 }
 
-void Trainer::gather_working(StepMetrics& metrics) {
-  gather_working_bytes();
-  metrics.gathered_bytes +=
-      moved_bytes(runtime_.rank(), runtime_.size(), memory_.working.bytes(), working_bytes_per_rank_, DType::kU8);
+GradientNorm Trainer::gradient_norm() const {
+  const auto one = [&](std::byte* place, DType dtype) { return Tensor(place, dtype, Shape{1}, context_.device); };
+  return {one(norm_.data(), DType::kF64), one(clip_.data(), DType::kF32),
+          one(clip_.data() + sizeof(float), DType::kI32)};
 }
 
-void Trainer::gather_working_bytes() {
-  gather_working_copies(memory_, runtime_.world, working_bytes_per_rank_);
-  memory_.upload_working(runtime_.program_context());
+/// Micro-batches were finite, but their sum may not be; the norm is the same on all ranks.
+void Trainer::check_norm(StepMetrics& metrics) {
+  metrics.grad_norm = *reinterpret_cast<const double*>(norm_.data());
+  if (!std::isfinite(metrics.grad_norm))
+    fail(ErrorKind::kNonFinite, "train: step ", position_.step,
+         ": the norm of the summed gradients must be finite; got ", metrics.grad_norm);
+}
+
+void Trainer::gather_working(StepMetrics& metrics) {
+  gather_working_copies(memory_.working_copies(), context_, *exchange_, working_bytes_per_rank_);
+  metrics.gathered_bytes +=
+      moved_bytes(runtime_.rank(), runtime_.size(), memory_.working.bytes(), working_bytes_per_rank_, DType::kU8);
 }
 
 FrozenHash Trainer::hash_frozen_now() {
@@ -444,7 +491,7 @@ std::vector<std::string> Trainer::changed_frozen_units() { return changed_since_
 
 std::vector<std::string> Trainer::changed_since_start(const FrozenHash& now) const {
   std::vector<std::string> changed = changed_units(frozen_at_start_, now);
-  for (const size_t unit : memory_.units_that_differ(runtime_.program_context()))
+  for (const size_t unit : memory_.units_that_differ(context_))
     if (std::ranges::find(changed, plan_.units[unit].name) == changed.end()) changed.push_back(plan_.units[unit].name);
   return changed;
 }
@@ -454,7 +501,7 @@ std::optional<std::string> Trainer::check_changes(const StepMetrics& metrics) {
   const FrozenHash now = hash_frozen_now();
   const StepChanges changes{metrics.step + 1,
                             watch_->parameters(),
-                            watch_->unchanged(optimizer_, runtime_.world, runtime_.pool),
+                            watch_->unchanged(*HostOptimizer(optimizer_, context_), runtime_.world, runtime_.pool),
                             static_cast<int64_t>(now.units.size()),
                             changed_since_start(now),
                             now.sha256};
@@ -471,15 +518,15 @@ std::vector<MemoryPiece> Trainer::memory_pieces() const {
   add("frozen", memory_.frozen);
   add("slots", memory_.slots);
   add("inputs", memory_.inputs);
+  add("working", memory_.working);
   if (memory_.device.kind == DeviceKind::kCpu) {  // else the system knows nothing of them
     add("arena", memory_.arena);
     add("state", memory_.state);
+    add("sums", sums_memory_);
+    add("gradients", slice_memory_);
+    for (const Tensor& t : {optimizer_.master(), optimizer_.first_moment(), optimizer_.second_moment()})
+      pieces.push_back({"optimizer", static_cast<const std::byte*>(t.raw()), t.bytes()});
   }
-  add("working", memory_.working);
-  add("sums", sums_memory_);
-  add("gradients", slice_memory_);
-  for (const Tensor& t : {optimizer_.master(), optimizer_.first_moment(), optimizer_.second_moment()})
-    pieces.push_back({"optimizer", static_cast<const std::byte*>(t.raw()), t.bytes()});
   for (const std::span<const float> images : loader_->image_memory())
     pieces.push_back({"inputs", reinterpret_cast<const std::byte*>(images.data()), std::ssize(images) * 4});
   return pieces;

@@ -11,6 +11,7 @@
 #include "launch/metrics/jsonl.h"
 #include "launch/runtime.h"
 #include "launch/training/checkpoint.h"
+#include "launch/training/device_group.h"
 #include "launch/training/frozen_hash.h"
 #include "launch/training/input_filler.h"
 #include "launch/training/memory_use.h"
@@ -125,17 +126,21 @@ class Trainer final : private GradientSink {
 
  private:
   void add(int param, const Tensor& gradient) override;
+  int same_work() const override { return sums_->captured_work(); }
   std::unique_ptr<Loader> make_loader(int64_t first_step) const;
   MeasureOn measure_on();
   const TrainingPosition& position_now();
-  Tensor sums_as_scratch() const;
+  /// f32 of the trainable space in host memory, for gathered slices; `own` holds it where the sums do not.
+  Tensor host_scratch(Buffer& own) const;
+  void take_loaded(HostOptimizer& loaded);
   void resume_best(const std::optional<BestSoFar>& stored);
   LossCounts loss_counts(int64_t step);
   void note_left_out(const MicroBatch& batch);
   void leave_out_of_loss(const Vote& vote);
   /// Runs this rank's micro-batches; false when the vote asks for the step again.
   bool attempt(bool stop, StepMetrics& metrics);
-  double run_slot(const MicroBatch& batch);
+  void run_slot(const MicroBatch& batch, double* loss);
+  void take_losses();
   const Vote& vote(bool stop, StepMetrics& metrics);
   void optimizer_phases(StepMetrics& metrics);
   void run_phase(PhaseKind phase, const Tensor& slice, StepMetrics& metrics);
@@ -143,7 +148,8 @@ class Trainer final : private GradientSink {
   FrozenHash hash_frozen_now();
   std::vector<std::string> changed_since_start(const FrozenHash& now) const;
   void gather_working(StepMetrics& metrics);
-  void gather_working_bytes();
+  GradientNorm gradient_norm() const;
+  void check_norm(StepMetrics& metrics);
   [[noreturn]] void report_non_finite(const Vote& vote);
 
   const config::Config& config_;
@@ -154,12 +160,18 @@ class Trainer final : private GradientSink {
   OpenedData data_;
   StepMemory memory_;
   std::unique_ptr<Group> gather_group_;  // of the executor's communication thread
+  DeviceGroup exchange_;                 // of what lies where programs run
   Executor executor_;
   ShardedAdamw optimizer_;
   ScheduleConfig schedule_;
   ShardSpec shards_;
-  ReadableMemory sums_memory_;
+  Context context_;  // of programs, sums and optimizer
+  DeviceMemory sums_memory_;
   Buffer slice_memory_, norm_memory_;
+  Buffer norm_;                    // f64, which the host reads
+  Buffer clip_;                    // f32 factor and i32 whether the step is taken
+  Buffer losses_memory_;           // f64 per slot, which the host reads
+  Buffer kept_memory_;             // kept_scale_ where programs run
   std::vector<int> layout_index_;  // of a plan parameter, -1 when frozen
   std::unique_ptr<OrderFreeSums> sums_;
   Exponents exponents_;
@@ -183,9 +195,9 @@ class Trainer final : private GradientSink {
   LossCounts left_out_;  // this rank's samples whose image could not be used
   LossCounts kept_;      // of all ranks' samples, those that counted
   float row_weight_ = 0;
-  float kept_scale_ = 1;  // what loss and gradients are multiplied with since samples were left out
-  int64_t micro_in_step_ = 0;
-  std::vector<MicroBatchLoss> losses_;
+  float kept_scale_ = 1;                // what loss and gradients are multiplied with since samples were left out
+  std::vector<MicroBatchLoss> losses_;  // loss is filled in when they are known
+  std::vector<int64_t> first_samples_;  // of each
   std::vector<int64_t> members_;
   int64_t bad_micro_batch_ = -1;  // with a loss that is not finite
   int64_t bad_sample_ = -1;

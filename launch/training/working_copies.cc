@@ -13,10 +13,16 @@ std::vector<int64_t> working_bytes_per_rank(const Plan& plan) {
 }
 
 void gather_working_copies(const StepMemory& memory, Group& world, std::span<const int64_t> counts) {
-  const auto rank = static_cast<size_t>(world.rank());
-  const int64_t begin = std::accumulate(counts.begin(), counts.begin() + world.rank(), int64_t{0});
-  const Tensor all(memory.working.data(), DType::kU8, Shape{memory.working.bytes()});
-  world.all_gather(all.rows(begin, begin + counts[rank]), all, counts, StreamView::caller(), "working copies").wait();
+  gather_working_copies(Tensor(memory.working.data(), DType::kU8, Shape{memory.working.bytes()}), Context(), world,
+                        counts);
+}
+
+void gather_working_copies(const Tensor& all, const Context& context, Group& group, std::span<const int64_t> counts) {
+  const auto rank = static_cast<size_t>(group.rank());
+  const int64_t begin = std::accumulate(counts.begin(), counts.begin() + group.rank(), int64_t{0});
+  const Event gathered =
+      group.all_gather(all.rows(begin, begin + counts[rank]), all, counts, context.stream, "working copies");
+  if (context.device.kind == DeviceKind::kCpu) gathered.wait();  // on CUDA the stream keeps the order
 }
 
 std::unique_ptr<Group> make_gather_group(const Plan& plan, Runtime& runtime) {

@@ -159,6 +159,7 @@ std::string GatherMethod::str() const {
     case GatherKind::kInPlace:
       return "read in place";
     case GatherKind::kCopy:
+      if (by_device) return "copied by the device, one unit ahead";
       return prefetch ? "copied by a communication thread, one unit ahead" : "copied at the first use";
     case GatherKind::kCollective:
       return prefetch ? "gathered by a communication thread, one unit ahead" : "gathered at the first use";
@@ -174,10 +175,10 @@ GatherMethod decide_gather(GatherChoice choice, const World& world) {
     return {GatherKind::kCollective, true,
             concat("ranks are on ", world.nodes, " nodes; the thread sleeps while it waits")};
   }
+  if (world.device == DeviceKind::kCuda && choice != GatherChoice::kInPlace)
+    return {GatherKind::kCopy, true, "from the host's memory", true};
   switch (choice) {
     case GatherChoice::kAuto:
-      if (world.device == DeviceKind::kCuda)
-        return {GatherKind::kCopy, false, "the device has no room for what is sharded; its memory is the host's"};
       return {GatherKind::kInPlace, false, "all parts are in the memory of this node"};
     case GatherChoice::kInPlace:
       return {GatherKind::kInPlace, false, "asked for by parallel.gather"};
@@ -188,7 +189,6 @@ GatherMethod decide_gather(GatherChoice choice, const World& world) {
     case GatherChoice::kCopy:
       break;
   }
-  if (world.device == DeviceKind::kCuda) return {GatherKind::kCopy, false, "copied by the device"};
   const int spare = world.spare_cores();
   if (spare > 0) return {GatherKind::kCopy, true, concat(spare, spare == 1 ? " core" : " cores", " of the node spare")};
   return {GatherKind::kCopy, false, "no core is spare for a communication thread"};

@@ -1,13 +1,11 @@
 #include "parallel/reduce/global_norm.h"
 
-#include <cmath>
-
 #include "core/kernels/order_free.h"
 
 namespace permafrost {
 
-double global_norm(const Context& context, Group& group, const ShardSpec& shards, const Tensor& slice,
-                   const Tensor& blocks) {
+void global_norm(const Context& context, Group& group, const ShardSpec& shards, const Tensor& slice,
+                 const Tensor& blocks, double clip_norm, const GradientNorm& result) {
   PERMAFROST_CHECK(shards.block() == kSquareSumBlock && shards.ranks() == group.size(),
                    "global_norm: shards must have blocks of ", kSquareSumBlock, " and ", group.size(), " ranks; got ",
                    shards.block(), " and ", shards.ranks());
@@ -19,10 +17,9 @@ double global_norm(const Context& context, Group& group, const ShardSpec& shards
                          ? blocks.rows(0, 0)
                          : blocks.rows(first, first + shards.block_counts()[static_cast<size_t>(group.rank())]);
   block_square_sums(context, slice, own);
-  group.all_gather(own, blocks, shards.block_counts(), context.stream, "block norms").wait();
-  double sum = 0;
-  for (int64_t b = 0; b < shards.blocks(); ++b) sum += blocks.data<double>()[b];
-  return std::sqrt(sum);
+  const Event gathered = group.all_gather(own, blocks, shards.block_counts(), context.stream, "block norms");
+  if (context.device.kind == DeviceKind::kCpu) gathered.wait();  // on CUDA the stream keeps the order
+  norm_of_blocks(context, blocks, clip_norm, result.norm, result.clip, result.apply);
 }
 
 }  // namespace permafrost

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "core/device/cuda.h"
+#include "core/device/bytes.h"
 #include "core/kernels/shape_ops.h"
 
 namespace permafrost {
@@ -17,13 +17,12 @@ Executor::Executor(const Plan& plan, const StepMemory& memory, const Context& co
       context_(context),
       options_(options),
       slots_(plan, memory, context, gather_group),
-      steps_(plan.programs.size()) {
+      steps_(plan.programs.size()),
+      inputs_(memory, context),
+      graphs_(context) {
   if (!(memory.device == context.device))
     fail(ErrorKind::kInvalidArgument, "executor: context must be of the device of its memory; got another");
-  int64_t largest = sizeof(double);
-  for (const ParamPlan& param : plan.params)
-    if (param.trainable) largest = std::max(largest, param.shape.elements() * size_of(DType::kF32));
-  if (on_cuda()) staging_ = Buffer::pinned("gradient of a parameter", largest, context.device);
+  if (on_cuda()) staging_ = Buffer::pinned("loss", sizeof(double), context.device);
   for (size_t bucket = 0; bucket < plan.programs.size(); ++bucket) {
     bind(bucket);
     bind_gathers(bucket);
@@ -73,7 +72,6 @@ void Executor::walk(size_t bucket, GradientSink* sink, After after) {
   const std::vector<Gather>& gathers = plan_.programs[bucket].gathers;
   std::array<WeightSlots::Lease, kGatherSlots> leases;
   size_t acquired = 0;
-  memory_.upload_inputs(context_, plan_.programs[bucket].input_bytes);
   if (!gathers.empty()) slots_.begin(bucket);
   if (observer_) observer_->begin_program(bucket);
   for (const BoundStep& step : steps_[bucket]) {
@@ -99,25 +97,18 @@ void Executor::poison(const Gather& gather) const {
   fill_with_nan(memory_.slot(plan_.slot_begin(gather.slot)), plan_.slot_bytes[static_cast<size_t>(gather.slot)]);
 }
 
-void Executor::fill_with_nan(std::byte* memory, int64_t bytes) const {
-  if (on_cuda()) return cuda::fill(*context_.stream.queue(), memory, 0xFF, bytes);
-  std::memset(memory, 0xFF, static_cast<size_t>(bytes));
-}
+void Executor::fill_with_nan(std::byte* memory, int64_t bytes) const { fill_bytes(context_, memory, 0xFF, bytes); }
 
 /// tensor, or on CUDA a copy of it in the front of `staging`, when it is there.
 Tensor Executor::host_copy(const Tensor& tensor, Buffer& staging) const {
   if (!on_cuda() || !tensor.defined()) return tensor;
-  cuda::copy(*context_.stream.queue(), staging.data(), tensor.raw(), tensor.bytes());
-  cuda::synchronize(*context_.stream.queue());
+  copy_bytes(context_, staging.data(), tensor.raw(), tensor.bytes());
+  finish(context_);
   return {staging.data(), tensor.spec()};
 }
 
-void Executor::hand_over(int param, const Tensor& gradient, GradientSink& sink) const {
-  sink.add(param, host_copy(gradient, staging_));
-}
-
 double Executor::loss(size_t bucket) const {
-  if (on_cuda()) cuda::synchronize(*context_.stream.queue());  // without a loss, too
+  finish(context_);  // without a loss, too
   return losses_[bucket].defined() ? *host_copy(losses_[bucket], staging_).data<double>() : 0.0;
 }
 
@@ -144,14 +135,35 @@ void Executor::execute(const BoundStep& step, GradientSink* sink) const {
       accumulate(context_, step.doutputs[0], step.dinputs[0], GradMode::kOverwrite);
       break;
     case StepKind::kSumGradient:
-      if (sink) hand_over(step.plan->param, step.dparams[0], *sink);
+      if (sink) sink->add(step.plan->param, step.dparams[0]);
       break;
   }
   for (const Tensor& released : step.released) fill_with_nan(static_cast<std::byte*>(released.raw()), released.bytes());
 }
 
+std::string Executor::why_no_graphs(size_t bucket) const {
+  if (!on_cuda()) return "";
+  if (!options_.graphs) return "they are off";
+  if (observer_) return "operations are observed one by one";
+  if (options_.poison_released) return "released memory is filled";
+  if (!plan_.programs[bucket].gathers.empty() && plan_.gather.kind != GatherKind::kCopy)
+    return "sharded weights are gathered between nodes by the host";
+  return "";
+}
+
+void Executor::start(size_t bucket, GradientSink* sink, double* loss) {
+  const auto give = [&] { walk(bucket, sink, [](const BoundStep&) { return false; }); };
+  const int work = sink ? sink->same_work() : 0;
+  inputs_.start(plan_.programs[bucket].input_bytes);
+  if (!on_cuda() || work < 0 || !why_no_graphs(bucket).empty())
+    give();
+  else if (!graphs_.run({bucket, work}, give))
+    slots_.count_again(bucket);
+  if (loss && losses_[bucket].defined()) copy_bytes(context_, loss, losses_[bucket].raw(), sizeof(double));
+}
+
 double Executor::run(size_t bucket, GradientSink* sink) {
-  walk(bucket, sink, [](const BoundStep&) { return false; });
+  start(bucket, sink, nullptr);
   return loss(bucket);
 }
 
@@ -159,6 +171,7 @@ double Executor::forward(size_t bucket) {
   const Graph& graph = plan_.graphs[bucket];
   PERMAFROST_CHECK(graph.loss() >= 0, "executor: forward needs a graph with a loss; got none");
   const int last = graph.values()[static_cast<size_t>(graph.loss())].producer;
+  inputs_.start(plan_.programs[bucket].input_bytes);
   walk(bucket, nullptr,
        [&](const BoundStep& step) { return step.plan->kind == StepKind::kForward && step.plan->op == last; });
   return loss(bucket);
@@ -200,6 +213,7 @@ std::optional<NonFiniteReport> Executor::find_non_finite(size_t bucket) {
   const Graph& graph = plan_.graphs[bucket];
   double number = 0;
   std::optional<NonFiniteReport> found;
+  inputs_.start(plan_.programs[bucket].input_bytes);
   walk(bucket, nullptr, [&](const BoundStep& step) {
     const OpInfo& op = graph.ops()[static_cast<size_t>(step.plan->op)];
     const std::string& unit = graph.units()[static_cast<size_t>(step.plan->unit)].name;

@@ -8,7 +8,9 @@
 
 #include "core/device/context.h"
 #include "parallel/plan/plan.h"
+#include "parallel/run/device_copies.h"
 #include "parallel/run/executor_observer.h"
+#include "parallel/run/program_graphs.h"
 #include "parallel/run/step_memory.h"
 #include "parallel/run/weight_slots.h"
 
@@ -18,8 +20,11 @@ namespace permafrost {
 class GradientSink {
  public:
   virtual ~GradientSink() = default;
-  /// gradient: f32 of the parameter's shape, in host memory, valid during the call.
+  /// gradient: f32 of the parameter's shape, on the executor's device, valid for what is given to its stream during the
+  /// call.
   virtual void add(int param, const Tensor& gradient) = 0;
+  /// On CUDA: a number such that whenever it is the same, `add` gives the stream the same work; negative: never twice.
+  virtual int same_work() const { return -1; }
 };
 
 /// Where a non-finite number appeared first.
@@ -31,6 +36,8 @@ struct NonFiniteReport {
 };
 
 struct ExecutorOptions {
+  /// On CUDA: programs are captured when they run for the second time, and launched as graphs from then on.
+  bool graphs = true;
   /// Fills every buffer and slot with NaN bytes when its life ends, so that reading too late shows.
   bool poison_released = false;
 };
@@ -50,6 +57,11 @@ class Executor {
   /// inputs that a kernel refuses.
   double run(size_t bucket, GradientSink* sink);
 
+  /// The same without waiting on CUDA: `loss` (may be null; pinned memory) is there, and what kernels refuse is said,
+  /// when the context's stream has been waited for. The host's inputs may be written again behind wait_for_inputs().
+  void start(size_t bucket, GradientSink* sink, double* loss);
+  void wait_for_inputs() const { inputs_.wait(); }
+
   /// The loss alone: the same program up to the operation that gives it, whose inputs (logits) stay readable until the
   /// next run. Needs a loss; counts as a run for what is gathered.
   double forward(size_t bucket);
@@ -60,6 +72,9 @@ class Executor {
 
   /// Since the last call: milliseconds that computing waited for sharded weights, and bytes gathered from other ranks.
   double take_gather_ms() { return slots_.take_waited_ms(); }
+  /// Programs launched as graphs so far, and in words why none are; "" when they are, and on CPU.
+  int64_t graph_launches() const { return graphs_.launches(); }
+  std::string why_no_graphs(size_t bucket) const;
   int64_t take_gathered_bytes() { return slots_.take_gathered_bytes(); }
 
   /// Runs again, stopping at the first value or gradient that is not finite; for diagnosis after a bad step.
@@ -96,7 +111,6 @@ class Executor {
   void execute(const BoundStep& step, GradientSink* sink) const;
   bool on_cuda() const { return context_.device.kind == DeviceKind::kCuda; }
   void fill_with_nan(std::byte* memory, int64_t bytes) const;
-  void hand_over(int param, const Tensor& gradient, GradientSink& sink) const;
   double loss(size_t bucket) const;
   Tensor on_host(const TensorRef& ref) const;
   Tensor host_copy(const Tensor& tensor, Buffer& staging) const;
@@ -108,7 +122,9 @@ class Executor {
   WeightSlots slots_;
   std::vector<std::vector<BoundStep>> steps_;  // per bucket
   std::vector<Tensor> losses_;                 // per bucket
-  mutable Buffer staging_;                     // on CUDA: the largest gradient of a parameter, or the loss
+  InputUploads inputs_;
+  ProgramGraphs graphs_;
+  mutable Buffer staging_;                                                 // on CUDA: for the loss
   mutable std::map<std::tuple<Region, int64_t, int64_t>, Buffer> copies_;  // on CUDA: of values asked for
   ExecutorObserver* observer_ = nullptr;
 };

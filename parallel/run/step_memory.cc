@@ -34,6 +34,13 @@ ReadableMemory ReadableMemory::borrowed(const ReadableMemory& lender) {
   return memory;
 }
 
+PinnedMemory::PinnedMemory(std::string_view name, std::byte* memory, int64_t bytes, Device device) {
+  cuda::pin(name, memory, bytes, device.index);
+  memory_ = memory;
+}
+
+PinnedMemory::~PinnedMemory() { cuda::unpin(memory_); }
+
 namespace {
 
 /// Throws unless both plans find every parameter and every unit in the same places.
@@ -93,6 +100,8 @@ void StepMemory::place_on_device(const Plan& plan) {
   if (!on_cuda()) return;
   device_inputs_ = Buffer("inputs", inputs.bytes(), device);
   device_slots_ = Buffer("slots", plan.memory.slots, device);
+  if (plan.gather.kind == GatherKind::kCopy && plan.memory.slots > 0 && frozen.bytes() > 0)
+    pinned_ = PinnedMemory(frozen.name(), frozen.data(), frozen.bytes(), device);
   if (weights_) return;
   weights_ = std::make_shared<DeviceWeights>();
   int64_t bytes = 0;
@@ -134,10 +143,6 @@ std::vector<size_t> StepMemory::units_that_differ(const Context& context) const 
 
 void StepMemory::upload_working(const Context& context) const {
   if (on_cuda()) cuda::copy(*context.stream.queue(), weights_->working.data(), working.data(), working.bytes());
-}
-
-void StepMemory::upload_inputs(const Context& context, int64_t bytes) const {
-  if (on_cuda()) cuda::copy(*context.stream.queue(), device_inputs_.data(), inputs.data(), bytes);
 }
 
 std::byte* StepMemory::slot(int64_t offset) const { return address(Region::kSlots, offset); }

@@ -1,6 +1,8 @@
 #pragma once
 #include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/device/buffer.h"
@@ -24,6 +26,22 @@ class ReadableMemory {
   ReadableMemory() = default;
   SharedMemory memory_;  // of all ranks of the node, one after the other
   int64_t offset_ = 0, bytes_ = 0;
+};
+
+/// Keeps memory that others own pinned for a device.
+class PinnedMemory {
+ public:
+  PinnedMemory() = default;
+  PinnedMemory(std::string_view name, std::byte* memory, int64_t bytes, Device device);
+  PinnedMemory(PinnedMemory&& other) noexcept : memory_(std::exchange(other.memory_, nullptr)) {}
+  PinnedMemory& operator=(PinnedMemory&& other) noexcept {
+    std::swap(memory_, other.memory_);
+    return *this;
+  }
+  ~PinnedMemory();
+
+ private:
+  std::byte* memory_ = nullptr;
 };
 
 /// The memory that the programs of a plan run in, one piece per region, sized by the plan. Everything is allocated
@@ -56,16 +74,18 @@ struct StepMemory {
   Tensor input(const TensorRef& ref) const { return {inputs.data() + ref.offset, ref.spec}; }
   /// Where a parameter is stored for a program: frozen (its unit must be on this node as a whole), or its working copy.
   Tensor param(const ParamPlan& param) const;
+  /// The working copies of all parameters as programs read them, (bytes) u8.
+  Tensor working_copies() const { return {address(Region::kWorking, 0), DType::kU8, Shape{working.bytes()}, device}; }
   /// Where the host loads or exchanges it; the same place on CPU.
   Tensor host_param(const ParamPlan& param) const;
-  /// Where programs find a slot.
+  /// Where programs find a slot, and their inputs.
   std::byte* slot(int64_t offset) const;
+  std::byte* device_inputs() const { return address(Region::kInputs, 0); }
 
   /// To the device, in the order of the context's stream; on CPU there is nothing to do. Of a lender's weights the
   /// lender does it.
   void upload_frozen(const Context& context) const;
   void upload_working(const Context& context) const;
-  void upload_inputs(const Context& context, int64_t bytes) const;
   /// Units whose frozen parameters are not on the device what the host has; none on CPU.
   std::vector<size_t> units_that_differ(const Context& context) const;
 
@@ -81,6 +101,7 @@ struct StepMemory {
     std::vector<int64_t> places;  ///< per unit: in `frozen`; -1 for one that programs read in a slot
   };
   std::shared_ptr<DeviceWeights> weights_;  // a borrower's are the lender's
+  PinnedMemory pinned_;                     // of the host's frozen parameters, where units are copied into slots
   Buffer device_inputs_, device_slots_;
 };
 

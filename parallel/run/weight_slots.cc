@@ -38,7 +38,11 @@ WeightSlots::Lease& WeightSlots::Lease::operator=(Lease&& other) noexcept {
 }
 
 void WeightSlots::Lease::release() {
-  if (WeightSlots* slots = std::exchange(slots_, nullptr))
+  WeightSlots* slots = std::exchange(slots_, nullptr);
+  if (!slots) return;
+  if (slots->copies_)
+    slots->copies_->release(gather_);
+  else
     slots->allow(startable(*slots->gathers_, (*slots->gathers_)[gather_].last_use + 1));
 }
 
@@ -52,7 +56,10 @@ WeightSlots::WeightSlots(const Plan& plan, const StepMemory& memory, const Conte
     const ShardSpec parts = memory.layout.parts(u);
     counts_.emplace_back(parts.counts().begin(), parts.counts().end());
   }
-  if (plan.gather.prefetch) thread_ = std::thread([this] { work(); });
+  if (memory.device.kind == DeviceKind::kCuda && plan.gather.kind == GatherKind::kCopy)
+    copies_ = std::make_unique<UnitCopies>(plan, memory, context);
+  else if (plan.gather.prefetch)
+    thread_ = std::thread([this] { work(); });
 }
 
 WeightSlots::~WeightSlots() {
@@ -66,6 +73,7 @@ WeightSlots::~WeightSlots() {
 void WeightSlots::begin(size_t bucket) {
   if (gathers_) base_ += narrow<uint32_t>(std::ssize(*gathers_));
   gathers_ = &plan_.programs[bucket].gathers;
+  if (copies_) return copies_->begin(*gathers_);
   allow(startable(*gathers_, 0));
 }
 
@@ -90,7 +98,9 @@ void WeightSlots::wait_until(const std::atomic<uint32_t>& counter, Enough enough
 WeightSlots::Lease WeightSlots::acquire(size_t index) {
   const Gather& gather = (*gathers_)[index];
   const auto begin = Clock::now();
-  if (thread_.joinable()) {
+  if (copies_) {
+    copies_->acquire(index);
+  } else if (thread_.joinable()) {
     const uint32_t ticket = base_ + narrow<uint32_t>(index) + 1;
     wait_until(filled_, [&](uint32_t count) { return reached(count, ticket) || failed_.load(); });
     if (failed_) std::rethrow_exception(error_);
@@ -98,8 +108,7 @@ WeightSlots::Lease WeightSlots::acquire(size_t index) {
     fill(gather);
   }
   waited_ms_ += std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
-  const auto unit = static_cast<size_t>(gather.unit);
-  gathered_bytes_ += plan_.frozen_units[unit].bytes - counts_[unit][static_cast<size_t>(memory_.rank)];
+  count(gather);
   return {*this, index};
 }
 
@@ -111,7 +120,6 @@ void WeightSlots::fill(const Gather& gather) {
   const bool on_device = memory_.device.kind == DeviceKind::kCuda;
   if (plan_.gather.kind == GatherKind::kCopy) {
     const std::byte* from = memory_.frozen.data() + memory_.layout.whole_at(u);
-    if (on_device) return cuda::copy(*context_.stream.queue(), memory_.slot(place), from, unit.bytes);
     if (thread_.joinable()) {  // the pool is the computing thread's
       copy_past_caches(slot, from, unit.bytes);
       return;
@@ -155,6 +163,15 @@ void WeightSlots::work() {
 
 void WeightSlots::pass_over(size_t first) {
   for (size_t g = first; g < gathers_->size(); ++g) acquire(g);
+}
+
+void WeightSlots::count_again(size_t bucket) {
+  for (const Gather& gather : plan_.programs[bucket].gathers) count(gather);
+}
+
+void WeightSlots::count(const Gather& gather) {
+  const auto unit = static_cast<size_t>(gather.unit);
+  gathered_bytes_ += plan_.frozen_units[unit].bytes - counts_[unit][static_cast<size_t>(memory_.rank)];
 }
 
 double WeightSlots::take_waited_ms() { return std::exchange(waited_ms_, 0); }

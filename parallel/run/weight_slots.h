@@ -1,6 +1,7 @@
 #pragma once
 #include <atomic>
 #include <exception>
+#include <memory>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "core/device/context.h"
 #include "parallel/group/group.h"
 #include "parallel/plan/plan.h"
+#include "parallel/run/device_copies.h"
 #include "parallel/run/step_memory.h"
 
 namespace permafrost {
@@ -48,12 +50,16 @@ class WeightSlots {
   /// Acquires the gathers from `first` on and reads none: for a program that is not run, or not to its end.
   void pass_over(size_t first);
 
+  /// The gathers of a program happened once more, without a call of this object.
+  void count_again(size_t bucket);
+
   /// Milliseconds that acquire waited or copied, and bytes gathered from other ranks' parts, since the last call.
   double take_waited_ms();
   int64_t take_gathered_bytes();
 
  private:
   void fill(const Gather& gather);
+  void count(const Gather& gather);
   void work();
   void allow(uint32_t gathers);
   template <typename Enough>
@@ -69,9 +75,10 @@ class WeightSlots {
   int64_t gathered_bytes_ = 0;
 
   // Of the communication thread. Counts wrap; differences do not.
-  uint32_t base_ = 0;                 // gathers of all programs before this one
-  std::atomic<uint32_t> allowed_{0};  // how many may begin
-  std::atomic<uint32_t> filled_{0};   // how many are done
+  std::unique_ptr<UnitCopies> copies_;  // on CUDA, of units copied from the host's memory: nothing below is used then
+  uint32_t base_ = 0;                   // gathers of all programs before this one
+  std::atomic<uint32_t> allowed_{0};    // how many may begin
+  std::atomic<uint32_t> filled_{0};     // how many are done
   std::atomic<bool> stopping_{false};
   std::exception_ptr error_;  // of the thread; read after `filled_` went ahead of it
   std::atomic<bool> failed_{false};

@@ -273,16 +273,50 @@ cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t* 
   return CUBLAS_STATUS_SUCCESS;
 }
 
+namespace {
+
+struct Product {
+  Descriptor how;
+  Layout a_layout, b_layout, c_layout, d_layout;
+  float scale, keep;
+  const void *a, *b, *c;
+  void *d, *workspace;
+  Algorithm algorithm;
+};
+
+void multiply(const Product& p) {
+  const cuda_emulation::DeviceAccess access;
+  if (p.algorithm.workspace > 0) std::memset(p.workspace, 0xff, p.algorithm.workspace);
+  const bool tf32 = p.how.compute == CUBLAS_COMPUTE_32F_FAST_TF32;
+  const std::vector<float> left = gathered(p.a, p.a_layout, p.how.transpose_a == CUBLAS_OP_T, tf32);
+  const std::vector<float> right = gathered(p.b, p.b_layout, p.how.transpose_b == CUBLAS_OP_N, tf32);
+  for (uint64_t column = 0; column < p.d_layout.columns; ++column)
+    for (uint64_t row = 0; row < p.d_layout.rows; ++row) {
+      const auto i = static_cast<int64_t>(row) + static_cast<int64_t>(column) * p.d_layout.ld;
+      float value = p.scale * sum_of(&left[row * p.algorithm.terms], &right[column * p.algorithm.terms],
+                                     p.algorithm.terms, p.algorithm.split);
+      if (p.keep != 0) value += p.keep * stored(p.c, p.c_layout.type, i);
+      if ((p.how.epilogue & CUBLASLT_EPILOGUE_BIAS) != 0)
+        value += stored(p.how.bias, p.d_layout.type, static_cast<int64_t>(row));
+      if (p.d_layout.type == CUDA_R_32F)
+        static_cast<float*>(p.d)[i] = value;
+      else
+        static_cast<permafrost::bfloat16*>(p.d)[i] = permafrost::bfloat16(value);
+    }
+  cuda_emulation::clock += kKinds[p.algorithm.id].milliseconds;
+}
+
+}  // namespace
+
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t o, const void* alpha, const void* a,
                               cublasLtMatrixLayout_t a_layout, const void* b, cublasLtMatrixLayout_t b_layout,
                               const void* beta, const void* c, cublasLtMatrixLayout_t c_layout, void* d,
                               cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t* algo, void* workspace,
-                              size_t workspace_bytes, cudaStream_t) {
+                              size_t workspace_bytes, cudaStream_t stream) {
   if (!handle) return CUBLAS_STATUS_NOT_INITIALIZED;
   if (const cublasStatus_t status = check(o, a_layout, b_layout, c_layout, d_layout); status != CUBLAS_STATUS_SUCCESS)
     return status;
   if (!alpha || !beta || !algo || !a || !b || !c || !d) return CUBLAS_STATUS_INVALID_VALUE;
-  const cuda_emulation::DeviceAccess access;
   const Algorithm algorithm = algorithm_of(*algo);
   if (algorithm.rows != d_layout->rows || algorithm.columns != d_layout->columns ||
       algorithm.terms != terms_of(*o, *a_layout) || workspace_bytes < algorithm.workspace ||
@@ -291,25 +325,19 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t o, c
   const void* pointers[] = {a, b, c, d, o->bias};
   for (int i = 0; i < 5; ++i)
     if (!is_aligned(pointers[i], algorithm.alignment[i])) return CUBLAS_STATUS_NOT_SUPPORTED;
-  if (algorithm.workspace > 0) std::memset(workspace, 0xff, algorithm.workspace);
-
-  const bool tf32 = o->compute == CUBLAS_COMPUTE_32F_FAST_TF32;
-  const std::vector<float> left = gathered(a, *a_layout, o->transpose_a == CUBLAS_OP_T, tf32);
-  const std::vector<float> right = gathered(b, *b_layout, o->transpose_b == CUBLAS_OP_N, tf32);
-  const float scale = *static_cast<const float*>(alpha), keep = *static_cast<const float*>(beta);
-  for (uint64_t column = 0; column < d_layout->columns; ++column)
-    for (uint64_t row = 0; row < d_layout->rows; ++row) {
-      const auto i = static_cast<int64_t>(row) + static_cast<int64_t>(column) * d_layout->ld;
-      float value = scale * sum_of(&left[row * algorithm.terms], &right[column * algorithm.terms], algorithm.terms,
-                                   algorithm.split);
-      if (keep != 0) value += keep * stored(c, c_layout->type, i);
-      if ((o->epilogue & CUBLASLT_EPILOGUE_BIAS) != 0)
-        value += stored(o->bias, d_layout->type, static_cast<int64_t>(row));
-      if (d_layout->type == CUDA_R_32F)
-        static_cast<float*>(d)[i] = value;
-      else
-        static_cast<permafrost::bfloat16*>(d)[i] = permafrost::bfloat16(value);
-    }
-  cuda_emulation::clock += kKinds[algorithm.id].milliseconds;
+  const Product product{*o,
+                        *a_layout,
+                        *b_layout,
+                        *c_layout,
+                        *d_layout,
+                        *static_cast<const float*>(alpha),
+                        *static_cast<const float*>(beta),
+                        a,
+                        b,
+                        c,
+                        d,
+                        workspace,
+                        algorithm};
+  cuda_emulation::submit(stream, [product] { multiply(product); });
   return CUBLAS_STATUS_SUCCESS;
 }

@@ -3,7 +3,9 @@
 
 #include <map>
 #include <mutex>
+#include <set>
 #include <utility>
+#include <vector>
 
 #include "tests/cuda_emulation/cuda_runtime.h"
 
@@ -11,6 +13,7 @@ namespace {
 constexpr size_t kTotal = size_t{4} << 30, kPage = 4096;
 std::mutex mutex;
 std::map<void*, size_t> device_memory, pinned_memory;  // sizes as mapped
+std::map<void*, size_t> registered;                    // host memory
 size_t allocated = 0;                                  // of device memory
 int users = 0;                                         // of device memory
 cudaError_t last_error = cudaSuccess;
@@ -60,11 +63,45 @@ cuda_emulation::DeviceAccess::~DeviceAccess() {
 
 double cuda_emulation::clock = 0;
 
-struct CUstream_st {};
+// What is being captured: work in the order in which it was given, which keeps every order that streams and events
+// ask for.
+struct CUgraph_st {
+  std::vector<std::function<void()>> work;
+  CUstream_st* origin = nullptr;
+  std::set<CUstream_st*> joined;  // by waiting for an event of the capture
+  bool invalid = false;
+};
+struct CUgraphExec_st {
+  std::vector<std::function<void()>> work;
+};
+struct CUstream_st {
+  CUgraph_st* capture = nullptr;
+  int64_t given = 0;    // of this capture
+  int64_t awaited = 0;  // of that, what the origin waited for
+};
 struct CUevent_st {
   bool timed = false;
   double time = 0;
+  CUgraph_st* capture = nullptr;
+  CUstream_st* stream = nullptr;
+  int64_t given = 0;  // to the stream, before this
 };
+
+namespace {
+thread_local CUgraph_st* captured_by_this_thread = nullptr;
+
+/// For what a capture does not allow; CUDA makes it invalid.
+cudaError_t refused_in_capture(CUgraph_st* capture, cudaError_t error) {
+  capture->invalid = true;
+  return result(error);
+}
+}  // namespace
+
+void cuda_emulation::submit(cudaStream_t stream, std::function<void()> work) {
+  if (!stream || !stream->capture) return work();
+  ++stream->given;
+  stream->capture->work.push_back(std::move(work));
+}
 
 const char* cudaGetErrorName(cudaError_t error) {
   switch (error) {
@@ -78,6 +115,18 @@ const char* cudaGetErrorName(cudaError_t error) {
       return "cudaErrorInvalidDevice";
     case cudaErrorNotReady:
       return "cudaErrorNotReady";
+    case cudaErrorHostMemoryAlreadyRegistered:
+      return "cudaErrorHostMemoryAlreadyRegistered";
+    case cudaErrorHostMemoryNotRegistered:
+      return "cudaErrorHostMemoryNotRegistered";
+    case cudaErrorStreamCaptureUnsupported:
+      return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureInvalidated:
+      return "cudaErrorStreamCaptureInvalidated";
+    case cudaErrorStreamCaptureUnjoined:
+      return "cudaErrorStreamCaptureUnjoined";
+    case cudaErrorStreamCaptureIsolation:
+      return "cudaErrorStreamCaptureIsolation";
   }
   return "unknown";
 }
@@ -98,31 +147,96 @@ cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
   *total_bytes = kTotal;
   return cudaSuccess;
 }
-cudaError_t cudaMalloc(void** pointer, size_t bytes) { return allocate(pointer, bytes, device_memory); }
+cudaError_t cudaMalloc(void** pointer, size_t bytes) {
+  if (captured_by_this_thread) return refused_in_capture(captured_by_this_thread, cudaErrorStreamCaptureUnsupported);
+  return allocate(pointer, bytes, device_memory);
+}
 cudaError_t cudaFree(void* pointer) { return release(pointer, device_memory); }
 cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) { return allocate(pointer, bytes, pinned_memory); }
 cudaError_t cudaFreeHost(void* pointer) { return release(pointer, pinned_memory); }
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  const cuda_emulation::DeviceAccess access;
-  if (bytes > 0) std::memcpy(to, from, bytes);
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  cuda_emulation::submit(stream, [=] {
+    const cuda_emulation::DeviceAccess access;
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  });
   return cudaSuccess;
 }
-cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
-  const cuda_emulation::DeviceAccess access;
-  if (bytes > 0) std::memset(to, value, bytes);
+cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
+  cuda_emulation::submit(stream, [=] {
+    const cuda_emulation::DeviceAccess access;
+    if (bytes > 0) std::memset(to, value, bytes);
+  });
   return cudaSuccess;
+}
+cudaError_t cudaHostRegister(void* memory, size_t bytes, unsigned) {
+  const std::lock_guard lock(mutex);
+  return registered.emplace(memory, bytes).second ? cudaSuccess : result(cudaErrorHostMemoryAlreadyRegistered);
+}
+cudaError_t cudaHostUnregister(void* memory) {
+  const std::lock_guard lock(mutex);
+  return registered.erase(memory) == 1 ? cudaSuccess : result(cudaErrorHostMemoryNotRegistered);
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) { return *stream = new CUstream_st, cudaSuccess; }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) { return delete stream, cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (stream && stream->capture) return refused_in_capture(stream->capture, cudaErrorStreamCaptureUnsupported);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  if (!event->capture) {
+    if (stream->capture) return refused_in_capture(stream->capture, cudaErrorStreamCaptureIsolation);
+    return cudaSuccess;
+  }
+  if (!stream->capture) {
+    stream->capture = event->capture;
+    stream->given = stream->awaited = 0;
+    stream->capture->joined.insert(stream);
+  }
+  if (stream == stream->capture->origin)
+    event->stream->awaited = event->given > event->stream->awaited ? event->given : event->stream->awaited;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  if (!stream || stream->capture) return result(cudaErrorStreamCaptureUnsupported);
+  stream->capture = captured_by_this_thread = new CUgraph_st{.work = {}, .origin = stream, .joined = {}};
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  *graph = nullptr;
+  if (!stream->capture || stream->capture->origin != stream) return result(cudaErrorInvalidValue);
+  CUgraph_st* capture = std::exchange(stream->capture, nullptr);
+  captured_by_this_thread = nullptr;
+  bool joined = true;
+  for (CUstream_st* other : capture->joined) {
+    joined = joined && other->awaited == other->given;
+    other->capture = nullptr;
+  }
+  if (capture->invalid || !joined) {
+    const cudaError_t error = capture->invalid ? cudaErrorStreamCaptureInvalidated : cudaErrorStreamCaptureUnjoined;
+    delete capture;
+    return result(error);
+  }
+  return *graph = capture, cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+  return *executable = new CUgraphExec_st{graph->work}, cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
+  for (const auto& work : graph->work) cuda_emulation::submit(stream, work);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { return delete graph, cudaSuccess; }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   *event = new CUevent_st{.timed = (flags & cudaEventDisableTiming) == 0};
   return cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   event->time = cuda_emulation::clock;
+  event->capture = stream ? stream->capture : nullptr;
+  event->stream = stream;
+  event->given = stream ? stream->given : 0;
   return cudaSuccess;
 }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
@@ -130,8 +244,13 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEve
   *milliseconds = static_cast<float>(end->time - begin->time);
   return cudaSuccess;
 }
-cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
-  return *status = cudaStreamCaptureStatusNone, cudaSuccess;
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  *status = stream && stream->capture ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
 }
-cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  return event->capture ? result(cudaErrorStreamCaptureUnsupported) : cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  return event->capture ? result(cudaErrorStreamCaptureUnsupported) : cudaSuccess;
+}

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "core/device/cpu_features.h"
 #include "core/kernels/adamw_cpu.h"
+#include "core/kernels/flat_pieces.h"
 #include "tests/reference/adamw_ref.h"
 #include "tests/support/compare.h"
 #include "tests/support/golden.h"
@@ -188,6 +190,62 @@ TEST_P(AdamwTest, SameBitsAsOnCpuAtAnyAlignment) {
       EXPECT_TRUE(same_bits(here.master, there.master) && same_bits(here.m, there.m) && same_bits(here.v, there.v) &&
                   same_bits(working, want));
     }
+}
+
+/// Parameters of a slice with factors and working dtypes of their own, gaps between them.
+TEST_P(AdamwTest, PiecesOfASliceAreTheParametersOneByOne) {
+  struct Param {
+    int64_t begin, elements, byte;
+    DType dtype;
+    AdamwStep step;
+  };
+  std::vector<Param> params{{32, 9001, 64, DType::kBF16, some_step()},
+                            {9088, 5, 20'000, kF32, some_step()},
+                            {9120, 4096, 20'032, DType::kF16, some_step()}};
+  params[1].step.lr = 1e-2;
+  params[2].step.weight_decay = 0;
+  const int64_t n = 13'300, bytes = 30'000;
+  const float clip = 0.75f;
+  constexpr int64_t kFactors = sizeof(AdamwFactors) / sizeof(float);
+  const Buffers got = random_buffers(n), want = random_buffers(n);
+  const OwnedTensor working = filled_tensor(DType::kU8, {bytes}, 0),
+                    want_working = filled_tensor(DType::kU8, {bytes}, 0), factors(kF32, {3, kFactors}),
+                    scale = make_tensor(kF32, {1}, {clip}), apply = make_tensor(DType::kI32, {1}, {0});
+  std::vector<FlatPiece> pieces;
+  for (size_t p = 0; p < params.size(); ++p) {
+    Param& param = params[p];
+    append_pieces(pieces,
+                  {param.begin, param.elements, static_cast<int64_t>(p), param.byte, static_cast<int64_t>(param.dtype)},
+                  used_device());
+    const AdamwFactors row = adamw_factors(param.step);
+    std::memcpy(factors.view().data<float>() + kFactors * static_cast<int64_t>(p), &row, sizeof row);
+    param.step.grad_scale = clip;
+    const auto part = [&](const OwnedTensor& t) { return t.view().rows(param.begin, param.begin + param.elements); };
+    adamw(device_context(), param.step, part(want.master), part(want.m), part(want.v), part(want.grad),
+          Tensor(want_working.view().data<uint8_t>() + param.byte, param.dtype, Shape{param.elements}, used_device()));
+  }
+  const PieceTable table(pieces, used_device());
+  const AdamwPieces args{table.view(), factors, scale, apply, got.master, got.m, got.v, got.grad, working};
+  adamw_pieces(device_context(), args);
+  EXPECT_TRUE(same_bits(got.master, random_buffers(n).master)) << "a step that is not to be taken changes nothing";
+  *apply.view().data<int32_t>() = 1;
+  adamw_pieces(device_context(), args);
+  EXPECT_TRUE(same_bits(got.master, want.master) && same_bits(got.m, want.m) && same_bits(got.v, want.v));
+  EXPECT_TRUE(same_bits(working, want_working));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        AdamwPieces bad = args;
+        bad.grad = scale;
+        adamw_pieces(device_context(), bad);
+      },
+      ErrorKind::kShapeMismatch, {"adamw_pieces: grad must be (13300) f32", "(1)"}));
+  EXPECT_TRUE(throws_error(
+      [&] {
+        AdamwPieces bad = args;
+        bad.factors = scale;
+        adamw_pieces(device_context(), bad);
+      },
+      ErrorKind::kShapeMismatch, {"adamw_pieces: factors must be (rows, 9) f32"}));
 }
 
 TEST_P(AdamwTest, NanEmptyAndNoGradient) {

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/device/bytes.h"
+#include "core/device/cuda.h"
 #include "tests/support/compare.h"
 #include "tests/support/toy_graph.h"
 
@@ -34,25 +36,43 @@ AdamwConfig config() {
 float initial(int64_t i) { return static_cast<float>((i * 37) % 101) / 50.0f - 1.0f; }
 float gradient_at(int64_t i, int step) { return static_cast<float>((i * 13 + step * 7) % 89) / 44.0f - 1.0f; }
 
-/// Masters and working copies after three updates on `ranks` ranks, as one rank would have them.
+/// What a step knows of the norm of its gradient.
+struct Norm {
+  testing::OwnedTensor norm, clip, apply;
+  Norm(float clip_by, bool finite)
+      : norm(DType::kF64, {1}),
+        clip(testing::make_tensor(DType::kF32, {1}, {clip_by})),
+        apply(testing::make_tensor(DType::kI32, {1}, {finite ? 1.0 : 0.0})) {}
+  operator GradientNorm() const { return {norm, clip, apply}; }  // NOLINT: reads as what it holds
+};
+
+/// Masters and working copies after three updates on `ranks` ranks of the device in use, as one rank would have them.
 std::pair<std::vector<float>, std::vector<std::byte>> train(int ranks, DType compute) {
+  const Device device = testing::used_device();
+  const Context context = testing::device_context();
   const Plan p = plan(ranks, compute);
   std::vector<float> masters(static_cast<size_t>(p.trainable_space));
   std::vector<std::byte> working(static_cast<size_t>(p.memory.working));
   for (int rank = 0; rank < ranks; ++rank) {
-    StepMemory memory(p);
-    ShardedAdamw optimizer(p, rank, config());
+    StepMemory memory(p, 0, nullptr, device);
+    ShardedAdamw optimizer(p, rank, config(), device);
     const int64_t begin = optimizer.slice_begin(), size = optimizer.slice_end() - begin;
-    for (int64_t i = 0; i < size; ++i) optimizer.master().data<float>()[i] = initial(begin + i);
-    optimizer.refresh_working(memory);
+    HostOptimizer loading(optimizer, context);
+    for (int64_t i = 0; i < size; ++i) loading->master().data<float>()[i] = initial(begin + i);
+    loading.put_back();
+    loading->refresh_working(memory);
+    memory.upload_working(context);
+    const Norm norm(0.5f, true);
     testing::OwnedTensor gradient(DType::kF32, {size});
     for (int step = 1; step <= 3; ++step) {
       for (int64_t i = 0; i < size; ++i) gradient.view().data<float>()[i] = gradient_at(begin + i, step);
-      optimizer.update(testing::cpu_context(), gradient, 0.5, step == 2 ? 0.1 : 1.0, step, memory);
+      optimizer.update(context, gradient, norm, step == 2 ? 0.1 : 1.0, step, memory);
+      finish(context);
     }
-    std::copy_n(optimizer.master().data<float>(), size, masters.begin() + begin);
+    std::copy_n(HostOptimizer(optimizer, context)->master().data<float>(), size, masters.begin() + begin);
     const int64_t from = p.working_byte(begin), to = p.working_byte(begin + size);
-    std::memcpy(working.data() + from, memory.working.data() + from, static_cast<size_t>(to - from));
+    copy_bytes(context, working.data() + from, memory.working_copies().data<uint8_t>() + from, to - from);
+    finish(context);
   }
   return {masters, working};
 }
@@ -62,6 +82,19 @@ TEST(ShardedAdamw, RanksChangeNoBit) {
     const auto one = train(1, compute);
     for (int ranks = 2; ranks <= 5; ++ranks) EXPECT_EQ(one, train(ranks, compute)) << ranks;
   }
+}
+
+TEST(ShardedAdamw, AGpuGivesTheBitsOfACpu) {
+  if (cuda::device_count() == 0) GTEST_SKIP() << cuda::why_unavailable();
+  const Device before = testing::used_device();
+  for (const DType compute : {DType::kF32, DType::kBF16}) {
+    testing::use_device(Device::cpu());
+    const auto cpu = train(1, compute);
+    testing::use_device(Device::cuda(0));
+    EXPECT_EQ(train(1, compute), cpu);
+    EXPECT_EQ(train(3, compute), cpu);
+  }
+  testing::use_device(before);
 }
 
 TEST(ShardedAdamw, MoreRanksThanBlocksLeavesEmptySlices) {
@@ -94,14 +127,16 @@ TEST(ShardedAdamw, UpdatesAsTheFormulaSays) {
   }
 }
 
-TEST(ShardedAdamw, ClipsByTheGlobalNorm) {
+TEST(ShardedAdamw, AStepThatIsNotToBeTakenChangesNothing) {
   const Plan p = plan(1, DType::kF32);
-  AdamwConfig c = config();
-  EXPECT_EQ(ShardedAdamw(p, 0, c).clip_scale(1e9), 1.0);
-  c.clip_norm = 2.0;
-  const ShardedAdamw optimizer(p, 0, c);
-  EXPECT_EQ(optimizer.clip_scale(1.0), 1.0);
-  EXPECT_DOUBLE_EQ(optimizer.clip_scale(8.0), 2.0 / (8.0 + 1e-6));
+  StepMemory memory(p);
+  ShardedAdamw optimizer(p, 0, config());
+  std::fill_n(optimizer.master().data<float>(), optimizer.slice_end(), 0.5f);
+  optimizer.refresh_working(memory);
+  const testing::OwnedTensor gradient = testing::random_tensor(DType::kF32, {optimizer.slice_end()}, 1);
+  const Norm infinite(1.0f, false);
+  optimizer.update(testing::cpu_context(), gradient, infinite, 1, 1, memory);
+  for (int64_t i = 0; i < optimizer.slice_end(); ++i) ASSERT_EQ(optimizer.master().data<float>()[i], 0.5f);
 }
 
 }  // namespace

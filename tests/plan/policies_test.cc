@@ -110,7 +110,8 @@ TEST(Gather, OnOneNodePartsAreReadInPlaceUnlessAskedOtherwise) {
   EXPECT_EQ(decide_gather(GatherChoice::kAuto, one).str(), "read in place");
   World on_gpus = one;
   on_gpus.device = DeviceKind::kCuda;
-  EXPECT_EQ(decide_gather(GatherChoice::kAuto, on_gpus).str(), "copied at the first use");
+  for (const GatherChoice choice : {GatherChoice::kAuto, GatherChoice::kCopy, GatherChoice::kInline})
+    EXPECT_EQ(decide_gather(choice, on_gpus).str(), "copied by the device, one unit ahead");
   EXPECT_EQ(decide_gather(GatherChoice::kInline, one).str(), "copied at the first use");
   EXPECT_EQ(decide_gather(GatherChoice::kPrefetch, one).str(), "copied by a communication thread, one unit ahead");
 }

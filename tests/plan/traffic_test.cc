@@ -55,11 +55,12 @@ std::map<std::string, int64_t> run_collectives(const Plan& plan, int rank) {
   EXPECT_THROW(voter.cast(*group, ballot), Error);
 
   const OwnedTensor memory(plain ? DType::kF32 : DType::kI64, {plan.trainable_space});
-  OrderFreeSums sums(layout, shards, plan.micro_batches, plain ? SumMode::kPlain : SumMode::kOrderFree, memory);
-  sums.begin_step(exponents);
-  const OwnedTensor slice(DType::kF32, {shards.count(rank)}), blocks(DType::kF64, {shards.blocks()});
+  OrderFreeSums sums(layout, shards, rank, plan.micro_batches, plain ? SumMode::kPlain : SumMode::kOrderFree, memory);
+  sums.begin_step(context, exponents);
+  const OwnedTensor slice(DType::kF32, {shards.count(rank)}), blocks(DType::kF64, {shards.blocks()}),
+      norm(DType::kF64, {1}), clip(DType::kF32, {1}), apply(DType::kI32, {1});
   sums.reduce(context, *group, slice);
-  global_norm(context, *group, shards, slice, blocks);
+  global_norm(context, *group, shards, slice, blocks, 0, {norm, clip, apply});
 
   std::vector<int64_t> counts;
   for (int r = 0; r < ranks; ++r)

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "core/device/cpu_features.h"
+#include "core/kernels/flat_pieces.h"
 #include "core/kernels/order_free.h"
 #include "core/kernels/order_free_cpu.h"
 #include "tests/reference/order_free_ref.h"
@@ -67,6 +68,10 @@ std::vector<float> awkward(int64_t n, int32_t exponent, int shift, uint64_t seed
   return values;
 }
 
+OwnedTensor at(OrderFreeScale scale) {
+  return make_tensor(DType::kI32, Shape{2}, {static_cast<double>(scale.exponent), static_cast<double>(scale.shift)});
+}
+
 OwnedTensor f32(const std::vector<float>& values) {
   return make_tensor(DType::kF32, Shape({std::ssize(values)}), {values.begin(), values.end()});
 }
@@ -108,8 +113,8 @@ TEST_P(OrderFreeKernelTest, IntegersEqualTheReference) {
         const std::vector<float> b = awkward(n, std::min(exponent, 128), scale.shift, 2);
         OwnedTensor sums = testing::filled_tensor(DType::kI64, Shape({n}), 0x77);
         const OwnedTensor range = no_range();
-        order_free_add(device_context(2), scale, f32(a), sums, GradMode::kOverwrite, range);
-        if (g > 1) order_free_add(device_context(2), scale, f32(b), sums, GradMode::kAdd, range);
+        order_free_add(device_context(2), at(scale), f32(a), sums, GradMode::kOverwrite, range);
+        if (g > 1) order_free_add(device_context(2), at(scale), f32(b), sums, GradMode::kAdd, range);
         const GradientRange seen = read_range(range);
         int64_t wrong = 0;
         int32_t largest = 0;
@@ -147,12 +152,11 @@ TEST_P(OrderFreeKernelTest, ValuesOutsideTheLimitAddNothingAndAreSeen) {
     const OrderFreeScale scale = OrderFreeScale::make(2, 1);
     OwnedTensor sums = testing::filled_tensor(DType::kI64, Shape({3}), 0);
     const OwnedTensor range = no_range();
-    order_free_add(device_context(), scale, gradient, sums, GradMode::kAdd, range);
+    order_free_add(device_context(), at(scale), gradient, sums, GradMode::kAdd, range);
     const GradientRange seen = read_range(range);
     EXPECT_EQ(sums.view().data<int64_t>()[1], 0);
     EXPECT_EQ(seen.finite(), std::isfinite(bad) != 0);
     EXPECT_GT(seen.exponent(), 2);
-    EXPECT_EQ(first_non_finite(gradient), std::isfinite(bad) ? -1 : 1);
     OwnedTensor back = testing::filled_tensor(DType::kF32, Shape({3}), 0);
     order_free_value(device_context(), scale, sums, back);
     EXPECT_EQ(testing::values_of(back), (std::vector<double>{1, 0, -2}));
@@ -230,6 +234,53 @@ TEST_P(OrderFreeKernelTest, ValuesComeBackRoundedAsTheReference) {
   EXPECT_EQ(wrong, 0);
 }
 
+/// A slice of two parameters with their own scales, a gap before, between and behind them.
+TEST_P(OrderFreeKernelTest, ValuesOfManyParametersAreThoseOfEachAndZeroBetween) {
+  const int64_t n = 30'000;
+  const std::vector<OrderFreeScale> scales{OrderFreeScale::make(3, 4), OrderFreeScale::make(-20, 4)};
+  const OwnedTensor table =
+      make_tensor(DType::kI32, Shape{2, 2},
+                  {static_cast<double>(scales[0].exponent), static_cast<double>(scales[0].shift),
+                   static_cast<double>(scales[1].exponent), static_cast<double>(scales[1].shift)});
+  Random random(3, RandomPurpose::kSynthetic);
+  const OwnedTensor sums = testing::filled_tensor(DType::kI64, Shape({n}), 0);
+  for (int64_t i = 0; i < n; ++i) sums.view().data<int64_t>()[i] = static_cast<int64_t>(random.next_u64()) >> (i % 64);
+  std::vector<FlatPiece> pieces;
+  append_pieces(pieces, {.begin = 32, .elements = 9001, .row = 0}, testing::used_device());
+  append_pieces(pieces, {.begin = 9088, .elements = 20'000, .row = 1}, testing::used_device());
+  const PieceTable piece_table(pieces, testing::used_device());
+  const OwnedTensor got = testing::filled_tensor(DType::kF32, Shape({n}), 0x77);
+  const OwnedTensor want = testing::filled_tensor(DType::kF32, Shape({n}), 0);
+  order_free_values(device_context(), piece_table.view(), table, sums, got);
+  order_free_value(device_context(), scales[0], sums.view().rows(32, 9033), want.view().rows(32, 9033));
+  order_free_value(device_context(), scales[1], sums.view().rows(9088, 29'088), want.view().rows(9088, 29'088));
+  EXPECT_TRUE(same_bits(got, want));
+  EXPECT_TRUE(got.canaries_intact());
+}
+
+TEST_P(OrderFreeKernelTest, TheNormIsThatOfTheSumsInTheirOrder) {
+  for (const int64_t n : {0, 1, 7, 1024, 5003}) {
+    const OwnedTensor sums = random_tensor(DType::kF64, Shape{n}, 4);
+    double sum = 0;
+    for (int64_t i = 0; i < n; ++i) sum += sums.view().data<double>()[i] *= sums.view().data<double>()[i];
+    const OwnedTensor norm = testing::filled_tensor(DType::kF64, Shape{1}, 0x77), clip(DType::kF32, Shape{1}),
+                      apply = testing::filled_tensor(DType::kI32, Shape{1}, 0x77);
+    norm_of_blocks(device_context(), sums, 2.5, norm, clip, apply);
+    testing::finish_kernels();
+    EXPECT_EQ(*norm.view().data<double>(), std::sqrt(sum)) << n;
+    EXPECT_EQ(*clip.view().data<float>(), static_cast<float>(std::min(1.0, 2.5 / (std::sqrt(sum) + 1e-6))));
+    EXPECT_EQ(*apply.view().data<int32_t>(), 1);
+  }
+  for (const double bad : {static_cast<double>(kInf), static_cast<double>(kNaN)}) {
+    const OwnedTensor sums = make_tensor(DType::kF64, Shape{3}, {1, bad, 2}), norm(DType::kF64, Shape{1}),
+                      clip(DType::kF32, Shape{1}), apply = testing::filled_tensor(DType::kI32, Shape{1}, 0x77);
+    norm_of_blocks(device_context(), sums, 0, norm, clip, apply);
+    testing::finish_kernels();
+    EXPECT_EQ(*apply.view().data<int32_t>(), 0);
+    EXPECT_FALSE(std::isfinite(*norm.view().data<double>()));
+  }
+}
+
 TEST_P(OrderFreeKernelTest, SquareSumsDoNotDependOnThreadsAndAreExactForSmallIntegers) {
   const int64_t n = 3 * kSquareSumBlock + 13;
   const OwnedTensor values = random_tensor(DType::kF32, Shape({n}), 5);
@@ -256,20 +307,29 @@ TEST_P(OrderFreeKernelTest, ShapesAndDtypesAreChecked) {
   const OwnedTensor short_sums = testing::filled_tensor(DType::kI64, Shape({3}), 0);
   const OwnedTensor range = no_range();
   const auto scale = OrderFreeScale::make(0, 1);
+  const OwnedTensor pieces(DType::kI64, Shape{1, 5}), scales(DType::kI32, Shape{1, 2});
   const auto shape = ErrorKind::kShapeMismatch;
-  EXPECT_TRUE(throws_error([&] { order_free_add(device_context(), scale, half, sums, GradMode::kAdd, range); }, shape,
-                           {"order_free_add: gradient", "bf16"}));
+  EXPECT_TRUE(throws_error([&] { order_free_add(device_context(), at(scale), half, sums, GradMode::kAdd, range); },
+                           shape, {"order_free_add: gradient", "bf16"}));
   EXPECT_TRUE(
-      throws_error([&] { order_free_add(device_context(), scale, gradient, short_sums, GradMode::kAdd, range); }, shape,
-                   {"order_free_add: sums must be (4) i64", "(3)"}));
-  EXPECT_TRUE(throws_error([&] { order_free_add(device_context(), scale, gradient, sums, GradMode::kAdd, {}); }, shape,
-                           {"order_free_add: range must be (1) i32"}));
+      throws_error([&] { order_free_add(device_context(), at(scale), gradient, short_sums, GradMode::kAdd, range); },
+                   shape, {"order_free_add: sums must be (4) i64", "(3)"}));
+  EXPECT_TRUE(throws_error([&] { order_free_add(device_context(), at(scale), gradient, sums, GradMode::kAdd, {}); },
+                           shape, {"order_free_add: range must be (1) i32"}));
   EXPECT_TRUE(throws_error([&] { gradient_range(device_context(), gradient, sums); }, shape,
                            {"gradient_range: range must be (1) i32", "(4) i64"}));
   EXPECT_TRUE(throws_error([&] { plain_add(device_context(), gradient, sums, GradMode::kAdd, range); }, shape,
                            {"plain_add: sums", "i64"}));
   EXPECT_TRUE(throws_error([&] { order_free_value(device_context(), scale, short_sums, gradient); }, shape,
                            {"order_free_value: gradient must be (3) f32"}));
+  EXPECT_TRUE(throws_error([&] { order_free_add(device_context(), range, gradient, sums, GradMode::kAdd, range); },
+                           shape, {"order_free_add: scale must be (2) i32", "(1)"}));
+  EXPECT_TRUE(throws_error([&] { order_free_values(device_context(), scales, scales, sums, gradient); }, shape,
+                           {"order_free_values: pieces must be (n, 5) i64"}));
+  EXPECT_TRUE(throws_error([&] { order_free_values(device_context(), pieces, scales, sums, half); }, shape,
+                           {"order_free_values: slice must be (4) f32", "bf16"}));
+  EXPECT_TRUE(throws_error([&] { norm_of_blocks(device_context(), gradient, 0, gradient, gradient, range); }, shape,
+                           {"norm_of_blocks: sums must be (n) f64"}));
   EXPECT_TRUE(throws_error([&] { block_square_sums(device_context(), gradient, sums); }, shape,
                            {"block_square_sums: sums must be (1) f64"}));
 }

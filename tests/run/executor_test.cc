@@ -7,6 +7,7 @@
 #include <cstring>
 #include <map>
 
+#include "core/device/bytes.h"
 #include "tests/support/compare.h"
 #include "tests/support/count_allocations.h"
 #include "tests/support/toy_graph.h"
@@ -20,8 +21,9 @@ using testing::ToyConfig;
 class KeepGradients final : public GradientSink {
  public:
   void add(int param, const Tensor& gradient) override {
-    const auto* bytes = static_cast<const std::byte*>(gradient.raw());
-    gradients[param].assign(bytes, bytes + gradient.bytes());
+    gradients[param].resize(static_cast<size_t>(gradient.bytes()));
+    copy_bytes(testing::device_context(), gradients[param].data(), gradient.raw(), gradient.bytes());
+    finish(testing::device_context());
   }
   std::map<int, std::vector<std::byte>> gradients;
 };

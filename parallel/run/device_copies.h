@@ -1,0 +1,60 @@
+#pragma once
+#include <array>
+#include <vector>
+
+#include "core/device/context.h"
+#include "core/device/cuda.h"
+#include "parallel/plan/plan.h"
+#include "parallel/run/step_memory.h"
+
+namespace permafrost {
+
+/// Writes the inputs of programs to a device while the program before still computes: the host's inputs go over in a
+/// stream of their own to a second place, and from there, within the device, to where programs read them. Nothing to do
+/// on CPU.
+class InputUploads {
+ public:
+  InputUploads(const StepMemory& memory, const Context& computing);
+  /// Of the program that is given to the computing stream next.
+  void start(int64_t bytes);
+  /// Until the host's inputs may be written again.
+  void wait() const;
+
+ private:
+  const StepMemory& memory_;
+  Context computing_;
+  std::unique_ptr<Stream> copying_;
+  Buffer ahead_;
+  cuda::OwnedMark uploaded_, taken_;
+};
+
+/// Copies sharded units from the host's memory into the two slots of a device, in a stream of its own, as early as the
+/// plan allows; kernels wait for them on the device. For GatherKind::kCopy.
+class UnitCopies {
+ public:
+  UnitCopies(const Plan& plan, const StepMemory& memory, const Context& computing);
+  /// A program starts.
+  void begin(const std::vector<Gather>& gathers);
+  /// What the computing stream is given from now on finds the unit of this gather in its slot.
+  void acquire(size_t gather);
+  /// The computing stream was given the last use of this gather.
+  void release(size_t gather);
+
+ private:
+  void start_until(int steps_done);
+
+  const Plan& plan_;
+  const StepMemory& memory_;
+  Context computing_;
+  Stream copying_;
+  struct Slot {
+    cuda::OwnedMark filled, free;
+    bool used = false;  // in this program
+  };
+  std::array<Slot, kGatherSlots> slots_;
+  cuda::OwnedMark began_;
+  const std::vector<Gather>* gathers_ = nullptr;
+  size_t started_ = 0;
+};
+
+}  // namespace permafrost
