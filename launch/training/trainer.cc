@@ -66,7 +66,8 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
       memory_(plan, runtime.rank(), &runtime.node, runtime.device()),
       gather_group_(make_gather_group(plan, runtime)),
       exchange_(runtime, std::max(plan.memory.sums, plan.memory.working)),
-      executor_(plan, memory_, runtime.program_context(), {}, gather_group_.get()),
+      executor_(plan, memory_, runtime.program_context(), {.graphs = config.parallel().cuda_graphs()},
+                gather_group_.get()),
       optimizer_(plan, runtime.rank(), make_adamw_config(config), runtime.device()),
       schedule_(make_schedule_config(config)),
       shards_(plan.trainable_space, runtime.size()),
@@ -110,6 +111,17 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
   index_ = std::make_unique<BatchIndex>(data_.texts, loader_config(config, data_).order, plan.buckets);
   loader_ = make_loader(0);
   validation_ = make_program_measure(config, measure_on());
+  note_device();
+}
+
+/// What of the device's fast ways is not taken, and why.
+void Trainer::note_device() {
+  if (context_.device.kind == DeviceKind::kCpu) return;
+  if (const std::string how = exchange_.str(); !how.empty()) notes_.push_back(how);
+  std::string last;
+  for (size_t bucket = 0; bucket < plan_.programs.size(); ++bucket)
+    if (const std::string why = executor_.why_no_graphs(bucket); !why.empty()) last = why;
+  if (!last.empty()) notes_.push_back("device: kernels are given one by one, not as CUDA graphs: " + last);
 }
 
 Trainer::~Trainer() = default;
@@ -171,6 +183,7 @@ void Trainer::resume(const std::string& checkpoint) {
   if (!loaded.exponents.empty()) exponents_.restore(loaded.exponents);
   take_loaded(loading);
   watch_.emplace(plan_, *loading, runtime_.pool);
+  forget_ahead();
   loader_.reset();  // before another ring of micro-batches is allocated
   loader_ = make_loader(position_.step);
 }
@@ -258,15 +271,45 @@ void Trainer::leave_out_of_loss(const Vote& vote) {
   kept_scale_ = row_weight_ > 0 ? weighting_.row_weight(kept_) / row_weight_ : 1;
 }
 
+/// The micro-batch of the next slot: waits for it, unless that was done before.
+const MicroBatch& Trainer::next_batch(StepMetrics& metrics) {
+  if (ahead_) return *std::exchange(ahead_, nullptr);
+  const MicroBatch& batch = loader_->next();
+  metrics.wait_ms += loader_->last_wait_ms();
+  return batch;
+}
+
+void Trainer::fill_inputs(const MicroBatch& batch, float row_weight) {
+  const auto begin = Clock::now();
+  const size_t bucket = plan_.bucket_for(batch.tokens);
+  executor_.wait_for_inputs();
+  filler_.fill(batch, row_weight, executor_, bucket);
+  executor_.upload_inputs(bucket);
+  account_.inputs_ms += ms_since(begin);
+}
+
+/// While a GPU computes the last micro-batch of a step, the inputs of the next step's first one go over.
+void Trainer::look_ahead(StepMetrics& metrics) {
+  const int64_t next = position_.step + 1;
+  if (context_.device.kind == DeviceKind::kCpu || next >= config_.train().max_steps()) return;
+  const MicroBatch& batch = next_batch(metrics);
+  ahead_ = &batch;
+  if (batch.number == kIdleMicroBatch) return;
+  fill_inputs(batch, weighting_.row_weight(loss_counts(next)));
+  filled_ahead_ = true;
+}
+
+void Trainer::forget_ahead() {
+  ahead_ = nullptr;
+  filled_ahead_ = false;
+}
+
 void Trainer::run_slot(const MicroBatch& batch, double* loss) {
   const size_t bucket = plan_.bucket_for(batch.tokens);
-  const auto begin = Clock::now();
-  executor_.wait_for_inputs();
-  filler_.fill(batch, row_weight_, executor_, bucket);
+  if (!std::exchange(filled_ahead_, false)) fill_inputs(batch, row_weight_);
   const auto filled = Clock::now();
   executor_.start(bucket, this, loss);
   sums_->end_micro_batch(context_, batch.number % plan_.micro_batches);
-  account_.inputs_ms += std::chrono::duration<double, std::milli>(filled - begin).count();
   account_.program_ms += ms_since(filled);
   ++program_runs_[bucket];
 }
@@ -300,8 +343,7 @@ bool Trainer::attempt(bool stop, StepMetrics& metrics) {
   left_out_ = {};
   bad_micro_batch_ = bad_sample_ = -1;
   for (int64_t slot = 0; slot < plan_.slots; ++slot) {
-    const MicroBatch& batch = loader_->next();
-    metrics.wait_ms += loader_->last_wait_ms();
+    const MicroBatch& batch = next_batch(metrics);
     if (batch.number == kIdleMicroBatch) {
       executor_.only_gather();
       continue;
@@ -311,6 +353,7 @@ bool Trainer::attempt(bool stop, StepMetrics& metrics) {
     losses_.push_back({batch.number % plan_.micro_batches, 0});
     first_samples_.push_back(static_cast<int64_t>(batch.sample_ids[0]));
   }
+  look_ahead(metrics);
   take_losses();
   account_.phase(PhaseKind::kMicroBatches) += ms_since(begin);
   const Vote& result = vote(stop, metrics);
@@ -390,6 +433,7 @@ StepMetrics Trainer::train_step(bool stop) {
   for (int tries = 1; !attempt(stop, metrics); ++tries) {
     if (tries == kMaxAttempts)
       fail(ErrorKind::kInternal, "train: step ", position_.step, " was repeated ", tries, " times");
+    forget_ahead();
     loader_.reset();
     loader_ = make_loader(position_.step);
   }
@@ -535,6 +579,7 @@ std::vector<MemoryPiece> Trainer::memory_pieces() const {
 MeasureOn Trainer::measure_on() { return {runtime_, plan_, *model_, executor_, filler_}; }
 
 FinalLoss Trainer::measure_loss(bool exchange_images, int64_t samples) {
+  forget_ahead();
   loader_.reset();  // training is over; its memory serves the micro-batches here
   LoaderConfig loader = loader_config(config_, data_);
   loader.order.shuffle = true;  // neighbours in the file often show the same photograph
@@ -565,6 +610,7 @@ ValidationMetrics Trainer::validate() {
   const config::Validation::Metric metric = config_.validation().metric();
   PERMAFROST_CHECK(validation_, "trainer: ", metric_name(metric), " must be given to validate_by; got nothing");
   const MeasuredValue measured = validation_->measure();
+  filled_ahead_ = false;  // other inputs are where they were
   if (!std::isfinite(measured.value))
     fail(ErrorKind::kNonFinite, "validation: ", metric_name(metric), " after step ", position_.step,
          " must be finite; got ", measured.value);

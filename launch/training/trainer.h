@@ -88,6 +88,8 @@ class Trainer final : private GradientSink {
   /// Per bucket: how often this rank has run its program in training steps, repeated attempts included.
   const std::vector<int64_t>& program_runs() const { return program_runs_; }
   const SetupSeconds& setup_seconds() const { return setup_; }
+  /// Programs launched as CUDA graphs so far.
+  int64_t graph_launches() const { return executor_.graph_launches(); }
   /// Of the programs of steps: Executor::observe.
   void observe(ExecutorObserver* observer) { executor_.observe(observer); }
 
@@ -139,12 +141,17 @@ class Trainer final : private GradientSink {
   void leave_out_of_loss(const Vote& vote);
   /// Runs this rank's micro-batches; false when the vote asks for the step again.
   bool attempt(bool stop, StepMetrics& metrics);
+  const MicroBatch& next_batch(StepMetrics& metrics);
+  void fill_inputs(const MicroBatch& batch, float row_weight);
+  void look_ahead(StepMetrics& metrics);
+  void forget_ahead();
   void run_slot(const MicroBatch& batch, double* loss);
   void take_losses();
   const Vote& vote(bool stop, StepMetrics& metrics);
   void optimizer_phases(StepMetrics& metrics);
   void run_phase(PhaseKind phase, const Tensor& slice, StepMetrics& metrics);
   void load_weights();
+  void note_device();
   FrozenHash hash_frozen_now();
   std::vector<std::string> changed_since_start(const FrozenHash& now) const;
   void gather_working(StepMetrics& metrics);
@@ -179,6 +186,8 @@ class Trainer final : private GradientSink {
   std::vector<int64_t> working_bytes_per_rank_;
   std::unique_ptr<BatchIndex> index_;
   std::unique_ptr<Loader> loader_;
+  const MicroBatch* ahead_ = nullptr;  // of the loader, for the next slot; null: not asked for yet
+  bool filled_ahead_ = false;          // its inputs are in place
   InputFiller filler_;
   TrainingPosition position_;
   FrozenHash frozen_at_start_;

@@ -13,10 +13,15 @@ InputUploads::InputUploads(const StepMemory& memory, const Context& computing)
 
 void InputUploads::start(int64_t bytes) {
   if (!copying_) return;
-  cuda::Queue &copying = *copying_->queue(), &computing = *computing_.stream.queue();
+  cuda::Queue& copying = *copying_->queue();
   cuda::wait_in_queue(*taken_, copying);
   cuda::copy(copying, ahead_.data(), memory_.inputs.data(), bytes);
   cuda::record(*uploaded_, copying);
+}
+
+void InputUploads::take(int64_t bytes) {
+  if (!copying_) return;
+  cuda::Queue& computing = *computing_.stream.queue();
   cuda::wait_in_queue(*uploaded_, computing);
   cuda::copy(computing, memory_.device_inputs(), ahead_.data(), bytes);
   cuda::record(*taken_, computing);

@@ -15,8 +15,10 @@ namespace permafrost {
 class InputUploads {
  public:
   InputUploads(const StepMemory& memory, const Context& computing);
-  /// Of the program that is given to the computing stream next.
+  /// Starts to bring over the host's inputs, for the program that is given to the computing stream next.
   void start(int64_t bytes);
+  /// What that stream is given from now on finds them in place.
+  void take(int64_t bytes);
   /// Until the host's inputs may be written again.
   void wait() const;
 

@@ -154,7 +154,7 @@ std::string Executor::why_no_graphs(size_t bucket) const {
 void Executor::start(size_t bucket, GradientSink* sink, double* loss) {
   const auto give = [&] { walk(bucket, sink, [](const BoundStep&) { return false; }); };
   const int work = sink ? sink->same_work() : 0;
-  inputs_.start(plan_.programs[bucket].input_bytes);
+  inputs_.take(plan_.programs[bucket].input_bytes);
   if (!on_cuda() || work < 0 || !why_no_graphs(bucket).empty())
     give();
   else if (!graphs_.run({bucket, work}, give))
@@ -163,6 +163,7 @@ void Executor::start(size_t bucket, GradientSink* sink, double* loss) {
 }
 
 double Executor::run(size_t bucket, GradientSink* sink) {
+  upload_inputs(bucket);
   start(bucket, sink, nullptr);
   return loss(bucket);
 }
@@ -171,7 +172,8 @@ double Executor::forward(size_t bucket) {
   const Graph& graph = plan_.graphs[bucket];
   PERMAFROST_CHECK(graph.loss() >= 0, "executor: forward needs a graph with a loss; got none");
   const int last = graph.values()[static_cast<size_t>(graph.loss())].producer;
-  inputs_.start(plan_.programs[bucket].input_bytes);
+  upload_inputs(bucket);
+  inputs_.take(plan_.programs[bucket].input_bytes);
   walk(bucket, nullptr,
        [&](const BoundStep& step) { return step.plan->kind == StepKind::kForward && step.plan->op == last; });
   return loss(bucket);
@@ -213,7 +215,8 @@ std::optional<NonFiniteReport> Executor::find_non_finite(size_t bucket) {
   const Graph& graph = plan_.graphs[bucket];
   double number = 0;
   std::optional<NonFiniteReport> found;
-  inputs_.start(plan_.programs[bucket].input_bytes);
+  upload_inputs(bucket);
+  inputs_.take(plan_.programs[bucket].input_bytes);
   walk(bucket, nullptr, [&](const BoundStep& step) {
     const OpInfo& op = graph.ops()[static_cast<size_t>(step.plan->op)];
     const std::string& unit = graph.units()[static_cast<size_t>(step.plan->unit)].name;

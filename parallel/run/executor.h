@@ -57,10 +57,13 @@ class Executor {
   /// inputs that a kernel refuses.
   double run(size_t bucket, GradientSink* sink);
 
-  /// The same without waiting on CUDA: `loss` (may be null; pinned memory) is there, and what kernels refuse is said,
-  /// when the context's stream has been waited for. The host's inputs may be written again behind wait_for_inputs().
+  /// The same on inputs that went over by upload_inputs, without waiting on CUDA: `loss` (may be null; pinned memory)
+  /// is there, and what kernels refuse is said, when the context's stream has been waited for. The host's inputs may be
+  /// written again behind wait_for_inputs().
   void start(size_t bucket, GradientSink* sink, double* loss);
   void wait_for_inputs() const { inputs_.wait(); }
+  /// The host's inputs are those of the next program, of this bucket: they go over while another one may run.
+  void upload_inputs(size_t bucket) { inputs_.start(plan_.programs[bucket].input_bytes); }
 
   /// The loss alone: the same program up to the operation that gives it, whose inputs (logits) stay readable until the
   /// next run. Needs a loss; counts as a run for what is gathered.

@@ -10,6 +10,7 @@ namespace {
 struct Learned {
   std::vector<double> losses, norms;
   std::string adapter_sha256;
+  int64_t graph_launches = 0;
 };
 
 class TrainerCuda : public TrainerTest {
@@ -46,6 +47,7 @@ class TrainerCuda : public TrainerTest {
     with_trainer(more, 1, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
       step(trainer, 3, run);
       run.adapter_sha256 = trainer.save(store);
+      run.graph_launches = trainer.graph_launches();
     });
     return run;
   }
@@ -87,6 +89,18 @@ TEST_F(TrainerCuda, RanksChangeNoBit) {
   EXPECT_EQ(shared.adapter_sha256, alone.adapter_sha256);
 }
 
+TEST_F(TrainerCuda, GraphsChangeNoBit) {
+  const Overrides accumulated{"train.global_batch=4"};  // a program runs four times in a step
+  Overrides one_by_one = accumulated;
+  one_by_one.push_back("parallel.cuda_graphs=false");
+  const Learned graphs = train(on_gpu(accumulated)), kernels = train(on_gpu(one_by_one));
+  EXPECT_EQ(graphs.losses, kernels.losses);
+  EXPECT_EQ(graphs.adapter_sha256, kernels.adapter_sha256);
+  EXPECT_EQ(kernels.graph_launches, 0);
+  // 3 steps of 4, the first one twice to measure; the run that measures and the first one that sums are no graphs.
+  EXPECT_EQ(graphs.graph_launches, 3 * 4 - 1);
+}
+
 TEST_F(TrainerCuda, FrozenUnitsComeThroughSlots) {
   const Overrides frozen{"freeze[0].pattern=connector*", "freeze+={pattern: \"*\" trainable: false}"};
   Overrides sharded = frozen;
@@ -94,6 +108,8 @@ TEST_F(TrainerCuda, FrozenUnitsComeThroughSlots) {
   const Learned resident = train(on_gpu(frozen)), slots = train(on_gpu(sharded));
   EXPECT_EQ(slots.losses, resident.losses);
   EXPECT_EQ(slots.adapter_sha256, resident.adapter_sha256);
+  EXPECT_EQ(slots.graph_launches, resident.graph_launches) << "copies are part of the graphs";
+  EXPECT_GT(slots.graph_launches, 0);
 }
 
 TEST_F(TrainerCuda, ACheckpointGoesOnOnTheOtherDevice) {

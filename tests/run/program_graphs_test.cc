@@ -1,0 +1,81 @@
+#include "parallel/run/program_graphs.h"
+
+#include <gtest/gtest.h>
+
+#include "core/device/bytes.h"
+#include "tests/support/compare.h"
+
+namespace permafrost {
+namespace {
+
+class ProgramGraphsTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (cuda::device_count() == 0) GTEST_SKIP() << cuda::why_unavailable();
+    stream_.emplace(Device::cuda(0));
+    context_ = {.device = Device::cuda(0), .pool = nullptr, .stream = *stream_};
+    memory_ = Buffer::pinned("bytes", 4, Device::cuda(0));
+  }
+  int at(int64_t i) {
+    finish(context_);
+    return static_cast<int>(memory_.data()[i]);
+  }
+  std::optional<Stream> stream_;
+  Context context_;
+  Buffer memory_;
+};
+
+TEST_F(ProgramGraphsTest, RunsOnceThenCapturesThenLaunches) {
+  ProgramGraphs graphs(context_);
+  int calls = 0;
+  const auto give = [&] {
+    ++calls;
+    copy_bytes(context_, memory_.data() + 1, memory_.data(), 1);
+    fill_bytes(context_, memory_.data() + 2, 7 * calls, 1);
+  };
+  for (int run = 1; run <= 4; ++run) {
+    memory_.data()[0] = static_cast<std::byte>(run);
+    EXPECT_EQ(graphs.run({0, 1}, give), run <= 2);
+    EXPECT_EQ(at(1), run) << "what memory holds when it is launched";
+    EXPECT_EQ(at(2), run == 1 ? 7 : 14) << "numbers as they were when it was captured";
+  }
+  EXPECT_EQ(calls, 2);
+  EXPECT_EQ(graphs.launches(), 3);
+  EXPECT_TRUE(graphs.run({0, 2}, give)) << "another key is another graph";
+}
+
+TEST_F(ProgramGraphsTest, WhatCannotBeCapturedIsSaidAndTheStreamStaysFit) {
+  ProgramGraphs graphs(context_);
+  bool waits = false;
+  const auto give = [&] {
+    fill_bytes(context_, memory_.data(), 5, 1);
+    if (waits) finish(context_);
+  };
+  graphs.run({0, 0}, give);
+  waits = true;
+  EXPECT_TRUE(testing::throws_error([&] { graphs.run({0, 0}, give); }, ErrorKind::kInternal, {"Capture"}));
+  waits = false;
+  EXPECT_TRUE(graphs.run({0, 0}, give));
+  EXPECT_EQ(at(0), 5);
+}
+
+TEST_F(ProgramGraphsTest, StreamsThatWaitForTheCapturedOneJoin) {
+  ProgramGraphs graphs(context_);
+  Stream other(Device::cuda(0));
+  const cuda::OwnedMark begun(cuda::create_mark(*stream_->queue())), done(cuda::create_mark(*other.queue()));
+  const auto give = [&] {
+    cuda::record(*begun, *stream_->queue());
+    cuda::wait_in_queue(*begun, *other.queue());
+    cuda::copy(*other.queue(), memory_.data() + 1, memory_.data(), 1);
+    cuda::record(*done, *other.queue());
+    cuda::wait_in_queue(*done, *stream_->queue());
+  };
+  for (int run = 1; run <= 3; ++run) {
+    memory_.data()[0] = static_cast<std::byte>(run);
+    graphs.run({0, 0}, give);
+    EXPECT_EQ(at(1), run);
+  }
+}
+
+}  // namespace
+}  // namespace permafrost
