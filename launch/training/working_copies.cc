@@ -1,6 +1,9 @@
 #include "launch/training/working_copies.h"
 
+#include <algorithm>
 #include <numeric>
+
+#include "parallel/group/host_staged_group.h"
 
 namespace permafrost {
 
@@ -27,8 +30,11 @@ void gather_working_copies(const Tensor& all, const Context& context, Group& gro
 
 std::unique_ptr<Group> make_gather_group(const Plan& plan, Runtime& runtime) {
   if (plan.gather.kind != GatherKind::kCollective || plan.memory.slots == 0) return nullptr;
-  return runtime.world.split(0, runtime.rank(), "frozen weights",
-                             plan.gather.prefetch ? Waiting::kSleeping : Waiting::kEager);
+  const bool on_cuda = runtime.device().kind == DeviceKind::kCuda;
+  auto group = runtime.world.split(0, runtime.rank(), "frozen weights",
+                                   plan.gather.prefetch && !on_cuda ? Waiting::kSleeping : Waiting::kEager);
+  if (!on_cuda) return group;
+  return make_host_staged_group(std::move(group), runtime.device(), *std::ranges::max_element(plan.slot_bytes));
 }
 
 }  // namespace permafrost

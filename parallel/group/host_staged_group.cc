@@ -169,6 +169,10 @@ class HostStagedGroup final : public Group {
 
 }  // namespace
 
+std::unique_ptr<Group> make_host_staged_group(std::unique_ptr<Group> host, Device device, int64_t staging_bytes) {
+  return std::make_unique<HostStagedGroup>(std::move(host), device, staging_bytes);
+}
+
 std::unique_ptr<Group> make_host_staged_group(Group& host, Device device, const Tensor& staging) {
   return std::make_unique<HostStagedGroup>(host, device, staging);
 }

@@ -15,5 +15,7 @@ namespace permafrost {
 /// Errors beside those of Group: kInvalidArgument for a tensor that is larger than the staging, and for a stream that
 /// is none of CUDA.
 std::unique_ptr<Group> make_host_staged_group(Group& host, Device device, const Tensor& staging);
+/// With a host group and pinned staging of its own.
+std::unique_ptr<Group> make_host_staged_group(std::unique_ptr<Group> host, Device device, int64_t staging_bytes);
 
 }  // namespace permafrost

@@ -159,9 +159,10 @@ std::string GatherMethod::str() const {
     case GatherKind::kInPlace:
       return "read in place";
     case GatherKind::kCopy:
-      if (by_device) return "copied by the device, one unit ahead";
+      if (by_device) return "copied from the host by the device, one unit ahead";
       return prefetch ? "copied by a communication thread, one unit ahead" : "copied at the first use";
     case GatherKind::kCollective:
+      if (by_device) return "gathered between devices, one unit ahead";
       return prefetch ? "gathered by a communication thread, one unit ahead" : "gathered at the first use";
   }
   return "?";
@@ -171,10 +172,14 @@ GatherMethod decide_gather(GatherChoice choice, const World& world) {
   if (world.nodes > 1) {
     if (choice == GatherChoice::kInPlace)
       fail(ErrorKind::kConfig, "parallel.gather: IN_PLACE needs all ranks on one node; got ", world.nodes, " nodes");
+    if (world.device == DeviceKind::kCuda)
+      return {GatherKind::kCollective, true, concat("ranks are on ", world.nodes, " nodes"), true};
     if (choice == GatherChoice::kInline) return {GatherKind::kCollective, false, "asked for by parallel.gather"};
     return {GatherKind::kCollective, true,
             concat("ranks are on ", world.nodes, " nodes; the thread sleeps while it waits")};
   }
+  if (world.device == DeviceKind::kCuda && choice == GatherChoice::kPrefetch)
+    return {GatherKind::kCollective, true, "asked for by parallel.gather", true};
   if (world.device == DeviceKind::kCuda && choice != GatherChoice::kInPlace)
     return {GatherKind::kCopy, true, "from the host's memory", true};
   switch (choice) {

@@ -70,7 +70,7 @@ struct GatherMethod {
   GatherKind kind = GatherKind::kInPlace;
   bool prefetch = false;  ///< by a communication thread, one unit ahead; else by the computing thread at the first use
   std::string reason;
-  bool by_device = false;  ///< copied by a GPU beside its kernels, no thread of the host
+  bool by_device = false;  ///< by GPUs beside their kernels, no thread of the host
   bool uses_slots() const { return kind != GatherKind::kInPlace; }
   std::string str() const;  ///< "collective, one unit ahead"
 };

@@ -31,8 +31,12 @@ void InputUploads::wait() const {
   if (copying_) cuda::wait(*uploaded_);
 }
 
-UnitCopies::UnitCopies(const Plan& plan, const StepMemory& memory, const Context& computing)
-    : plan_(plan), memory_(memory), computing_(computing), copying_(memory.device) {
+UnitCopies::UnitCopies(const Plan& plan, const StepMemory& memory, const Context& computing, Group* group)
+    : plan_(plan), memory_(memory), computing_(computing), copying_(memory.device), group_(group) {
+  for (size_t u = 0; u < plan.frozen_units.size(); ++u) {
+    const ShardSpec parts = memory.layout.parts(u);
+    counts_.emplace_back(parts.counts().begin(), parts.counts().end());
+  }
   for (Slot& slot : slots_) {
     slot.filled.reset(cuda::create_mark(*copying_.queue()));
     slot.free.reset(cuda::create_mark(*copying_.queue()));
@@ -53,24 +57,37 @@ void UnitCopies::begin(const std::vector<Gather>& gathers) {
 void UnitCopies::start_until(int steps_done) {
   for (; started_ < gathers_->size() && (*gathers_)[started_].start_step <= steps_done; ++started_) {
     const Gather& gather = (*gathers_)[started_];
-    const auto unit = static_cast<size_t>(gather.unit);
     Slot& slot = slots_[static_cast<size_t>(gather.slot)];
     if (slot.used) cuda::wait_in_queue(*slot.free, *copying_.queue());
     slot.used = true;
-    cuda::copy(*copying_.queue(), memory_.slot(plan_.slot_begin(gather.slot)),
-               memory_.frozen.data() + memory_.layout.whole_at(unit), plan_.frozen_units[unit].bytes);
+    fill(gather);
     cuda::record(*slot.filled, *copying_.queue());
   }
 }
 
+void UnitCopies::fill(const Gather& gather) {
+  const auto unit = static_cast<size_t>(gather.unit);
+  const int64_t bytes = plan_.frozen_units[unit].bytes;
+  std::byte* slot = memory_.slot(plan_.slot_begin(gather.slot));
+  if (!group_) return cuda::copy(*copying_.queue(), slot, memory_.frozen.data() + memory_.layout.whole_at(unit), bytes);
+  group_->all_gather(memory_.device_part(unit), Tensor(slot, DType::kU8, Shape{bytes}, memory_.device), counts_[unit],
+                     copying_, "frozen weights");
+}
+
 void UnitCopies::acquire(size_t gather) {
+  if (error_) std::rethrow_exception(error_);
   cuda::wait_in_queue(*slots_[static_cast<size_t>((*gathers_)[gather].slot)].filled, *computing_.stream.queue());
 }
 
-void UnitCopies::release(size_t gather) {
-  const Gather& done = (*gathers_)[gather];
-  cuda::record(*slots_[static_cast<size_t>(done.slot)].free, *computing_.stream.queue());
-  start_until(done.last_use + 1);
+void UnitCopies::release(size_t gather) noexcept {
+  if (error_) return;
+  try {
+    const Gather& done = (*gathers_)[gather];
+    cuda::record(*slots_[static_cast<size_t>(done.slot)].free, *computing_.stream.queue());
+    start_until(done.last_use + 1);
+  } catch (...) {
+    error_ = std::current_exception();
+  }
 }
 
 }  // namespace permafrost

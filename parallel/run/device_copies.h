@@ -1,9 +1,12 @@
 #pragma once
 #include <array>
+#include <exception>
+#include <memory>
 #include <vector>
 
 #include "core/device/context.h"
 #include "core/device/cuda.h"
+#include "parallel/group/group.h"
 #include "parallel/plan/plan.h"
 #include "parallel/run/step_memory.h"
 
@@ -30,25 +33,31 @@ class InputUploads {
   cuda::OwnedMark uploaded_, taken_;
 };
 
-/// Copies sharded units from the host's memory into the two slots of a device, in a stream of its own, as early as the
-/// plan allows; kernels wait for them on the device. For GatherKind::kCopy.
+/// Brings sharded units into the two slots of a device, in a stream of its own, as early as the plan allows: copied
+/// from the host's memory, or gathered from the devices of all ranks. Kernels wait for them on the device.
 class UnitCopies {
  public:
-  UnitCopies(const Plan& plan, const StepMemory& memory, const Context& computing);
+  /// group: of the devices, for GatherKind::kCollective; else null.
+  UnitCopies(const Plan& plan, const StepMemory& memory, const Context& computing, Group* group);
   /// A program starts.
   void begin(const std::vector<Gather>& gathers);
-  /// What the computing stream is given from now on finds the unit of this gather in its slot.
+  /// What the computing stream is given from now on finds the unit of this gather in its slot. Errors: what gathering
+  /// it threw, now or when a slot was released.
   void acquire(size_t gather);
   /// The computing stream was given the last use of this gather.
-  void release(size_t gather);
+  void release(size_t gather) noexcept;
 
  private:
   void start_until(int steps_done);
+  void fill(const Gather& gather);
 
   const Plan& plan_;
   const StepMemory& memory_;
   Context computing_;
   Stream copying_;
+  Group* group_;
+  std::vector<std::vector<int64_t>> counts_;  // per unit: bytes of each rank's part
+  std::exception_ptr error_;
   struct Slot {
     cuda::OwnedMark filled, free;
     bool used = false;  // in this program

@@ -147,7 +147,7 @@ std::string Executor::why_no_graphs(size_t bucket) const {
   if (observer_) return "operations are observed one by one";
   if (options_.poison_released) return "released memory is filled";
   if (!plan_.programs[bucket].gathers.empty() && plan_.gather.kind != GatherKind::kCopy)
-    return "sharded weights are gathered between nodes by the host";
+    return "devices gather sharded weights from each other";
   return "";
 }
 

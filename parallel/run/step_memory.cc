@@ -14,6 +14,9 @@ int64_t largest_input(const Plan& plan) {
   for (const Program& program : plan.programs) bytes = std::max(bytes, program.input_bytes);
   return bytes;
 }
+
+/// A device gathers into slots of its own.
+int64_t host_slots(const Plan& plan, Device device) { return device.kind == DeviceKind::kCuda ? 0 : plan.memory.slots; }
 }  // namespace
 
 ReadableMemory::ReadableMemory(std::string name, int64_t bytes, NodeGroup* node) : bytes_(bytes) {
@@ -75,7 +78,7 @@ StepMemory::StepMemory(const Plan& plan, const StepMemory& lender, const Plan& l
       arena("arena", plan.memory.arena, device),
       state("state", plan.memory.state, device),
       inputs(Buffer::pinned("inputs", largest_input(plan), device)),
-      slots("slots", plan.memory.slots, plan.gather.kind == GatherKind::kCollective ? node : nullptr),
+      slots("slots", host_slots(plan, device), plan.gather.kind == GatherKind::kCollective ? node : nullptr),
       working(ReadableMemory::borrowed(lender.working)),
       frozen(SharedMemory::of_window(lender.frozen.name(), lender.frozen.bytes(), lender.frozen.data())),
       weights_(lender.weights_) {
@@ -89,7 +92,7 @@ StepMemory::StepMemory(const Plan& plan, int rank, NodeGroup* node, Device devic
       arena("arena", plan.memory.arena, device),
       state("state", plan.memory.state, device),
       inputs(Buffer::pinned("inputs", largest_input(plan), device)),
-      slots("slots", plan.memory.slots, plan.gather.kind == GatherKind::kCollective ? node : nullptr),
+      slots("slots", host_slots(plan, device), plan.gather.kind == GatherKind::kCollective ? node : nullptr),
       working("working copies", plan.memory.working, node),
       frozen(node ? node->allocate("frozen parameters", layout.node_bytes())
                   : SharedMemory::alone("frozen parameters", layout.node_bytes())) {
@@ -100,15 +103,14 @@ void StepMemory::place_on_device(const Plan& plan) {
   if (!on_cuda()) return;
   device_inputs_ = Buffer("inputs", inputs.bytes(), device);
   device_slots_ = Buffer("slots", plan.memory.slots, device);
+  if (weights_) return;  // the lender's, which pinned what is copied from
   if (plan.gather.kind == GatherKind::kCopy && plan.memory.slots > 0 && frozen.bytes() > 0)
     pinned_ = PinnedMemory(frozen.name(), frozen.data(), frozen.bytes(), device);
-  if (weights_) return;
   weights_ = std::make_shared<DeviceWeights>();
   int64_t bytes = 0;
-  for (const FrozenUnit& unit : layout.units()) {
-    const bool in_slots = unit.sharded && plan.gather.uses_slots();
-    weights_->places.push_back(in_slots ? -1 : bytes);
-    if (!in_slots) bytes += round_up(unit.bytes, kFrozenBlock);
+  for (size_t u = 0; u < layout.units().size(); ++u) {
+    weights_->places.push_back(place_of(plan, u, bytes));
+    bytes += round_up(weights_->places.back().bytes, kFrozenBlock);
   }
   weights_->frozen = Buffer("frozen parameters", bytes, device);
   weights_->working = Buffer("working copies", plan.memory.working, device);
@@ -117,9 +119,25 @@ void StepMemory::place_on_device(const Plan& plan) {
 void StepMemory::upload_frozen(const Context& context) const {
   if (!on_cuda()) return;
   for (size_t u = 0; u < layout.units().size(); ++u)
-    if (const int64_t place = weights_->places[u]; place >= 0)
-      cuda::copy(*context.stream.queue(), weights_->frozen.data() + place, frozen.data() + layout.whole_at(u),
-                 layout.units()[u].bytes);
+    if (const DevicePlace& place = weights_->places[u]; place.bytes > 0)
+      cuda::copy(*context.stream.queue(), weights_->frozen.data() + place.at, frozen.data() + place.host_at,
+                 place.bytes);
+}
+
+/// What a device holds of a unit: all of one that programs read there; of one that they read in a slot nothing, or this
+/// rank's part where devices gather it from each other.
+StepMemory::DevicePlace StepMemory::place_of(const Plan& plan, size_t unit, int64_t at) const {
+  const bool in_slots = layout.units()[unit].sharded && plan.gather.uses_slots();
+  if (!in_slots) return {at, layout.whole_at(unit), layout.units()[unit].bytes};
+  if (plan.gather.kind != GatherKind::kCollective) return {at, 0, 0};
+  const ShardSpec parts = layout.parts(unit);
+  const int64_t host_at = layout.whole(unit) ? layout.whole_at(unit) + parts.begin(rank) : layout.own_part_at(unit);
+  return {at, host_at, parts.count(rank)};
+}
+
+Tensor StepMemory::device_part(size_t unit) const {
+  const DevicePlace& place = weights_->places[unit];
+  return {weights_->frozen.data() + place.at, DType::kU8, Shape{place.bytes}, device};
 }
 
 std::vector<size_t> StepMemory::units_that_differ(const Context& context) const {
@@ -128,12 +146,12 @@ std::vector<size_t> StepMemory::units_that_differ(const Context& context) const 
   constexpr int64_t kPiece = int64_t{4} << 20;
   const Buffer piece = Buffer::pinned("frozen parameters read back", kPiece, device);
   for (size_t u = 0; u < layout.units().size(); ++u) {
-    const int64_t bytes = weights_->places[u] < 0 ? 0 : layout.units()[u].bytes;
-    for (int64_t at = 0; at < bytes; at += kPiece) {
-      const int64_t count = std::min(kPiece, bytes - at);
-      cuda::copy(*context.stream.queue(), piece.data(), weights_->frozen.data() + weights_->places[u] + at, count);
+    const DevicePlace& place = weights_->places[u];
+    for (int64_t at = 0; at < place.bytes; at += kPiece) {
+      const int64_t count = std::min(kPiece, place.bytes - at);
+      cuda::copy(*context.stream.queue(), piece.data(), weights_->frozen.data() + place.at + at, count);
       cuda::synchronize(*context.stream.queue());
-      if (std::memcmp(piece.data(), frozen.data() + layout.whole_at(u) + at, static_cast<size_t>(count)) == 0) continue;
+      if (std::memcmp(piece.data(), frozen.data() + place.host_at + at, static_cast<size_t>(count)) == 0) continue;
       differ.push_back(u);
       break;
     }
@@ -173,7 +191,7 @@ std::byte* StepMemory::address(Region region, int64_t offset) const {
   const size_t unit = unit_at(offset);
   const int64_t inside = offset - layout.units()[unit].begin;
   if (!on_cuda()) return frozen.data() + layout.whole_at(unit) + inside;
-  return weights_->frozen.data() + weights_->places[unit] + inside;
+  return weights_->frozen.data() + weights_->places[unit].at + inside;
 }
 
 Tensor StepMemory::tensor(const TensorRef& ref) const {

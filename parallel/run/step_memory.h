@@ -81,6 +81,8 @@ struct StepMemory {
   /// Where programs find a slot, and their inputs.
   std::byte* slot(int64_t offset) const;
   std::byte* device_inputs() const { return address(Region::kInputs, 0); }
+  /// What a device holds of a unit that devices gather from each other, (bytes) u8: this rank's part.
+  Tensor device_part(size_t unit) const;
 
   /// To the device, in the order of the context's stream; on CPU there is nothing to do. Of a lender's weights the
   /// lender does it.
@@ -96,9 +98,15 @@ struct StepMemory {
   std::byte* address(Region region, int64_t offset) const;
 
   // On CUDA alone; nothing on CPU.
+  struct DevicePlace {
+    int64_t at = 0;       ///< in the device's frozen memory
+    int64_t host_at = 0;  ///< in the node's
+    int64_t bytes = 0;    ///< 0: programs read it in a slot, and it is copied there from the host
+  };
+  DevicePlace place_of(const Plan& plan, size_t unit, int64_t at) const;
   struct DeviceWeights {
     Buffer frozen, working;
-    std::vector<int64_t> places;  ///< per unit: in `frozen`; -1 for one that programs read in a slot
+    std::vector<DevicePlace> places;  ///< per unit
   };
   std::shared_ptr<DeviceWeights> weights_;  // a borrower's are the lender's
   PinnedMemory pinned_;                     // of the host's frozen parameters, where units are copied into slots

@@ -7,7 +7,6 @@
 #include <memory>
 
 #include "core/base/narrow.h"
-#include "core/device/cuda.h"
 #include "parallel/group/copy.h"
 
 namespace permafrost {
@@ -56,8 +55,9 @@ WeightSlots::WeightSlots(const Plan& plan, const StepMemory& memory, const Conte
     const ShardSpec parts = memory.layout.parts(u);
     counts_.emplace_back(parts.counts().begin(), parts.counts().end());
   }
-  if (memory.device.kind == DeviceKind::kCuda && plan.gather.kind == GatherKind::kCopy)
-    copies_ = std::make_unique<UnitCopies>(plan, memory, context);
+  if (memory.device.kind == DeviceKind::kCuda)
+    copies_ = std::make_unique<UnitCopies>(plan, memory, context,
+                                           plan.gather.kind == GatherKind::kCollective ? group : nullptr);
   else if (plan.gather.prefetch)
     thread_ = std::thread([this] { work(); });
 }
@@ -117,7 +117,6 @@ void WeightSlots::fill(const Gather& gather) {
   const FrozenUnit& unit = plan_.frozen_units[u];
   const int64_t place = plan_.slot_begin(gather.slot);
   std::byte* slot = memory_.slots.data() + place;
-  const bool on_device = memory_.device.kind == DeviceKind::kCuda;
   if (plan_.gather.kind == GatherKind::kCopy) {
     const std::byte* from = memory_.frozen.data() + memory_.layout.whole_at(u);
     if (thread_.joinable()) {  // the pool is the computing thread's
@@ -136,12 +135,6 @@ void WeightSlots::fill(const Gather& gather) {
       ->all_gather(part, Tensor(slot, DType::kU8, Shape{unit.bytes}), counts_[u], StreamView::caller(),
                    "frozen weights")
       .wait();
-  if (!on_device) return;
-  cuda::copy(*context_.stream.queue(), memory_.slot(place), slot, unit.bytes);
-  // The host's slot may be filled anew at once. Not `synchronize`: what kernels refused is for the computing thread.
-  const std::unique_ptr<cuda::Mark, void (*)(cuda::Mark*)> copied(cuda::create_mark(*context_.stream.queue()),
-                                                                  cuda::destroy_mark);
-  cuda::wait(*copied);
 }
 
 void WeightSlots::work() {

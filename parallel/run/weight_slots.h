@@ -21,7 +21,8 @@ namespace permafrost {
 /// After construction nothing is allocated.
 class WeightSlots {
  public:
-  /// group: for GatherKind::kCollective; this object's alone, made with Waiting::kSleeping. May be null otherwise.
+  /// group: for GatherKind::kCollective, of what lies where programs run; this object's alone, on CPU made with
+  /// Waiting::kSleeping. May be null otherwise.
   WeightSlots(const Plan& plan, const StepMemory& memory, const Context& context, Group* group);
   ~WeightSlots();
   WeightSlots(const WeightSlots&) = delete;
@@ -75,7 +76,7 @@ class WeightSlots {
   int64_t gathered_bytes_ = 0;
 
   // Of the communication thread. Counts wrap; differences do not.
-  std::unique_ptr<UnitCopies> copies_;  // on CUDA, of units copied from the host's memory: nothing below is used then
+  std::unique_ptr<UnitCopies> copies_;  // on CUDA: nothing below is used then
   uint32_t base_ = 0;                   // gathers of all programs before this one
   std::atomic<uint32_t> allowed_{0};    // how many may begin
   std::atomic<uint32_t> filled_{0};     // how many are done

@@ -111,7 +111,8 @@ TEST(Gather, OnOneNodePartsAreReadInPlaceUnlessAskedOtherwise) {
   World on_gpus = one;
   on_gpus.device = DeviceKind::kCuda;
   for (const GatherChoice choice : {GatherChoice::kAuto, GatherChoice::kCopy, GatherChoice::kInline})
-    EXPECT_EQ(decide_gather(choice, on_gpus).str(), "copied by the device, one unit ahead");
+    EXPECT_EQ(decide_gather(choice, on_gpus).str(), "copied from the host by the device, one unit ahead");
+  EXPECT_EQ(decide_gather(GatherChoice::kPrefetch, on_gpus).str(), "gathered between devices, one unit ahead");
   EXPECT_EQ(decide_gather(GatherChoice::kInline, one).str(), "copied at the first use");
   EXPECT_EQ(decide_gather(GatherChoice::kPrefetch, one).str(), "copied by a communication thread, one unit ahead");
 }
