@@ -104,6 +104,16 @@ TEST_F(TrainerCuda, GraphsChangeNoBit) {
   EXPECT_EQ(graphs.graph_launches, 3 * 2 - 1);
 }
 
+TEST_F(TrainerCuda, TakesNoDeviceMemoryOnceGraphsAreCaptured) {
+  with_trainer(on_gpu({}), 1, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
+    Learned run;
+    step(trainer, 1, run);
+    const int64_t free_bytes = cuda::device_info(0).free_bytes;
+    step(trainer, 2, run);
+    EXPECT_EQ(cuda::device_info(0).free_bytes, free_bytes);
+  });
+}
+
 TEST_F(TrainerCuda, FrozenUnitsComeThroughSlots) {
   const Overrides frozen{"freeze[0].pattern=connector*", "freeze+={pattern: \"*\" trainable: false}"};
   Overrides sharded = frozen;
