@@ -135,6 +135,7 @@ class Trainer final : private GradientSink {
   void leave_out_of_loss(const Vote& vote);
   /// Runs this rank's micro-batches; false when the vote asks for the step again.
   bool attempt(bool stop, StepMetrics& metrics);
+  void prepare_products();
   double run_slot(const MicroBatch& batch);
   const Vote& vote(bool stop, StepMetrics& metrics);
   void optimizer_phases(StepMetrics& metrics);
@@ -175,7 +176,7 @@ class Trainer final : private GradientSink {
   std::vector<std::string> notes_;
   SetupSeconds setup_;
   std::vector<int64_t> program_runs_;
-  bool said_skipped_ = false;
+  bool said_skipped_ = false, products_are_ready_ = false;
 
   // Of the step in progress, or the last one.
   StepAccount account_;

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "core/device/context.h"
@@ -75,7 +76,8 @@ class Executor {
   const Context& context() const { return context_; }
 
   /// From the next program on; null: nobody. Must outlive what it sees. One that is absent costs a comparison per step.
-  void observe(ExecutorObserver* observer) { observer_ = observer; }
+  /// Returns who saw it before.
+  ExecutorObserver* observe(ExecutorObserver* observer) { return std::exchange(observer_, observer); }
 
  private:
   struct BoundStep {

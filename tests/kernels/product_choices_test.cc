@@ -124,7 +124,8 @@ TEST_P(Products, OwnKernelAddsInOneOrder) {
 TEST_P(Products, LinearOfOddWidths) {
   const int64_t m = 33, n = 67, k = 65;
   const auto x = random_tensor(kBF16, {m, k}, 1), weight = random_tensor(kBF16, {n, k}, 2, 0.2);
-  const auto dy = random_tensor(kBF16, {m, n}, 3), bias = random_tensor(kF32, {n}, 4);
+  const auto dy = random_tensor(kBF16, {m, n}, 3);
+  const auto bias = make_tensor(kF32, {n}, values_of(random_tensor(kBF16, {n}, 4)));  // rounded to bf16 anyway
   OwnedTensor y(kBF16, {m, n}), wide(kF32, {m, n}), dx(kBF16, {m, k}), dweight(kF32, {n, k}), dbias(kF32, {n});
   const auto workspace = workspace_for(m, n, k, kBF16);
   const Context context = device_context();
