@@ -119,21 +119,18 @@ Products& products_of(const Context& context) {
 constexpr uint32_t kReductions = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
 constexpr int kCandidates = 8;
 
-struct Attribute {
-  cublasLtMatmulAlgoConfigAttributes_t name;
-  int64_t ProductAlgorithm::*number;
-  size_t bytes;
-};
-constexpr Attribute kAttributes[] = {
-    {CUBLASLT_ALGO_CONFIG_TILE_ID, &ProductAlgorithm::tile, 4},
-    {CUBLASLT_ALGO_CONFIG_STAGES_ID, &ProductAlgorithm::stages, 4},
-    {CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &ProductAlgorithm::split, 4},
-    {CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &ProductAlgorithm::reduction, 4},
-    {CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING, &ProductAlgorithm::swizzle, 4},
-    {CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION, &ProductAlgorithm::option, 4},
-    {CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID, &ProductAlgorithm::inner, 2},
-    {CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, &ProductAlgorithm::cluster, 2},
-};
+/// body(name, number, bytes) for each attribute but the id.
+template <typename Algorithm, typename Body>
+void each_attribute(Algorithm& told, Body&& body) {
+  body(CUBLASLT_ALGO_CONFIG_TILE_ID, told.tile, 4);
+  body(CUBLASLT_ALGO_CONFIG_STAGES_ID, told.stages, 4);
+  body(CUBLASLT_ALGO_CONFIG_SPLITK_NUM, told.split, 4);
+  body(CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, told.reduction, 4);
+  body(CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING, told.swizzle, 4);
+  body(CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION, told.option, 4);
+  body(CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID, told.inner, 2);
+  body(CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, told.cluster, 2);
+}
 
 /// 0 where the algorithm has no such thing.
 int64_t get(const cublasLtMatmulAlgo_t& algorithm, cublasLtMatmulAlgoConfigAttributes_t name, size_t bytes) {
@@ -146,8 +143,9 @@ int64_t get(const cublasLtMatmulAlgo_t& algorithm, cublasLtMatmulAlgoConfigAttri
 ProductAlgorithm attributes_of(const cublasLtMatmulAlgo_t& algorithm) {
   ProductAlgorithm told;
   told.id = get(algorithm, CUBLASLT_ALGO_CONFIG_ID, 4);
-  for (const Attribute& attribute : kAttributes)
-    told.*attribute.number = get(algorithm, attribute.name, attribute.bytes);
+  each_attribute(told, [&](cublasLtMatmulAlgoConfigAttributes_t name, int64_t& number, size_t bytes) {
+    number = get(algorithm, name, bytes);
+  });
   return told;
 }
 
@@ -164,14 +162,13 @@ cublasStatus_t rebuild(const Products& products, const Plan& plan, const Product
   if (id != told.id) return CUBLAS_STATUS_INVALID_VALUE;
   cublasStatus_t status =
       cublasLtMatmulAlgoInit(products.handle, compute_type(key), CUDA_R_32F, in, in, out, out, id, &to.algorithm);
-  for (const Attribute& attribute : kAttributes) {
-    if (status != CUBLAS_STATUS_SUCCESS) return status;
-    const int64_t wanted = told.*attribute.number;
-    if (get(to.algorithm, attribute.name, attribute.bytes) == wanted) continue;  // perhaps it has no such thing
-    if (wanted < 0 || wanted >> (8 * attribute.bytes) != 0) return CUBLAS_STATUS_INVALID_VALUE;
+  each_attribute(told, [&](cublasLtMatmulAlgoConfigAttributes_t name, int64_t wanted, size_t bytes) {
+    if (status != CUBLAS_STATUS_SUCCESS || get(to.algorithm, name, bytes) == wanted) return;  // or it has no such thing
     const auto value = static_cast<uint32_t>(wanted);
-    status = cublasLtMatmulAlgoConfigSetAttribute(&to.algorithm, attribute.name, &value, attribute.bytes);
-  }
+    status = wanted < 0 || wanted >> (8 * bytes) != 0
+                 ? CUBLAS_STATUS_INVALID_VALUE
+                 : cublasLtMatmulAlgoConfigSetAttribute(&to.algorithm, name, &value, bytes);
+  });
   if (status != CUBLAS_STATUS_SUCCESS) return status;
   cublasLtMatmulHeuristicResult_t result{};
   status = cublasLtMatmulAlgoCheck(products.handle, plan.descriptor.get(), plan.a.get(), plan.b.get(), plan.d.get(),

@@ -60,8 +60,9 @@ struct TunedRank {
   StepMemory memory;
   Executor executor;
 
-  explicit TunedRank(const PlanRequest& request)
-      : plan(make_plan(request)), memory(plan, 0, nullptr, device), executor(plan, memory, context) {
+  explicit TunedRank(const PlanRequest& request, int rank = 0, Group* group = nullptr)
+      : plan(make_plan(request)), memory(plan, rank, nullptr, device), executor(plan, memory, context, {}, group) {
+    if (request.world.nodes > 1) return;  // parameters stay zero
     for (const ParamPlan& param : plan.params) {
       const Tensor t = memory.host_param(param);
       fill(param.initializer, 7, param.name, t.dtype(), 0,
@@ -206,6 +207,27 @@ TEST_F(TuneProducts, RefusesDamagedRecords) {
   EXPECT_TRUE(refused(replaced(record, "\"swizzle\":", "\"swizzled\":"), {"is damaged", "swizzle"}));
   EXPECT_TRUE(
       refused(replaced(record, "\"id\":", "\"id\":9"), {"does not fit this run", "must take the algorithm of"}));
+}
+
+/// The others gather what the first needs while it measures.
+TEST_F(TuneProducts, WeightsOfOtherNodesComeMeanwhile) {
+  std::mutex mutex;
+  std::map<int, std::string> records;
+  std::map<int, int64_t> gathered;
+  run_inproc(2, [&](Group& world) {
+    PlanRequest request = request_of(2, DType::kBF16, true);
+    request.world.nodes = 2;
+    TunedRank rank(request, world.rank(), &world);
+    ASSERT_EQ(rank.plan.gather.kind, GatherKind::kCollective);
+    const PreparedProducts got = prepare_products(rank.executor, rank.plan, world, true, "");
+    const std::lock_guard lock(mutex);
+    records[world.rank()] = got.record;
+    gathered[world.rank()] = rank.executor.take_gathered_bytes();
+  });
+  EXPECT_NE(records[0].find("\"tuned\":true"), std::string::npos);
+  EXPECT_EQ(records[0], records[1]);
+  EXPECT_GT(gathered[0], 0);
+  EXPECT_GT(gathered[1], 0);
 }
 
 TEST_F(TuneProducts, RefusesRanksWithOtherProducts) {
