@@ -88,6 +88,9 @@ void check_rest(const Config& config, Problems& problems) {
       (precision.frozen_storage() == FrozenStorage::FILE || precision.frozen_storage() == FrozenStorage::FP32))
     problems.expected("precision.frozen_storage", "FOLLOW or BF16 where precision.compute is BF16",
                       FrozenStorage::Kind_Name(precision.frozen_storage()));
+  if (precision.f32_products() == F32Products::TF32 && config.parallel().device() != Parallel::CUDA)
+    problems.expected("precision.f32_products", "FP32 where parallel.device is CPU (TF32 is a mode of GPUs)",
+                      F32Products::Kind_Name(precision.f32_products()));
   const Section loss("loss", problems);
   loss.above_zero("scale", config.loss().scale());
   loss.below("label_smoothing", config.loss().label_smoothing(), 0, 1);

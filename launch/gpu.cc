@@ -2,6 +2,7 @@
 
 #include <glog/logging.h>
 
+#include "configs/config.pb.h"
 #include "core/base/check.h"
 #include "core/device/cuda.h"
 
@@ -21,6 +22,11 @@ std::unique_ptr<Stream> open_gpu(DeviceKind device, int rank_on_machine, int ran
   LOG(INFO) << "device: cuda:" << stream->device().index << ", " << info.name << ", " << (info.free_bytes >> 20)
             << " of " << (info.memory_bytes >> 20) << " MiB free";
   return stream;
+}
+
+void use_f32_products(const Context& context, const config::Precision& precision) {
+  if (cuda::Queue* queue = context.stream.queue())
+    cuda::allow_tf32(*queue, precision.f32_products() == config::F32Products::TF32);
 }
 
 }  // namespace permafrost

@@ -5,6 +5,7 @@
 
 #include "core/kernels/linear_cpu.h"
 #include "core/kernels/linear_cuda.h"
+#include "core/kernels/product_choices.h"
 #include "core/kernels/tensor_checks.h"
 
 namespace permafrost {
@@ -134,7 +135,10 @@ void tune_linear(const Context& context, const LinearBackwardWeight& args, Tenso
 
 std::string linear_choices(const Context& context) {
   check_device("linear_choices", context);
-  return on_cuda(context) ? cuda::linear_choices(context) : "";
+  if (!on_cuda(context)) return "";
+  std::string text = product_device(context).library + "\n";
+  for (const ProductChoice& choice : product_choices(context)) text += to_string(choice) + "\n";
+  return text;
 }
 
 int64_t linear_workspace_bytes(LinearPass pass, int64_t m, int64_t n, int64_t k, DType compute, DType weight,

@@ -21,10 +21,11 @@ namespace permafrost {
 /// ShapeMismatch (shape, dtype, device), InvalidArgument (workspace too small), NotBuilt (a device this build lacks).
 ///
 /// On CUDA products are cuBLASLt's. Their order of sums follows from the whole shape, dtypes, alignment up to 16 bytes,
-/// device and version of the library, and from what tune_linear chose: the same bits on every run, but not for another
-/// number of rows. Where y is bf16, the library adds a bias that was rounded to bf16, and activations are applied to the
-/// stored bf16 sum; the activation's slope in backward is then that of the same
-/// number. Queue::tf32 lets f32 products round their operands (allow_tf32 in cuda.h).
+/// device and version of the library, and from what tune_linear chose or use_product_choices gave: the same bits on
+/// every run, but not for another number of rows. Products that the library has no algorithm for (odd widths in bf16,
+/// perhaps) are summed first term to last. Where y is bf16, the library adds a bias that was rounded to bf16, and
+/// activations are applied to the stored bf16 sum; the activation's slope in backward is then that of the same number.
+/// Queue::tf32 lets f32 products round their operands (allow_tf32 in cuda.h).
 struct LinearForward {
   Tensor x, weight, bias, y, pre;
   Activation activation = Activation::kNone;

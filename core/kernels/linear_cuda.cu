@@ -2,6 +2,7 @@
 
 #include "core/kernels/activation_cuda.h"
 #include "core/kernels/elements_cuda.h"
+#include "core/kernels/product_choices.h"
 
 // Column by column, as cuBLASLt sees it, a row-major matrix is its own transpose. So what is computed is
 //   forward:          y^T  (N, M) = W x^T,     W in memory (K, N): transposed; x^T in memory as it is
@@ -278,20 +279,18 @@ void linear_backward_weight(const Context& context, const LinearBackwardWeight& 
 }
 
 void tune_linear(const Context& context, const LinearForward& args, Tensor workspace) {
-  const TuningScope scope(context);
+  const ProductTuning tuning(context);
   cuda::linear_forward(context, args, workspace);
 }
 
 void tune_linear(const Context& context, const LinearBackwardInput& args, Tensor workspace) {
-  const TuningScope scope(context);
+  const ProductTuning tuning(context);
   cuda::linear_backward_input(context, args, workspace);
 }
 
 void tune_linear(const Context& context, const LinearBackwardWeight& args, Tensor workspace) {
-  const TuningScope scope(context);
+  const ProductTuning tuning(context);
   cuda::linear_backward_weight(context, args, workspace);
 }
-
-std::string linear_choices(const Context& context) { return matmul_choices(context); }
 
 }  // namespace permafrost::cuda

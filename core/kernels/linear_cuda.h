@@ -1,7 +1,6 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
-#include <string>
 
 #include "core/base/narrow.h"
 #include "core/kernels/linear.h"
@@ -16,7 +15,6 @@ void linear_backward_weight(const Context& context, const LinearBackwardWeight& 
 void tune_linear(const Context& context, const LinearForward& args, Tensor workspace);
 void tune_linear(const Context& context, const LinearBackwardInput& args, Tensor workspace);
 void tune_linear(const Context& context, const LinearBackwardWeight& args, Tensor workspace);
-std::string linear_choices(const Context& context);
 
 /// What the workspace of a pass is for, in bytes, part after part, the first at a multiple of kMatmulAlignment. A pure
 /// function of its arguments, in builds without CUDA too.

@@ -2,10 +2,13 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "core/device/context.h"
 #include "core/kernels/linear.h"
+#include "core/kernels/product_choices.h"
 #include "core/tensor/dtype.h"
 
 // Products of matrices through cuBLASLt, with what it has to be told once per shape kept in the queue.
@@ -40,25 +43,15 @@ inline int64_t matmul_workspace_bytes(int64_t rows, int64_t columns) {
 
 /// Runs it in the order of the context's stream. `workspace`: matmul_workspace_bytes(rows, columns) at a multiple of
 /// kMatmulAlignment. Which algorithm is used follows from shape, dtypes, alignment up to 16 bytes, device and version
-/// of the library alone, unless it was tuned; none sums in an order that varies. A queue belongs to one thread of the
-/// host at a time; its first product must not be captured into a graph.
+/// of the library alone, unless it was tuned or given; none sums in an order that varies. Where the library has none,
+/// plain_multiply computes. A queue belongs to one thread of the host at a time; what it makes for a product that it
+/// has not met must not be made while it is captured.
 void multiply(const Context& context, const MatrixProduct& product, std::byte* workspace);
 
-/// While one lives, `multiply` times the algorithms that come into question for a shape that was not tuned before and
-/// stays with the fastest. D holds anything afterwards. Errors: InvalidArgument while the stream is captured.
-class TuningScope {
- public:
-  explicit TuningScope(const Context& context);
-  ~TuningScope();
-  TuningScope(const TuningScope&) = delete;
-  TuningScope& operator=(const TuningScope&) = delete;
-
- private:
-  bool& tuning_;
-};
-
-/// The version of the library, then one line for each product that the queue has met: what it is, what was chosen, and
-/// whether it was tuned.
-std::string matmul_choices(const Context& context);
+/// What product_choices.h says.
+std::string matmul_library();
+std::vector<ProductChoice> matmul_choices(const Context& context);
+void use_matmul_choices(const Context& context, std::span<const ProductChoice> choices);
+void set_matmul_tuning(const Context& context, bool tuning);
 
 }  // namespace permafrost::cuda

@@ -7,8 +7,10 @@
 #include "core/kernels/embedding_cuda.h"
 #include "core/kernels/layer_norm_cuda.h"
 #include "core/kernels/linear_cuda.h"
+#include "core/kernels/matmul_cuda.h"
 #include "core/kernels/order_free_cuda.h"
 #include "core/kernels/patchify_cuda.h"
+#include "core/kernels/plain_matmul_cuda.h"
 #include "core/kernels/scale_cuda.h"
 #include "core/kernels/shape_ops_cuda.h"
 #include "core/kernels/token_cache_cuda.h"
@@ -52,7 +54,12 @@ void linear_backward_weight(const Context&, const LinearBackwardWeight&, Tensor)
 void tune_linear(const Context&, const LinearForward&, Tensor) { absent(); }
 void tune_linear(const Context&, const LinearBackwardInput&, Tensor) { absent(); }
 void tune_linear(const Context&, const LinearBackwardWeight&, Tensor) { absent(); }
-std::string linear_choices(const Context&) { absent(); }
+
+void plain_multiply(const Context&, const MatrixProduct&) { absent(); }
+std::string matmul_library() { absent(); }
+std::vector<ProductChoice> matmul_choices(const Context&) { absent(); }
+void use_matmul_choices(const Context&, std::span<const ProductChoice>) { absent(); }
+void set_matmul_tuning(const Context&, bool) { absent(); }
 
 void adamw(const Context&, const AdamwStep&, Tensor, Tensor, Tensor, Tensor, Tensor) { absent(); }
 void adamw_pieces(const Context&, const AdamwPieces&) { absent(); }

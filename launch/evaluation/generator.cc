@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "launch/gpu.h"
 #include "launch/training/agreement.h"
 #include "launch/training/model_weights.h"
 #include "launch/training/working_copies.h"
@@ -37,6 +38,7 @@ Generator::Generator(Runtime& runtime, const GenerationSetup& setup, const Plan&
       executor_(plan, memory_, runtime.program_context(), {}, gather_group_.get()) {}
 
 void Generator::load(const config::Config& config) {
+  use_f32_products(executor_.context(), config.precision());
   AdamwConfig none;
   ShardedAdamw masters(plan_, runtime_.rank(), none);
   notes_ = load_model_weights(config, plan_, memory_.frozen_share(), masters, runtime_.world, runtime_.node).lines;

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 
 #include "core/base/json.h"
 #include "core/base/sha256.h"
@@ -97,6 +98,7 @@ std::string position_json(const Plan& plan, const TrainingPosition& position, co
   j["frozen_sha256"] = position.frozen_sha256;
   j["adapter_sha256"] = position.adapter_sha256;
   j["optimizer_sha256"] = optimizer_sha256;
+  if (!position.products.empty()) j["products_sha256"] = sha256(position.products.data(), position.products.size());
   j["exponents"] = position.exponents;
   j["validated_step"] = position.validated_step;
   if (position.best)
@@ -155,6 +157,7 @@ void CheckpointStore::write_folder(const std::string& temporary, const Plan& pla
   if (!writes) return;
   compare_with_memory(SafetensorsReader(moments), plan, scratch, "m.");
   position.adapter_sha256 = file_sha256(adapter);
+  if (!position.products.empty()) write_file_atomically(temporary + "/products.json", position.products);
   write_file_atomically(temporary + "/position.json", position_json(plan, position, file_sha256(moments)));
 }
 
@@ -269,12 +272,31 @@ std::optional<int64_t> CheckpointStore::step_of_best() const {
   }
 }
 
+namespace {
+
+/// Throws unless the file is the one that was written.
+void require_file(const std::string& path, const std::string& expected) {
+  if (const std::string got = file_sha256(path); got != expected)
+    fail(ErrorKind::kWeights, "resume: ", path, " is damaged: expected SHA-256 ", expected, "; got ", got);
+}
+
+/// products.json of the folder, "" where its hash is.
+std::string read_products(const std::string& folder, const std::string& expected) {
+  if (expected.empty()) return "";
+  const std::string path = folder + "/products.json";
+  require_file(path, expected);
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+}  // namespace
+
 TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, ShardedAdamw& optimizer) {
   const std::string path = folder + "/position.json";
   std::ifstream file(path);
   if (!file) fail(ErrorKind::kWeights, "resume: cannot read ", path);
   TrainingPosition position;
-  std::string optimizer_sha256;
+  std::string optimizer_sha256, products_sha256;
   Json j;
   try {
     j = parse_json(file);
@@ -289,6 +311,7 @@ TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, Sh
     position.best = best_of(j);
     position.identity = j.at("run").get<std::map<std::string, std::string>>();
     optimizer_sha256 = j.at("optimizer_sha256");
+    products_sha256 = j.value("products_sha256", "");
     position.frozen_sha256 = j.at("frozen_sha256");
     position.adapter_sha256 = j.at("adapter_sha256");
     if (const std::string difference = first_difference(j.at("parameters"), plan); !difference.empty())
@@ -297,10 +320,9 @@ TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, Sh
     fail(ErrorKind::kWeights, "resume: ", path, " is damaged: ", error.what());
   }
   const std::string adapter = folder + "/adapter.safetensors", moments = folder + "/optimizer.safetensors";
-  for (const auto& [name, expected] :
-       {std::pair{adapter, position.adapter_sha256}, std::pair{moments, optimizer_sha256}})
-    if (const std::string got = file_sha256(name); got != expected)
-      fail(ErrorKind::kWeights, "resume: ", name, " is damaged: expected SHA-256 ", expected, "; got ", got);
+  require_file(adapter, position.adapter_sha256);
+  require_file(moments, optimizer_sha256);
+  position.products = read_products(folder, products_sha256);
   read_slice(SafetensorsReader(adapter), plan, optimizer, optimizer.master(), "");
   const SafetensorsReader reader(moments);
   read_slice(reader, plan, optimizer, optimizer.first_moment(), "m.");

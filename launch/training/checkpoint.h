@@ -24,15 +24,17 @@ struct TrainingPosition {
   std::string adapter_sha256;                   ///< of adapter.safetensors; filled by save
   int64_t validated_step = 0;                   ///< updates behind which validation was last
   std::optional<BestSoFar> best;                ///< by validation; of the best checkpoint itself that of its own step
+  std::string products;                         ///< prepare_products: its record; "" for a run that was never on CUDA
 };
 
 /// Checkpoints of one run: folders `step-00000040` with
 ///   adapter.safetensors    master weights of the trainable parameters, f32, under their published names
 ///   optimizer.safetensors  "m." and "v." + name, f32
-///   position.json          TrainingPosition and the SHA-256 of both files
+///   products.json          of runs on CUDA: how products of matrices are computed
+///   position.json          TrainingPosition and the SHA-256 of these files
 /// A folder appears under its name only when complete and read back; older ones are removed after that. The folder
 /// `best` has the same files; it is replaced by a better one alone, never removed for being old.
-/// The bytes do not depend on the number of ranks.
+/// The bytes do not depend on the number of ranks; what stands in products.json may depend on what was measured.
 class CheckpointStore {
  public:
   CheckpointStore(std::string folder, int keep) : folder_(std::move(folder)), keep_(keep) {}
@@ -69,7 +71,7 @@ class CheckpointStore {
 /// The file of trained parameters that `path` names: that of a checkpoint folder, else the path itself.
 std::string adapter_file(const std::string& path);
 
-/// Reads a checkpoint folder: checks both files against their hashes and the trainables against the plan, then fills
+/// Reads a checkpoint folder: checks its files against their hashes and the trainables against the plan, then fills
 /// this rank's masters and moments. Any rank count. Errors: kWeights naming what differs or is damaged.
 TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, ShardedAdamw& optimizer);
 

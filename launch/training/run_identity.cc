@@ -62,6 +62,8 @@ std::map<std::string, std::string> run_identity(const config::Config& config, co
   kept.clear_weights();  // frozen weights are compared by hash, trained ones come from the checkpoint
   kept.mutable_train()->clear_max_steps();
   kept.mutable_train()->clear_final_check();
+  // As it was before there was a choice, so that checkpoints from then go on.
+  if (kept.precision().f32_products() == config::F32Products::FP32) kept.mutable_precision()->clear_f32_products();
   kept.clear_evaluation();  // what is looked at on the way changes no bit
   kept.clear_validation();
   clear_places(*kept.mutable_data(), {"decode_threads", "prefetch"});

@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <utility>
 
 #include "core/base/narrow.h"
 #include "core/base/sha256.h"
 #include "core/device/bytes.h"
 #include "core/kernels/scale.h"
+#include "launch/gpu.h"
 #include "launch/machine.h"
 #include "launch/metrics/pss.h"
 #include "launch/training/agreement.h"
@@ -19,6 +21,7 @@
 #include "models/factory.h"
 #include "optim/factory.h"
 #include "parallel/reduce/global_norm.h"
+#include "parallel/run/tune_products.h"
 
 namespace permafrost {
 
@@ -95,6 +98,7 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
   program_runs_.resize(plan.programs.size());
 
   require_labels("data", data_, *model_);
+  use_f32_products(runtime.program_context(), config.precision());
   load_weights();
   position_.graph_hash = plan.graph_hash();
   position_.frozen_sha256 = frozen_at_start_.sha256;
@@ -179,6 +183,8 @@ void Trainer::resume(const std::string& checkpoint) {
   position_.skipped_samples = loaded.skipped_samples;
   position_.adapter_sha256 = loaded.adapter_sha256;
   position_.validated_step = loaded.validated_step;
+  position_.products = loaded.products;
+  products_are_ready_ = false;
   resume_best(loaded.best);
   if (!loaded.exponents.empty()) exponents_.restore(loaded.exponents);
   take_loaded(loading);
@@ -416,7 +422,20 @@ void Trainer::report_non_finite(const Vote& vote) {
        runtime_.size(), "]");
 }
 
+/// Before anything is computed, and behind resume, which brings the choices of the run.
+void Trainer::prepare_products() {
+  if (std::exchange(products_are_ready_, true)) return;
+  const auto begin = Clock::now();
+  const PreparedProducts prepared = permafrost::prepare_products(
+      executor_, plan_, runtime_.world, config_.parallel().tune_products(), position_.products);
+  position_.products = prepared.record;
+  if (!runtime_.first()) return;
+  if (!prepared.note.empty()) LOG(WARNING) << prepared.note;
+  if (prepared.tuned > 0) LOG(INFO) << "products: " << prepared.tuned << " tuned in " << ms_since(begin) << " ms";
+}
+
 StepMetrics Trainer::train_step(bool stop) {
+  prepare_products();
   const auto begin = Clock::now();
   const int64_t moved_before = runtime_.moved ? runtime_.moved->total() : 0;
   StepMetrics metrics;
@@ -580,6 +599,7 @@ MeasureOn Trainer::measure_on() { return {runtime_, plan_, *model_, executor_, f
 
 FinalLoss Trainer::measure_loss(bool exchange_images, int64_t samples) {
   forget_ahead();
+  prepare_products();
   loader_.reset();  // training is over; its memory serves the micro-batches here
   LoaderConfig loader = loader_config(config_, data_);
   loader.order.shuffle = true;  // neighbours in the file often show the same photograph
@@ -606,6 +626,7 @@ bool Trainer::validation_due() const {
 }
 
 ValidationMetrics Trainer::validate() {
+  prepare_products();
   const auto begin = Clock::now();
   const config::Validation::Metric metric = config_.validation().metric();
   PERMAFROST_CHECK(validation_, "trainer: ", metric_name(metric), " must be given to validate_by; got nothing");

@@ -147,6 +147,7 @@ class Trainer final : private GradientSink {
   void forget_ahead();
   void run_slot(const MicroBatch& batch, double* loss);
   void take_losses();
+  void prepare_products();
   const Vote& vote(bool stop, StepMetrics& metrics);
   void optimizer_phases(StepMetrics& metrics);
   void run_phase(PhaseKind phase, const Tensor& slice, StepMetrics& metrics);
@@ -196,7 +197,7 @@ class Trainer final : private GradientSink {
   std::vector<std::string> notes_;
   SetupSeconds setup_;
   std::vector<int64_t> program_runs_;
-  bool said_skipped_ = false;
+  bool said_skipped_ = false, products_are_ready_ = false;
 
   // Of the step in progress, or the last one.
   StepAccount account_;

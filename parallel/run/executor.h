@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "core/device/context.h"
@@ -78,6 +79,8 @@ class Executor {
   /// Programs launched as graphs so far, and in words why none are; "" when they are, and on CPU.
   int64_t graph_launches() const { return graphs_.launches(); }
   std::string why_no_graphs(size_t bucket) const;
+  /// From the next program on; returns what was before.
+  bool use_graphs(bool use) { return std::exchange(options_.graphs, use); }
   int64_t take_gathered_bytes() { return slots_.take_gathered_bytes(); }
 
   /// Runs again, stopping at the first value or gradient that is not finite; for diagnosis after a bad step.
@@ -93,7 +96,8 @@ class Executor {
   const Context& context() const { return context_; }
 
   /// From the next program on; null: nobody. Must outlive what it sees. One that is absent costs a comparison per step.
-  void observe(ExecutorObserver* observer) { observer_ = observer; }
+  /// Returns who saw it before.
+  ExecutorObserver* observe(ExecutorObserver* observer) { return std::exchange(observer_, observer); }
 
  private:
   struct BoundStep {

@@ -96,6 +96,8 @@ TEST(Validate, EachBadValueIsNamedWithWhatIsAllowed) {
       {{"freeze={pattern: \"a\"}"}, "freeze[0].trainable: expected true or false; got none"},
       {{"precision.compute=BF16", "precision.frozen_storage=FILE"},
        "precision.frozen_storage: expected FOLLOW or BF16 where precision.compute is BF16; got FILE"},
+      {{"precision.f32_products=TF32"},
+       "precision.f32_products: expected FP32 where parallel.device is CPU (TF32 is a mode of GPUs); got TF32"},
       {{"checkpoint.every_steps=-1"}, "checkpoint.every_steps: expected 0 and up; got -1"},
       {{"checkpoint.keep=0"}, "checkpoint.keep: expected 1 to 1048576; got 0"},
       {{"evaluation.batch=0"}, "evaluation.batch: expected 1 to 4096; got 0"},
@@ -260,6 +262,13 @@ TEST(Validate, WhatHasNoDefaultMustBeGiven) {
       },
       ErrorKind::kConfig,
       {"w has 2 problems", "model.epalm.start_layer: expected a value, 0 to 11; got none", "model.epalm.end_layer"}));
+}
+
+TEST(Validate, ProductsOnGpus) {
+  EXPECT_EQ(small().config.precision().f32_products(), F32Products::FP32);
+  EXPECT_TRUE(small().config.parallel().tune_products());
+  EXPECT_NO_THROW(small({"precision.f32_products=TF32", "parallel.device=CUDA"}));
+  EXPECT_NO_THROW(small({"parallel.tune_products=false"})) << "means nothing on CPU";
 }
 
 TEST(Validate, ValuesThatNobodyReadsAreNotChecked) {

@@ -1,5 +1,6 @@
 // Products of cuBLASLt, one sum after the other.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <vector>
 
@@ -31,15 +32,25 @@ namespace {
 using Descriptor = cublasLtMatmulDescOpaque_t;
 using Layout = cublasLtMatrixLayoutOpaque_t;
 
-/// What stands in a cublasLtMatmulAlgo_t.
+/// What stands in a cublasLtMatmulAlgo_t: attributes alone, each with a meaning here, so that an algorithm that lost
+/// one on its way through a file does not run.
 struct Algorithm {
-  int32_t id, split;
-  uint32_t reduction;
-  uint16_t alignment[5];  // of A, B, C, D and the bias
-  uint64_t rows, columns, terms;
-  uint64_t workspace;
+  int32_t id = 0, split = 1;
+  uint32_t reduction = 0;
+  uint32_t tile = 0;     // four bits each: the alignment of A, B, C, D and the bias, as powers of two
+  uint32_t swizzle = 0;  // of the extents that it is for
+  uint32_t stages = 0, option = 0;
+  uint16_t inner = 0, cluster = 0;
+
+  size_t alignment(int operand) const { return size_t{1} << (tile >> (4 * operand) & 15u); }
 };
 static_assert(sizeof(Algorithm) <= sizeof(cublasLtMatmulAlgo_t));
+
+uint32_t mark_of(const cublasLtMatmulDescOpaque_t& o, const cublasLtMatrixLayoutOpaque_t& a,
+                 const cublasLtMatrixLayoutOpaque_t& d) {
+  const uint64_t terms = o.transpose_a == CUBLAS_OP_T ? a.rows : a.columns;
+  return static_cast<uint32_t>((d.rows * 1000003 + d.columns) * 1000003 + terms);
+}
 
 // In the order in which heuristics name them, with the time each takes: the second is the fastest that adds up in a
 // fixed order and precision.
@@ -132,9 +143,29 @@ float sum_of(const float* a, const float* b, uint64_t terms, int32_t split) {
 
 Algorithm algorithm_of(const cublasLtMatmulAlgo_t& algo) {
   Algorithm algorithm;
-  std::memcpy(&algorithm, algo.data, sizeof(algorithm));
+  std::memcpy(static_cast<void*>(&algorithm), algo.data, sizeof(algorithm));
   return algorithm;
 }
+void put(const Algorithm& algorithm, cublasLtMatmulAlgo_t& algo) {
+  std::memcpy(algo.data, &algorithm, sizeof(algorithm));
+}
+
+size_t workspace_of(const Algorithm& algorithm, const Layout& d) {
+  return algorithm.split == 1 ? 0 : static_cast<size_t>(algorithm.split) * d.rows * d.columns * 4;
+}
+
+/// Whether it is one that heuristics could have named for this product.
+bool is_for(const Algorithm& algorithm, const Descriptor& o, const Layout& a, const Layout& d) {
+  if (algorithm.id < 0 || algorithm.id >= static_cast<int32_t>(std::size(kKinds))) return false;
+  const Kind& kind = kKinds[algorithm.id];
+  const auto id = static_cast<uint32_t>(algorithm.id);
+  return algorithm.split == kind.split && algorithm.reduction == kind.reduction &&
+         algorithm.swizzle == mark_of(o, a, d) && algorithm.stages == id + 1 && algorithm.option == id + 2 &&
+         algorithm.inner == id + 3 && algorithm.cluster == id + 4;
+}
+
+/// Some libraries have no 16-bit kernels for rows that begin at odd elements; this one is of that kind.
+bool knows_none(const Layout& layout) { return bytes_of(layout.type) == 2 && layout.ld % 2 != 0; }
 
 }  // namespace
 
@@ -216,60 +247,105 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
   if (const cublasStatus_t status = check(o, a, b, c, d); status != CUBLAS_STATUS_SUCCESS) return status;
   const Layout* layouts[] = {a, b, c, d};
   for (int i = 0; i < 4; ++i)
-    if (preference->alignment[i] % bytes_of(layouts[i]->type) != 0) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (preference->alignment[i] % bytes_of(layouts[i]->type) != 0 || knows_none(*layouts[i]))
+      return CUBLAS_STATUS_NOT_SUPPORTED;
   const bool bias = (o->epilogue & CUBLASLT_EPILOGUE_BIAS) != 0;
   for (int32_t id = 0; id < static_cast<int32_t>(std::size(kKinds)) && *returned < requested; ++id) {
     const Kind& kind = kKinds[id];
     if (kind.reduction != 0 && (kind.reduction & preference->reductions) == 0) continue;
-    Algorithm algorithm{
-        .id = id,
-        .split = kind.split,
-        .reduction = kind.reduction,
-        .alignment = {},
-        .rows = d->rows,
-        .columns = d->columns,
-        .terms = terms_of(*o, *a),
-        .workspace = kind.split == 1 ? 0 : static_cast<uint64_t>(kind.split) * d->rows * d->columns * 4};
-    if (algorithm.terms < static_cast<uint64_t>(kind.split) || algorithm.workspace > preference->workspace) continue;
-    for (int i = 0; i < 4; ++i) algorithm.alignment[i] = static_cast<uint16_t>(preference->alignment[i]);
-    algorithm.alignment[4] = bias ? 16 : 1;
+    Algorithm algorithm;
+    const auto number = static_cast<uint32_t>(id);
+    algorithm.id = id;
+    algorithm.split = kind.split;
+    algorithm.reduction = kind.reduction;
+    algorithm.swizzle = mark_of(*o, *a, *d);
+    algorithm.stages = number + 1;
+    algorithm.option = number + 2;
+    algorithm.inner = static_cast<uint16_t>(number + 3);
+    algorithm.cluster = static_cast<uint16_t>(number + 4);
+    for (int i = 0; i < 4; ++i)
+      algorithm.tile |= static_cast<uint32_t>(std::countr_zero(preference->alignment[i])) << (4 * i);
+    algorithm.tile |= (bias ? 4u : 0u) << 16;
+    const size_t workspace = workspace_of(algorithm, *d);
+    if (terms_of(*o, *a) < static_cast<uint64_t>(kind.split) || workspace > preference->workspace) continue;
     cublasLtMatmulHeuristicResult_t& result = results[(*returned)++];
-    result = {.algo = {},
-              .workspaceSize = algorithm.workspace,
-              .state = CUBLAS_STATUS_SUCCESS,
-              .wavesCount = 1,
-              .reserved = {}};
-    std::memcpy(result.algo.data, &algorithm, sizeof(algorithm));
+    result = {.algo = {}, .workspaceSize = workspace, .state = CUBLAS_STATUS_SUCCESS, .wavesCount = 1, .reserved = {}};
+    put(algorithm, result.algo);
   }
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoInit(cublasLtHandle_t handle, cublasComputeType_t, cudaDataType_t, cudaDataType_t,
+                                      cudaDataType_t, cudaDataType_t, cudaDataType_t, int id,
+                                      cublasLtMatmulAlgo_t* algo) {
+  if (!handle) return CUBLAS_STATUS_NOT_INITIALIZED;
+  if (!algo || id < 0 || id >= static_cast<int>(std::size(kKinds))) return CUBLAS_STATUS_INVALID_VALUE;
+  Algorithm algorithm;
+  algorithm.id = id;
+  put(algorithm, *algo);
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t o, cublasLtMatrixLayout_t a,
+                                       cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t* algo, cublasLtMatmulHeuristicResult_t* result) {
+  if (!handle) return CUBLAS_STATUS_NOT_INITIALIZED;
+  if (const cublasStatus_t status = check(o, a, b, c, d); status != CUBLAS_STATUS_SUCCESS) return status;
+  if (!is_for(algorithm_of(*algo), *o, *a, *d)) return CUBLAS_STATUS_NOT_SUPPORTED;
+  result->workspaceSize = workspace_of(algorithm_of(*algo), *d);
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+namespace {
+/// Where an attribute stands, and its size.
+struct Field {
+  void* place = nullptr;
+  size_t bytes = 0;
+};
+Field field_of(Algorithm& algorithm, cublasLtMatmulAlgoConfigAttributes_t attribute) {
+  switch (attribute) {
+    case CUBLASLT_ALGO_CONFIG_ID:
+      return {&algorithm.id, sizeof(algorithm.id)};
+    case CUBLASLT_ALGO_CONFIG_TILE_ID:
+      return {&algorithm.tile, sizeof(algorithm.tile)};
+    case CUBLASLT_ALGO_CONFIG_SPLITK_NUM:
+      return {&algorithm.split, sizeof(algorithm.split)};
+    case CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME:
+      return {&algorithm.reduction, sizeof(algorithm.reduction)};
+    case CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING:
+      return {&algorithm.swizzle, sizeof(algorithm.swizzle)};
+    case CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION:
+      return {&algorithm.option, sizeof(algorithm.option)};
+    case CUBLASLT_ALGO_CONFIG_STAGES_ID:
+      return {&algorithm.stages, sizeof(algorithm.stages)};
+    case CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID:
+      return {&algorithm.inner, sizeof(algorithm.inner)};
+    case CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID:
+      return {&algorithm.cluster, sizeof(algorithm.cluster)};
+  }
+  return {};
+}
+}  // namespace
+
+cublasStatus_t cublasLtMatmulAlgoConfigSetAttribute(cublasLtMatmulAlgo_t* algo,
+                                                    cublasLtMatmulAlgoConfigAttributes_t attribute, const void* value,
+                                                    size_t bytes) {
+  Algorithm algorithm = algorithm_of(*algo);
+  const Field field = field_of(algorithm, attribute);
+  if (!value || bytes != field.bytes || attribute == CUBLASLT_ALGO_CONFIG_ID) return CUBLAS_STATUS_INVALID_VALUE;
+  std::memcpy(field.place, value, bytes);
+  put(algorithm, *algo);
   return CUBLAS_STATUS_SUCCESS;
 }
 
 cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t* algo,
                                                     cublasLtMatmulAlgoConfigAttributes_t attribute, void* value,
                                                     size_t bytes, size_t* written) {
-  const Algorithm algorithm = algorithm_of(*algo);
-  uint32_t number = 0;
-  size_t size = sizeof(number);
-  switch (attribute) {
-    case CUBLASLT_ALGO_CONFIG_ID:
-      number = static_cast<uint32_t>(algorithm.id);
-      break;
-    case CUBLASLT_ALGO_CONFIG_SPLITK_NUM:
-      number = static_cast<uint32_t>(algorithm.split);
-      break;
-    case CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME:
-      number = algorithm.reduction;
-      break;
-    case CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID:
-    case CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID:
-      size = sizeof(uint16_t);
-      break;
-    default:
-      break;
-  }
-  if (!value || bytes != size) return CUBLAS_STATUS_INVALID_VALUE;
-  std::memcpy(value, &number, size);  // little endian
-  *written = size;
+  Algorithm algorithm = algorithm_of(*algo);
+  const Field field = field_of(algorithm, attribute);
+  if (!value || bytes != field.bytes) return CUBLAS_STATUS_INVALID_VALUE;
+  std::memcpy(value, field.place, bytes);
+  *written = bytes;
   return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -282,19 +358,20 @@ struct Product {
   const void *a, *b, *c;
   void *d, *workspace;
   Algorithm algorithm;
+  size_t workspace_bytes;
 };
 
 void multiply(const Product& p) {
   const cuda_emulation::DeviceAccess access;
-  if (p.algorithm.workspace > 0) std::memset(p.workspace, 0xff, p.algorithm.workspace);
+  if (p.workspace_bytes > 0) std::memset(p.workspace, 0xff, p.workspace_bytes);
+  const uint64_t terms = terms_of(p.how, p.a_layout);
   const bool tf32 = p.how.compute == CUBLAS_COMPUTE_32F_FAST_TF32;
   const std::vector<float> left = gathered(p.a, p.a_layout, p.how.transpose_a == CUBLAS_OP_T, tf32);
   const std::vector<float> right = gathered(p.b, p.b_layout, p.how.transpose_b == CUBLAS_OP_N, tf32);
   for (uint64_t column = 0; column < p.d_layout.columns; ++column)
     for (uint64_t row = 0; row < p.d_layout.rows; ++row) {
       const auto i = static_cast<int64_t>(row) + static_cast<int64_t>(column) * p.d_layout.ld;
-      float value = p.scale * sum_of(&left[row * p.algorithm.terms], &right[column * p.algorithm.terms],
-                                     p.algorithm.terms, p.algorithm.split);
+      float value = p.scale * sum_of(&left[row * terms], &right[column * terms], terms, p.algorithm.split);
       if (p.keep != 0) value += p.keep * stored(p.c, p.c_layout.type, i);
       if ((p.how.epilogue & CUBLASLT_EPILOGUE_BIAS) != 0)
         value += stored(p.how.bias, p.d_layout.type, static_cast<int64_t>(row));
@@ -318,13 +395,13 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t o, c
     return status;
   if (!alpha || !beta || !algo || !a || !b || !c || !d) return CUBLAS_STATUS_INVALID_VALUE;
   const Algorithm algorithm = algorithm_of(*algo);
-  if (algorithm.rows != d_layout->rows || algorithm.columns != d_layout->columns ||
-      algorithm.terms != terms_of(*o, *a_layout) || workspace_bytes < algorithm.workspace ||
+  const size_t needed = workspace_of(algorithm, *d_layout);
+  if (!is_for(algorithm, *o, *a_layout, *d_layout) || workspace_bytes < needed ||
       (workspace_bytes > 0 && !is_aligned(workspace, 256)))
     return CUBLAS_STATUS_INVALID_VALUE;
   const void* pointers[] = {a, b, c, d, o->bias};
   for (int i = 0; i < 5; ++i)
-    if (!is_aligned(pointers[i], algorithm.alignment[i])) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (!is_aligned(pointers[i], algorithm.alignment(i))) return CUBLAS_STATUS_NOT_SUPPORTED;
   const Product product{*o,
                         *a_layout,
                         *b_layout,
@@ -337,7 +414,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t o, c
                         c,
                         d,
                         workspace,
-                        algorithm};
+                        algorithm,
+                        needed};
   cuda_emulation::submit(stream, [product] { multiply(product); });
   return CUBLAS_STATUS_SUCCESS;
 }

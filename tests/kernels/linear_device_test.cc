@@ -178,7 +178,7 @@ std::string line_with(const std::string& text, const std::string& start) {
 }
 
 TEST_P(LinearOnCuda, TuningStaysWithItsChoice) {
-  const int64_t m = 61, n = 53, k = 59;
+  const int64_t m = 61, n = 54, k = 58;
   const Context context = device_context();
   for (DType dtype : kDtypes) {
     SCOPED_TRACE(to_string(dtype));
@@ -188,7 +188,7 @@ TEST_P(LinearOnCuda, TuningStaysWithItsChoice) {
     const auto workspace = workspace_for(m, n, k, dtype, dtype);
     const LinearForward forward{x, weight, bias, y, {}};
     linear_forward(context, forward, workspace);
-    const std::string name = concat(" m=61 n=53 k=59 ", to_string(dtype), "->");
+    const std::string name = concat(" m=61 n=54 k=58 ", to_string(dtype), "->");
     EXPECT_NE(line_with(linear_choices(context), "forward" + name).find(" first"), std::string::npos);
     tune_linear(context, forward, workspace);
     tune_linear(context, LinearBackwardInput{dy, weight, dx}, workspace);

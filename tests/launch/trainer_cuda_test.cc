@@ -1,7 +1,11 @@
 // Trainers whose programs run on a GPU (or its emulation): what they learn, and that it depends on no rank.
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 
+#include "core/base/sha256.h"
 #include "core/device/cuda.h"
+#include "tests/launch/run_program.h"
 #include "tests/launch/trainer_fixture.h"
 
 namespace permafrost {
@@ -26,10 +30,12 @@ class TrainerCuda : public TrainerTest {
     all.insert(all.end(), more.begin(), more.end());
     return all;
   }
+  /// Measuring takes the emulation long.
   static Overrides on_gpu(Overrides more) {
-    more.push_back("parallel.device=CUDA");
+    more.insert(more.begin(), {"parallel.device=CUDA", "parallel.tune_products=false"});
     return small(more);
   }
+  static Overrides tuned() { return on_gpu({"parallel.tune_products=true"}); }
   CheckpointStore new_store() const {
     static int count = 0;
     return CheckpointStore((folder_ / ("checkpoints" + std::to_string(count++))).string(), 3);
@@ -160,6 +166,108 @@ TEST_F(TrainerCuda, ACheckpointGoesOnOnTheOtherDevice) {
     });
     expect_close(run.losses, cpu.losses, 2e-5);
   }
+}
+
+/// Two steps and a checkpoint of a tuned run; `rest` is told its folder and what a third step gave.
+class TunedTrainerCuda : public TrainerCuda {
+ protected:
+  void begin() {
+    with_trainer(tuned(), 1, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
+      step(trainer, 2, before_);
+      trainer.save(store_);
+      step(trainer, 1, before_);
+    });
+  }
+  Learned go_on(const Overrides& overrides, const CheckpointStore& store) const {
+    Learned run;
+    with_trainer(overrides, 1, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
+      trainer.resume(store.path_of(2));
+      step(trainer, 1, run);
+      run.adapter_sha256 = trainer.save(store);
+    });
+    return run;
+  }
+  void replace_in(const std::string& file, const std::string& what, const std::string& by) const {
+    const std::string path = store_.path_of(2) + "/" + file;
+    std::string text = read_file(path);
+    const size_t at = text.find(what);
+    ASSERT_NE(at, std::string::npos) << what << " is not in " << text;
+    std::ofstream(path) << text.replace(at, what.size(), by);
+  }
+  std::string products() const { return read_file(store_.path_of(2) + "/products.json"); }
+
+  CheckpointStore store_ = new_store();
+  Learned before_;
+};
+
+TEST_F(TunedTrainerCuda, AResumedRunHasTheProductsOfTheFirst) {
+  begin();
+  const std::string stored = products();
+  EXPECT_NE(stored.find("\"tuned\":true"), std::string::npos) << stored;
+  for (const Overrides& overrides : {tuned(), on_gpu({})}) {
+    const Learned rest = go_on(overrides, store_);
+    EXPECT_EQ(rest.losses[0], before_.losses[2]);
+    EXPECT_EQ(rest.norms[0], before_.norms[2]);
+    EXPECT_EQ(read_file(store_.path_of(3) + "/products.json"), stored);
+  }
+  // On two ranks, too.
+  with_ranks(2, 1, tuned(), [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
+    Learned rest;
+    trainer.resume(store_.path_of(2));
+    step(trainer, 1, rest);
+    EXPECT_EQ(rest.losses[0], before_.losses[2]);
+  });
+  // Through a run on CPU, which keeps what it does not need.
+  go_on(small({}), store_);
+  EXPECT_EQ(read_file(store_.path_of(3) + "/products.json"), stored);
+}
+
+TEST_F(TunedTrainerCuda, ProductsOfACheckpointAreCheckedAsTheRest) {
+  begin();
+  const std::string stored = products();
+  replace_in("products.json", "\"gpu\":\"", "\"gpu\":\"Another ");
+  const auto refused = [&](const std::vector<std::string>& parts) {
+    ::testing::internal::CaptureStderr();
+    RuntimeOptions options = runtime_options(resolved(tuned()).config.parallel());
+    options.threads = 1;
+    const int code = run_ranks({}, options, [&](Runtime& runtime) {
+      on_rank(tuned(), runtime, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
+        trainer.resume(store_.path_of(2));
+      });
+    });
+    const std::string said = ::testing::internal::GetCapturedStderr();
+    EXPECT_EQ(code, exit_code(ErrorKind::kWeights)) << said;
+    for (const std::string& part : parts) EXPECT_NE(said.find(part), std::string::npos) << said;
+  };
+  refused({"products.json is damaged: expected SHA-256"});
+  // The file of another GPU, as its run would have written it.
+  const std::string other = products();
+  replace_in("position.json", sha256(stored.data(), stored.size()), sha256(other.data(), other.size()));
+  ::testing::internal::CaptureStderr();
+  const Learned rest = go_on(tuned(), store_);
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("products: algorithms were chosen on Another "), std::string::npos) << said;
+  expect_close({rest.losses[0]}, {before_.losses[2]}, 2e-5);
+  std::filesystem::remove(store_.path_of(2) + "/products.json");
+  refused({"cannot read", "products.json"});
+}
+
+TEST_F(TrainerCuda, Tf32IsPartOfWhatARunIs) {
+  const CheckpointStore store = new_store();
+  Learned tf32;
+  with_trainer(on_gpu({"precision.f32_products=TF32"}), 1,
+               [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
+                 step(trainer, 3, tf32);
+                 trainer.save(store);
+               });
+  const Learned f32 = train(on_gpu({}));
+  // Eleven bits in every product of a forward pass, errors independent: the loss is a mean over some hundred tokens.
+  expect_close(tf32.losses, f32.losses, 0x1p-10);
+  EXPECT_TRUE(cuda::device_info(0).name != "emulated" || tf32.losses != f32.losses);
+  with_trainer(on_gpu({}), 1, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
+    EXPECT_TRUE(testing::throws_error([&] { trainer.resume(store.path_of(3)); }, ErrorKind::kConfig,
+                                      {"precision.f32_products: expected \"TF32\"; got not set"}));
+  });
 }
 
 }  // namespace
