@@ -62,4 +62,15 @@ void destroy_mark(Mark* mark) noexcept;
 bool reached(const Mark& mark);
 void wait(const Mark& mark);  ///< on the host
 
+/// A mark whose time is known, standing where record_mark put it last; at first at the end of the queue.
+Mark* create_timed_mark(Queue& queue);
+void record_mark(Mark& mark, Queue& queue);
+/// On the device's clock, to about half a microsecond. Both are timed and reached.
+double milliseconds_between(const Mark& begin, const Mark& end);
+
+/// Ranges of the calling thread that NVIDIA's tools show (NVTX), one within the other. Nothing without such a tool and
+/// without CUDA. `name` is read during the call.
+void push_range(const char* name) noexcept;
+void pop_range() noexcept;
+
 }  // namespace permafrost::cuda

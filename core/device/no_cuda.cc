@@ -30,5 +30,10 @@ Mark* create_mark(Queue&) { absent("Stream"); }
 void destroy_mark(Mark*) noexcept {}
 bool reached(const Mark&) { absent("Event"); }
 void wait(const Mark&) { absent("Event"); }
+Mark* create_timed_mark(Queue&) { absent("Event"); }
+void record_mark(Mark&, Queue&) { absent("Event"); }
+double milliseconds_between(const Mark&, const Mark&) { absent("Event"); }
+void push_range(const char*) noexcept {}
+void pop_range() noexcept {}
 
 }  // namespace permafrost::cuda

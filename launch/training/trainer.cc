@@ -129,7 +129,15 @@ std::unique_ptr<Loader> Trainer::make_loader(int64_t first_step) const {
     const int64_t step = first_step + slot / slots, index = (slot % slots) * ranks + rank;
     return index < micro_batches ? step * micro_batches + index : kIdleMicroBatch;
   };
-  return std::make_unique<Loader>(*data_.dataset, data_.texts, std::move(loader));
+  auto made = std::make_unique<Loader>(*data_.dataset, data_.texts, std::move(loader));
+  made->observe(loader_observer_);
+  return made;
+}
+
+void Trainer::observe(PhaseObserver* phases, LoaderObserver* loader) {
+  phases_ = phases;
+  loader_observer_ = loader;
+  if (loader_) loader_->observe(loader);
 }
 
 void Trainer::resume(const std::string& checkpoint) {
@@ -184,12 +192,14 @@ Tensor Trainer::sums_as_scratch() const {
 }
 
 std::string Trainer::save(const CheckpointStore& store) {
+  const PhaseScope seen(phases_, TrainerPhase::kCheckpoint, position_.step);
   position_now();
   store.save(plan_, optimizer_, runtime_.world, sums_as_scratch(), position_);
   return position_.adapter_sha256;
 }
 
 void Trainer::save_best(const CheckpointStore& store) {
+  const PhaseScope seen(phases_, TrainerPhase::kCheckpoint, position_.step);
   TrainingPosition best = position_now();
   store.save_best(plan_, optimizer_, runtime_.world, sums_as_scratch(), best);
 }
@@ -241,8 +251,11 @@ void Trainer::leave_out_of_loss(const Vote& vote) {
 double Trainer::run_slot(const MicroBatch& batch) {
   const size_t bucket = plan_.bucket_for(batch.tokens);
   const auto begin = Clock::now();
+  PhaseScope inputs(phases_, TrainerPhase::kInputs, batch.number);
   filler_.fill(batch, row_weight_, executor_, bucket);
+  inputs.end();
   const auto filled = Clock::now();
+  const PhaseScope program(phases_, TrainerPhase::kProgram, batch.number);
   const double loss = executor_.run(bucket, this);
   account_.inputs_ms += std::chrono::duration<double, std::milli>(filled - begin).count();
   account_.program_ms += ms_since(filled);
@@ -252,6 +265,7 @@ double Trainer::run_slot(const MicroBatch& batch) {
 
 bool Trainer::attempt(bool stop, StepMetrics& metrics) {
   const auto begin = Clock::now();
+  PhaseScope seen(phases_, TrainerPhase::kMicroBatches, position_.step);
   const bool known = exponents_.known(), keeps_gradients = plan_.slots == 1;
   if (known) {
     sums_->begin_step(exponents_.limits());
@@ -262,7 +276,7 @@ bool Trainer::attempt(bool stop, StepMetrics& metrics) {
   left_out_ = {};
   bad_micro_batch_ = bad_sample_ = -1;
   for (int64_t slot = 0; slot < plan_.slots; ++slot) {
-    const MicroBatch& batch = loader_->next();
+    const MicroBatch& batch = next_micro_batch(slot);
     metrics.wait_ms += loader_->last_wait_ms();
     if (batch.number == kIdleMicroBatch) {
       executor_.only_gather();
@@ -279,6 +293,7 @@ bool Trainer::attempt(bool stop, StepMetrics& metrics) {
     }
   }
   account_.phase(PhaseKind::kMicroBatches) += ms_since(begin);
+  seen.end();
   const Vote& result = vote(stop, metrics);
   if (!result.finite) report_non_finite(result);
   exponents_.learn(result.exponents);
@@ -290,7 +305,13 @@ bool Trainer::attempt(bool stop, StepMetrics& metrics) {
   return !repeat;
 }
 
+const MicroBatch& Trainer::next_micro_batch(int64_t slot) {
+  const PhaseScope seen(phases_, TrainerPhase::kData, slot);
+  return loader_->next();
+}
+
 const Vote& Trainer::vote(bool stop, StepMetrics& metrics) {
+  const PhaseScope seen(phases_, TrainerPhase::kVote, position_.step);
   Ballot ballot;
   ballot.finite = bad_micro_batch_ < 0 && !sums_->bad().found();
   ballot.overflow = sums_->overflow();
@@ -341,6 +362,7 @@ void Trainer::report_non_finite(const Vote& vote) {
 
 StepMetrics Trainer::train_step(bool stop) {
   const auto begin = Clock::now();
+  const PhaseScope seen(phases_, TrainerPhase::kStep, position_.step);
   const int64_t moved_before = runtime_.moved ? runtime_.moved->total() : 0;
   StepMetrics metrics;
   account_ = {};
@@ -385,6 +407,7 @@ void Trainer::optimizer_phases(StepMetrics& metrics) {
   for (PhaseKind phase : plan_.phases) {
     if (phase == PhaseKind::kMicroBatches || phase == PhaseKind::kVote) continue;  // done by attempt()
     const auto begin = Clock::now();
+    const PhaseScope seen(phases_, phase_of(phase), position_.step);
     run_phase(phase, slice, metrics);
     const double ms = ms_since(begin);
     account_.phase(phase) += ms;
@@ -451,6 +474,7 @@ std::vector<std::string> Trainer::changed_since_start(const FrozenHash& now) con
 
 std::optional<std::string> Trainer::check_changes(const StepMetrics& metrics) {
   if (!watch_ || metrics.lr == 0) return std::nullopt;
+  const PhaseScope seen(phases_, TrainerPhase::kFrozenCheck, position_.step);
   const FrozenHash now = hash_frozen_now();
   const StepChanges changes{metrics.step + 1,
                             watch_->parameters(),
@@ -515,6 +539,7 @@ bool Trainer::validation_due() const {
 
 ValidationMetrics Trainer::validate() {
   const auto begin = Clock::now();
+  const PhaseScope seen(phases_, TrainerPhase::kValidation, position_.step);
   const config::Validation::Metric metric = config_.validation().metric();
   PERMAFROST_CHECK(validation_, "trainer: ", metric_name(metric), " must be given to validate_by; got nothing");
   const MeasuredValue measured = validation_->measure();

@@ -14,6 +14,7 @@
 #include "launch/training/frozen_hash.h"
 #include "launch/training/input_filler.h"
 #include "launch/training/memory_use.h"
+#include "launch/training/phase_observer.h"
 #include "launch/training/trainable_watch.h"
 #include "launch/training/validation.h"
 #include "optim/learning_rate.h"
@@ -89,6 +90,8 @@ class Trainer final : private GradientSink {
   const SetupSeconds& setup_seconds() const { return setup_; }
   /// Of the programs of steps: Executor::observe.
   void observe(ExecutorObserver* observer) { executor_.observe(observer); }
+  /// Of phases, and of the threads that prepare samples; null: nobody. Both must outlive the trainer.
+  void observe(PhaseObserver* phases, LoaderObserver* loader);
 
   /// Collective. Over the first `samples` samples (0 = all) with the transform EVAL.
   FinalLoss measure_loss(bool exchange_images, int64_t samples);
@@ -136,6 +139,7 @@ class Trainer final : private GradientSink {
   /// Runs this rank's micro-batches; false when the vote asks for the step again.
   bool attempt(bool stop, StepMetrics& metrics);
   double run_slot(const MicroBatch& batch);
+  const MicroBatch& next_micro_batch(int64_t slot);
   const Vote& vote(bool stop, StepMetrics& metrics);
   void optimizer_phases(StepMetrics& metrics);
   void run_phase(PhaseKind phase, const Tensor& slice, StepMetrics& metrics);
@@ -176,6 +180,8 @@ class Trainer final : private GradientSink {
   SetupSeconds setup_;
   std::vector<int64_t> program_runs_;
   bool said_skipped_ = false;
+  PhaseObserver* phases_ = nullptr;
+  LoaderObserver* loader_observer_ = nullptr;
 
   // Of the step in progress, or the last one.
   StepAccount account_;

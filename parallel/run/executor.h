@@ -75,7 +75,10 @@ class Executor {
   const Context& context() const { return context_; }
 
   /// From the next program on; null: nobody. Must outlive what it sees. One that is absent costs a comparison per step.
-  void observe(ExecutorObserver* observer) { observer_ = observer; }
+  void observe(ExecutorObserver* observer) {
+    observer_ = observer;
+    slots_.observe(observer);
+  }
 
  private:
   struct BoundStep {

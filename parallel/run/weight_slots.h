@@ -8,6 +8,7 @@
 #include "core/device/context.h"
 #include "parallel/group/group.h"
 #include "parallel/plan/plan.h"
+#include "parallel/run/executor_observer.h"
 #include "parallel/run/step_memory.h"
 
 namespace permafrost {
@@ -52,7 +53,12 @@ class WeightSlots {
   double take_waited_ms();
   int64_t take_gathered_bytes();
 
+  /// Of fills alone; see Executor::observe. Between programs: then the communication thread is in none of its calls,
+  /// and `allowed_` carries the change to it.
+  void observe(ExecutorObserver* observer) { observer_ = observer; }
+
  private:
+  void fill_seen(const Gather& gather);
   void fill(const Gather& gather);
   void work();
   void allow(uint32_t gathers);
@@ -67,6 +73,7 @@ class WeightSlots {
   const std::vector<Gather>* gathers_ = nullptr;
   double waited_ms_ = 0;
   int64_t gathered_bytes_ = 0;
+  ExecutorObserver* observer_ = nullptr;
 
   // Of the communication thread. Counts wrap; differences do not.
   uint32_t base_ = 0;                 // gathers of all programs before this one
