@@ -143,15 +143,13 @@ void PlanTrace::set_recording(bool on) {
 }
 
 void PlanTrace::begin_phase(TrainerPhase phase, int64_t number) {
-  if (phase == TrainerPhase::kStep) {
-    set_recording(steps_.contains(number));
-    if (device_ && recording_.on) device_->take_origin();
-  }
+  if (phase == TrainerPhase::kStep) set_recording(steps_.contains(number));
   if (phase == TrainerPhase::kProgram) {  // a span of the lane of its steps: see begin_program
     micro_batch_ = number;
     return;
   }
   lane_of(phase).begin(phase_names_[static_cast<size_t>(phase)], number);
+  if (phase == TrainerPhase::kStep && device_ && recording_.on) device_->take_origin();
   if (phase == TrainerPhase::kValidation) recording_programs_.on = false;
 }
 

@@ -50,7 +50,7 @@ void check_trace_options(const TraceOptions& options, int64_t end_step) {
   if (options.file.empty() || options.steps.empty()) return;
   if (parse_trace_steps(options.who, options.steps).begin >= end_step)
     fail(ErrorKind::kConfig, options.who, ": --trace-steps must begin before step ", end_step,
-         ", behind which the run ends; got ", options.steps);
+         ", where the run ends; got ", options.steps);
 }
 
 RunTrace::RunTrace(const TraceOptions& options, const config::Config& config, const Plan& plan, Runtime& runtime,

@@ -27,6 +27,7 @@ class TraceTest : public TrainerTest {
                             const Plan& plan, Runtime& runtime, const std::function<void(int64_t)>& after = {}) {
     std::vector<double> losses;
     const int64_t steps = config.config.train().max_steps();
+    losses.reserve(static_cast<size_t>(steps));
     RunTrace& trace = keep(std::make_unique<RunTrace>(options, config.config, plan, runtime, 0, steps));
     trace.attach(trainer);
     trace.keep_when_failing([&] {

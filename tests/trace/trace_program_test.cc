@@ -68,14 +68,13 @@ TEST_F(TraceProgram, RefusesBeforeAnythingIsTrained) {
   EXPECT_TRUE(ends(train(traced("3")), 2,
                    {"train: --trace-steps must be A:B with 0 <= A < B (from step A up to and without B); got '3'"}));
   EXPECT_TRUE(ends(train(traced("4:5")), 2,
-                   {"train: --trace-steps must begin before step 4, behind which the run ends; got 4:5"}));
+                   {"train: --trace-steps must begin before step 4, where the run ends; got 4:5"}));
   EXPECT_TRUE(ends(train(" --trace-steps 0:1"), 2, {"--trace-steps requires --trace"}));
 }
 
 TEST_F(TraceProgram, AFullDiskIsAWarning) {
-  // Less than the trace, more than metrics; checkpoints and the rest of the run come after it.
-  const Outcome given = train(traced("0:2") + " --set train.max_steps=3 --set checkpoint.every_steps=0", "run",
-                              "bash -c 'ulimit -S -f 20; exec \"$@\"' --");
+  // The trace comes before the checkpoint, which has no room either.
+  const Outcome given = train(traced("0:2") + " --set train.max_steps=3", "run", on_a_full_disk());
   EXPECT_NE(given.output.find("trace: not written: cannot write " + file().string()), std::string::npos)
       << given.output;
   EXPECT_NE(given.output.find("step 3/3"), std::string::npos) << "training goes on: " << given.output;
@@ -89,7 +88,7 @@ TEST_F(TraceProgram, OfTimedStepsBesideAProfile) {
   trace.expect_nested();
   EXPECT_EQ(steps_in(trace), 3u);
   EXPECT_TRUE(ends(run("bench step " + settings() + "--warmup 1 --steps 2" + traced("3:4")), 2,
-                   {"bench step: --trace-steps must begin before step 3, behind which the run ends; got 3:4"}));
+                   {"bench step: --trace-steps must begin before step 3, where the run ends; got 3:4"}));
   EXPECT_TRUE(ends(run("bench step " + settings() + "--control" + traced()), 2, {"--trace excludes --control"}));
 }
 

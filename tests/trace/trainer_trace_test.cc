@@ -268,7 +268,7 @@ TEST_F(TraceTest, RefusesWhatCannotBe) {
                                    {message});
     };
     EXPECT_TRUE(refuses(options("4:9"), 0, ErrorKind::kConfig,
-                        "train: --trace-steps must begin before step 4, behind which the run ends; got 4:9"));
+                        "train: --trace-steps must begin before step 4, where the run ends; got 4:9"));
     EXPECT_TRUE(refuses(options("0:2"), 2, ErrorKind::kConfig,
                         "train: --trace-steps must have a step of this run, which goes on from step 2; got 0:2"));
     EXPECT_TRUE(refuses({.who = "train", .file = folder_.path().string()}, 0, ErrorKind::kStorage, "is a folder"));
