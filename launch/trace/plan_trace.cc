@@ -128,9 +128,11 @@ void PlanTrace::make_lanes(const PlanTraceOptions& options) {
     TraceLane& lane = trace_.lane(options.device + " (device time)", 5, room(steps, 0), recording_programs_);
     device_ = std::make_unique<DeviceLane>(*options.queue, lane, steps);
   }
+  // Loaders run ahead, and a step that runs twice makes another one. Any thread may prepare all samples.
+  const auto samples = static_cast<size_t>(options.micro_batch), ahead = 2 * static_cast<size_t>(options.prefetch + 1);
   for (int thread = 0; thread < options.loader_threads; ++thread)
-    loader_.push_back(&trace_.lane(concat("loader thread ", thread), 10 + thread,
-                                   room(static_cast<size_t>(options.micro_batch), 0), recording_));
+    loader_.push_back(
+        &trace_.lane(concat("loader thread ", thread), 10 + thread, room(samples, samples * ahead), recording_));
 }
 
 TraceLane& PlanTrace::lane_of(TrainerPhase phase) {

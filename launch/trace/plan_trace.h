@@ -18,6 +18,7 @@ struct PlanTraceOptions {
   int rank = 0;
   TraceSteps steps;
   int loader_threads = 1;
+  int64_t prefetch = 0;          ///< micro-batches that loaders are ahead
   int64_t micro_batch = 1;       ///< samples
   size_t most_spans = 1 << 19;   ///< of a lane
   cuda::Queue* queue = nullptr;  ///< that programs run on; null: none

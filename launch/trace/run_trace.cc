@@ -36,6 +36,7 @@ PlanTraceOptions plan_trace_options(const TraceOptions& options, const config::C
   made.rank = runtime.rank();
   made.steps = steps;
   made.loader_threads = config.data().decode_threads();
+  made.prefetch = config.data().prefetch();
   made.micro_batch = config.train().micro_batch();
   made.most_spans = options.most_spans;
   if (!runtime.stream) return made;

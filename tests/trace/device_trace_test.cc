@@ -29,7 +29,7 @@ TEST_F(DeviceTrace, TimesOfTheDeviceAreALaneOfTheirOwn) {
                    look(plan);
                  });
   };
-  train_with({.who = "train"}, plain, [](const Plan&) {});
+  train_with(no_trace(), plain, [](const Plan&) {});
   train_with(options("1:3"), traced, [&](const Plan& plan) {
     const ReadTrace trace(file());
     trace.expect_nested();
@@ -53,7 +53,7 @@ TEST_F(DeviceTrace, TimesOfTheDeviceAreALaneOfTheirOwn) {
 TEST_F(DeviceTrace, RangesDoNotStandInTheWay) {
   // NVTX alone: what is always on with CUDA.
   with_trainer(on_gpu(), 1, [&](Trainer& trainer, const config::Resolved& config, const Plan& plan, Runtime& runtime) {
-    EXPECT_EQ(train({.who = "train"}, trainer, config, plan, runtime).size(), 3u);
+    EXPECT_EQ(train(no_trace(), trainer, config, plan, runtime).size(), 3u);
     EXPECT_FALSE(std::filesystem::exists(file()));
   });
 }

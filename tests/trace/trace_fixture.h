@@ -22,6 +22,12 @@ class TraceTest : public TrainerTest {
     return {.who = "train", .file = file().string(), .steps = steps};
   }
 
+  static TraceOptions no_trace() {
+    TraceOptions none;
+    none.who = "train";
+    return none;
+  }
+
   /// All steps of a run; losses of this rank. after(steps done): behind each.
   std::vector<double> train(const TraceOptions& options, Trainer& trainer, const config::Resolved& config,
                             const Plan& plan, Runtime& runtime, const std::function<void(int64_t)>& after = {}) {

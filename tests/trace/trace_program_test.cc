@@ -67,8 +67,8 @@ TEST_F(TraceProgram, RefusesBeforeAnythingIsTrained) {
   EXPECT_FALSE(std::filesystem::exists(dir() / "metrics.jsonl"));
   EXPECT_TRUE(ends(train(traced("3")), 2,
                    {"train: --trace-steps must be A:B with 0 <= A < B (from step A up to and without B); got '3'"}));
-  EXPECT_TRUE(ends(train(traced("4:5")), 2,
-                   {"train: --trace-steps must begin before step 4, where the run ends; got 4:5"}));
+  EXPECT_TRUE(
+      ends(train(traced("4:5")), 2, {"train: --trace-steps must begin before step 4, where the run ends; got 4:5"}));
   EXPECT_TRUE(ends(train(" --trace-steps 0:1"), 2, {"--trace-steps requires --trace"}));
 }
 

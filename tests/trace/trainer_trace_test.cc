@@ -108,7 +108,7 @@ TEST_F(TraceTest, ChangesNoLossAndAllocatesNothing) {
   const Overrides eight{"train.max_steps=8"};
   std::vector<double> plain, traced;
   with_trainer(eight, 2, [&](Trainer& trainer, const config::Resolved& config, const Plan& plan, Runtime& runtime) {
-    plain = train({.who = "train"}, trainer, config, plan, runtime);
+    plain = train(no_trace(), trainer, config, plan, runtime);
   });
   with_trainer(eight, 2, [&](Trainer& trainer, const config::Resolved& config, const Plan& plan, Runtime& runtime) {
     on_every_thread(runtime.pool, [] { testing::register_counted_thread(); });
@@ -164,7 +164,7 @@ TEST_F(TraceTest, RanksShareAFileAndAClock) {
   const Overrides settings = with(kFrozen, {"train.global_batch=12"});  // three micro-batches: rank 1 idles once a step
   std::vector<double> alone, together;
   with_trainer(settings, 1, [&](Trainer& trainer, const config::Resolved& config, const Plan& plan, Runtime& runtime) {
-    alone = train({.who = "train"}, trainer, config, plan, runtime);
+    alone = train(no_trace(), trainer, config, plan, runtime);
   });
   run_inproc(2, [&](Group& flat) {
     World place{2, 2, 1, 0, {0, 1}};
@@ -185,9 +185,15 @@ TEST_F(TraceTest, RanksShareAFileAndAClock) {
             EXPECT_EQ(trace.lane("gathers", rank).size(), trace.lane("gathers", 0).size()) << "idle ranks take part";
             for (const ReadSpan& span : trace.lane("gathers", rank)) EXPECT_EQ(span.args["how"], "collective");
             for (const ReadSpan& span : trace.lane("steps", rank)) {
-              if (span.name == "reduce_gradients") EXPECT_EQ(span.args["bytes"], traffic[rank].reduced_gradients);
-              if (span.name == "gather_working") EXPECT_EQ(span.args["bytes"], traffic[rank].gathered_working);
-              if (span.name == "vote") EXPECT_EQ(span.args["bytes"], traffic[rank].vote);
+              if (span.name == "reduce_gradients") {
+                EXPECT_EQ(span.args["bytes"], traffic[rank].reduced_gradients);
+              }
+              if (span.name == "gather_working") {
+                EXPECT_EQ(span.args["bytes"], traffic[rank].gathered_working);
+              }
+              if (span.name == "vote") {
+                EXPECT_EQ(span.args["bytes"], traffic[rank].vote);
+              }
             }
           }
           // Nobody leaves a vote before everybody has come: with one clock, spans of it overlap.
@@ -236,7 +242,9 @@ TEST_F(TraceTest, IsWrittenWhenItsStepsAreOver) {
   with_trainer({}, 1, [&](Trainer& trainer, const config::Resolved& config, const Plan& plan, Runtime& runtime) {
     train(options("0:2"), trainer, config, plan, runtime,
           [&](int64_t done) { EXPECT_EQ(std::filesystem::exists(file()), done > 2) << done; });
-    EXPECT_EQ(phases_by_step(ReadTrace(file())).size(), 2u);
+    const ReadTrace trace(file());
+    EXPECT_EQ(phases_by_step(trace).size(), 2u);
+    EXPECT_EQ(trace.labels.at(0), "clock of rank 0's machine") << "not full, either";
   });
 }
 
@@ -271,13 +279,14 @@ TEST_F(TraceTest, RefusesWhatCannotBe) {
                         "train: --trace-steps must begin before step 4, where the run ends; got 4:9"));
     EXPECT_TRUE(refuses(options("0:2"), 2, ErrorKind::kConfig,
                         "train: --trace-steps must have a step of this run, which goes on from step 2; got 0:2"));
-    EXPECT_TRUE(refuses({.who = "train", .file = folder_.path().string()}, 0, ErrorKind::kStorage, "is a folder"));
+    TraceOptions of_folder = options();
+    of_folder.file = folder_.path().string();
+    EXPECT_TRUE(refuses(of_folder, 0, ErrorKind::kStorage, "is a folder"));
   });
   EXPECT_TRUE(testing::throws_error(
       [&] {
         with_ranks(2, 1, {}, [&](Trainer&, const config::Resolved& config, const Plan& plan, Runtime& runtime) {
-          const RunTrace trace(runtime.first() ? options() : TraceOptions{.who = "train"}, config.config, plan, runtime,
-                               0, 4);
+          const RunTrace trace(runtime.first() ? options() : no_trace(), config.config, plan, runtime, 0, 4);
         });
       },
       ErrorKind::kConfig, {"train: all ranks must agree; got --trace = a file on rank 0, none on rank 1"}));
