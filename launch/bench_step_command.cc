@@ -125,6 +125,14 @@ void print_text(const OrderedJson& head, const OrderedJson& body, const StepFigu
   std::cout << '\n';
 }
 
+/// The first of the steps that are timed, where nothing else is asked for.
+TraceOptions trace_options(const BenchStepOptions& options) {
+  TraceOptions made{.who = "bench step", .file = options.trace, .steps = options.trace_steps};
+  if (made.steps.empty())
+    made.steps = concat(options.warmup, ":", options.warmup + std::min(kUsualTraceSteps, options.steps));
+  return made;
+}
+
 void measure(const BenchStepOptions& options, StepBench& bench, Runtime& runtime) {
   if (options.profile && runtime.stream)
     fail(ErrorKind::kConfig, "bench step: --profile times what the host does; expected parallel.device CPU, got CUDA");
@@ -133,6 +141,7 @@ void measure(const BenchStepOptions& options, StepBench& bench, Runtime& runtime
   std::optional<StepProfile> profile;
   if (options.profile && runtime.first()) profile.emplace(bench.plan(), runtime.pool, runtime.rank(), options.steps);
   figures.timed = bench.run(options.steps, profile ? &*profile : nullptr);
+  const std::optional<std::string> traced = bench.run_trace().finish();
   figures.memory = bench.memory();
   figures.checkpoint = bench.checkpoint();
   if (!runtime.first()) return;
@@ -143,6 +152,7 @@ void measure(const BenchStepOptions& options, StepBench& bench, Runtime& runtime
     std::cout << '\n' << profile->table();
     body["profile"] = profile->json();
   }
+  if (traced) std::cout << *traced << '\n';
   if (options.json.empty()) return;
   OrderedJson all = head;
   all.update(body);
@@ -150,10 +160,10 @@ void measure(const BenchStepOptions& options, StepBench& bench, Runtime& runtime
 }
 
 void bench_step_rank(const BenchStepOptions& options, const config::Resolved& resolved, Runtime& runtime) {
-  StepBench bench(resolved, runtime);
+  StepBench bench(resolved, runtime, trace_options(options), options.warmup + options.steps);
   // The trainer's communication thread may be waiting for the others.
   tell_before_unwinding(runtime.world, [&] {
-    if (!options.control) return measure(options, bench, runtime);
+    if (!options.control) return bench.run_trace().keep_when_failing([&] { measure(options, bench, runtime); });
     if (runtime.first()) std::cout << json_text(heading(bench, runtime, options.config.path)) << std::endl;
     serve_step_commands(bench, runtime, STDIN_FILENO,
                         std::chrono::milliseconds(250 * resolved.config.parallel().timeout_s()), std::cout);
@@ -170,6 +180,7 @@ int run_bench_step(const BenchStepOptions& options, const Launcher& launcher) {
   if (!options.control && wanted > most)
     fail(ErrorKind::kConfig, "bench step: --warmup and --steps together must be at most train.max_steps = ", most,
          "; got ", wanted);
+  if (!options.control) check_trace_options(trace_options(options), wanted);
   return run_ranks(launcher, runtime_options(resolved.config.parallel()),
                    [&](Runtime& runtime) { bench_step_rank(options, resolved, runtime); });
 }

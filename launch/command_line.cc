@@ -34,6 +34,21 @@ void add_config_options(CLI::App& command, ConfigOptions& options, bool required
       ->take_all();
 }
 
+/// usual: the steps that are traced without --trace-steps.
+CLI::Option* add_trace_options(CLI::App& command, std::string& file, std::string& steps, const char* usual) {
+  CLI::Option* trace = command
+                           .add_option("--trace", file,
+                                       "Write what some steps did when, on all ranks, to this JSON file for Perfetto "
+                                       "(docs/gpu.md; default: none)")
+                           ->type_name("FILE");
+  command
+      .add_option("--trace-steps", steps,
+                  std::string("Steps to trace, from A up to and without B, counted from 0 (default: ") + usual + ")")
+      ->needs(trace)
+      ->type_name("A:B");
+  return trace;
+}
+
 void add_train(CommandLine& line, const Launcher& launcher) {
   CLI::App* command =
       line.app.add_subcommand("train", "Trains what is not frozen; alone or as one rank under mpirun or srun");
@@ -51,6 +66,7 @@ void add_train(CommandLine& line, const Launcher& launcher) {
                    "Start a new run from trained parameters: an adapter file, or the folder of a checkpoint; the "
                    "optimizer starts afresh (default: none)")
       ->type_name("PATH");
+  add_trace_options(*command, options->trace, options->trace_steps, "ten, from the third that the run does on");
   command->callback([=, &line] { line.action = [=] { return run_train(*options, launcher); }; });
 }
 
@@ -410,6 +426,8 @@ void add_bench_step(CommandLine& line, CLI::App& bench, const Launcher& launcher
   CLI::Option* profile =
       command->add_flag("--profile", options->profile,
                         "Time every operation of the timed steps, and what the executor costs beside them");
+  CLI::Option* trace =
+      add_trace_options(*command, options->trace, options->trace_steps, "the first ten that are timed");
   command
       ->add_flag("--control", options->control,
                  "Instead, read lines from standard input: run N, memory, checkpoint, quit; each is answered with a "
@@ -417,7 +435,8 @@ void add_bench_step(CommandLine& line, CLI::App& bench, const Launcher& launcher
       ->excludes(warmup)
       ->excludes(steps)
       ->excludes(json)
-      ->excludes(profile);
+      ->excludes(profile)
+      ->excludes(trace);
   command->callback([=, &line] { line.action = [=] { return run_bench_step(*options, launcher); }; });
 }
 

@@ -24,6 +24,7 @@ struct TrainOptions {
   std::string run_dir;
   bool resume = false;
   std::string init_from;
+  std::string trace, trace_steps;  ///< as TraceOptions has them
 };
 int run_train(const TrainOptions& options, const Launcher& launcher);
 
@@ -161,7 +162,8 @@ struct BenchStepOptions {
   int64_t steps = 20;
   std::string json;
   bool profile = false;
-  bool control = false;  ///< commands come from standard input
+  bool control = false;            ///< commands come from standard input
+  std::string trace, trace_steps;  ///< as TraceOptions has them
 };
 int run_bench_step(const BenchStepOptions& options, const Launcher& launcher);
 

@@ -19,6 +19,7 @@
 #include "launch/metrics/event_file.h"
 #include "launch/metrics/progress.h"
 #include "launch/metrics/pss.h"
+#include "launch/trace/run_trace.h"
 #include "launch/training/agreement.h"
 #include "launch/training/name_patterns.h"
 #include "launch/training/trainer.h"
@@ -215,7 +216,12 @@ bool has_ended(const config::Config& config, const Trainer& trainer) {
   return trainer.step() >= config.train().max_steps() || trainer.stop_voted() || trainer.out_of_patience();
 }
 
-void run_steps(const config::Config& config, Trainer& trainer, const CheckpointStore& store, RunLog* log) {
+void say_of_trace(const std::optional<std::string>& line, RunLog* log) {
+  if (line && log) log->say(*line);
+}
+
+void run_steps(const config::Config& config, Trainer& trainer, const CheckpointStore& store, RunTrace& trace,
+               RunLog* log) {
   const auto begin = std::chrono::steady_clock::now();
   const int64_t every = config.checkpoint().every_steps();
   if (trainer.validation_due()) {  // the run was stopped before it could
@@ -223,6 +229,7 @@ void run_steps(const config::Config& config, Trainer& trainer, const CheckpointS
     trainer.save(store);
   }
   while (!has_ended(config, trainer)) {
+    say_of_trace(trace.before_step(trainer.step()), log);
     const StepMetrics metrics = trainer.train_step(stop_signal.load() != 0);
     const auto changes = trainer.check_changes(metrics);
     if (log) {
@@ -235,6 +242,7 @@ void run_steps(const config::Config& config, Trainer& trainer, const CheckpointS
     if (!stopping && trainer.validation_due()) validate(trainer, store, log);
     if (has_ended(config, trainer) || (every > 0 && trainer.step() % every == 0)) trainer.save(store);
   }
+  say_of_trace(trace.finish(), log);
 }
 
 /// weights.adapter of the run in `dir`, by what it recorded; none where it has not recorded anything.
@@ -280,8 +288,12 @@ void finish(const config::Config& config, Trainer& trainer, const CheckpointStor
          " units, the first of them ", changed.front(), "; SHA-256 at the start ", trainer.frozen_sha256());
 }
 
+TraceOptions trace_options(const TrainOptions& options) {
+  return {.who = "train", .file = options.trace, .steps = options.trace_steps};
+}
+
 void train_steps(const TrainOptions& options, const config::Resolved& resolved, Runtime& runtime, const Plan& plan,
-                 Trainer& trainer, bool& stopped) {
+                 Trainer& trainer, std::optional<RunTrace>& trace, bool& stopped) {
   const config::Config& config = resolved.config;
   const fs::path dir = options.run_dir;
   const CheckpointStore store((dir / "checkpoints").string(), config.checkpoint().keep());
@@ -304,19 +316,23 @@ void train_steps(const TrainOptions& options, const config::Resolved& resolved, 
     log.emplace(dir, resumed ? with_beginning_of(dir, resolved) : resolved, plan, trainer,
                 runtime.size() == 1 && isatty(STDOUT_FILENO) != 0);
   }
-  run_steps(config, trainer, store, log ? &*log : nullptr);
+  trace.emplace(trace_options(options), config, plan, runtime, trainer.step(), config.train().max_steps());
+  trace->attach(trainer);
+  trace->keep_when_failing([&] { run_steps(config, trainer, store, *trace, log ? &*log : nullptr); });
   finish(config, trainer, store, log ? &*log : nullptr, stopped);
 }
 
 void train_rank(const TrainOptions& options, const config::Resolved& resolved, Runtime& runtime, bool& stopped) {
   const Plan plan = agreed_plan(resolved.config, runtime);
   if (runtime.first()) prepare_run_dir(options.run_dir, options.resume);
+  if (runtime.first() && !options.trace.empty()) require_writable_trace("train", options.trace);
+  std::optional<RunTrace> trace;  // outlives what it sees
   Trainer trainer(resolved.config, runtime, plan);
   // The trainer's communication thread may be waiting for the others.
   tell_before_unwinding(runtime.world, [&] {
     if (auto measure = make_generated_measure(resolved.config, runtime, trainer))
       trainer.validate_by(std::move(measure));
-    train_steps(options, resolved, runtime, plan, trainer, stopped);
+    train_steps(options, resolved, runtime, plan, trainer, trace, stopped);
   });
 }
 
@@ -342,6 +358,7 @@ int run_train(const TrainOptions& options, const Launcher& launcher) {
   const config::Resolved resolved = load_run_config(options);
   config::require_data(resolved.config);
   if (resolved.config.validation().every_steps() > 0) config::require_evaluation_data(resolved.config);
+  check_trace_options(trace_options(options), resolved.config.train().max_steps());
   watch_signals();
   bool stopped = false;
   const int code = run_ranks(launcher, runtime_options(resolved.config.parallel()),

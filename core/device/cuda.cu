@@ -10,6 +10,11 @@
 #include "core/base/narrow.h"
 #include "core/device/cuda_launch.h"
 
+#if !defined(PERMAFROST_CUDA_EMULATED) && __has_include(<nvtx3/nvToolsExt.h>)
+#include <nvtx3/nvToolsExt.h>
+#define PERMAFROST_HAS_NVTX
+#endif
+
 namespace permafrost::cuda {
 
 namespace {
@@ -247,15 +252,20 @@ struct Mark {
   cudaEvent_t event = nullptr;
 };
 
-Mark* create_mark(Queue& queue) {
+namespace {
+Mark* create_mark_with(Queue& queue, unsigned flags) {
   auto mark = std::make_unique<Mark>();
   PERMAFROST_CUDA(cudaSetDevice(queue.device));
-  PERMAFROST_CUDA(cudaEventCreateWithFlags(&mark->event, cudaEventDisableTiming));
+  PERMAFROST_CUDA(cudaEventCreateWithFlags(&mark->event, flags));
   const cudaError_t error = cudaEventRecord(mark->event, queue.stream);
   if (error != cudaSuccess) cudaEventDestroy(mark->event);
   check(error, "cudaEventRecord");
   return mark.release();
 }
+}  // namespace
+
+Mark* create_mark(Queue& queue) { return create_mark_with(queue, cudaEventDisableTiming); }
+Mark* create_timed_mark(Queue& queue) { return create_mark_with(queue, cudaEventDefault); }
 
 void destroy_mark(Mark* mark) noexcept {
   if (!mark) return;
@@ -325,5 +335,19 @@ bool reached(const Mark& mark) {
 }
 
 void wait(const Mark& mark) { PERMAFROST_CUDA(cudaEventSynchronize(mark.event)); }
+
+double milliseconds_between(const Mark& begin, const Mark& end) {
+  float milliseconds = 0;
+  PERMAFROST_CUDA(cudaEventElapsedTime(&milliseconds, begin.event, end.event));
+  return static_cast<double>(milliseconds);
+}
+
+#ifdef PERMAFROST_HAS_NVTX
+void push_range(const char* name) noexcept { nvtxRangePushA(name); }
+void pop_range() noexcept { nvtxRangePop(); }
+#else
+void push_range(const char*) noexcept {}
+void pop_range() noexcept {}
+#endif
 
 }  // namespace permafrost::cuda

@@ -91,4 +91,14 @@ struct DestroyCaptured {
 };
 using OwnedCapture = std::unique_ptr<CapturedWork, DestroyCaptured>;
 
+/// A mark whose time is known.
+Mark* create_timed_mark(Queue& queue);
+/// On the device's clock, to about half a microsecond. Both are timed and reached.
+double milliseconds_between(const Mark& begin, const Mark& end);
+
+/// Ranges of the calling thread that NVIDIA's tools show (NVTX), one within the other. Nothing without such a tool and
+/// without CUDA. `name` is read during the call.
+void push_range(const char* name) noexcept;
+void pop_range() noexcept;
+
 }  // namespace permafrost::cuda

@@ -38,5 +38,9 @@ void begin_capture(Queue&) { absent("Stream"); }
 CapturedWork* end_capture(Queue&) { absent("Stream"); }
 void launch(Queue&, const CapturedWork&) { absent("Stream"); }
 void destroy_captured(CapturedWork*) noexcept {}
+Mark* create_timed_mark(Queue&) { absent("Event"); }
+double milliseconds_between(const Mark&, const Mark&) { absent("Event"); }
+void push_range(const char*) noexcept {}
+void pop_range() noexcept {}
 
 }  // namespace permafrost::cuda

@@ -30,7 +30,7 @@ Loader::Loader(const Dataset& dataset, const TextTable& texts, LoaderConfig conf
     b.classes.resize(batch * static_cast<size_t>(dataset_.labels_per_image()));
     entry.rows.resize(batch);
   }
-  for (int i = 0; i < config_.threads; ++i) threads_.emplace_back([this] { work(); });
+  for (int i = 0; i < config_.threads; ++i) threads_.emplace_back([this, i] { work(i); });
 }
 
 Loader::~Loader() {
@@ -49,7 +49,7 @@ std::vector<std::span<const float>> Loader::image_memory() const {
 }
 
 /// Takes rows in order, one at a time, as long as the ring has room. The first row of a slot sets its header up.
-void Loader::work() {
+void Loader::work(int thread) {
   PrepareScratch scratch;
   std::unique_lock lock(mutex_);
   while (true) {
@@ -67,7 +67,7 @@ void Loader::work() {
     lock.unlock();
     std::exception_ptr error;
     try {
-      fill_row(entry, row, scratch);
+      fill_row_seen(thread, entry, row, scratch);
     } catch (...) {
       error = std::current_exception();
     }
@@ -78,6 +78,18 @@ void Loader::work() {
     }
     if (--entry.unfinished == 0) ready_.notify_all();
   }
+}
+
+void Loader::fill_row_seen(int thread, Entry& entry, int64_t row, PrepareScratch& scratch) {
+  struct Seen {
+    LoaderObserver* observer;
+    int thread;
+    ~Seen() {
+      if (observer) observer->end_sample(thread);
+    }
+  } seen{observer_.load(), thread};
+  if (seen.observer) seen.observer->begin_sample(thread, entry.batch.number);
+  fill_row(entry, row, scratch);
 }
 
 void Loader::prepare(Entry& entry, int64_t slot) {

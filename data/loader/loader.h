@@ -15,6 +15,7 @@
 #include "data/images/decode.h"
 #include "data/images/transform.h"
 #include "data/loader/batch_index.h"
+#include "data/loader/loader_observer.h"
 #include "data/loader/prepare_image.h"
 #include "data/loader/text_table.h"
 
@@ -97,6 +98,9 @@ class Loader {
   int64_t skipped_images() const;
   std::string skip_message() const;
 
+  /// Of the samples that threads begin from now on; null: nobody. Must outlive the loader.
+  void observe(LoaderObserver* observer) { observer_ = observer; }
+
  private:
   /// One place of the ring of micro-batches.
   struct Entry {
@@ -107,7 +111,8 @@ class Loader {
     int64_t error_row = INT64_MAX;
     std::exception_ptr error;
   };
-  void work();
+  void work(int thread);
+  void fill_row_seen(int thread, Entry& entry, int64_t row, PrepareScratch& scratch);
   void prepare(Entry& entry, int64_t slot);
   void fill_row(Entry& entry, int64_t row, PrepareScratch& scratch);
   void fill_text(Entry& entry, int64_t row, const TextIds& ids, int64_t first_target);
@@ -129,6 +134,7 @@ class Loader {
   std::string skip_message_;
   bool stopping_ = false;
   double last_wait_ms_ = 0, total_wait_ms_ = 0;
+  std::atomic<LoaderObserver*> observer_{nullptr};
   std::vector<std::thread> threads_;
 };
 

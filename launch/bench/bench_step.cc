@@ -61,14 +61,17 @@ OrderedJson FirstStepSeconds::json() const {
           {"first_step", first_step}};
 }
 
-StepBench::StepBench(const config::Resolved& resolved, Runtime& runtime) : resolved_(resolved), runtime_(runtime) {
+StepBench::StepBench(const config::Resolved& resolved, Runtime& runtime, const TraceOptions& trace, int64_t steps)
+    : resolved_(resolved), runtime_(runtime) {
   to_first_step_.launch = seconds_since_process_start();
   const auto begin = StepClock::now();
   plan_ = agreed_plan(resolved.config, runtime);
   for (size_t bucket = 0; bucket < plan_.programs.size(); ++bucket)
     program_flops_.push_back(plan_.program_flops(bucket));
   to_first_step_.plan = elapsed_seconds(begin);
+  trace_ = std::make_unique<RunTrace>(trace, resolved.config, plan_, runtime, 0, steps);
   trainer_ = std::make_unique<Trainer>(resolved.config, runtime, plan_);
+  trace_->attach(*trainer_);
   const SetupSeconds& setup = trainer_->setup_seconds();
   to_first_step_.load_weights = setup.load_weights;
   to_first_step_.hash_frozen = setup.hash_frozen;
@@ -94,7 +97,7 @@ void StepBench::require_steps(int64_t steps) const {
 StepSeries StepBench::run(int64_t steps, StepProfile* profile) {
   require_steps(steps);
   StepSeries series;
-  trainer_->observe(profile);
+  if (profile) trace_->add(*trainer_, *profile);
   series.first_step = trainer_->step();
   runtime_.world.barrier(StreamView::caller(), "bench step: all ranks begin").wait();
   for (int64_t i = 0; i < steps; ++i) {
@@ -115,7 +118,7 @@ StepSeries StepBench::run(int64_t steps, StepProfile* profile) {
     series.reduced_bytes.push_back(metrics.reduced_bytes);
     trainer_->check_changes(metrics);  // as `train` does behind each step, and in no step's time
   }
-  trainer_->observe(nullptr);
+  if (profile) trace_->remove(*trainer_, *profile);
   for (std::vector<double>* times : {&series.seconds, &series.data_wait_seconds})
     over_ranks(runtime_.world, *times, ReduceOp::kMax);
   over_ranks(runtime_.world, series.flops, ReduceOp::kSum);

@@ -7,6 +7,7 @@
 #include "configs/load.h"
 #include "core/base/json.h"
 #include "launch/bench/step_profile.h"
+#include "launch/trace/run_trace.h"
 #include "launch/training/trainer.h"
 
 namespace permafrost {
@@ -54,8 +55,9 @@ struct FirstStepSeconds {
 /// optimizer and agreement, and so the same bits. All methods but those that say otherwise are collective.
 class StepBench {
  public:
-  /// resolved must outlive the bench. Errors: those of agreed_plan and Trainer.
-  StepBench(const config::Resolved& resolved, Runtime& runtime);
+  /// resolved must outlive the bench. `trace` records some of the `steps` that will be taken. Errors: those of
+  /// agreed_plan, RunTrace and Trainer.
+  StepBench(const config::Resolved& resolved, Runtime& runtime, const TraceOptions& trace, int64_t steps);
   ~StepBench();
 
   /// One step after the other. Errors: those of require_steps, before any, and of Trainer::train_step. profile: sees
@@ -68,6 +70,7 @@ class StepBench {
   /// Not collective.
   const Plan& plan() const { return plan_; }
   const Trainer& trainer() const { return *trainer_; }
+  RunTrace& run_trace() { return *trace_; }
   /// Errors: kConfig for more steps than train.max_steps has left.
   void require_steps(int64_t steps) const;
   /// Not collective. Complete behind the first step.
@@ -83,6 +86,7 @@ class StepBench {
   FirstStepSeconds to_first_step_;
   Plan plan_;
   std::vector<double> program_flops_;  // per bucket
+  std::unique_ptr<RunTrace> trace_;    // outlives what it sees
   std::unique_ptr<Trainer> trainer_;
 };
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
-#include <set>
 #include <tuple>
 
 #include "core/base/check.h"
@@ -15,26 +14,6 @@ namespace {
 
 int64_t nanoseconds_between(std::chrono::steady_clock::time_point a, std::chrono::steady_clock::time_point b) {
   return std::chrono::nanoseconds(b - a).count();
-}
-
-/// Of the tensors that a step reads or writes, each once.
-int64_t bytes_touched(const PlanStep& step) {
-  std::set<std::tuple<Region, int64_t, int64_t>> seen;
-  int64_t bytes = 0;
-  for (const auto* refs :
-       {&step.inputs, &step.params, &step.outputs, &step.saved, &step.doutputs, &step.dinputs, &step.dparams})
-    for (const TensorRef& ref : *refs)
-      if (ref.region != Region::kNone && seen.emplace(ref.region, ref.offset, ref.spec.bytes()).second)
-        bytes += ref.spec.bytes();
-  return bytes;
-}
-
-std::string first_shapes(const OpSpecs& specs) {
-  std::string text;
-  if (!specs.inputs.empty()) text = concat(specs.inputs[0]);
-  if (!specs.params.empty()) text += concat(text.empty() ? "" : " x ", specs.params[0]);
-  if (text.empty() && !specs.outputs.empty()) text = concat(specs.outputs[0]);
-  return text;
 }
 
 }  // namespace
@@ -118,37 +97,7 @@ void StepProfile::end_step(size_t step) {
   end_ = Clock::now();  // what is noted here is not the executor's
 }
 
-ProfiledOp StepProfile::describe(size_t bucket, size_t step) const {
-  const PlanStep& planned = plan_.programs[bucket].steps[step];
-  const Graph& graph = plan_.graphs[bucket];
-  ProfiledOp op;
-  op.tokens = plan_.buckets[bucket];
-  op.unit = planned.unit < 0 ? "" : graph.units()[static_cast<size_t>(planned.unit)].name;
-  op.bytes = bytes_touched(planned);
-  if (planned.kind == StepKind::kSumGradient) {
-    const ParamPlan& param = plan_.params[static_cast<size_t>(planned.param)];
-    op.kind = "sum_gradient";
-    op.name = param.name;
-    op.shape = concat(param.shape);
-    op.bytes += 8 * param.shape.elements() * 2;
-    return op;
-  }
-  const OpInfo& info = graph.ops()[static_cast<size_t>(planned.op)];
-  op.name = info.scope;
-  if (planned.kind == StepKind::kAddGradient || planned.kind == StepKind::kCopyGradient) {
-    op.kind = planned.kind == StepKind::kAddGradient ? "add_gradient" : "copy_gradient";
-    op.shape = concat(planned.doutputs[0].spec);
-    return op;
-  }
-  const OpSpecs specs = graph.specs_of(info);
-  const OpFlops flops = info.op->flops(specs);
-  const bool forward = planned.kind == StepKind::kForward;
-  op.kind = info.op->kind();
-  op.direction = forward ? "forward" : "backward";
-  op.shape = first_shapes(specs);
-  op.flops = forward ? flops.forward : flops.backward(plan_.needs[bucket].op_needs[static_cast<size_t>(planned.op)]);
-  return op;
-}
+ProfiledOp StepProfile::describe(size_t bucket, size_t step) const { return {describe_step(plan_, bucket, step)}; }
 
 /// ops: indices of one row of times_.
 ProfiledOp StepProfile::summarise(const std::vector<size_t>& ops, ProfiledOp like) const {
@@ -194,6 +143,7 @@ std::vector<ProfiledOp> StepProfile::groups() const {
       ProfiledOp op = describe(b, s);
       op.name.clear();
       op.unit.clear();
+      op.value.clear();
       Group& group = found[{op.kind, op.direction, op.shape, op.flops, op.bytes}];
       group.like = op;
       group.ops.push_back(at(b, s));

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/base/json.h"
+#include "launch/trace/step_description.h"
 #include "launch/training/trainer.h"
 #include "parallel/plan/plan.h"
 #include "parallel/run/executor_observer.h"
@@ -12,14 +13,7 @@
 namespace permafrost {
 
 /// One operation of a plan, in one direction; or all of one kind and shape together.
-struct ProfiledOp {
-  std::string kind;       ///< of the operation; "sum_gradient", "add_gradient" and "copy_gradient" of other steps
-  std::string direction;  ///< "forward", "backward"; "" of other steps
-  std::string shape;      ///< of its first input and first parameter
-  std::string name, unit;
-  int64_t tokens = 0;     ///< of the bucket
-  double flops = 0;       ///< of a call, as the plan counts them
-  int64_t bytes = 0;      ///< of the tensors of a call, each once
+struct ProfiledOp : StepDescription {
   double calls = 0;       ///< per step
   double seconds = 0;     ///< per step: median over steps
   double mean = 0;        ///< the same: mean

@@ -162,7 +162,15 @@ std::unique_ptr<Loader> Trainer::make_loader(int64_t first_step) const {
     const int64_t step = first_step + slot / slots, index = (slot % slots) * ranks + rank;
     return index < micro_batches ? step * micro_batches + index : kIdleMicroBatch;
   };
-  return std::make_unique<Loader>(*data_.dataset, data_.texts, std::move(loader));
+  auto made = std::make_unique<Loader>(*data_.dataset, data_.texts, std::move(loader));
+  made->observe(loader_observer_);
+  return made;
+}
+
+void Trainer::observe(PhaseObserver* phases, LoaderObserver* loader) {
+  phases_ = phases;
+  loader_observer_ = loader;
+  if (loader_) loader_->observe(loader);
 }
 
 void Trainer::resume(const std::string& checkpoint) {
@@ -221,6 +229,7 @@ Tensor Trainer::host_scratch(Buffer& own) const {
 }
 
 std::string Trainer::save(const CheckpointStore& store) {
+  const PhaseScope seen(phases_, TrainerPhase::kCheckpoint, position_.step);
   position_now();
   Buffer own;
   store.save(plan_, *HostOptimizer(optimizer_, context_), runtime_.world, host_scratch(own), position_);
@@ -228,6 +237,7 @@ std::string Trainer::save(const CheckpointStore& store) {
 }
 
 void Trainer::save_best(const CheckpointStore& store) {
+  const PhaseScope seen(phases_, TrainerPhase::kCheckpoint, position_.step);
   TrainingPosition best = position_now();
   Buffer own;
   store.save_best(plan_, *HostOptimizer(optimizer_, context_), runtime_.world, host_scratch(own), best);
@@ -278,7 +288,8 @@ void Trainer::leave_out_of_loss(const Vote& vote) {
 }
 
 /// The micro-batch of the next slot: waits for it, unless that was done before.
-const MicroBatch& Trainer::next_batch(StepMetrics& metrics) {
+const MicroBatch& Trainer::next_batch(int64_t slot, StepMetrics& metrics) {
+  const PhaseScope seen(phases_, TrainerPhase::kData, slot);
   if (ahead_) return *std::exchange(ahead_, nullptr);
   const MicroBatch& batch = loader_->next();
   metrics.wait_ms += loader_->last_wait_ms();
@@ -286,6 +297,7 @@ const MicroBatch& Trainer::next_batch(StepMetrics& metrics) {
 }
 
 void Trainer::fill_inputs(const MicroBatch& batch, float row_weight) {
+  const PhaseScope seen(phases_, TrainerPhase::kInputs, batch.number);
   const auto begin = Clock::now();
   const size_t bucket = plan_.bucket_for(batch.tokens);
   executor_.wait_for_inputs();
@@ -298,7 +310,7 @@ void Trainer::fill_inputs(const MicroBatch& batch, float row_weight) {
 void Trainer::look_ahead(StepMetrics& metrics) {
   const int64_t next = position_.step + 1;
   if (context_.device.kind == DeviceKind::kCpu || next >= config_.train().max_steps()) return;
-  const MicroBatch& batch = next_batch(metrics);
+  const MicroBatch& batch = next_batch(0, metrics);
   ahead_ = &batch;
   if (batch.number == kIdleMicroBatch) return;
   fill_inputs(batch, weighting_.row_weight(loss_counts(next)));
@@ -313,6 +325,7 @@ void Trainer::forget_ahead() {
 void Trainer::run_slot(const MicroBatch& batch, double* loss) {
   const size_t bucket = plan_.bucket_for(batch.tokens);
   if (!std::exchange(filled_ahead_, false)) fill_inputs(batch, row_weight_);
+  const PhaseScope seen(phases_, TrainerPhase::kProgram, batch.number);
   const auto filled = Clock::now();
   executor_.start(bucket, this, loss);
   sums_->end_micro_batch(context_, batch.number % plan_.micro_batches);
@@ -337,6 +350,7 @@ void Trainer::take_losses() {
 
 bool Trainer::attempt(bool stop, StepMetrics& metrics) {
   const auto begin = Clock::now();
+  PhaseScope seen(phases_, TrainerPhase::kMicroBatches, position_.step);
   const bool known = exponents_.known();
   const bool keeps_gradients = plan_.slots == 1 && context_.device.kind == DeviceKind::kCpu;
   if (known) {
@@ -349,7 +363,7 @@ bool Trainer::attempt(bool stop, StepMetrics& metrics) {
   left_out_ = {};
   bad_micro_batch_ = bad_sample_ = -1;
   for (int64_t slot = 0; slot < plan_.slots; ++slot) {
-    const MicroBatch& batch = next_batch(metrics);
+    const MicroBatch& batch = next_batch(slot, metrics);
     if (batch.number == kIdleMicroBatch) {
       executor_.only_gather();
       continue;
@@ -362,6 +376,7 @@ bool Trainer::attempt(bool stop, StepMetrics& metrics) {
   look_ahead(metrics);
   take_losses();
   account_.phase(PhaseKind::kMicroBatches) += ms_since(begin);
+  seen.end();
   const Vote& result = vote(stop, metrics);
   if (!result.finite) report_non_finite(result);
   exponents_.learn(result.exponents);
@@ -374,6 +389,7 @@ bool Trainer::attempt(bool stop, StepMetrics& metrics) {
 }
 
 const Vote& Trainer::vote(bool stop, StepMetrics& metrics) {
+  const PhaseScope seen(phases_, TrainerPhase::kVote, position_.step);
   Ballot ballot;
   ballot.finite = bad_micro_batch_ < 0 && !sums_->bad().found();
   ballot.overflow = sums_->overflow();
@@ -437,6 +453,7 @@ void Trainer::prepare_products() {
 StepMetrics Trainer::train_step(bool stop) {
   prepare_products();
   const auto begin = Clock::now();
+  const PhaseScope seen(phases_, TrainerPhase::kStep, position_.step);
   const int64_t moved_before = runtime_.moved ? runtime_.moved->total() : 0;
   StepMetrics metrics;
   account_ = {};
@@ -482,6 +499,7 @@ void Trainer::optimizer_phases(StepMetrics& metrics) {
   for (PhaseKind phase : plan_.phases) {
     if (phase == PhaseKind::kMicroBatches || phase == PhaseKind::kVote) continue;  // done by attempt()
     const auto begin = Clock::now();
+    const PhaseScope seen(phases_, phase_of(phase), position_.step);
     run_phase(phase, slice, metrics);
     const double ms = ms_since(begin);
     account_.phase(phase) += ms;
@@ -561,6 +579,7 @@ std::vector<std::string> Trainer::changed_since_start(const FrozenHash& now) con
 
 std::optional<std::string> Trainer::check_changes(const StepMetrics& metrics) {
   if (!watch_ || metrics.lr == 0) return std::nullopt;
+  const PhaseScope seen(phases_, TrainerPhase::kFrozenCheck, position_.step);
   const FrozenHash now = hash_frozen_now();
   const StepChanges changes{metrics.step + 1,
                             watch_->parameters(),
@@ -628,6 +647,7 @@ bool Trainer::validation_due() const {
 ValidationMetrics Trainer::validate() {
   prepare_products();
   const auto begin = Clock::now();
+  const PhaseScope seen(phases_, TrainerPhase::kValidation, position_.step);
   const config::Validation::Metric metric = config_.validation().metric();
   PERMAFROST_CHECK(validation_, "trainer: ", metric_name(metric), " must be given to validate_by; got nothing");
   const MeasuredValue measured = validation_->measure();

@@ -15,6 +15,7 @@
 #include "launch/training/frozen_hash.h"
 #include "launch/training/input_filler.h"
 #include "launch/training/memory_use.h"
+#include "launch/training/phase_observer.h"
 #include "launch/training/trainable_watch.h"
 #include "launch/training/validation.h"
 #include "optim/learning_rate.h"
@@ -92,6 +93,8 @@ class Trainer final : private GradientSink {
   int64_t graph_launches() const { return executor_.graph_launches(); }
   /// Of the programs of steps: Executor::observe.
   void observe(ExecutorObserver* observer) { executor_.observe(observer); }
+  /// Of phases, and of the threads that prepare samples; null: nobody. Both must outlive the trainer.
+  void observe(PhaseObserver* phases, LoaderObserver* loader);
 
   /// Collective. Over the first `samples` samples (0 = all) with the transform EVAL.
   FinalLoss measure_loss(bool exchange_images, int64_t samples);
@@ -141,7 +144,7 @@ class Trainer final : private GradientSink {
   void leave_out_of_loss(const Vote& vote);
   /// Runs this rank's micro-batches; false when the vote asks for the step again.
   bool attempt(bool stop, StepMetrics& metrics);
-  const MicroBatch& next_batch(StepMetrics& metrics);
+  const MicroBatch& next_batch(int64_t slot, StepMetrics& metrics);
   void fill_inputs(const MicroBatch& batch, float row_weight);
   void look_ahead(StepMetrics& metrics);
   void forget_ahead();
@@ -198,6 +201,8 @@ class Trainer final : private GradientSink {
   SetupSeconds setup_;
   std::vector<int64_t> program_runs_;
   bool said_skipped_ = false, products_are_ready_ = false;
+  PhaseObserver* phases_ = nullptr;
+  LoaderObserver* loader_observer_ = nullptr;
 
   // Of the step in progress, or the last one.
   StepAccount account_;

@@ -144,7 +144,7 @@ void Executor::execute(const BoundStep& step, GradientSink* sink) const {
 std::string Executor::why_no_graphs(size_t bucket) const {
   if (!on_cuda()) return "";
   if (!options_.graphs) return "they are off";
-  if (observer_) return "operations are observed one by one";
+  if (observer_ && observer_->needs_steps()) return "operations are observed one by one";
   if (options_.poison_released) return "released memory is filled";
   if (!plan_.programs[bucket].gathers.empty() && plan_.gather.kind != GatherKind::kCopy)
     return "devices gather sharded weights from each other";

@@ -97,7 +97,10 @@ class Executor {
 
   /// From the next program on; null: nobody. Must outlive what it sees. One that is absent costs a comparison per step.
   /// Returns who saw it before.
-  ExecutorObserver* observe(ExecutorObserver* observer) { return std::exchange(observer_, observer); }
+  ExecutorObserver* observe(ExecutorObserver* observer) {
+    slots_.observe(observer);
+    return std::exchange(observer_, observer);
+  }
 
  private:
   struct BoundStep {

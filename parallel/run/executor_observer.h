@@ -3,8 +3,8 @@
 
 namespace permafrost {
 
-/// Sees an executor at work, to time it. Called on the computing thread; must not throw, allocate or wait. `step` is an
-/// index into the steps of the program of `bucket`.
+/// Sees an executor at work, to time it. Called on the computing thread, but for fills; must not throw, allocate or
+/// wait. `step` is an index into the steps of the program of `bucket`.
 class ExecutorObserver {
  public:
   virtual ~ExecutorObserver() = default;
@@ -15,6 +15,13 @@ class ExecutorObserver {
   /// Around the call of the operation, or of the sums that take a gradient.
   virtual void begin_step(size_t step) = 0;
   virtual void end_step(size_t step) = 0;
+  /// Around the bringing of a sharded unit (an index into the units of the plan) into its slot, on the thread that does
+  /// it: the communication thread, which is beside all other calls, or the computing thread, after begin_gather. Not
+  /// ended when it throws.
+  virtual void begin_fill(size_t /*unit*/) {}
+  virtual void end_fill(size_t /*unit*/) {}
+  /// Whether every step must be seen. A program may be replayed as a whole (a graph of the device) only where not.
+  virtual bool needs_steps() const { return true; }
 };
 
 }  // namespace permafrost

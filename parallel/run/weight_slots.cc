@@ -105,11 +105,18 @@ WeightSlots::Lease WeightSlots::acquire(size_t index) {
     wait_until(filled_, [&](uint32_t count) { return reached(count, ticket) || failed_.load(); });
     if (failed_) std::rethrow_exception(error_);
   } else {
-    fill(gather);
+    fill_seen(gather);
   }
   waited_ms_ += std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
   count(gather);
   return {*this, index};
+}
+
+void WeightSlots::fill_seen(const Gather& gather) {
+  const auto unit = static_cast<size_t>(gather.unit);
+  if (observer_) observer_->begin_fill(unit);
+  fill(gather);
+  if (observer_) observer_->end_fill(unit);
 }
 
 void WeightSlots::fill(const Gather& gather) {
@@ -142,7 +149,7 @@ void WeightSlots::work() {
     for (uint32_t next = 0;; ++next) {
       wait_until(allowed_, [&](uint32_t count) { return reached(count, next + 1) || stopping_.load(); });
       if (stopping_) return;
-      fill((*gathers_)[next - base_]);
+      fill_seen((*gathers_)[next - base_]);
       filled_.store(next + 1, std::memory_order_release);
       filled_.notify_one();
     }

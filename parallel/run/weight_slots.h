@@ -10,6 +10,7 @@
 #include "parallel/group/group.h"
 #include "parallel/plan/plan.h"
 #include "parallel/run/device_copies.h"
+#include "parallel/run/executor_observer.h"
 #include "parallel/run/step_memory.h"
 
 namespace permafrost {
@@ -58,7 +59,12 @@ class WeightSlots {
   double take_waited_ms();
   int64_t take_gathered_bytes();
 
+  /// Of fills alone; see Executor::observe. Between programs: then the communication thread is in none of its calls,
+  /// and `allowed_` carries the change to it.
+  void observe(ExecutorObserver* observer) { observer_ = observer; }
+
  private:
+  void fill_seen(const Gather& gather);
   void fill(const Gather& gather);
   void count(const Gather& gather);
   void work();
@@ -74,6 +80,7 @@ class WeightSlots {
   const std::vector<Gather>* gathers_ = nullptr;
   double waited_ms_ = 0;
   int64_t gathered_bytes_ = 0;
+  ExecutorObserver* observer_ = nullptr;
 
   // Of the communication thread. Counts wrap; differences do not.
   std::unique_ptr<UnitCopies> copies_;  // on CUDA: nothing below is used then
