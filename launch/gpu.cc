@@ -2,7 +2,7 @@
 
 #include <glog/logging.h>
 
-#include "core/base/check.h"
+#include "core/base/narrow.h"
 #include "core/device/cuda.h"
 
 namespace permafrost {
@@ -21,6 +21,13 @@ std::unique_ptr<Stream> open_gpu(DeviceKind device, int rank_on_machine, int ran
   LOG(INFO) << "device: cuda:" << stream->device().index << ", " << info.name << ", " << (info.free_bytes >> 20)
             << " of " << (info.memory_bytes >> 20) << " MiB free";
   return stream;
+}
+
+int64_t free_device_memory(const Stream* gpu) { return gpu ? cuda::device_info(gpu->device().index).free_bytes : 0; }
+
+int ranks_on_gpu(int ranks_on_machine) {
+  const int count = cuda::device_count();
+  return count == 0 ? 1 : static_cast<int>(div_up(ranks_on_machine, count));
 }
 
 }  // namespace permafrost

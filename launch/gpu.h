@@ -10,4 +10,9 @@ namespace permafrost {
 /// is no GPU that can be used, both saying why.
 std::unique_ptr<Stream> open_gpu(DeviceKind device, int rank_on_machine = 0, int ranks_on_machine = 1);
 
+/// Bytes that are free on the device of a stream now; 0 for null.
+int64_t free_device_memory(const Stream* gpu);
+/// Most ranks that share a GPU when so many are on the machine; 1 without a GPU.
+int ranks_on_gpu(int ranks_on_machine);
+
 }  // namespace permafrost
