@@ -101,11 +101,14 @@ std::vector<std::string> quoted(const std::string& text) {
   return names;
 }
 
-/// The keys that docs/plan.md lists: "memory.total_bytes", "units[].class".
-std::set<std::string> documented_keys() {
+/// The keys that a section of docs/plan.md lists: "memory.total_bytes", "units[].class".
+std::set<std::string> documented_keys(const std::string& heading = "## JSON keys") {
   std::istringstream page(read_file(fs::path(PERMAFROST_SOURCE) / "docs/plan.md"));
   std::set<std::string> keys;
+  bool here = false;
   for (std::string line; std::getline(page, line);) {
+    if (line.starts_with("#")) here = line == heading;
+    if (!here) continue;
     if (!line.starts_with("| `")) continue;
     const size_t bar = line.find('|', 1);
     std::string scope;  // of ".x" behind "memory.total_bytes"
@@ -145,6 +148,85 @@ TEST(PlanCommand, HasTheKeysOfItsPageAndNoOthers) {
     EXPECT_EQ(keys_of(plan_of(preset("quickstart") + arguments)), documented);
   EXPECT_TRUE(documented.contains("units[].flops_backward") && documented.contains("programs[].peak_live_bytes") &&
               documented.contains("node_memory.total_bytes"));
+}
+
+TEST(PlanCommand, HasTheKeysOfItsPageForAGpuToo) {
+  std::set<std::string> documented = documented_keys();
+  documented.merge(documented_keys("### Of a plan for a GPU"));
+  EXPECT_EQ(keys_of(plan_of(preset("quickstart") + " --set parallel.device=CUDA")), documented);
+  documented.merge(documented_keys("### With --device"));
+  EXPECT_EQ(keys_of(plan_of(preset("quickstart") + " --device h200 --ranks 8 --nodes 2")), documented);
+  EXPECT_TRUE(documented.contains("device_memory.arena_bytes") && documented.contains("predicted_units[].bound"));
+}
+
+TEST(PlanCommand, ForecastsForGpusThatAreNotThere) {
+  const std::string large = preset("epalm_vitb_opt2.7b_coco");
+  const Outcome text = run("plan " + large + " --device h200 --ranks 64 --nodes 8");
+  EXPECT_TRUE(ends(text, 0,
+                   {"memory on each GPU: ", "memory of NVIDIA H200 SXM: ", ", fits", " ms predicted = inputs ",
+                    "predicted for NVIDIA H200 SXM, not measured: bf16 products 555.1 TFLOP/s",
+                    "collectives between GPUs (NCCL), 20 us each, NVLink 360.0 GB/s, network 42.5 GB/s per GPU"}));
+  const Json h200 = plan_of(large + " --device h200"), a100 = plan_of(large + " --device a100");
+  EXPECT_EQ(h200["compute"], "bf16") << "whatever this processor has";
+  EXPECT_GT(a100["predicted"]["step_seconds"], h200["predicted"]["step_seconds"]);
+  EXPECT_EQ(h200["rates"]["peak_flops"], 989.4e12);
+  EXPECT_GT(h200["predicted"]["utilisation"], 0.01);
+  EXPECT_LT(h200["predicted"]["utilisation"], 0.85 * 0.66);
+  const std::string two = large + " --device h200 --ranks 2 --nodes 2";
+  EXPECT_EQ(plan_of(two + " --nic-gbps 100")["rates"]["network_bytes_per_s"], 0.85 * 12.5e9);
+  EXPECT_GT(plan_of(two + " --collectives host")["host_memory"]["staging_bytes"], 0);
+  EXPECT_EQ(plan_of(two)["host_memory"]["staging_bytes"], 0);
+  EXPECT_EQ(plan_of(two + " --launch-us 0")["predicted"]["launch_seconds"], 0);
+  EXPECT_EQ(plan_of(two + " --set precision.compute=FP32 --tf32")["rates"]["products"], "tf32");
+  EXPECT_EQ(plan_of(two + " --set precision.compute=FP32")["rates"]["peak_flops"], 67e12);
+}
+
+TEST(PlanCommand, StreamsWhatDoesNotFitOnTheDevice) {
+  // 48 layers of 8192: 77 GB in bf16, beside 80 GB on the card.
+  std::string huge = preset("epalm_ptl_vitl_opt6.7b_coco");
+  for (const char* field :
+       {"size=FREE", "vocab=50272", "layers=48", "hidden=8192", "ffn=32768", "heads=64", "max_positions=2048",
+        "word_embed_proj_dim=8192", "do_layer_norm_before=true", "final_layer_norm=true"})
+    huge += std::string(" --set model.epalm.text.") + field;
+  huge += " --device ";
+  EXPECT_TRUE(ends(run("plan " + huge + "h100"), 0,
+                   {"with all weights resident a GPU would need ", "; copied ", " times per micro-batch",
+                    "memory of NVIDIA H100 SXM: ", ", fits"}));
+  EXPECT_TRUE(ends(run("plan " + huge + "h200"), 0, {"resident (fits: a GPU needs "}));
+  EXPECT_TRUE(ends(run("plan " + huge + "h100 --set train.micro_batch=512 --set train.global_batch=512"), 0,
+                   {", does NOT fit: short by "}));
+}
+
+TEST(PlanCommand, RefusesForecastsThatMakeNoSense) {
+  const std::string plan = "plan " + preset("quickstart");
+  EXPECT_TRUE(ends(run(plan + " --device b300"), 2, {"(h200, h100, a100) was expected; got 'b300' [param=--device]"}));
+  EXPECT_TRUE(ends(run(plan + " --nic-gbps 100"), 2, {"--nic-gbps", "got no --device to forecast for"}));
+  EXPECT_TRUE(ends(run(plan + " --ceilings x"), 2, {"--ceilings", "got no --device to forecast for"}));
+  EXPECT_TRUE(ends(run(plan + " --device h200 --collectives gloo"), 2,
+                   {"nccl or host expected; got 'gloo' [param=--collectives]"}));
+  EXPECT_TRUE(ends(run(plan + " --device h200 --ceilings /no/such"), 4,
+                   {"a file that can be read was expected; got /no/such [param=--ceilings]"}));
+}
+
+TEST(PlanCommand, TakesMeasuredCeilingsFromAFile) {
+  const ScratchFolder folder;
+  const std::string file = (folder / "ceilings.json").string();
+  const std::string plan = preset("quickstart") + " --device h200 --ceilings " + file;
+  std::ofstream(file) << R"({"matmul_flops": 7e14, "copy_bytes_per_s": 4e12})";
+  const Json measured = plan_of(plan);
+  EXPECT_EQ(measured["rates"]["product_flops"], 0.85 * 7e14);
+  EXPECT_EQ(measured["rates"]["memory_bytes_per_s"], 0.85 * 4e12);
+  EXPECT_EQ(measured["rates"]["products_measured"], true);
+  EXPECT_TRUE(ends(run("plan " + plan), 0, {"595.0 TFLOP/s (0.85 of a measured ceiling)"}));
+  for (const auto& [text, got] :
+       std::map<std::string, std::string>{{"{", "no JSON"},
+                                          {"{}", "{}"},
+                                          {R"({"flops": 1})", "the key 'flops'"},
+                                          {R"({"matmul_flops": -1})", "matmul_flops = -1"},
+                                          {R"({"matmul_flops": "1"})", "no positive number"}}) {
+    std::ofstream(file) << text;
+    EXPECT_TRUE(ends(run("plan " + plan), 2, {"with matmul_flops, copy_bytes_per_s or both was expected; got ", got}));
+  }
 }
 
 TEST(PlanCommand, PrintsATable) {
@@ -423,8 +505,8 @@ TEST(BenchComm, RunsAloneAndRefusesWhatMakesNoSense) {
 }
 
 TEST(Help, ShowsEveryOptionWithDefaultAndUnit) {
-  const std::vector<std::string> flags{"--evaluation", "--json",   "--resume",    "--grads",  "--list",
-                                       "--quick",      "--uneven", "--questions", "--partial"};
+  const std::vector<std::string> flags{"--evaluation", "--json",   "--resume",    "--grads",   "--list",
+                                       "--quick",      "--uneven", "--questions", "--partial", "--tf32"};
   const std::map<std::string, std::map<std::string, std::string>> commands{
       {"train",
        {{"--set", "path.to.field=value"},
@@ -438,6 +520,12 @@ TEST(Help, ShowsEveryOptionWithDefaultAndUnit) {
         {"--threads", "threads"},
         {"--cores-per-node", "Cores"},
         {"--node-memory", "GiB"},
+        {"--device", "ms"},
+        {"--ceilings", "per second"},
+        {"--collectives", "nccl"},
+        {"--nic-gbps", "Gb/s"},
+        {"--launch-us", "microseconds"},
+        {"--tf32", ""},
         {"--json", ""}}},
       {"probe",
        {{"--set", ""},
