@@ -23,19 +23,34 @@ int64_t DeviceMemoryPlan::total() const {
   return sum;
 }
 
-int64_t frozen_bytes_of_device(const std::vector<int64_t>& unit_bytes, const std::vector<bool>& sharded,
-                               bool with_slots, int parts_of) {
-  int64_t bytes = 0, largest = 0;
+namespace {
+
+/// Frozen weights of a device: what stays there, and the largest unit that comes into a slot.
+struct FrozenOnDevice {
+  int64_t lasting = 0, largest_in_slot = 0;
+};
+
+FrozenOnDevice frozen_on_device(const std::vector<int64_t>& unit_bytes, const std::vector<bool>& sharded,
+                                bool with_slots, int parts_of) {
+  FrozenOnDevice frozen;
   for (size_t u = 0; u < unit_bytes.size(); ++u) {
     const int64_t whole = round_up(unit_bytes[u], kFrozenBlock);
     if (!sharded[u] || !with_slots) {
-      bytes += whole;
+      frozen.lasting += whole;
       continue;
     }
-    largest = std::max(largest, whole);
-    if (parts_of > 0) bytes += round_up(div_up(whole, parts_of), kFrozenBlock);
+    frozen.largest_in_slot = std::max(frozen.largest_in_slot, whole);
+    if (parts_of > 0) frozen.lasting += round_up(div_up(whole, parts_of), kFrozenBlock);
   }
-  return bytes + kGatherSlots * largest;
+  return frozen;
+}
+
+}  // namespace
+
+int64_t frozen_bytes_of_device(const std::vector<int64_t>& unit_bytes, const std::vector<bool>& sharded,
+                               bool with_slots, int parts_of) {
+  const FrozenOnDevice frozen = frozen_on_device(unit_bytes, sharded, with_slots, parts_of);
+  return frozen.lasting + kGatherSlots * frozen.largest_in_slot;
 }
 
 void count_gpu_memory(Plan& plan, bool forward_only) {
@@ -68,12 +83,7 @@ void count_gpu_weights(Plan& plan) {
     sharded.push_back(unit.sharded);
   }
   const int parts_of = between_nodes && plan.device_collectives ? plan.world.ranks : 0;
-  const int64_t with_slots = frozen_bytes_of_device(bytes, sharded, plan.gather.uses_slots(), parts_of);
-  // Counted there with two slots of the largest unit; the plan may need less for one of them.
-  int64_t largest = 0;
-  for (size_t u = 0; u < bytes.size(); ++u)
-    if (sharded[u] && plan.gather.uses_slots()) largest = std::max(largest, round_up(bytes[u], kFrozenBlock));
-  plan.device_memory.frozen = with_slots - kGatherSlots * largest;
+  plan.device_memory.frozen = frozen_on_device(bytes, sharded, plan.gather.uses_slots(), parts_of).lasting;
   plan.device_memory.slots = plan.memory.slots;
   plan.host_memory.node_frozen = plan.memory.node_frozen;
   if (between_nodes && !plan.device_collectives) plan.host_memory.slots = plan.memory.slots;

@@ -113,13 +113,18 @@ TEST(StepForecast, AnEmbeddingReadsRowsAndPassedGradientsCostNothing) {
   PlanRequest r = product_request("blocks.0.*");
   r.build_graph = [toy](int64_t) { return testing::toy_transformer(toy); };
   const Plan plan = make_plan(r);
-  bool embedding = false, passed = false;
+  bool embedding = false, passed = false, added = false;
   for (const PlanStep& step : plan.programs[0].steps) {
     const OpInfo& op = plan.graphs[0].ops()[static_cast<size_t>(step.op)];
     const int64_t bytes = step_work(plan, 0, step).bytes;
     if (op.op->kind() == "embedding" && step.kind == StepKind::kForward) {
       embedding = true;
       EXPECT_EQ(bytes, 4 * 10 + 2 * 4 * 10 * 16) << "ten ids, ten rows read and written";
+    }
+    if (op.op->kind() == "layer_norm" && step.kind == StepKind::kBackward && step.dparams[0].region == Region::kNone &&
+        step.dinput_modes[0] == GradMode::kAdd) {
+      added = true;
+      EXPECT_EQ(bytes, 640 + 64 + 2 * 40 + 640 + 2 * 640) << "x, gain, statistics, dy, and dx read and written";
     }
     if (op.op->kind() == "add" && step.kind == StepKind::kBackward) {
       const auto elsewhere = [&](const TensorRef& ref) {
@@ -132,6 +137,7 @@ TEST(StepForecast, AnEmbeddingReadsRowsAndPassedGradientsCostNothing) {
     }
   }
   EXPECT_TRUE(embedding);
+  EXPECT_TRUE(added) << "norms of frozen blocks add to the gradient of the residual stream";
   EXPECT_TRUE(passed) << "a residual stream shares its gradient";
 }
 
