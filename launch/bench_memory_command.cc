@@ -8,6 +8,7 @@
 #include "core/base/json.h"
 #include "core/weights/atomic_file.h"
 #include "launch/commands.h"
+#include "launch/gpu.h"
 #include "launch/metrics/pss.h"
 #include "launch/temporary_folder.h"
 #include "launch/training/agreement.h"
@@ -26,6 +27,7 @@ struct Moment {
   std::vector<MemoryUse> uses;
   int64_t pss_bytes = 0;
   int64_t peak_bytes = 0;
+  int64_t device_bytes = 0;  ///< taken of the rank's GPU since it was opened, by all processes; 0 on CPU
 };
 
 Moment look(const std::string& name, const Plan& plan, const Trainer& trainer, Runtime& runtime) {
@@ -33,6 +35,7 @@ Moment look(const std::string& name, const Plan& plan, const Trainer& trainer, R
       .wait();  // shared pages are divided by who has touched them
   Moment moment{name, {}, pss_bytes(), peak_memory_bytes()};
   moment.uses = memory_use(plan, trainer.memory_pieces(), moment.pss_bytes);
+  moment.device_bytes = runtime.device_free_bytes - free_device_memory(runtime.stream);
   runtime.node.barrier(StreamView::caller(), "bench memory").wait();
   reset_peak_memory();
   return moment;
@@ -58,12 +61,18 @@ std::string memory_table(const Plan& plan, const std::vector<Moment>& moments) {
     out << '\n';
   }
   out << std::left << std::setw(12) << "total (PSS)";
-  cell(mib(plan.memory.total() + kProcessConstantBytes));
+  cell(mib(plan.host_bytes_of_rank() + kProcessConstantBytes));
   for (const Moment& moment : moments) cell(mib(moment.pss_bytes));
   out << '\n' << std::left << std::setw(12) << "peak RSS";
   cell("");
   for (const Moment& moment : moments) cell(mib(moment.peak_bytes));
   out << '\n';
+  if (plan.world.device == DeviceKind::kCpu) return out.str();
+  out << std::left << std::setw(12) << "device";
+  cell(mib(plan.device_memory.total()));
+  for (const Moment& moment : moments) cell(mib(moment.device_bytes));
+  out << "\n(device: what its driver says is taken since this rank opened it; the forecast has "
+      << mib(plan.device_memory.constant) << " for context and libraries, part of which is taken at the opening)\n";
   return out.str();
 }
 
@@ -74,11 +83,13 @@ std::string memory_json(const Plan& plan, const Runtime& runtime, const std::vec
   j["nodes"] = runtime.place.nodes;
   j["rank"] = runtime.rank();
   for (const MemoryUse& use : moments.front().uses) j["forecast_bytes"][use.category] = use.forecast;
+  if (runtime.stream) j["forecast_bytes"]["device"] = plan.device_memory.total();
   for (const Moment& moment : moments) {
     OrderedJson row{{"moment", moment.name}};
     for (const MemoryUse& use : moment.uses) row["used_bytes"][use.category] = use.used;
     row["pss_bytes"] = moment.pss_bytes;
     row["peak_rss_bytes"] = moment.peak_bytes;
+    if (runtime.stream) row["device_bytes"] = moment.device_bytes;
     j["moments"].push_back(std::move(row));
   }
   return json_text(j, 1) + "\n";

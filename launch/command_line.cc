@@ -70,6 +70,35 @@ void add_train(CommandLine& line, const Launcher& launcher) {
   command->callback([=, &line] { line.action = [=] { return run_train(*options, launcher); }; });
 }
 
+void add_plan_forecast(CLI::App& command, PlanOptions& options) {
+  command
+      .add_option("--device", options.device,
+                  "Plan for this GPU (h200, h100 or a100), which need not be there: parallel.device=CUDA, what fits in "
+                  "its memory, and a forecast of the step's time in ms (default: none)")
+      ->type_name("NAME");
+  command
+      .add_option("--ceilings", options.ceilings,
+                  "With --device: JSON file with measured matmul_flops and copy_bytes_per_s, per second, instead of "
+                  "the data sheet's (default: none)")
+      ->type_name("FILE");
+  command
+      .add_option("--collectives", options.collectives,
+                  "With --device: over what GPUs exchange, nccl (NVLink and network) or host (through the hosts' "
+                  "memory)")
+      ->capture_default_str();
+  command
+      .add_option("--nic-gbps", options.nic_gbps,
+                  "With --device: Gb/s of the network card of each GPU; 0: 400, and 200 for a100")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 1e5));
+  command
+      .add_option("--launch-us", options.launch_us,
+                  "With --device: microseconds of the host for each step of a program; 0: as with CUDA graphs")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 1e6));
+  command.add_flag("--tf32", options.tf32, "With --device: products of f32 at the rate of TF32");
+}
+
 void add_plan(CommandLine& line) {
   CLI::App* command = line.app.add_subcommand("plan",
                                               "Prints what a step would do, per unit: classes, bytes, traffic, work. "
@@ -96,6 +125,7 @@ void add_plan(CommandLine& line) {
                    "fit, unless parallel.memory_limit_bytes is set")
       ->capture_default_str()
       ->check(CLI::Range(0.0, 1e6));
+  add_plan_forecast(*command, *options);
   command->add_flag("--json", options->json, "JSON instead of a table (keys: docs/plan.md)");
   command->callback([=, &line] { line.action = [=] { return run_plan(*options); }; });
 }

@@ -35,6 +35,12 @@ struct PlanOptions {
   int threads = 1;
   int cores_per_node = 0;
   double memory_gib = 0;
+  std::string device;  ///< name of a DeviceSpec: a plan for that GPU, with a forecast of time; empty: none
+  std::string ceilings;
+  std::string collectives = "nccl";
+  double nic_gbps = 0;
+  double launch_us = 2.5;
+  bool tf32 = false;
   bool json = false;
 };
 int run_plan(const PlanOptions& options);

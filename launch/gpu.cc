@@ -3,7 +3,7 @@
 #include <glog/logging.h>
 
 #include "configs/config.pb.h"
-#include "core/base/check.h"
+#include "core/base/narrow.h"
 #include "core/device/cuda.h"
 
 namespace permafrost {
@@ -27,6 +27,13 @@ std::unique_ptr<Stream> open_gpu(DeviceKind device, int rank_on_machine, int ran
 void use_f32_products(const Context& context, const config::Precision& precision) {
   if (cuda::Queue* queue = context.stream.queue())
     cuda::allow_tf32(*queue, precision.f32_products() == config::F32Products::TF32);
+}
+
+int64_t free_device_memory(const Stream* gpu) { return gpu ? cuda::device_info(gpu->device().index).free_bytes : 0; }
+
+int ranks_on_gpu(int ranks_on_machine) {
+  const int count = cuda::device_count();
+  return count == 0 ? 1 : static_cast<int>(div_up(ranks_on_machine, count));
 }
 
 }  // namespace permafrost

@@ -8,6 +8,7 @@
 #include "launch/commands.h"
 #include "launch/gpu.h"
 #include "launch/machine.h"
+#include "launch/training/device_memory.h"
 #include "launch/training/model_weights.h"
 #include "launch/training/name_patterns.h"
 #include "launch/training/plan_setup.h"
@@ -234,6 +235,7 @@ int run_probe(const ProbeOptions& options) {
   check_memory(plan, memory_limit_bytes());
   ThreadPool pool(threads);
   const std::unique_ptr<Stream> gpu = open_gpu(plan.world.device);
+  check_device_memory(plan, free_device_memory(gpu.get()));
   Context context;
   context.pool = &pool;
   if (gpu) context = {.device = gpu->device(), .pool = nullptr, .stream = *gpu};

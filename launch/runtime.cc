@@ -93,7 +93,8 @@ void run_body(Group& flat, MpiEnvironment* environment, const RuntimeOptions& op
   HierarchicalGroup world(flat, place.node_of_rank, node_options);
   LOG(INFO) << "rank " << flat.rank() << "/" << flat.size() << ", node " << place.node_of(flat.rank()) << "/"
             << place.nodes << ", " << pool.threads() << " threads" << (mpi.empty() ? "" : ", ") << mpi;
-  Runtime runtime{world, pool, place, world.node(), mpi, environment, on_machine, moved, gpu.get()};
+  Runtime runtime{world,       pool,       place, world.node(), mpi,
+                  environment, on_machine, moved, gpu.get(),    free_device_memory(gpu.get())};
   body(runtime);
 }
 

@@ -171,9 +171,10 @@ OrderedJson StepBench::describe() const {
   j["text_buckets"] = plan_.buckets;
   j["program_flops"] = program_flops_;  // of a micro-batch, per bucket
   const int64_t ranks = runtime_.ranks_on_node();
-  j["forecast_bytes"] = {{"per_rank", plan_.memory.total() + kProcessConstantBytes},
-                         {"node", plan_.memory.node(ranks) + ranks * kProcessConstantBytes},
+  j["forecast_bytes"] = {{"per_rank", plan_.host_bytes_of_rank() + kProcessConstantBytes},
+                         {"node", plan_.host_bytes_of_node() + ranks * kProcessConstantBytes},
                          {"process_constant", kProcessConstantBytes}};
+  if (runtime_.stream) j["forecast_bytes"]["device"] = plan_.device_memory.total();
   TrafficPlan sum;
   for (int rank = 0; rank < runtime_.size(); ++rank) {
     const TrafficPlan traffic = plan_.traffic_of(rank);

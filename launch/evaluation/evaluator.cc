@@ -10,6 +10,7 @@
 #include "data/metrics/vqa.h"
 #include "launch/evaluation/published_text.h"
 #include "launch/training/agreement.h"
+#include "launch/training/device_memory.h"
 #include "models/factory.h"
 
 namespace permafrost {
@@ -58,8 +59,9 @@ bool matches_any(const std::string& text, const std::vector<std::string>& refere
 
 void check_room(const Plan& plan, const Plan& lender, int64_t available_bytes) {
   const int64_t ranks = plan.world.most_ranks_of_a_node();
-  const int64_t needed =
-      lender.memory.node(ranks) + ranks * (plan.memory.own() - plan.memory.working + kProcessConstantBytes);
+  const bool on_gpu = plan.world.device == DeviceKind::kCuda;
+  const int64_t own = on_gpu ? plan.host_memory.own() : plan.memory.own() - plan.memory.working;
+  const int64_t needed = lender.host_bytes_of_node() + ranks * (own + kProcessConstantBytes);
   if (needed > available_bytes)
     fail(ErrorKind::kConfig, "memory: ", ranks, " ranks of a node need ", gib_text(needed),
          " for training and for generating texts beside it; got ", gib_text(available_bytes),
@@ -98,7 +100,10 @@ Evaluator::Evaluator(const config::Config& config, Runtime& runtime, const Plan*
   require_same_samples(runtime.world, "evaluation.data", data_->texts.hash());
   plan_ = agreed_plan(config, runtime, [&](const PlanChoices& choices) {
     Plan plan = generation_plan(config, choices, setup_, lender);
-    if (lender) check_room(plan, *lender, node_memory_limit(config, choices));
+    if (lender) {
+      check_room(plan, *lender, node_memory_limit(config, choices));
+      check_device_memory_beside(plan, *lender, choices.device_memory_bytes);
+    }
     return plan;
   });
 }

@@ -5,6 +5,7 @@
 #include "core/base/check.h"
 #include "core/base/json.h"
 #include "launch/machine.h"
+#include "launch/training/device_memory.h"
 #include "launch/training/plan_setup.h"
 #include "launch/training/run_identity.h"
 #include "launch/training/weight_files.h"
@@ -121,8 +122,10 @@ Plan agreed_plan(const config::Config& config, Runtime& runtime, const std::func
   PlanChoices choices;
   choices.world = runtime.place;
   choices.node_memory_bytes = least_memory(runtime);
+  choices.device_memory_bytes = least_device_memory(runtime);
   Plan plan = make(choices);
   check_memory(plan, node_memory_limit(config, choices));
+  check_device_memory(plan, choices.device_memory_bytes);
   require_agreement(runtime.world, "plan", plan_facts(plan), ErrorKind::kConfig);
   return plan;
 }

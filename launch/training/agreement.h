@@ -36,7 +36,8 @@ void require_same_weights(const config::Config& config, Runtime& runtime, const 
 Facts plan_facts(const Plan& plan);
 
 /// The plan of a run: all ranks have the same configuration, plan alike for the node with least memory, and fit.
-/// Collective. Errors: those of make_plan and check_memory; kConfig when ranks differ.
+/// Collective. Errors: those of make_plan, check_memory and check_device_memory; kConfig when ranks
+/// differ.
 Plan agreed_plan(const config::Config& config, Runtime& runtime);
 /// The same for a plan of another making from the choices that ranks agree on.
 Plan agreed_plan(const config::Config& config, Runtime& runtime, const std::function<Plan(const PlanChoices&)>& make);

@@ -28,11 +28,23 @@ int64_t resident_bytes(const std::byte* data, int64_t bytes) {
   return resident * narrow<int64_t>(page);
 }
 
-std::vector<MemoryUse> memory_use(const Plan& plan, const std::vector<MemoryPiece>& pieces, int64_t pss_bytes) {
+namespace {
+
+std::vector<MemoryUse> forecasts(const Plan& plan) {
   const MemoryPlan& m = plan.memory;
-  std::vector<MemoryUse> uses{{"frozen", m.frozen, 0},       {"slots", m.slots, 0},         {"arena", m.arena, 0},
-                              {"working", m.working, 0},     {"optimizer", m.optimizer, 0}, {"sums", m.sums, 0},
-                              {"gradients", m.gradients, 0}, {"inputs", m.inputs, 0},       {"state", m.state, 0}};
+  const HostMemoryPlan& host = plan.host_memory;
+  if (plan.world.device == DeviceKind::kCuda)
+    return {
+        {"frozen", m.frozen, 0}, {"slots", host.slots, 0}, {"inputs", host.inputs, 0}, {"staging", host.staging, 0}};
+  return {{"frozen", m.frozen, 0},       {"slots", m.slots, 0},         {"arena", m.arena, 0},
+          {"working", m.working, 0},     {"optimizer", m.optimizer, 0}, {"sums", m.sums, 0},
+          {"gradients", m.gradients, 0}, {"inputs", m.inputs, 0},       {"state", m.state, 0}};
+}
+
+}  // namespace
+
+std::vector<MemoryUse> memory_use(const Plan& plan, const std::vector<MemoryPiece>& pieces, int64_t pss_bytes) {
+  std::vector<MemoryUse> uses = forecasts(plan);
   int64_t known = 0;
   for (MemoryUse& use : uses) {
     for (const MemoryPiece& piece : pieces)

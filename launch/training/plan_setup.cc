@@ -142,6 +142,7 @@ PlanRequest plan_request(const config::Config& config, const PlanChoices& choice
   request.frozen_policy = policy_choice(config.parallel().frozen_policy());
   request.gather = gather_choice(config.parallel().gather());
   request.node_memory_bytes = node_memory_limit(config, choices);
+  request.device_memory_bytes = choices.device_memory_bytes;
   request.process_bytes = kProcessConstantBytes;
   request.options = choices.program;
   request.options.reuse_memory = config.parallel().reuse_buffers();
@@ -158,20 +159,34 @@ namespace {
 bool all_sharded(const Plan& plan) {
   return std::ranges::all_of(plan.frozen_units, [](const FrozenUnit& unit) { return unit.sharded || unit.bytes == 0; });
 }
+
+std::string items_per_rank(const Plan& plan) {
+  if (plan.world.device == DeviceKind::kCuda)
+    return concat("slots ", gib_text(plan.host_memory.slots), ", inputs ", gib_text(plan.host_memory.inputs),
+                  ", staging ", gib_text(plan.host_memory.staging));
+  const MemoryPlan& m = plan.memory;
+  return concat("slots ", gib_text(m.slots), ", arena ", gib_text(m.arena), ", optimizer ", gib_text(m.optimizer),
+                ", sums ", gib_text(m.sums), ", inputs ", gib_text(m.inputs), ", working ", gib_text(m.working));
+}
+
+/// Of the host's memory.
+std::string ways_out(const Plan& plan) {
+  return plan.world.device == DeviceKind::kCuda
+             ? "a smaller train.micro_batch or data.prefetch shrinks inputs, bf16 compute halves frozen weights, fewer "
+               "trainable parameters shrink staging"
+             : "a smaller train.micro_batch shrinks arena and inputs, bf16 compute halves frozen weights, fewer "
+               "trainable parameters shrink optimizer and sums, fewer ranks per node have fewer arenas";
+}
 }  // namespace
 
 void check_memory(const Plan& plan, int64_t available_bytes) {
   const int64_t ranks = plan.world.most_ranks_of_a_node();
-  const int64_t needed = plan.memory.node(ranks) + ranks * kProcessConstantBytes;
+  const int64_t needed = plan.host_bytes_of_node() + ranks * kProcessConstantBytes;
   if (needed <= available_bytes) return;
-  const MemoryPlan& m = plan.memory;
   fail(ErrorKind::kConfig, "memory: ", ranks, " ranks of a node need ", gib_text(needed), "; got ",
        gib_text(available_bytes), ", short by ", gib_text(needed - available_bytes),
-       ". Frozen weights, once per node: ", gib_text(m.node_frozen), ". Per rank: slots ", gib_text(m.slots),
-       ", arena ", gib_text(m.arena), ", optimizer ", gib_text(m.optimizer), ", sums ", gib_text(m.sums), ", inputs ",
-       gib_text(m.inputs), ", working ", gib_text(m.working),
-       ". Ways out: a smaller train.micro_batch shrinks arena and inputs, bf16 compute halves frozen weights, fewer "
-       "trainable parameters shrink optimizer and sums, fewer ranks per node have fewer arenas",
+       ". Frozen weights, once per node: ", gib_text(plan.memory.node_frozen), ". Per rank: ", items_per_rank(plan),
+       ". Ways out: ", ways_out(plan),
        plan.world.nodes == 1 ? ", more nodes divide frozen weights (parallel.frozen_policy SHARDED)"
        : all_sharded(plan)   ? ", more nodes divide frozen weights further"
                              : ", parallel.frozen_policy SHARDED divides frozen weights among nodes");

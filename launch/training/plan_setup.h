@@ -21,7 +21,8 @@ std::map<std::string, DType> file_dtypes(const config::Config& config, const Gra
 struct PlanChoices {
   World world;
   ProgramOptions program;
-  int64_t node_memory_bytes = 0;  ///< what a node has, where the configuration sets no limit; 0: not known
+  int64_t node_memory_bytes = 0;    ///< what a node has, where the configuration sets no limit; 0: not known
+  int64_t device_memory_bytes = 0;  ///< what a rank may use of its GPU; 0: not known
   bool read_files = true;  ///< false: plan without looking at weight files (published OPT files are f16, others f32)
 };
 
@@ -31,8 +32,8 @@ int64_t node_memory_limit(const config::Config& config, const PlanChoices& choic
 /// What `plan`, `train` and `weights random` build from a resolved configuration.
 PlanRequest plan_request(const config::Config& config, const PlanChoices& choices);
 
-/// Errors: kConfig, before anything is allocated, when the ranks of a node need more than `available_bytes`; the
-/// message has the numbers and the largest items.
+/// Of the host's memory. Errors: kConfig, before anything is allocated, when the ranks of a node need more than
+/// `available_bytes`; the message has the numbers and the largest items.
 void check_memory(const Plan& plan, int64_t available_bytes);
 
 /// What a rank needs beside the plan: code, libraries, stacks, decoders. Stated once, the same for all configurations.

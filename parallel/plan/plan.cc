@@ -195,6 +195,7 @@ Plan make_plan(const PlanRequest& request) {
   plan.reduction = request.reduction;
   plan.buckets = request.buckets;
   plan.lockstep = request.lockstep;
+  plan.device_collectives = request.device_collectives;
   for (int64_t tokens : request.buckets) plan.graphs.push_back(request.build_graph(tokens));
   const Graph& graph = plan.graphs.back();
   plan.compute = graph.compute();

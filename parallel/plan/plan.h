@@ -9,6 +9,7 @@
 #include "core/graph/freezing.h"
 #include "core/graph/graph.h"
 #include "core/graph/needs.h"
+#include "parallel/plan/gpu_memory.h"
 #include "parallel/plan/policies.h"
 #include "parallel/plan/program.h"
 #include "parallel/shard/frozen_layout.h"
@@ -44,7 +45,10 @@ struct PlanRequest {
   GatherChoice gather = GatherChoice::kAuto;
   int64_t node_memory_bytes = 0;  ///< what a node may use, for kAuto; 0: everything is taken to fit
   int64_t process_bytes = 0;      ///< what a rank needs beside the plan
-  ProgramOptions options;         ///< workers are those of the world
+  /// What a rank may use of its GPU, for kAuto; 0: everything is taken to fit.
+  int64_t device_memory_bytes = 0;
+  bool device_collectives = false;  ///< GPUs exchange without passing through the host's memory
+  ProgramOptions options;           ///< workers are those of the world
 };
 
 /// Elements by which the trainable space is divided: norms are summed and optimizer slices cut at such blocks.
@@ -78,7 +82,8 @@ struct UnitPlan {
   double flops_forward = 0, flops_backward = 0;  ///< one micro-batch, largest bucket
 };
 
-/// Bytes of one rank (the one with the largest slice, on the node with most ranks).
+/// Bytes of one rank (the one with the largest slice, on the node with most ranks): all of it the host's in a plan for
+/// CPU. In one for a GPU sizes alone; where they lie say DeviceMemoryPlan and HostMemoryPlan.
 struct MemoryPlan {
   int64_t node_frozen = 0;  ///< frozen parameters as stored, on a node: its ranks share them
   int64_t frozen = 0;       ///< this rank's share of them
@@ -136,7 +141,10 @@ class Plan {
   /// Bytes of each slot: the largest unit that is gathered into it; 0 when none is.
   std::array<int64_t, kGatherSlots> slot_bytes{};
   MemoryPlan memory;
-  TrafficPlan traffic;  ///< of the rank with the largest total
+  DeviceMemoryPlan device_memory;
+  HostMemoryPlan host_memory;
+  bool device_collectives = false;  ///< as asked for
+  TrafficPlan traffic;              ///< of the rank with the largest total
   int64_t total_params = 0, trainable_params = 0;
   int64_t trainable_space = 0;  ///< elements of the trainable space, padding included
 
@@ -149,6 +157,14 @@ class Plan {
   /// Where a slot begins in Region::kSlots.
   int64_t slot_begin(int slot) const {
     return std::accumulate(slot_bytes.begin(), slot_bytes.begin() + slot, int64_t{0});
+  }
+  /// What the ranks of the fullest node need of its memory, without what processes need beside the plan.
+  int64_t host_bytes_of_node() const {
+    const int64_t most = world.most_ranks_of_a_node();
+    return world.device == DeviceKind::kCuda ? host_memory.node(most) : memory.node(most);
+  }
+  int64_t host_bytes_of_rank() const {
+    return world.device == DeviceKind::kCuda ? memory.frozen + host_memory.own() : memory.total();
   }
   /// Where the frozen parameters lie on the node of `rank`.
   FrozenLayout frozen_layout(int rank) const { return {frozen_units, world, rank}; }

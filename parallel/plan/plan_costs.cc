@@ -48,9 +48,16 @@ std::vector<std::string> decide(Plan& plan, const PlanRequest& request) {
   std::vector<UnitNeed> needs;
   const auto& units = plan.graphs.back().units();
   for (size_t u = 0; u < units.size(); ++u) needs.push_back({units[u].name, plan.frozen_units[u].bytes, uses[u]});
-  const NodeMemory memory{request.node_memory_bytes,
-                          plan.world.most_ranks_of_a_node() * (plan.memory.own() + request.process_bytes),
-                          plan.gather.uses_slots()};
+  const bool on_gpu = plan.world.device == DeviceKind::kCuda;
+  const bool between_devices = plan.gather.kind == GatherKind::kCollective;
+  const int64_t own = on_gpu ? plan.host_memory.own() : plan.memory.own();
+  NodeMemory memory{request.node_memory_bytes, plan.world.most_ranks_of_a_node() * (own + request.process_bytes),
+                    on_gpu ? between_devices && !plan.device_collectives : plan.gather.uses_slots()};
+  if (on_gpu)
+    memory.device = {.available_bytes = request.device_memory_bytes,
+                     .other_bytes = plan.device_memory.total(),
+                     .with_slots = plan.gather.uses_slots(),
+                     .parts_of = between_devices ? plan.world.ranks : 0};
   const auto decisions = decide_policies(needs, request.policies, request.frozen_policy, plan.world, memory);
   std::vector<std::string> reasons;
   for (size_t u = 0; u < units.size(); ++u) {
@@ -132,6 +139,7 @@ void count_memory(Plan& plan, const PlanRequest& request) {
     plan.memory.inputs = std::max(plan.memory.inputs, program.input_bytes * (1 + request.prefetched_inputs));
     plan.memory.state = std::max(plan.memory.state, program.state_bytes);
   }
+  count_gpu_memory(plan, request.options.forward_only);
 }
 
 std::vector<std::string> apply_policies(Plan& plan, const PlanRequest& request) {
@@ -144,6 +152,7 @@ std::vector<std::string> apply_policies(Plan& plan, const PlanRequest& request) 
     plan.memory.node_frozen = std::max(plan.memory.node_frozen, plan.frozen_layout(ranks.front()).node_bytes());
   }
   plan.memory.frozen = div_up(plan.memory.node_frozen, plan.world.most_ranks_of_a_node());
+  count_gpu_weights(plan);
   return reasons;
 }
 

@@ -7,6 +7,7 @@
 #include "core/base/narrow.h"
 #include "core/base/sha256.h"
 #include "parallel/plan/plan.h"
+#include "parallel/plan/plan_json.h"
 
 namespace permafrost {
 
@@ -123,6 +124,42 @@ std::string policy_text(const Plan& plan) {
   return text.empty() ? "none" : text;
 }
 
+std::string cpu_memory_text(const Plan& plan) {
+  const MemoryPlan& memory = plan.memory;
+  return concat("memory per rank: ", human_bytes(memory.total()), " = share of frozen ", human_bytes(memory.frozen),
+                " + slots ", human_bytes(memory.slots), " + working ", human_bytes(memory.working), " + optimizer ",
+                human_bytes(memory.optimizer), " + sums ", human_bytes(memory.sums), " + gradients ",
+                human_bytes(memory.gradients), " + arena ", human_bytes(memory.arena), " + inputs ",
+                human_bytes(memory.inputs), " + state ", human_bytes(memory.state),
+                "\nmemory per node: ", human_bytes(plan.host_bytes_of_node()), ", ", human_bytes(memory.node_frozen),
+                " of it frozen and shared by its ranks\n");
+}
+
+std::string gpu_memory_text(const Plan& plan) {
+  const HostMemoryPlan& host = plan.host_memory;
+  std::string text = concat("memory on each GPU: ", human_bytes(plan.device_memory.total()));
+  const char* join = " = ";
+  for (const MemoryItem& item : plan.device_memory.items()) {
+    text += concat(join, item.name, ' ', human_bytes(item.bytes));
+    join = " + ";
+  }
+  return concat(text, " (context and libraries, not measured)\nmemory on the host per rank: ", human_bytes(host.own()),
+                " = working ", human_bytes(host.working), " + inputs ", human_bytes(host.inputs), " + staging ",
+                human_bytes(host.staging), "; per node: ", human_bytes(plan.host_bytes_of_node()), ", ",
+                human_bytes(host.node_frozen), " of it frozen and shared by its ranks\n");
+}
+
+/// Columns that a plan for a GPU has more than one for CPU.
+void add_gpu_memory(const Plan& plan, OrderedJson& j) {
+  for (const MemoryItem& item : plan.device_memory.items())
+    j["device_memory"][concat(item.name, "_bytes")] = item.bytes;
+  j["device_memory"]["total_bytes"] = plan.device_memory.total();
+  j["host_memory"] = {{"working_bytes", plan.host_memory.working},
+                      {"inputs_bytes", plan.host_memory.inputs},
+                      {"staging_bytes", plan.host_memory.staging},
+                      {"total_bytes", plan.host_memory.own()}};
+}
+
 }  // namespace
 
 std::string Plan::hash() const {
@@ -205,13 +242,7 @@ std::string Plan::table() const {
       << " %)\n"
       << "world: " << world.ranks << " ranks on " << world.nodes << " nodes, " << world.threads << " threads each; "
       << micro_batches << " micro-batches per step, " << slots << " slots per rank\n"
-      << "memory per rank: " << human_bytes(memory.total()) << " = share of frozen " << human_bytes(memory.frozen)
-      << " + slots " << human_bytes(memory.slots) << " + working " << human_bytes(memory.working) << " + optimizer "
-      << human_bytes(memory.optimizer) << " + sums " << human_bytes(memory.sums) << " + gradients "
-      << human_bytes(memory.gradients) << " + arena " << human_bytes(memory.arena) << " + inputs "
-      << human_bytes(memory.inputs) << " + state " << human_bytes(memory.state) << '\n'
-      << "memory per node: " << human_bytes(memory.node(world.most_ranks_of_a_node())) << ", "
-      << human_bytes(memory.node_frozen) << " of it frozen and shared by its ranks\n"
+      << (world.device == DeviceKind::kCuda ? gpu_memory_text(*this) : cpu_memory_text(*this))
       << "frozen weights: " << policy_text(*this) << '\n'
       << "traffic per rank and step: " << human_bytes(traffic.total()) << " = gradients reduced "
       << human_bytes(traffic.reduced_gradients) << " + working copies gathered "
@@ -225,43 +256,46 @@ std::string Plan::table() const {
   return out.str();
 }
 
-std::string Plan::json() const {
+std::string Plan::json() const { return json_text(plan_json(*this), 2); }
+
+OrderedJson plan_json(const Plan& plan) {
   OrderedJson j;
-  j["hash"] = hash();
-  j["world"] = {{"ranks", world.ranks}, {"nodes", world.nodes}, {"threads", world.threads}};
-  j["micro_batches"] = micro_batches;
-  j["slots"] = slots;
-  j["compute"] = to_string(compute);
-  j["buckets"] = buckets;
-  j["parameters"] = {{"total", total_params}, {"trainable", trainable_params}};
-  j["memory"] = {{"frozen_bytes", memory.frozen},       {"working_bytes", memory.working},
-                 {"optimizer_bytes", memory.optimizer}, {"sums_bytes", memory.sums},
-                 {"gradients_bytes", memory.gradients}, {"arena_bytes", memory.arena},
-                 {"inputs_bytes", memory.inputs},       {"state_bytes", memory.state},
-                 {"slots_bytes", memory.slots},         {"total_bytes", memory.total()}};
-  j["node_memory"] = {{"frozen_bytes", memory.node_frozen}, {"total_bytes", memory.node(world.most_ranks_of_a_node())}};
-  j["traffic"] = {{"gathered_frozen_bytes", traffic.gathered_frozen},
-                  {"reduced_gradients_bytes", traffic.reduced_gradients},
-                  {"gathered_working_bytes", traffic.gathered_working},
-                  {"gathered_norms_bytes", traffic.gathered_norms},
-                  {"vote_bytes", traffic.vote},
-                  {"total_bytes", traffic.total()}};
-  j["moved_bytes"] = traffic.moved;
-  j["gather"] = {{"method", gather.str()}, {"reason", gather.reason}, {"slot_bytes", slot_bytes}};
-  const double slots_of_step = static_cast<double>(slots);
-  j["flops"] = {{"forward_per_micro_batch", flops_forward()},
-                {"backward_per_micro_batch", flops_backward()},
-                {"per_rank_and_step", slots_of_step * (flops_forward() + flops_backward())}};
-  j["frontier"] = frontier_text(*this);
-  for (PhaseKind phase : phases) j["phases"].push_back(to_string(phase));
-  for (size_t b = 0; b < programs.size(); ++b)
-    j["programs"].push_back({{"tokens", buckets[b]},
-                             {"steps", programs[b].steps.size()},
-                             {"buffers", programs[b].buffers.size()},
-                             {"gathers", programs[b].gathers.size()},
-                             {"arena_bytes", programs[b].arena_bytes},
-                             {"peak_live_bytes", programs[b].peak_live_bytes}});
-  for (const UnitPlan& u : units)
+  j["hash"] = plan.hash();
+  j["world"] = {{"ranks", plan.world.ranks}, {"nodes", plan.world.nodes}, {"threads", plan.world.threads}};
+  j["micro_batches"] = plan.micro_batches;
+  j["slots"] = plan.slots;
+  j["compute"] = to_string(plan.compute);
+  j["buckets"] = plan.buckets;
+  j["parameters"] = {{"total", plan.total_params}, {"trainable", plan.trainable_params}};
+  j["memory"] = {{"frozen_bytes", plan.memory.frozen},       {"working_bytes", plan.memory.working},
+                 {"optimizer_bytes", plan.memory.optimizer}, {"sums_bytes", plan.memory.sums},
+                 {"gradients_bytes", plan.memory.gradients}, {"arena_bytes", plan.memory.arena},
+                 {"inputs_bytes", plan.memory.inputs},       {"state_bytes", plan.memory.state},
+                 {"slots_bytes", plan.memory.slots},         {"total_bytes", plan.memory.total()}};
+  j["node_memory"] = {{"frozen_bytes", plan.memory.node_frozen}, {"total_bytes", plan.host_bytes_of_node()}};
+  if (plan.world.device == DeviceKind::kCuda) add_gpu_memory(plan, j);
+  j["traffic"] = {{"gathered_frozen_bytes", plan.traffic.gathered_frozen},
+                  {"reduced_gradients_bytes", plan.traffic.reduced_gradients},
+                  {"gathered_working_bytes", plan.traffic.gathered_working},
+                  {"gathered_norms_bytes", plan.traffic.gathered_norms},
+                  {"vote_bytes", plan.traffic.vote},
+                  {"total_bytes", plan.traffic.total()}};
+  j["moved_bytes"] = plan.traffic.moved;
+  j["gather"] = {{"method", plan.gather.str()}, {"reason", plan.gather.reason}, {"slot_bytes", plan.slot_bytes}};
+  const double slots_of_step = static_cast<double>(plan.slots);
+  j["flops"] = {{"forward_per_micro_batch", plan.flops_forward()},
+                {"backward_per_micro_batch", plan.flops_backward()},
+                {"per_rank_and_step", slots_of_step * (plan.flops_forward() + plan.flops_backward())}};
+  j["frontier"] = frontier_text(plan);
+  for (PhaseKind phase : plan.phases) j["phases"].push_back(to_string(phase));
+  for (size_t b = 0; b < plan.programs.size(); ++b)
+    j["programs"].push_back({{"tokens", plan.buckets[b]},
+                             {"steps", plan.programs[b].steps.size()},
+                             {"buffers", plan.programs[b].buffers.size()},
+                             {"gathers", plan.programs[b].gathers.size()},
+                             {"arena_bytes", plan.programs[b].arena_bytes},
+                             {"peak_live_bytes", plan.programs[b].peak_live_bytes}});
+  for (const UnitPlan& u : plan.units)
     j["units"].push_back({{"name", u.name},
                           {"class", to_string(u.freeze_class)},
                           {"policy", to_string(u.policy)},
@@ -278,7 +312,7 @@ std::string Plan::json() const {
                           {"reductions", u.reductions},
                           {"flops_forward", u.flops_forward},
                           {"flops_backward", u.flops_backward}});
-  return json_text(j, 2);
+  return j;
 }
 
 }  // namespace permafrost

@@ -7,6 +7,7 @@
 #include "core/base/narrow.h"
 #include "core/graph/freezing.h"
 #include "parallel/plan/gather_schedule.h"
+#include "parallel/plan/gpu_memory.h"
 #include "parallel/shard/frozen_layout.h"
 
 namespace permafrost {
@@ -50,46 +51,92 @@ std::vector<int> match_rules(const std::vector<UnitNeed>& units, const std::vect
        ", which match none of the ", units.size(), " units (names look like: ", names, ")");
 }
 
+/// What frozen weights and everything else need in each place, given which units are sharded.
+struct Room {
+  const std::vector<int64_t>& bytes;
+  const World& world;
+  const NodeMemory& memory;
+
+  int64_t node(const std::vector<bool>& sharded) const {
+    return memory.other_bytes + frozen_bytes_of_node(bytes, sharded, world, memory.with_slots);
+  }
+  int64_t device(const std::vector<bool>& sharded) const {
+    if (!memory.device) return 0;
+    return memory.device->other_bytes +
+           frozen_bytes_of_device(bytes, sharded, memory.device->with_slots, memory.device->parts_of);
+  }
+  static int64_t lacking(int64_t needed, int64_t available) {
+    return available == 0 ? 0 : std::max<int64_t>(0, needed - available);
+  }
+  int64_t lacking_on_device(const std::vector<bool>& sharded) const {
+    return memory.device ? lacking(device(sharded), memory.device->available_bytes) : 0;
+  }
+  /// In all places together; 0 when everything fits.
+  int64_t lacking(const std::vector<bool>& sharded) const {
+    return lacking(node(sharded), memory.available_bytes) + lacking_on_device(sharded);
+  }
+};
+
 /// What choose_sharded works on.
 struct Choice {
   const std::vector<UnitNeed>& units;
-  const std::vector<int64_t>& bytes;
   std::vector<size_t> open;           ///< units left to the plan
   const std::vector<bool>& by_rules;  ///< those that are sharded in any case
-  const World& world;
-  const NodeMemory& memory;
+  const Room& room;
 };
 
 /// Slots are as large as the largest sharded unit, so a large unit may cost more than it saves: for every limit on the
 /// size of units, shards one after the other until the rest fits. Of the choices that fit the one that gathers the
-/// fewest bytes; if none fits, the one that needs least.
+/// fewest bytes; if none fits, the one that lacks least.
 std::vector<bool> choose_sharded(Choice c) {
+  const std::vector<int64_t>& bytes = c.room.bytes;
   std::ranges::stable_sort(c.open, [&](size_t a, size_t b) {
-    return c.units[a].uses != c.units[b].uses ? c.units[a].uses < c.units[b].uses : c.bytes[a] > c.bytes[b];
+    return c.units[a].uses != c.units[b].uses ? c.units[a].uses < c.units[b].uses : bytes[a] > bytes[b];
   });
-  const auto needed = [&](const std::vector<bool>& sharded) {
-    return c.memory.other_bytes + frozen_bytes_of_node(c.bytes, sharded, c.world, c.memory.with_slots);
-  };
   struct Best {
     std::vector<bool> sharded;
-    int64_t needed = 0, gathered = 0;
-  } best{c.by_rules, needed(c.by_rules), 0};
+    int64_t lacking = 0, gathered = 0;
+  } best{c.by_rules, c.room.lacking(c.by_rules), 0};
   std::set<int64_t> limits;
-  for (size_t u : c.open) limits.insert(c.bytes[u]);
+  for (size_t u : c.open) limits.insert(bytes[u]);
   for (int64_t limit : limits) {
     std::vector<bool> sharded = c.by_rules;
     int64_t gathered = 0;
     for (size_t u : c.open) {
-      if (c.bytes[u] > limit) continue;
+      if (bytes[u] > limit) continue;
       sharded[u] = true;
-      gathered += c.units[u].uses * c.bytes[u];
-      const int64_t now = needed(sharded), available = c.memory.available_bytes;
-      const bool better = now <= available ? best.needed > available || gathered < best.gathered : now < best.needed;
-      if (better && (now <= available || best.needed > available)) best = {sharded, now, gathered};
-      if (now <= available) break;
+      gathered += c.units[u].uses * bytes[u];
+      const int64_t now = c.room.lacking(sharded);
+      if (now < best.lacking || (now == 0 && gathered < best.gathered)) best = {sharded, now, gathered};
+      if (now == 0) break;
     }
   }
   return best.sharded;
+}
+
+/// What was found of the units that are left to the plan.
+struct Outcome {
+  const std::vector<bool>& before;  ///< sharded by rules
+  const std::vector<bool>& chosen;
+  const Room& room;
+};
+
+std::string reason_for(const Outcome& o, size_t unit, int uses) {
+  const NodeMemory& memory = o.room.memory;
+  const bool fits = o.room.lacking(o.before) == 0, for_device = o.room.lacking_on_device(o.before) > 0;
+  const bool says_device = memory.device && (fits || for_device);
+  const int64_t needed = says_device ? o.room.device(o.before) : o.room.node(o.before);
+  const int64_t available = says_device ? memory.device->available_bytes : memory.available_bytes;
+  const std::string who = says_device ? "a GPU" : "a node";
+  const std::string of = available == 0 ? "as much memory as is there" : gib_text(available);
+  if (o.chosen[unit])
+    return concat("with all weights resident ", who, " would need ", gib_text(needed), " of ", of,
+                  o.room.world.nodes == 1 ? "; copied " : "; gathered ", uses, uses == 1 ? " time" : " times",
+                  " per micro-batch");
+  if (fits) return concat("fits: ", who, " needs ", gib_text(needed), " of ", of);
+  if (o.room.world.nodes == 1 && !for_device)
+    return "the ranks of one node share one copy: sharding would save nothing";
+  return o.chosen != o.before ? "fits once others are sharded" : "its slots would need more than it saves";
 }
 
 }  // namespace
@@ -132,25 +179,13 @@ std::vector<PolicyDecision> decide_policies(const std::vector<UnitNeed>& units, 
       sharded[u] = choice == PolicyChoice::kSharded;
     }
   }
-  const int64_t all_resident = memory.other_bytes + frozen_bytes_of_node(bytes, sharded, world, memory.with_slots);
-  const bool fits = memory.available_bytes == 0 || all_resident <= memory.available_bytes;
-  const std::string of = memory.available_bytes == 0 ? "as much memory as is there" : gib_text(memory.available_bytes);
+  const Room room{bytes, world, memory};
+  const bool helps = world.nodes > 1 || room.lacking_on_device(sharded) > 0;
   const std::vector<bool> chosen =
-      fits || world.nodes == 1 ? sharded : choose_sharded({units, bytes, open, sharded, world, memory});
-  const bool helps = chosen != sharded;
-  for (size_t u : open) {
-    if (chosen[u])
-      decisions[u] = {Policy::kSharded, concat("with all weights resident a node would need ", gib_text(all_resident),
-                                               " of ", of, "; gathered ", units[u].uses,
-                                               units[u].uses == 1 ? " time" : " times", " per micro-batch")};
-    else if (fits)
-      decisions[u] = {Policy::kResident, concat("fits: a node needs ", gib_text(all_resident), " of ", of)};
-    else if (world.nodes == 1)
-      decisions[u] = {Policy::kResident, "the ranks of one node share one copy: sharding would save nothing"};
-    else
-      decisions[u] = {Policy::kResident,
-                      helps ? "fits once others are sharded" : "its slots would need more than it saves"};
-  }
+      room.lacking(sharded) == 0 || !helps ? sharded : choose_sharded({units, open, sharded, room});
+  for (size_t u : open)
+    decisions[u] = {chosen[u] ? Policy::kSharded : Policy::kResident,
+                    reason_for({sharded, chosen, room}, u, units[u].uses)};
   return decisions;
 }
 

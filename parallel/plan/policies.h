@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,11 +35,20 @@ struct UnitNeed {
   int uses = 0;  ///< gathers per micro-batch if it were sharded
 };
 
+/// What the GPU of a rank has, and what it needs beside frozen weights.
+struct DeviceNeed {
+  int64_t available_bytes = 0;  ///< 0: not known, everything is taken to fit
+  int64_t other_bytes = 0;      ///< everything but frozen weights and slots
+  bool with_slots = true;       ///< sharded units are gathered into slots
+  int parts_of = 0;             ///< as in frozen_bytes_of_device
+};
+
 /// What a node has, and what it needs beside frozen weights.
 struct NodeMemory {
-  int64_t available_bytes = 0;  ///< 0: not known, everything is taken to fit
-  int64_t other_bytes = 0;      ///< of all ranks of the fullest node, everything but frozen weights and slots
-  bool with_slots = true;       ///< sharded units are gathered into slots
+  int64_t available_bytes = 0;            ///< 0: not known, everything is taken to fit
+  int64_t other_bytes = 0;                ///< of all ranks of the fullest node, everything but frozen weights and slots
+  bool with_slots = true;                 ///< sharded units are gathered into slots in this memory
+  std::optional<DeviceNeed> device = {};  ///< of each rank; none on CPU
 };
 
 struct PolicyDecision {
@@ -49,8 +59,8 @@ struct PolicyDecision {
 /// Decides for every unit. Rules first, then `otherwise` for units that no rule matches. kAuto: what fits is not
 /// sharded; of what does not fit, units that are gathered least often come first, large ones before small ones, until
 /// the rest fits, leaving out units so large that the slots for them cost more than they save. Within one node sharding
-/// saves nothing (its ranks share one copy), so kAuto never does it there. Errors: kConfig naming rules that match no
-/// unit.
+/// saves nothing of its memory (its ranks share one copy), so kAuto does it there only for devices: each has its own
+/// copy of what is resident, and two slots for the rest. Errors: kConfig naming rules that match no unit.
 std::vector<PolicyDecision> decide_policies(const std::vector<UnitNeed>& units, const std::vector<PolicyRule>& rules,
                                             PolicyChoice otherwise, const World& world, const NodeMemory& memory);
 

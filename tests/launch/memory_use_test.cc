@@ -70,6 +70,26 @@ TEST(MemoryUse, SetsEachCategoryBesideItsForecastAndCallsTheRestProcess) {
   EXPECT_EQ(uses.back().used, 95 * page);
 }
 
+TEST(MemoryUse, OnAGpuTheHostHasOtherCategories) {
+  Plan plan;
+  plan.world.device = DeviceKind::kCuda;
+  plan.memory.arena = 100;  // on the device
+  plan.memory.frozen = 50;
+  plan.host_memory.inputs = 70;
+  plan.host_memory.staging = 80;
+  const Pages staging(2);
+  staging.touch(1);
+  const std::vector<MemoryUse> uses =
+      memory_use(plan, {{"staging", staging.data(), staging.bytes()}}, 10 * Pages::page());
+  std::string categories;
+  for (const MemoryUse& use : uses) categories += use.category + " ";
+  EXPECT_EQ(categories, "frozen slots inputs staging process ");
+  EXPECT_EQ(uses[2].forecast, 70);
+  EXPECT_EQ(uses[3].forecast, 80);
+  EXPECT_EQ(uses[3].used, Pages::page());
+  EXPECT_EQ(uses.back().used, 9 * Pages::page());
+}
+
 TEST(MemoryUse, ThePeakIsThatSinceTheLastReset) {
   if (peak_memory_bytes() == 0) GTEST_SKIP() << "this kernel does not tell the peak";
   constexpr int64_t kMany = 64 << 20;

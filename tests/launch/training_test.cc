@@ -22,8 +22,9 @@ TEST_F(Training, WritesWhatItSays) {
   int lines = 0;
   for (std::string line; std::getline(metrics, line); ++lines) {
     const auto j = parse_json(line);
-    for (const char* key : {"step", "loss", "lr", "grad_norm", "samples_per_s", "tokens_per_s", "step_ms", "wait_ms",
-                            "exposed_comm_ms", "gathered_bytes", "reduced_bytes", "moved_bytes", "arena_bytes", "pss_bytes"})
+    for (const char* key :
+         {"step", "loss", "lr", "grad_norm", "samples_per_s", "tokens_per_s", "step_ms", "wait_ms", "exposed_comm_ms",
+          "gathered_bytes", "reduced_bytes", "moved_bytes", "arena_bytes", "pss_bytes"})
       EXPECT_TRUE(j.contains(key)) << key;
     EXPECT_EQ(j["step"], lines);
   }

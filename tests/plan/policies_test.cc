@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "core/base/check.h"
+#include "parallel/plan/gpu_memory.h"
 
 namespace permafrost {
 namespace {
@@ -71,6 +72,42 @@ TEST(Policies, WithinOneNodeAutoNeverShards) {
   const auto decisions = decide_policies(needs(), {}, PolicyChoice::kAuto, {4, 1, 1}, {200 * kMiB, 100 * kMiB});
   EXPECT_EQ(policies(decisions), (std::vector<Policy>{R, R, R, R, R}));
   EXPECT_EQ(decisions[2].reason, "the ranks of one node share one copy: sharding would save nothing");
+}
+
+TEST(Policies, WithinOneNodeADeviceThatIsTooSmallGetsUnitsThroughSlots) {
+  // 290 MiB resident. Slots of the smallest unit: 80 MiB for 40 less. With units up to 60 MiB the slots need 120 and
+  // save 100; up to 90 they need 180 and save 190; with all 200 and save 290.
+  NodeMemory memory{400 * kMiB, 100 * kMiB, false, DeviceNeed{300 * kMiB, 10 * kMiB}};
+  EXPECT_EQ(policies(decide_policies(needs(), {}, PolicyChoice::kAuto, {4, 1, 1}, memory)),
+            (std::vector<Policy>{R, R, R, R, R}));
+  memory.device->available_bytes = 290 * kMiB;
+  const auto some = decide_policies(needs(), {}, PolicyChoice::kAuto, {4, 1, 1}, memory);
+  EXPECT_EQ(policies(some), (std::vector<Policy>{S, S, R, S, R}));
+  EXPECT_EQ(some[0].reason,
+            "with all weights resident a GPU would need 0.29 GiB of 0.28 GiB; copied 1 time per micro-batch");
+  EXPECT_EQ(some[2].reason, "fits once others are sharded");
+  memory.device->available_bytes = 210 * kMiB;
+  EXPECT_EQ(policies(decide_policies(needs(), {}, PolicyChoice::kAuto, {4, 1, 1}, memory)),
+            (std::vector<Policy>{S, S, S, S, R}));
+  memory.device->available_bytes = 0;
+  const auto unknown = decide_policies(needs(), {}, PolicyChoice::kAuto, {4, 1, 1}, memory);
+  EXPECT_EQ(policies(unknown), (std::vector<Policy>{R, R, R, R, R}));
+  EXPECT_EQ(unknown[0].reason, "fits: a GPU needs 0.29 GiB of as much memory as is there");
+}
+
+TEST(Policies, ANodeThatIsTooSmallIsToldSoAlsoWithDevices) {
+  const NodeMemory memory{200 * kMiB, 100 * kMiB, false, DeviceNeed{300 * kMiB, 10 * kMiB}};
+  const auto decisions = decide_policies(needs(), {}, PolicyChoice::kAuto, {4, 1, 1}, memory);
+  EXPECT_EQ(policies(decisions), (std::vector<Policy>{R, R, R, R, R}));
+  EXPECT_EQ(decisions[0].reason, "the ranks of one node share one copy: sharding would save nothing");
+}
+
+TEST(Policies, BytesOfADeviceCountWholeUnitsSlotsAndParts) {
+  const std::vector<int64_t> bytes = {8 * kMiB, 4 * kMiB, 100};
+  EXPECT_EQ(frozen_bytes_of_device(bytes, {false, false, false}, true, 0), 12 * kMiB + 4096);
+  EXPECT_EQ(frozen_bytes_of_device(bytes, {false, true, false}, true, 0), 8 * kMiB + 4096 + 2 * 4 * kMiB);
+  EXPECT_EQ(frozen_bytes_of_device(bytes, {true, true, false}, true, 4), 2 * kMiB + kMiB + 4096 + 2 * 8 * kMiB);
+  EXPECT_EQ(frozen_bytes_of_device(bytes, {true, true, true}, false, 4), 12 * kMiB + 4096) << "read where they are";
 }
 
 TEST(Policies, RulesDecideBeforeEverythingElse) {

@@ -1,0 +1,21 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "parallel/plan/plan.h"
+
+namespace permafrost {
+
+/// What one step of a program does.
+struct StepWork {
+  double frozen_flops = 0;     ///< of operations without trainable parameters
+  double trainable_flops = 0;  ///< of the others
+  /// Read from and written to memory: the tensors that the step names, those that it adds to twice; of an embedding's
+  /// table the rows that are taken. A gradient that is passed on in place costs nothing, workspaces are not counted.
+  int64_t bytes = 0;
+};
+
+/// step: of the program of this bucket.
+StepWork step_work(const Plan& plan, size_t bucket, const PlanStep& step);
+
+}  // namespace permafrost
