@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# launch/bundle.sh's folder, moved elsewhere and run with an empty environment: its size (bundle.sh refuses more), where its
+# libraries come from, one rank, two ranks with the same bits, and what it says where CUDA's libraries or a GPU are missing.
+#   bundle_test.sh SOURCE BUILD       77 where the bundle's programs were not built (ninja bundle_programs)
+set -euo pipefail
+source=$1 build=$2
+die() { echo "bundle: $*" >&2; exit 1; }
+[ -x "$build/bundle/libexec/permafrost" ] && [ -x "$build/bundle/libexec/kernels_test" ] || { echo "bundle: not built here; launch/bundle.sh builds it"; exit 77; }
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+PERMAFROST_BUNDLE_BUILT=1 "$source/launch/bundle.sh" "$folder/made"
+if PERMAFROST_BUNDLE_BUILT=1 "$source/launch/bundle.sh" "$source/docs" 2>"$folder/refused"; then die "expected a folder with other things to be refused"; fi
+grep -q "expected a folder that is new, empty or an older bundle" "$folder/refused" || die "expected to be told why; got $(cat "$folder/refused")"
+mv "$folder/made" "$folder/moved here"
+bundle="$folder/moved here"
+bare=(env -i PATH=/usr/bin:/bin)
+
+foreign=$("${bare[@]}" ldd "$bundle"/libexec/permafrost "$bundle"/libexec/*_test "$bundle"/lib/libpermafrost_mpi.so |
+  awk -v own="$folder/moved" '$2 == "=>" && index($0, own) == 0 && $1 !~ /^(lib(c|m|dl|pthread|rt|resolv|util|anl)\.so|ld-linux)/ { print $1, $3 }' | sort -u)
+[ -z "$foreign" ] || die "expected every library but glibc's from the bundle; got $foreign"
+
+"${bare[@]}" "$bundle/bin/permafrost" info >"$folder/info" || die "expected info to work; got code $?"
+grep -q "^permafrost " "$folder/info" || die "expected info; got $(cat "$folder/info")"
+"${bare[@]}" "$bundle/bin/permafrost" data sample-photos --count 8 --out "$folder/photos" >/dev/null
+for ranks in 1 2; do
+  start=("$bundle/bin/permafrost")
+  [ "$ranks" = 1 ] || start=("$bundle/bin/mpirun" -n "$ranks" "$bundle/bin/permafrost")
+  (cd "$bundle" && "${bare[@]}" "${start[@]}" train configs/quickstart.textproto --set "data.root=$folder/photos" --set train.max_steps=2 \
+    --set schedule.warmup_steps=1 --set train.global_batch=4 --set train.micro_batch=2 --set parallel.threads=1 --run-dir "$folder/run$ranks") >"$folder/log" 2>&1 ||
+    die "expected training on $ranks ranks to work; got $(cat "$folder/log")"
+  hashes="${hashes:-}$(sed -n 's/^ "adapter_sha256": "\(.*\)",/\1/p' "$folder/run$ranks/summary.json") "
+done
+read -r one two <<<"$hashes"
+[ -n "$one" ] && [ "$one" = "$two" ] || die "expected the same adapter of one rank and two; got $hashes"
+
+# Without CUDA's libraries: hidden, where this user may hide anything.
+hide='for folder in /usr/local/cuda* /usr/lib/x86_64-linux-gnu/openmpi; do [ ! -d "$folder" ] || mount -t tmpfs none "$folder"; done; exec "$@"'
+if unshare --mount true 2>/dev/null; then
+  "${bare[@]}" unshare --mount sh -c "$hide" sh "$bundle/bin/permafrost" info >"$folder/info" || die "expected info to work without CUDA's libraries"
+  if [ ! -e /usr/lib/x86_64-linux-gnu/libcublasLt.so.13 ]; then
+    grep -q "no libcublasLt.so.13 here; expected one that the system's loader knows" "$folder/info" || die "expected the missing library to be named; got $(cat "$folder/info")"
+  fi
+  "${bare[@]}" unshare --mount sh -c "$hide" sh "$bundle/bin/mpirun" -n 3 "$bundle/bin/permafrost" info >"$folder/info" || die "expected three ranks without the distribution's Open MPI"
+  grep -q "^ranks  *3," "$folder/info" || die "expected three ranks; got $(cat "$folder/info")"
+fi
+
+# A machine without a GPU; where there is one, run.sh itself is the test.
+if grep -q "^gpus  *none" "$folder/info"; then
+  code=0
+  (cd "$folder" && "${bare[@]}" "$bundle/tests/gpu/run.sh" >"$folder/log" 2>&1) || code=$?
+  [ "$code" = 77 ] && grep -q "needs a GPU; there is none" "$folder/log" || die "expected code 77 and why; got $code: $(cat "$folder/log")"
+fi
+echo "bundle: passed"
