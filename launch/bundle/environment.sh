@@ -13,9 +13,12 @@ permafrost_wheels() {
     done
   done
 }
+IFS='
+'  # paths may have spaces
 for folder in $(permafrost_wheels | sort -u); do
   case ":${LD_LIBRARY_PATH:-}:" in
     *":$folder:"*) ;;
     *) LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$folder"; export LD_LIBRARY_PATH ;;
   esac
 done
+unset IFS

@@ -33,15 +33,27 @@ done
 read -r one two <<<"$hashes"
 [ -n "$one" ] && [ "$one" = "$two" ] || die "expected the same adapter of one rank and two; got $hashes"
 
-# Without CUDA's libraries: hidden, where this user may hide anything.
-hide='for folder in /usr/local/cuda* /usr/lib/x86_64-linux-gnu/openmpi; do [ ! -d "$folder" ] || mount -t tmpfs none "$folder"; done; exec "$@"'
+# On a machine that has glibc, a shell and its tools alone: everything else is hidden, where this user may hide anything.
+mkdir "$folder/glibc"
+cp -L /usr/lib/x86_64-linux-gnu/lib{c,m,dl,pthread,rt,resolv,util,anl}.so.* /usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 "$folder/glibc/"
+for library in $(ldd /bin/sh /usr/bin/{env,readlink,dirname,sort,mount} | awk '$3 ~ /^\// { print $3 }' | sort -u); do cp -Ln "$library" "$folder/glibc/"; done
+hide='for folder in /usr/local/cuda*; do [ ! -d "$folder" ] || mount -t tmpfs none "$folder"; done; mount --bind "$0" /usr/lib/x86_64-linux-gnu; exec "$@"'
 if unshare --mount true 2>/dev/null; then
-  "${bare[@]}" unshare --mount sh -c "$hide" sh "$bundle/bin/permafrost" info >"$folder/info" || die "expected info to work without CUDA's libraries"
-  if [ ! -e /usr/lib/x86_64-linux-gnu/libcublasLt.so.13 ]; then
-    grep -q "no libcublasLt.so.13 here; expected one that the system's loader knows" "$folder/info" || die "expected the missing library to be named; got $(cat "$folder/info")"
-  fi
-  "${bare[@]}" unshare --mount sh -c "$hide" sh "$bundle/bin/mpirun" -n 3 "$bundle/bin/permafrost" info >"$folder/info" || die "expected three ranks without the distribution's Open MPI"
+  hidden=("${bare[@]}" unshare --mount sh -c "$hide" "$folder/glibc")
+  "${hidden[@]}" "$bundle/bin/permafrost" info >"$folder/info" || die "expected info to work with glibc alone"
+  grep -q "no libcublasLt.so.13 here; expected one that the system's loader knows" "$folder/info" || die "expected the missing library to be named; got $(cat "$folder/info")"
+  "${hidden[@]}" "$bundle/bin/mpirun" -n 3 "$bundle/bin/permafrost" info >"$folder/info" || die "expected three ranks with glibc alone"
   grep -q "^ranks  *3," "$folder/info" || die "expected three ranks; got $(cat "$folder/info")"
+  "${hidden[@]}" env PERMAFROST_GOLDENS="$bundle/tests/goldens" "$bundle/libexec/kernels_test" --gtest_filter='*ScaleTest*/cuda*' >"$folder/log" ||
+    die "expected tests to start with glibc alone; got $(cat "$folder/log")"
+  # A wheel of the active virtual environment; any library does for being found.
+  wheel="$folder/venv/lib/python3.11/site-packages/nvidia/cu13/lib"
+  mkdir -p "$wheel"
+  cp "$folder/glibc/libm.so.6" "$wheel/libcublasLt.so.13"
+  "${hidden[@]}" env VIRTUAL_ENV="$folder/venv" "$bundle/bin/permafrost" info >"$folder/info" || die "expected info to work with a wheel"
+  grep -qF "$wheel/libcublasLt.so.13" "$folder/info" || die "expected the wheel's library; got $(cat "$folder/info")"
+else
+  echo "bundle: not tried with glibc alone, since nothing may be hidden here"
 fi
 
 # A machine without a GPU; where there is one, run.sh itself is the test.
