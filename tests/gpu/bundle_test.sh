@@ -15,7 +15,8 @@ mv "$folder/made" "$folder/moved here"
 bundle="$folder/moved here"
 bare=(env -i PATH=/usr/bin:/bin)
 
-foreign=$("${bare[@]}" ldd "$bundle"/libexec/permafrost "$bundle"/libexec/*_test "$bundle"/lib/libpermafrost_mpi.so |
+# As bin/permafrost sets it for what is Open MPI's; programs need no such thing.
+foreign=$( { "${bare[@]}" ldd "$bundle"/libexec/permafrost "$bundle"/libexec/*_test; "${bare[@]}" LD_LIBRARY_PATH="$bundle/lib" ldd "$bundle"/lib/libpermafrost_mpi.so; } |
   awk -v own="$folder/moved" '$2 == "=>" && index($0, own) == 0 && $1 !~ /^(lib(c|m|dl|pthread|rt|resolv|util|anl)\.so|ld-linux)/ { print $1, $3 }' | sort -u)
 [ -z "$foreign" ] || die "expected every library but glibc's from the bundle; got $foreign"
 
