@@ -136,7 +136,8 @@ class MemoryCases {
         const Tensor logits = t.make(kMemoryType, {rows, vocabulary}), labels = t.indices(rows, vocabulary),
                      loss = t.make(DType::kF32, {rows}), lse = t.make(DType::kF32, {rows});
         if (!back) return [=](const Context& c) { cross_entropy_forward(c, logits, labels, 0.1f, loss, lse); };
-        return [=](const Context& c) { cross_entropy_backward(c, logits, labels, lse, loss, 0.1f, logits); };
+        const Tensor dlogits = t.make(kMemoryType, {rows, vocabulary});  // in place, they would grow from call to call
+        return [=](const Context& c) { cross_entropy_backward(c, logits, labels, lse, loss, 0.1f, dlogits); };
       };
     };
     add("loss", "forward", rows, vocabulary, one, per_step, make(false));

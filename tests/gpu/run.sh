@@ -118,7 +118,7 @@ part_soak() {
   : >used.txt
   while kill -0 "$pid" 2>/dev/null; do
     # Behind the first steps and before the last ones, where memory is given back.
-    used=$( [ "$emulated" = yes ] && echo 0 || nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits | head -n 1 )
+    used=$( [ "$emulated" = yes ] && echo 0 || nvidia-smi ${CUDA_VISIBLE_DEVICES:+-i "${CUDA_VISIBLE_DEVICES%%,*}"} --query-gpu=memory.used --format=csv,noheader,nounits | head -n 1 )
     printf '%s\t%s\n' "$(wc -l 2>/dev/null <soak/metrics.jsonl || echo 0)" "$used" >>used.txt
     sleep 0.1
   done
