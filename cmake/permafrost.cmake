@@ -23,7 +23,7 @@ target_include_directories(permafrost_options SYSTEM INTERFACE "${CMAKE_BINARY_D
 # No fast-math and no contraction chosen by the compiler: the same source must give the same bits everywhere.
 # -Wno-...: GCC 12 warns falsely inside std::string, on concatenation above all, differently at every level (GCC bug 105329).
 target_compile_options(permafrost_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wconversion;-Werror;-Wno-restrict;-Wno-array-bounds;-Wno-stringop-overflow;-ffp-contract=off>"
-  "$<$<COMPILE_LANGUAGE:CUDA>:-fmad=false;--expt-relaxed-constexpr;-lineinfo;-Xcompiler=-Wall,-Wextra,-Werror,-ffp-contract=off>")
+  "$<$<COMPILE_LANGUAGE:CUDA>:-fmad=false;--expt-relaxed-constexpr;-lineinfo;--compress-mode=size;-Xcompiler=-Wall,-Wextra,-Werror,-ffp-contract=off>")
 if(PERMAFROST_SANITIZE)
   # What is found ends the test; undefined behaviour alone would be a line on stderr of a test that passes.
   # -Wno-...: another false one, when GCC instruments the same headers.
@@ -86,13 +86,15 @@ function(permafrost_add_library name)
 endfunction()
 
 # permafrost_add_cuda_library(name SOURCES a.cu ... DEPENDS library ...): compiled by nvcc for PERMAFROST_CUDA_ARCHITECTURES.
-# No contraction here either. cuBLASLt comes with the toolkit (cmake/dependencies.cmake).
+# No contraction here either. CUDA's runtime is linked in, and its other libraries are opened when they are first needed
+# (core/device/cublas_lt.cc), so that the program starts on a machine that has none of them, and says so.
 function(permafrost_add_cuda_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
   add_library(${name} STATIC ${ARG_SOURCES})
-  target_link_libraries(${name} PUBLIC ${ARG_DEPENDS} PRIVATE CUDA::cublasLt)
+  target_link_libraries(${name} PUBLIC ${ARG_DEPENDS} ${CMAKE_DL_LIBS})
+  target_include_directories(${name} SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
   set_target_properties(${name} PROPERTIES CUDA_ARCHITECTURES "${PERMAFROST_CUDA_ARCHITECTURES}"
-    CUDA_RUNTIME_LIBRARY Shared)
+    CUDA_RUNTIME_LIBRARY Static)
 endfunction()
 
 # permafrost_set_options(source option ...): for one source, which the precompiled header then does not fit.
@@ -117,15 +119,25 @@ function(permafrost_add_test name)
   permafrost_set_test(${name} LABELS ${ARG_LABELS} TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${ARG_PROCESSORS})
 endfunction()
 
-# permafrost_add_cuda_test(name [FILTER "A*:B*"] [TIMEOUT seconds]): the tests of a program once more, with tensors and
-# programs on a GPU, or on its emulation.
+# permafrost_add_cuda_test(name [FILTER "A*:B*"] [TIMEOUT seconds] [IN_PROGRAM]): the tests of a program once more, with
+# tensors and programs on a GPU, or on its emulation. IN_PROGRAM: tests that choose the device themselves, so that the
+# program's own CTest entry has them on the emulation already.
+# Each is a line "program|filter|seconds" of gpu_tests.txt, by which tests/gpu/run.sh runs them without CMake.
 function(permafrost_add_cuda_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT;FILTER" "" ${ARGN})
+  cmake_parse_arguments(ARG "IN_PROGRAM" "TIMEOUT;FILTER" "" ${ARGN})
   if(NOT PERMAFROST_CUDA AND NOT PERMAFROST_EMULATE_CUDA)
     return()
   endif()
   if(NOT ARG_FILTER)
     set(ARG_FILTER "*")
+  endif()
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  set_property(GLOBAL APPEND PROPERTY PERMAFROST_GPU_TESTS ${name})
+  set_property(GLOBAL APPEND_STRING PROPERTY PERMAFROST_GPU_TEST_LIST "${name}|${ARG_FILTER}|${ARG_TIMEOUT}\n")
+  if(ARG_IN_PROGRAM AND NOT PERMAFROST_CUDA)
+    return()
   endif()
   add_test(NAME ${name}_cuda COMMAND ${name} "--gtest_filter=${ARG_FILTER}")
   permafrost_set_test(${name}_cuda LABELS unit gpu TIMEOUT ${ARG_TIMEOUT})

@@ -1,8 +1,5 @@
 #include "launch/about_run.h"
 
-#include <oneapi/dnnl/dnnl.h>
-
-#include "core/base/check.h"
 #include "core/device/cpu_features.h"
 #include "generated_version.h"
 #include "launch/machine.h"
@@ -20,11 +17,6 @@ OrderedJson about_run(const Runtime& runtime) {
           {"version", PERMAFROST_VERSION},
           {"commit", std::string(kCommit).empty() ? OrderedJson() : OrderedJson(kCommit)},
           {"compiler", "g++ " __VERSION__}};
-}
-
-std::string onednn_version() {
-  const dnnl_version_t* dnnl = dnnl_version();
-  return concat(dnnl->major, ".", dnnl->minor, ".", dnnl->patch);
 }
 
 }  // namespace permafrost

@@ -7,8 +7,10 @@
 #include "generated_version.h"
 #include "launch/about_run.h"
 #include "launch/bench/bench_comm.h"
+#include "launch/bench/bench_gpu.h"
 #include "launch/bench/bench_kernels.h"
 #include "launch/commands.h"
+#include "launch/gpu.h"
 #include "launch/machine.h"
 #include "launch/runtime.h"
 #include "parallel/group/node/free_memory.h"
@@ -94,6 +96,12 @@ void print_about(const Runtime& runtime) {
 }  // namespace
 
 int run_bench_kernels(const BenchOptions& options) {
+  if (options.device == "cuda") {
+    // By itself, without ranks: what they would do is measured on one.
+    const std::unique_ptr<Stream> stream = open_gpu(DeviceKind::kCuda);
+    bench_gpu({options.bench.json_path, options.bench.only, options.bench.quick, false}, *stream, std::cout);
+    return 0;
+  }
   RuntimeOptions runtime_options;
   runtime_options.threads = options.threads;
   return run_ranks({}, runtime_options,

@@ -11,6 +11,7 @@
 #include "core/weights/atomic_file.h"
 #include "launch/about_run.h"
 #include "launch/bench/bench_step.h"
+#include "launch/bench/onednn.h"
 #include "launch/bench/quantile.h"
 #include "launch/bench/step_control.h"
 #include "launch/commands.h"
@@ -32,7 +33,7 @@ struct StepFigures {
 OrderedJson heading(const StepBench& bench, const Runtime& runtime, const std::string& config) {
   OrderedJson j{{"benchmark", "step"}, {"config", config}};
   j.update(about_run(runtime));
-  j["onednn"] = onednn_version();
+  j["onednn"] = bench::onednn_version();
   j.update(bench.describe());
   return j;
 }

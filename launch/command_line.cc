@@ -472,17 +472,23 @@ void add_bench_step(CommandLine& line, CLI::App& bench, const Launcher& launcher
 
 void add_bench_kernels(CommandLine& line, CLI::App& bench) {
   CLI::App* command = bench.add_subcommand(
-      "kernels", "Every linear layer of ViT-B/16 and OPT-125M against oneDNN, memory-bound kernels against a copy");
+      "kernels",
+      "Every linear layer of ViT-B/16 and OPT-125M against oneDNN, memory-bound kernels against a copy; on a GPU every "
+      "call of larger workloads against what it reaches at most");
   auto options = std::make_shared<BenchOptions>();
+  command->add_option("--device", options->device, "cpu or cuda")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"cpu", "cuda"}));
   command
       ->add_option("--json", options->bench.json_path,
                    "Also write the results to this file, one JSON object per line (default: none)")
       ->type_name("FILE");
   command
-      ->add_option("--only", options->bench.only,
-                   "Only rows whose name contains this, such as 'bf16 vit_b16 fc1' (default: all)")
+      ->add_option(
+          "--only", options->bench.only,
+          "Only rows whose name contains this, such as 'bf16 vit_b16 fc1', or 'e4 text fc1' on a GPU (default: all)")
       ->type_name("TEXT");
-  command->add_option("--threads", options->threads, "Threads of both sides; 0: all usable cores")
+  command->add_option("--threads", options->threads, "Threads of both sides, on a CPU; 0: all usable cores")
       ->capture_default_str()
       ->check(CLI::Range(0, 1024));
   command->add_flag("--quick", options->bench.quick, "5 samples a row instead of 20 or more");

@@ -151,6 +151,7 @@ int run_byte_tokenizer(const ByteTokenizerOptions& options);
 struct BenchOptions {
   BenchKernelsOptions bench;
   int threads = 0;
+  std::string device = "cpu";
 };
 int run_bench_kernels(const BenchOptions& options);
 int run_bench_comm(const BenchCommOptions& options, const Launcher& launcher);

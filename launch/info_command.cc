@@ -15,8 +15,9 @@
 #include "core/base/json.h"
 #include "core/device/cpu_features.h"
 #include "core/device/cuda.h"
+#include "core/device/cuda_library.h"
 #include "generated_version.h"
-#include "launch/about_run.h"
+#include "launch/bench/onednn.h"
 #include "launch/commands.h"
 #include "launch/machine.h"
 #include "launch/runtime.h"
@@ -37,7 +38,7 @@ std::string dotted(int packed, int base) {  // 3021012 with base 1000 -> 3.21.12
 }
 
 OrderedJson libraries() {
-  return {{"oneDNN", onednn_version()},
+  return {{"oneDNN", bench::onednn_version()},
           {"Protobuf", dotted(GOOGLE_PROTOBUF_VERSION, 1000)},
           {"OpenSSL", OpenSSL_version(OPENSSL_VERSION_STRING)},
           {"libjpeg-turbo", dotted(LIBJPEG_TURBO_VERSION_NUMBER, 1000)},
@@ -49,6 +50,17 @@ OrderedJson libraries() {
           {"glog", PERMAFROST_GLOG_VERSION}};
 }
 
+/// CUDA's libraries that are opened when they are needed; its runtime is part of the program.
+OrderedJson cuda_libraries() {
+  OrderedJson json;
+  for (const char* name : {"libcublasLt.so.13", "libnccl.so.2"}) {
+    const cuda::LibraryPlace& place = cuda::find_library(name);
+    json[name] = {{"path", place.handle ? OrderedJson(place.path) : OrderedJson()},
+                  {"missing", place.handle ? OrderedJson() : OrderedJson(place.reason)}};
+  }
+  return json;
+}
+
 /// What there is of GPUs, or why nothing.
 OrderedJson gpus() {
   OrderedJson json;
@@ -57,6 +69,7 @@ OrderedJson gpus() {
   if (!cuda::built()) return json;
   json["runtime"] = cuda::runtime_version();
   json["driver"] = missing.empty() ? OrderedJson(cuda::driver_version()) : OrderedJson();
+  json["libraries"] = cuda_libraries();
   json["devices"] = OrderedJson::array();
   for (int device = 0; device < cuda::device_count(); ++device) {
     const cuda::DeviceInfo info = cuda::device_info(device);
@@ -125,6 +138,13 @@ std::string text_of(const OrderedJson& json) {
         << std::setprecision(1) << gpu["free_bytes"].get<double>() / kGib << " of "
         << gpu["memory_bytes"].get<double>() / kGib << " GiB free, driver for CUDA "
         << gpus["driver"].get<std::string>() << "\n";
+  const OrderedJson cuda_libraries = gpus.value("libraries", OrderedJson::object());
+  bool first_library = true;
+  for (const OrderedJson& place : cuda_libraries) {
+    out << (first_library ? "CUDA's libraries  " : std::string(18, ' '))
+        << (place["path"].is_null() ? place["missing"] : place["path"]).get<std::string>() << "\n";
+    first_library = false;
+  }
   out << "memory            " << std::fixed << std::setprecision(1) << gib << " GiB\n"
       << "cores             " << json["cores"] << "\n"
       << "ranks             " << ranks["world"] << ", on this node " << ranks["on_this_node"] << ", threads per rank "

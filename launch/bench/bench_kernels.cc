@@ -1,7 +1,5 @@
 #include "launch/bench/bench_kernels.h"
 
-#include <oneapi/dnnl/dnnl.h>
-
 #include <cmath>
 #include <fstream>
 #include <iomanip>
@@ -12,6 +10,7 @@
 #include "core/device/cpu_features.h"
 #include "launch/bench/bench_linear.h"
 #include "launch/bench/bench_memory.h"
+#include "launch/bench/onednn.h"
 
 namespace permafrost {
 
@@ -20,11 +19,6 @@ using bench::LinearRow;
 using bench::MemoryRow;
 
 constexpr double kWantedRatio = 0.9, kWantedShare = 0.7;
-
-std::string onednn_version() {
-  const dnnl_version_t* version = dnnl_version();
-  return concat(version->major, ".", version->minor, ".", version->patch);
-}
 
 /// The table on `out` and the same figures as JSON lines.
 class Report {
@@ -41,14 +35,14 @@ class Report {
     peak_bf16_ = bench::peak_bf16(pool);
     peak_f32_ = bench::peak_f32(pool);
     out_ << processor_name() << ", " << pool.threads() << " threads, " << to_string(cpu_features()) << ", oneDNN "
-         << onednn_version() << (options.quick ? ", quick (5 samples)" : "") << "\n"
+         << bench::onednn_version() << (options.quick ? ", quick (5 samples)" : "") << "\n"
          << std::fixed << std::setprecision(0) << "peak of registers alone: bf16 tiles " << peak_bf16_ / 1e9
          << " GFLOP/s, f32 FMA " << peak_f32_ / 1e9 << " GFLOP/s\n";
     write({{"kind", "machine"},
            {"processor", processor_name()},
            {"threads", pool.threads()},
            {"instruction_sets", to_string(cpu_features())},
-           {"onednn", onednn_version()},
+           {"onednn", bench::onednn_version()},
            {"compiler", "g++ " __VERSION__},
            {"quick", options.quick},
            {"peak_bf16_gflops", peak_bf16_ / 1e9},

@@ -66,6 +66,14 @@ TEST(Program, GeneratesTheDemoDataOnce) {
   EXPECT_TRUE(ends(run("data demo --out /proc/none"), 4, {"cannot make the folder /proc/none"}));
 }
 
+TEST(Program, KernelsOfADeviceThatIsNotThere) {
+  EXPECT_TRUE(ends(run("bench kernels --device tpu"), 2, {"--device: tpu not in {cpu,cuda}"}));
+  const Outcome outcome = run("bench kernels --device cuda --quick --only nothing");
+  if (outcome.code == 0) GTEST_SKIP() << "there is a GPU";
+  const bool built = outcome.output.find("this build has no CUDA backend") == std::string::npos;
+  EXPECT_TRUE(ends(outcome, built ? 2 : 7, {"CUDA needs a GPU; got none: "}));
+}
+
 TEST(Program, ABrokenLauncherEndsWithTwo) {
   EXPECT_TRUE(
       ends(run("info", "PMI_SIZE=two PMI_RANK=0"), 2, {"expected a whole number, 0 and up, in PMI_SIZE; got 'two'"}));

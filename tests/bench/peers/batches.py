@@ -24,8 +24,18 @@ class Batches:
         self.annotations = json.loads((self.folder / "captions.json").read_text())["annotations"]
         self.share = workload.batch // ranks
         self.first = rank * self.share
+        self.kept = {}
 
     def at(self, step):
+        """On a GPU each is made once and stays there: a copy would make the host wait, and the device for the host, which a loader of one's own does not."""
+        index = step % BATCHES
+        if self.device.type == "cpu":
+            return self.make(index)
+        if index not in self.kept:
+            self.kept[index] = self.make(index)
+        return dict(self.kept[index])
+
+    def make(self, step):
         begin = step % BATCHES * self.workload.batch + self.first
         rows = self.annotations[begin : begin + self.share]
         batch = {"ids": torch.tensor([self.texts.ids(r["caption"]) for r in rows]).to(self.device)}

@@ -1,6 +1,7 @@
 """Memory of processes, bytes on the loopback interface, and what machine this is. Only the standard library."""
 import os
 import platform
+import subprocess
 import threading
 import time
 
@@ -87,6 +88,32 @@ def machine():
     wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
     return {"cpu": model, "cores": count, "usable_cores": len(os.sched_getaffinity(0)), "extensions": [w for w in wanted if w in flags],
             "memory_bytes": field_bytes("/proc/meminfo", "MemTotal"), "system": platform.platform(), "turbo": turbo()}
+
+
+def ask_driver(*query):
+    """Lines of nvidia-smi, each a list of fields; none where there is no such program."""
+    try:
+        found = subprocess.run(["nvidia-smi", *query, "--format=csv,noheader,nounits"], capture_output=True, text=True, check=True, timeout=30).stdout
+    except (FileNotFoundError, subprocess.SubprocessError):
+        return []
+    return [[field.strip() for field in line.split(",")] for line in found.splitlines() if line.strip()]
+
+
+def gpu():
+    """Model and driver of the first GPU, as the driver calls them."""
+    lines = ask_driver("--query-gpu=name,driver_version,memory.total")
+    return dict(zip(("name", "driver", "memory_mib"), lines[0])) if lines else {}
+
+
+def gpu_bytes(pids, lines=None):
+    """What the driver counts for each of these processes, contexts and caches included; the same reading for every side. 0 where it knows none by that number, as
+    in containers with process numbers of their own."""
+    lines = ask_driver("--query-compute-apps=pid,used_memory") if lines is None else lines
+    used = {}
+    for line in lines:
+        if len(line) == 2 and line[0].isdigit() and line[1].isdigit():
+            used[int(line[0])] = used.get(int(line[0]), 0) + int(line[1]) * 2**20
+    return [used.get(pid, 0) for pid in pids]
 
 
 def turbo():

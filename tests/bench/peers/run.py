@@ -41,8 +41,10 @@ def parse(words):
     parser.add_argument("--starts", type=int, default=1, help="measurements of the time to the first step; 0 skips them, memory and checkpoints (default: %(default)s)")
     parser.add_argument("--work", default=None, help="folder of weights and data (default: build/peers of the repository)")
     parser.add_argument("--results", default=None, help="file that gets a line of JSON per measurement (default: results.jsonl in --work)")
-    parser.add_argument("--program", default=str(ROOT / "build/cpu/bin/permafrost"))
-    return parser.parse_args(words)
+    parser.add_argument("--program", default=None, help="ours (default: bin/permafrost of build/cpu, or build/cuda for a GPU)")
+    options = parser.parse_args(words)
+    options.program = options.program or str(ROOT / "build" / options.device / "bin/permafrost")
+    return options
 
 
 def git_commit():
@@ -82,7 +84,7 @@ class Comparison:
         self.sides = self.make_sides(self.workload)
         common = {"run": uuid.uuid4().hex[:12], "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "commit": git_commit(),
                   "workload": self.workload.name, "size": self.workload.size, "tokens": self.workload.tokens, "batch": self.workload.batch,
-                  "dtype": options.dtype, "machine": measure.machine()}
+                  "dtype": options.dtype, "machine": measure.machine() | ({"gpu": measure.gpu()} if options.device == "cuda" else {})}
         self.results = Results(options.results or self.work / "results.jsonl", common)
 
     def make_sides(self, workload):
@@ -128,8 +130,9 @@ class Comparison:
         pids = side.pids()
         with measure.PeakMemory(pids) as peak:
             side.run(MEMORY_STEPS)
+        used = measure.gpu_bytes(pids) if self.options.device == "cuda" else []
         self.results.add("memory", side, pss_peak_bytes=peak.summed, pss_peak_each_bytes=peak.each, high_water_bytes=measure.high_water(pids),
-                         device_peak_bytes=side.device_memory(), about=side.describe())
+                         device_peak_bytes=side.device_memory(), device_used_bytes=used, about=side.describe())
         self.say(f"{side.label}: {peak.summed / 2**20:.0f} MiB")
 
     def agreement(self):

@@ -189,6 +189,28 @@ class ReportTest(unittest.TestCase):
         self.assertNotIn(" x (", text)
 
 
+class GpuTest(unittest.TestCase):
+    """What a machine without a GPU can tell of the runs on one."""
+
+    def test_our_side_is_told_of_it(self):
+        workload = workloads.find("e1", "6.7b", 49)
+        for device, expected in (("cpu", False), ("cuda", True)):
+            side = OurSide(workload, "bf16", Layout(1, device), "folder", "logs", "permafrost", "tokenizer")
+            self.assertEqual("--set=parallel.device=CUDA" in side.command(), expected)
+        self.assertIn("--set=model.epalm.vision.size=VIT_L16", side.command())
+
+    def test_batches_stay_on_it(self):
+        batches = Batches.__new__(Batches)
+        batches.device, batches.kept, made = torch.device("cuda"), {}, []
+        batches.make = lambda index: made.append(index) or {"ids": index}
+        self.assertEqual([batches.at(k)["ids"] for k in (0, 1, workloads.BATCHES, 1)], [0, 1, 0, 1])
+        self.assertEqual(made, [0, 1])
+
+    def test_the_drivers_reading_is_by_process(self):
+        lines = [["7", "100"], ["8", "20"], ["7", "1"], ["9", "[N/A]"]]
+        self.assertEqual(measure.gpu_bytes([7, 8, 9, 10], lines), [101 * 2**20, 20 * 2**20, 0, 0])
+
+
 class ProcessTest(WithFolder):
     def run_side(self, side, steps=STEPS):
         try:

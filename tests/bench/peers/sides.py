@@ -177,6 +177,8 @@ class OurSide(Running):
         ]
         if workload.vision:
             settings.append(f"weights.vision={folder / 'weights/vision'}")
+        if self.layout.device == "cuda":
+            settings.append("parallel.device=CUDA")
         command = [self.program, "bench", "step", str(ROOT / "configs" / workload.config), *(f"--set={s}" for s in settings + self.settings), "--control"]
         if self.layout.ranks == 1:
             return command
@@ -201,6 +203,7 @@ class OurSide(Running):
         return {"bytes": answer["checkpoint_bytes"], "seconds": answer["checkpoint_seconds"]}
 
     def device_memory(self):
+        """What is allocated: nothing behind the first step, so that the driver's reading (device_used_bytes) is all there is."""
         return []
 
     def pids(self):

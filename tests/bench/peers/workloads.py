@@ -59,7 +59,7 @@ def vit_settings(prefix, size):
 def epalm(size, tokens):
     """E1. Windows: published for 24 and 32 layers; configs/ says how that of 12 layers came about."""
     start, end = {"tiny": (1, 3), "125m": (5, 11), "1.3b": (11, 23), "2.7b": (19, 31), "6.7b": (19, 31)}[size]
-    vision, features = ("tiny", 2) if size == "tiny" else ("b", 6)
+    vision, features = {"tiny": ("tiny", 2), "6.7b": ("l", 6)}.get(size, ("b", 6))  # as published with the largest
     settings = (*opt_settings("model.epalm.text", size), *vit_settings("model.epalm.vision", vision),
                 f"model.epalm.start_layer={start}", f"model.epalm.end_layer={end}", f"model.epalm.features={features}")
     return Workload("e1", size, tokens or 45, vision=vision, prompts=10, features=features, window=(start, end),

@@ -1,0 +1,118 @@
+# The programs of a bundle (launch/bundle.sh): linked again from the objects of this build, with what they share in one
+# library instead of in each of them, without symbols, and finding their libraries beside them wherever they are moved to.
+
+# permafrost_closure(TARGET ...): PERMAFROST_CLOSURE_LIBRARIES, the project's own libraries behind targets, and
+# PERMAFROST_CLOSURE_OTHERS, everything else they are linked with.
+function(permafrost_closure)
+  set(queue ${ARGN})
+  set(libraries "")
+  set(others "")
+  while(queue)
+    list(POP_FRONT queue target)
+    get_target_property(links ${target} LINK_LIBRARIES)
+    foreach(link ${links})
+      if(NOT TARGET ${link})
+        if(link)
+          list(APPEND others ${link})
+        endif()
+        continue()
+      endif()
+      get_target_property(type ${link} TYPE)
+      get_target_property(imported ${link} IMPORTED)
+      if(type STREQUAL "STATIC_LIBRARY" AND NOT imported)
+        if(NOT link IN_LIST libraries)
+          list(APPEND libraries ${link})
+          list(APPEND queue ${link})
+        endif()
+      elseif(NOT link STREQUAL "permafrost_options")
+        list(APPEND others ${link})
+      endif()
+    endforeach()
+  endwhile()
+  list(REMOVE_DUPLICATES others)
+  set(PERMAFROST_CLOSURE_LIBRARIES ${libraries} PARENT_SCOPE)
+  set(PERMAFROST_CLOSURE_OTHERS ${others} PARENT_SCOPE)
+endfunction()
+
+# Libraries of tests go into the programs that use them.
+function(permafrost_split_closure)
+  set(shared "")
+  set(own "")
+  foreach(library ${PERMAFROST_CLOSURE_LIBRARIES})
+    get_target_property(folder ${library} SOURCE_DIR)
+    cmake_path(IS_PREFIX PERMAFROST_TESTS_FOLDER "${folder}" of_tests)
+    if(of_tests)
+      list(APPEND own ${library})
+    else()
+      list(APPEND shared ${library})
+    endif()
+  endforeach()
+  set(PERMAFROST_SHARED ${shared} PARENT_SCOPE)
+  set(PERMAFROST_OWN ${own} PARENT_SCOPE)
+endfunction()
+
+function(permafrost_objects_of variable)
+  list(TRANSFORM ARGN REPLACE "(.+)" "$<TARGET_OBJECTS:\\1>" OUTPUT_VARIABLE objects)
+  set(${variable} ${objects} PARENT_SCOPE)
+endfunction()
+
+# RPATH rather than RUNPATH: it serves the libraries' own libraries too, and nothing in LD_LIBRARY_PATH comes before it.
+function(permafrost_place_in_bundle name folder)
+  set_target_properties(${name} PROPERTIES EXCLUDE_FROM_ALL ON UNITY_BUILD OFF
+    RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bundle/libexec" LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bundle/lib"
+    BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH "${folder}")
+  target_link_options(${name} PRIVATE -s -Wl,--disable-new-dtags -Wl,--as-needed)
+endfunction()
+
+set(PERMAFROST_TESTS_FOLDER "${CMAKE_SOURCE_DIR}/tests")
+get_property(gpu_tests GLOBAL PROPERTY PERMAFROST_GPU_TESTS)
+list(REMOVE_DUPLICATES gpu_tests)
+
+permafrost_closure(permafrost permafrost_mpi ${gpu_tests})
+permafrost_split_closure()
+# oneDNN, larger than all the rest together, is there to be compared with alone.
+list(REMOVE_ITEM PERMAFROST_SHARED permafrost_onednn)
+list(APPEND PERMAFROST_SHARED permafrost_no_onednn)
+set(others ${PERMAFROST_CLOSURE_OTHERS})
+list(FILTER others EXCLUDE REGEX "^(DNNL::|GTest::|MPI::)")
+permafrost_objects_of(objects ${PERMAFROST_SHARED})
+add_library(permafrost_engine SHARED ${objects})
+target_link_libraries(permafrost_engine PRIVATE ${others} CUDA::cudart_static ${CMAKE_DL_LIBS})
+target_link_options(permafrost_engine PRIVATE -Wl,-Bsymbolic-functions -Wl,--exclude-libs,libcudart_static.a)
+set_target_properties(permafrost_engine PROPERTIES LINKER_LANGUAGE CXX)
+permafrost_place_in_bundle(permafrost_engine "$ORIGIN")
+set(bundled permafrost_engine)
+
+function(permafrost_bundle_program name)
+  permafrost_closure(${name})
+  permafrost_split_closure()
+  permafrost_objects_of(objects ${name} ${PERMAFROST_OWN})
+  add_executable(bundle_${name} ${objects})
+  set_target_properties(bundle_${name} PROPERTIES OUTPUT_NAME ${name} LINKER_LANGUAGE CXX)
+  target_link_libraries(bundle_${name} PRIVATE permafrost_engine ${ARGN})
+  permafrost_place_in_bundle(bundle_${name} "$ORIGIN/../lib")
+endfunction()
+
+permafrost_bundle_program(permafrost protobuf::libprotobuf PkgConfig::GLOG)
+list(APPEND bundled bundle_permafrost)
+foreach(test ${gpu_tests})
+  permafrost_bundle_program(${test} GTest::gtest protobuf::libprotobuf PkgConfig::GLOG PkgConfig::HDF5 OpenSSL::Crypto JPEG::JPEG
+    PNG::PNG ZLIB::ZLIB Threads::Threads)
+  list(APPEND bundled bundle_${test})
+endforeach()
+
+permafrost_objects_of(objects permafrost_mpi)
+add_library(bundle_permafrost_mpi SHARED ${objects})
+set_target_properties(bundle_permafrost_mpi PROPERTIES OUTPUT_NAME permafrost_mpi LINKER_LANGUAGE CXX)
+target_link_libraries(bundle_permafrost_mpi PRIVATE permafrost_engine MPI::MPI_C PkgConfig::GLOG)
+permafrost_place_in_bundle(bundle_permafrost_mpi "$ORIGIN")
+list(APPEND bundled bundle_permafrost_mpi)
+
+add_library(bundle_no_curl SHARED "${CMAKE_SOURCE_DIR}/launch/bundle/no_curl.c")
+set_target_properties(bundle_no_curl PROPERTIES OUTPUT_NAME curl SOVERSION 4)
+target_link_options(bundle_no_curl PRIVATE "-Wl,--version-script=${CMAKE_SOURCE_DIR}/launch/bundle/no_curl.map")
+permafrost_place_in_bundle(bundle_no_curl "$ORIGIN")
+list(APPEND bundled bundle_no_curl)
+
+# bundle_programs: all of them, in build/cuda/bundle.
+add_custom_target(bundle_programs DEPENDS ${bundled})

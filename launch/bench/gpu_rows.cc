@@ -1,0 +1,257 @@
+#include "launch/bench/gpu_rows.h"
+
+#include <cmath>
+
+#include "core/base/check.h"
+#include "core/kernels/attention.h"
+#include "core/kernels/linear.h"
+
+namespace permafrost::bench {
+
+std::string GpuRow::name() const { return concat(workload, " ", part, " ", pass); }
+
+int64_t GpuWorkload::trained_parameters() const {
+  int64_t sum = 0;
+  for (const Trained& layer : trained) sum += layer.count * (layer.out * layer.in + layer.out);
+  return sum;
+}
+
+namespace {
+
+struct TextSize {
+  int64_t layers, width, heads, hidden;
+};
+struct VisionSize {
+  int64_t layers, width, heads;
+};
+constexpr TextSize kOpt1_3b{24, 2048, 32, 8192}, kOpt2_7b{32, 2560, 32, 10240}, kOpt6_7b{32, 4096, 32, 16384},
+    kTinyText{2, 64, 4, 128};
+constexpr VisionSize kVitB{12, 768, 12}, kVitL{24, 1024, 16}, kTinyVision{2, 48, 4};
+
+GpuWorkload sized(std::string name, const TextSize& text, const VisionSize* vision) {
+  GpuWorkload w;
+  w.name = std::move(name);
+  w.batch = 16;
+  w.layers = text.layers;
+  w.width = text.width;
+  w.heads = text.heads;
+  w.hidden = text.hidden;
+  w.vocabulary = 50272;
+  if (!vision) return w;
+  w.vision_layers = vision->layers;
+  w.vision_width = vision->width;
+  w.vision_heads = vision->heads;
+  w.patches = 196;
+  return w;
+}
+
+/// E1: a class token of each of six last encoder layers, ten prompt vectors, 49 tokens of text; 60 in all.
+GpuWorkload epalm(std::string name, const TextSize& text, const VisionSize& vision, bool tiny) {
+  GpuWorkload w = sized(std::move(name), text, &vision);
+  const int64_t prompts = tiny ? 2 : 10, words = tiny ? 5 : 49;
+  if (tiny) w.batch = 2, w.patches = 4, w.vocabulary = 96;
+  w.text_tokens = 1 + prompts + words;
+  w.predicted = w.batch * (words - 1);
+  w.trained = {{"connector", 6, w.batch, text.width, vision.width, false},
+               {"prompt", 2, prompts, text.width, text.width, true}};
+  return w;
+}
+
+/// E3: all patches through one linear layer, in front of 45 tokens of text.
+GpuWorkload projector(const TextSize& text, const VisionSize& vision, bool tiny) {
+  GpuWorkload w = sized("e3", text, &vision);
+  const int64_t words = tiny ? 5 : 45;
+  if (tiny) w.batch = 2, w.patches = 4, w.vocabulary = 96;
+  w.text_tokens = w.patches + words;
+  w.predicted = w.batch * (words - 1);
+  w.trained = {{"projector", 1, w.batch * w.patches, text.width, vision.width, false}};
+  return w;
+}
+
+/// E4: a bottleneck of a quarter of the width in every layer of the decoder.
+GpuWorkload adaptors(const TextSize& text, bool tiny) {
+  GpuWorkload w = sized("e4", text, nullptr);
+  w.batch = tiny ? 1 : 4;
+  w.text_tokens = tiny ? 24 : 2048;
+  if (tiny) w.vocabulary = 96;
+  w.predicted = w.batch * (w.text_tokens - 1);
+  w.trained = {{"adaptor down", text.layers, w.rows(), text.width / 4, text.width, true},
+               {"adaptor up", text.layers, w.rows(), text.width, text.width / 4, true}};
+  return w;
+}
+
+constexpr DType kProductType = DType::kBF16;
+
+/// One pass of a linear layer on several sets of memory.
+GpuCall linear_call(Stream& stream, LinearPass pass, int64_t m, int64_t n, int64_t k) {
+  struct Set {
+    LinearForward forward;
+    LinearBackwardInput input;
+    LinearBackwardWeight weight;
+  };
+  auto tensors = std::make_shared<GpuTensors>(stream);
+  auto sets = std::make_shared<std::vector<Set>>();
+  const int64_t wanted = gpu_sets(size_of(kProductType) * (m * k + n * k + m * n));
+  const Tensor workspace = tensors->make(
+      DType::kU8, {linear_workspace_bytes(pass, m, n, k, kProductType, kProductType, 1, DeviceKind::kCuda)});
+  for (int64_t i = 0; i < wanted; ++i) {
+    const Tensor x = tensors->make(kProductType, {m, k}), y = tensors->make(kProductType, {m, n});
+    Set set;
+    if (pass == LinearPass::kBackwardWeight) {
+      set.weight = {
+          .x = x, .dy = y, .dweight = tensors->make(DType::kF32, {n, k}), .dbias = tensors->make(DType::kF32, {n})};
+    } else {
+      const Tensor weight = tensors->make(kProductType, {n, k});
+      set.forward = {.x = x, .weight = weight, .bias = tensors->make(DType::kF32, {n}), .y = y, .pre = {}};
+      set.input = {.dy = y, .weight = weight, .dx = x};
+    }
+    sets->push_back(set);
+  }
+  const Context context = gpu_context(stream);
+  const auto of_pass = [=](const Set& set, const auto& forward, const auto& input, const auto& weight) {
+    if (pass == LinearPass::kForward) forward(set.forward);
+    if (pass == LinearPass::kBackwardInput) input(set.input);
+    if (pass == LinearPass::kBackwardWeight) weight(set.weight);
+  };
+  const auto tune = [&](const auto& args) { tune_linear(context, args, workspace); };
+  of_pass(sets->front(), tune, tune, tune);
+  return [=](int64_t turn) {
+    (void)tensors;
+    of_pass((*sets)[static_cast<size_t>(turn % wanted)],
+            [&](const LinearForward& args) { linear_forward(context, args, workspace); },
+            [&](const LinearBackwardInput& args) { linear_backward_input(context, args, workspace); },
+            [&](const LinearBackwardWeight& args) { linear_backward_weight(context, args, workspace); });
+  };
+}
+
+class Products {
+ public:
+  explicit Products(const GpuWorkload& workload) : w_(workload) {}
+
+  std::vector<GpuCase> all() {
+    if (w_.vision_layers > 0) vision();
+    text();
+    for (const GpuWorkload::Trained& layer : w_.trained) {
+      linear(layer.name, "6N", layer.rows, layer.out, layer.in, static_cast<double>(layer.count), true,
+             layer.input_gradient);
+    }
+    return std::move(cases_);
+  }
+
+ private:
+  void add(GpuRow row, std::function<GpuCall(Stream&)> make) {
+    row.workload = w_.name;
+    cases_.push_back({std::move(row), std::move(make)});
+  }
+
+  void linear(const std::string& part, const std::string& freezing, int64_t m, int64_t n, int64_t k, double per_step,
+              bool dw, bool dx) {
+    const auto pass = [&](LinearPass which, const char* name) {
+      GpuRow row;
+      row.part = part;
+      row.pass = name;
+      row.freezing = freezing;
+      row.dtype = kProductType;
+      row.shape = concat(m, " x ", n, " x ", k);
+      row.flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+      row.per_step = per_step;
+      add(row, [=](Stream& stream) { return linear_call(stream, which, m, n, k); });
+    };
+    pass(LinearPass::kForward, "forward");
+    if (dx) pass(LinearPass::kBackwardInput, "dx");
+    if (dw) pass(LinearPass::kBackwardWeight, "dw");
+  }
+
+  void vision() {
+    const auto layers = static_cast<double>(w_.vision_layers);
+    const int64_t rows = w_.batch * (w_.patches + 1), width = w_.vision_width;
+    linear("vision patches", "2N", w_.batch * w_.patches, width, width == 48 ? 48 : 768, 1, false, false);
+    linear("vision qkv", "2N", rows, 3 * width, width, layers, false, false);
+    linear("vision proj", "2N", rows, width, width, layers, false, false);
+    linear("vision fc1", "2N", rows, 4 * width, width, layers, false, false);
+    linear("vision fc2", "2N", rows, width, 4 * width, layers, false, false);
+    attention("vision attention", w_.patches + 1, w_.vision_heads, width, MaskKind::kNone, layers, false);
+  }
+
+  void text() {
+    const auto layers = static_cast<double>(w_.layers);
+    linear("text q_k_v_out", "4N", w_.rows(), w_.width, w_.width, 4 * layers, false, true);
+    linear("text fc1", "4N", w_.rows(), w_.hidden, w_.width, layers, false, true);
+    linear("text fc2", "4N", w_.rows(), w_.width, w_.hidden, layers, false, true);
+    linear("text lm_head", "4N", w_.predicted, w_.vocabulary, w_.width, 1, false, true);
+    attention("text attention", w_.text_tokens, w_.heads, w_.width, MaskKind::kCausal, layers, true);
+  }
+
+  /// Products of scores and of values: two forward; backward five, one of which computes the scores again. A causal
+  /// mask leaves half of them.
+  void attention(const std::string& part, int64_t tokens, int64_t heads, int64_t width, MaskKind mask, double per_step,
+                 bool backward) {
+    const double one = 2.0 * static_cast<double>(w_.batch) * static_cast<double>(width) * static_cast<double>(tokens) *
+                       static_cast<double>(tokens) * (mask == MaskKind::kCausal ? 0.5 : 1.0);
+    const int64_t batch = w_.batch, size = width / heads;
+    for (const bool back : {false, true}) {
+      if (back && !backward) continue;
+      GpuRow row;
+      row.part = part;
+      row.pass = back ? "backward" : "forward";
+      row.freezing = "0N";
+      row.dtype = kProductType;
+      row.shape = concat(batch, " x ", tokens, " x ", heads, " x ", size);
+      row.flops = back ? 5 * one : 2 * one;
+      row.per_step = per_step;
+      add(row, [=](Stream& stream) { return attention_call(stream, back, batch, tokens, heads, size, mask); });
+    }
+  }
+
+  static GpuCall attention_call(Stream& stream, bool backward, int64_t batch, int64_t tokens, int64_t heads,
+                                int64_t size, MaskKind mask) {
+    auto t = std::make_shared<GpuTensors>(stream);
+    const Shape shape{batch, tokens, heads, size};
+    const auto make = [&] { return t->make(kProductType, shape); };
+    const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(size)));
+    const Tensor q = make(), k = make(), v = make(), out = make(), lse = t->make(DType::kF32, {batch, heads, tokens});
+    const auto room = [&](bool back) {
+      return t->make(DType::kU8, {attention_workspace_bytes(back, batch, tokens, tokens, heads, size, kProductType, 1,
+                                                            DeviceKind::kCuda)});
+    };
+    AttentionForward forward;
+    forward.q = q, forward.k = k, forward.v = v, forward.out = out, forward.lse = lse;
+    forward.scale = scale;
+    forward.mask.kind = mask;
+    const Tensor workspace = room(false);
+    const Context context = gpu_context(stream);
+    if (!backward) {
+      return [=](int64_t) {
+        (void)t;
+        attention_forward(context, forward, workspace);
+      };
+    }
+    attention_forward(context, forward, workspace);  // out and lse are those of q, k and v
+    AttentionBackward back;
+    back.q = q, back.k = k, back.v = v, back.out = out, back.lse = lse;
+    back.dout = make(), back.dq = make(), back.dk = make(), back.dv = make();
+    back.scale = scale;
+    back.mask.kind = mask;
+    const Tensor back_workspace = room(true);
+    return [=](int64_t) {
+      (void)t;
+      attention_backward(context, back, back_workspace);
+    };
+  }
+
+  const GpuWorkload& w_;
+  std::vector<GpuCase> cases_;
+};
+
+}  // namespace
+
+std::vector<GpuWorkload> gpu_workloads(bool tiny) {
+  const auto text = [&](const TextSize& size) { return tiny ? kTinyText : size; };
+  const auto vision = [&](const VisionSize& size) { return tiny ? kTinyVision : size; };
+  return {epalm("e1-2.7b", text(kOpt2_7b), vision(kVitB), tiny), epalm("e1-6.7b", text(kOpt6_7b), vision(kVitL), tiny),
+          projector(text(kOpt1_3b), vision(kVitL), tiny), adaptors(text(kOpt6_7b), tiny)};
+}
+
+std::vector<GpuCase> product_cases(const GpuWorkload& workload) { return Products(workload).all(); }
+
+}  // namespace permafrost::bench

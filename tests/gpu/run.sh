@@ -1,0 +1,300 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, in one command and less than nine minutes: the tests of the label gpu; the same bits on 1, 2 and
+# 4 ranks of one GPU, and whatever the run; loss curves of CPU and GPU side by side; memory that does not grow;
+# compute-sanitizer; figures. Works in a folder of launch/bundle.sh and in a checkout with a build folder; needs bash and awk.
+#   tests/gpu/run.sh [--out FOLDER] [--build FOLDER] [--limit SECONDS] [--only PART,...] [--emulated]
+# FOLDER (default: gpu-results) gets gpu.json, gpu.md and the log of every part. Parts that fail do not stop the others.
+# --emulated: a few tests on the emulation of a CPU build, trainings on the CPU; figures mean nothing. Tests this script.
+# Code: 0 all passed, 1 some did not, 2 cannot be run like this, 77 no GPU.
+set -uo pipefail
+export LC_ALL=C
+self=$(readlink -f "${BASH_SOURCE[0]}")
+root=$(dirname "$(dirname "$(dirname "$self")")")
+die() { echo "run.sh: $*" >&2; exit 2; }
+
+# ---- Parts. Each runs by itself (run.sh --part NAME), in $work, and may add "name<TAB>value" lines to $facts.
+
+fact() { printf '%s\t%s\n' "$1" "$2" >>"$facts"; }
+# number FILE KEY: of a JSON file with keys on lines of their own
+number() { sed -n "s/^ *\"$2\": *\"\{0,1\}\([^,\"]*\)\"\{0,1\},\{0,1\}$/\1/p" "$1" | head -n 1; }
+device_set() { if [ "$emulated" = yes ]; then echo parallel.device=CPU; else echo parallel.device=CUDA; fi; }
+
+part_machine() {
+  "$permafrost" info || return 1
+  command -v nvidia-smi >/dev/null && nvidia-smi
+  return 0
+}
+
+# One line of gpu_tests.txt. No test that ran is as bad as one that failed.
+part_test() {
+  local program=$1 filter=$2 rc
+  PERMAFROST_TEST_DEVICE=cuda PERMAFROST_GOLDENS="$root/tests/goldens" PERMAFROST_CONFIGS="$root/configs" PERMAFROST_PROGRAM="$permafrost" \
+    "$programs/$program" --gtest_filter="$filter" | tee test.log
+  rc=${PIPESTATUS[0]}
+  local passed failed skipped
+  count() { sed -n "s/^\[ *$1 *\] \([0-9]*\) tests\{0,1\}.*/\1/p" test.log | head -n 1; }
+  passed=$(count PASSED) failed=$(count FAILED) skipped=$(count SKIPPED)
+  fact passed "${passed:-0}"
+  fact failed "${failed:-0}"
+  fact skipped "${skipped:-0}"
+  [ "$rc" = 0 ] || return "$rc"
+  [ "${passed:-0}" -gt 0 ] || { echo "run.sh: expected tests in $program that match $filter; got none that passed"; return 1; }
+}
+
+photos() { [ -e "$shared/photos/captions.json" ] || "$permafrost" data sample-photos --count 32 --out "$shared/photos" >/dev/null; }
+
+# train_ranks N RUN: the very small model of the quickstart, 8 steps
+train_ranks() {
+  local ranks=$1 run=$2 start=() threads=1
+  [ "$ranks" = 1 ] || start=("$mpirun" -n "$ranks")
+  ${start[@]+"${start[@]}"} "$permafrost" train "$root/configs/quickstart.textproto" --set "data.root=$shared/photos" --set "$(device_set)" \
+    --set train.max_steps=8 --set schedule.warmup_steps=2 --set train.global_batch=16 --set train.micro_batch=4 \
+    --set "parallel.threads=$threads" --set precision.compute=BF16 --run-dir "$run"
+}
+
+# Ranks that share a GPU, their collectives through host memory: slow, and the same bits.
+part_ranks() {
+  photos
+  local ranks hash first=""
+  for ranks in $(if [ "$emulated" = yes ]; then echo 1 1 2; else echo 1 1 2 4; fi); do
+    local run="run-$ranks"
+    [ -e "$run" ] && run=run-1-again
+    train_ranks "$ranks" "$run" || { echo "run.sh: training on $ranks ranks failed"; return 1; }
+    hash=$(number "$run/summary.json" adapter_sha256)
+    echo "$run: $hash"
+    [ -n "$hash" ] || { echo "run.sh: expected a hash in $run/summary.json; got none"; return 1; }
+    first=${first:-$hash}
+    [ "$hash" = "$first" ] || { echo "run.sh: expected the adapter of run-1, $first; got $hash in $run"; return 1; }
+    fact "samples_per_s_$run" "$(number "$run/summary.json" median_samples_per_s)"
+  done
+  fact adapter_sha256 "$first"
+}
+
+losses() { grep -o '"loss": [^,}]*' "$1/metrics.jsonl" | cut -d ' ' -f 2; }
+
+# largest_difference A B LEAST_LINES: of the losses of two runs, relative, over all steps
+largest_difference() {
+  paste <(losses "$1") <(losses "$2") | awk -v least="$3" '
+    NF != 2 || $1 + 0 != $1 + 0 || $1 == 0 { bad = 1 }
+    { d = ($1 - $2) / $1; if (d < 0) d = -d; if (!(d <= most)) most = d; n++ }
+    END { if (bad || n < least) { print "none"; exit 1 } printf "%.3g\n", most }'
+}
+
+# 200 steps of the demo's eP-ALM on random frozen weights, by CPU and GPU. On one CPU, bf16 and fp32 differ by 4.7e-4 at most: that is
+# what rounding activations to 8 bits does to a loss in these steps, and two bf16 runs that round differently may differ by some
+# such (allowed: 4 times). fp32 keeps 16 bits more, but there sums in another order count too (about 16 times as much as rounding
+# once), and a loss itself is rounded to 6e-8: allowed is 2e-6.
+part_curves() {
+  local steps=200 precision bound difference config="$root/configs/epalm_demo.textproto"
+  [ "$emulated" = yes ] && steps=4
+  "$permafrost" data demo --out demo --pretrain 0 --text 0 --train 1000 --val 0 --test 0 || return 1
+  "$permafrost" weights random "$config" --set "data.root=$PWD/demo" --out weights --dtype f32 || return 1
+  for precision in FP32 BF16; do
+    for device in CPU "$(device_set | cut -d = -f 2)-2"; do
+      "$permafrost" train "$config" --set "data.root=$PWD/demo" --set weights.vision=weights/vision --set weights.text=weights/text \
+        --set "train.max_steps=$steps" --set "schedule.warmup_steps=$((steps / 4))" --set "precision.compute=$precision" \
+        --set "parallel.device=${device%-2}" --run-dir "$precision-$device" || return 1
+    done
+    difference=$(largest_difference "$precision-CPU" "$precision-$device" "$steps") || { echo "run.sh: expected $steps finite losses of both; see $PWD"; return 1; }
+    bound=2e-6
+    [ "$precision" = BF16 ] && bound=2e-3
+    echo "$precision: largest relative difference of a step's loss $difference, allowed $bound"
+    fact "largest_difference_$precision" "$difference"
+    fact "allowed_difference_$precision" "$bound"
+    awk -v d="$difference" -v b="$bound" 'BEGIN { exit !(d <= b) }' || return 1
+  done
+}
+
+# The card's memory while steps go by. Other programs on the card would show too: then this part says nothing.
+part_soak() {
+  [ "$emulated" = yes ] || command -v nvidia-smi >/dev/null || { echo "no nvidia-smi to ask"; return 77; }
+  photos
+  local steps=400 pid used
+  [ "$emulated" = yes ] && steps=8
+  "$permafrost" train "$root/configs/quickstart.textproto" --set "data.root=$shared/photos" --set "$(device_set)" \
+    --set "train.max_steps=$steps" --set schedule.warmup_steps=2 --set train.final_check.loss=false --set train.final_check.exchanged_images=false \
+    --set "checkpoint.every_steps=$steps" --set logging.every_steps=1 --run-dir soak >soak.log 2>&1 &
+  pid=$!
+  : >used.txt
+  while kill -0 "$pid" 2>/dev/null; do
+    # Behind the first steps and before the last ones, where memory is given back.
+    used=$( [ "$emulated" = yes ] && echo 0 || nvidia-smi ${CUDA_VISIBLE_DEVICES:+-i "${CUDA_VISIBLE_DEVICES%%,*}"} --query-gpu=memory.used --format=csv,noheader,nounits | head -n 1 )
+    printf '%s\t%s\n' "$(wc -l 2>/dev/null <soak/metrics.jsonl || echo 0)" "$used" >>used.txt
+    sleep 0.1
+  done
+  wait "$pid" || { cat soak.log; return 1; }
+  local result
+  result=$(awk -v steps="$steps" '$1 >= 3 && $1 < steps - 1 { if (!n++) least = most = $2; if ($2 < least) least = $2; if ($2 > most) most = $2 }
+    END { print n + 0, least + 0, most + 0 }' used.txt)
+  echo "readings, least and most MiB in use behind step 2: $result"
+  read -r n least most <<<"$result"
+  fact memory_readings "$n"
+  fact memory_growth_mib $((most - least))
+  [ "$emulated" = yes ] && return 0
+  [ "$n" -ge 3 ] || { echo "run.sh: expected 3 readings of memory or more while steps went by; got $n"; return 1; }
+  [ "$most" = "$least" ] || { echo "run.sh: expected as much memory in use behind every step; got $least to $most MiB"; return 1; }
+}
+
+part_sanitizer() {
+  local tool=""
+  for tool in "$(command -v compute-sanitizer || true)" /usr/local/cuda/bin/compute-sanitizer /usr/local/cuda*/bin/compute-sanitizer /opt/cuda/bin/compute-sanitizer; do
+    [ -n "$tool" ] && [ -x "$tool" ] && break
+    tool=""
+  done
+  [ -n "$tool" ] || { echo "no compute-sanitizer on this machine (the CUDA toolkit has it)"; return 77; }
+  local check
+  for check in memcheck racecheck synccheck; do
+    echo "== $check"
+    PERMAFROST_GOLDENS="$root/tests/goldens" PERMAFROST_CONFIGS="$root/configs" "$tool" --tool "$check" --error-exitcode 9 \
+      "$programs/kernels_test" --gtest_filter='*ScaleTest*/cuda*:*LayerNormTest*/cuda*:*CrossEntropyTest*/cuda*:*EmbeddingTest*/cuda*' || return 1
+  done
+  fact sanitizer "$("$tool" --version | sed -n 's/^Version //p')"
+}
+
+part_kernels() {
+  if [ "$emulated" = yes ]; then
+    # What the program itself, which knows no emulation, would write.
+    PERMAFROST_BENCH_ROWS=$PWD/kernels.jsonl "$programs/bench_gpu_test" --gtest_filter='BenchGpu.OnlyWhatWasAskedFor'
+    return
+  fi
+  "$permafrost" bench kernels --device cuda --quick --json kernels.jsonl
+}
+
+# Steps of whole models at their true shapes, on weights drawn at random: speed does not depend on them. photos: captions
+# of one length, so that every step is the same.
+part_step() {
+  local name=$1 config=$2 rows=$3 batch=$4 tokens=$5
+  shift 5
+  photos
+  local set=(--set "data.root=$shared/photos" --set "data.tokenizer.root=$shared/photos/tokenizer" --set "data.max_text_tokens=$tokens"
+    --set data.long_text=TRUNCATE --set "data.length_buckets=$tokens" --set "train.global_batch=$batch" --set "train.micro_batch=$rows" --set "$(device_set)")
+  for field in "$@"; do set+=(--set "$field"); done
+  "$permafrost" bench step "$root/configs/$config.textproto" "${set[@]}" --warmup "$warmup" --steps "$timed" --json step.json || return 1
+  fact samples_per_s "$(sed -n 's/.*"samples_per_s": *\([^,}]*\).*/\1/p' step.json)"
+  fact flop_per_s "$(sed -n 's/.*"gflop_per_s": *\([^,}]*\).*/\1/p' step.json | awk '{ print $1 * 1e9 }')"
+  fact step_ms "$(sed -n 's/.*"step_seconds": *{"median": *\([^,}]*\).*/\1/p' step.json | awk '{ print $1 * 1e3 }')"
+}
+
+# ---- One part by itself.
+
+if [ "${1:-}" = --part ]; then
+  shift
+  cd "$work" || exit 2
+  "part_$1" "${@:2}"
+  exit
+fi
+
+# ---- The whole.
+
+out=gpu-results build="" limit=530 only="" emulated=no
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --out) [ $# -ge 2 ] || die "expected --out FOLDER"; out=$2; shift ;;
+    --build) [ $# -ge 2 ] || die "expected --build FOLDER"; build=$2; shift ;;
+    --limit) [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || die "expected --limit SECONDS; got '${2:-}'"; limit=$2; shift ;;
+    --only) [ $# -ge 2 ] || die "expected --only PART,..."; only=$2; shift ;;
+    --emulated) emulated=yes ;;
+    -h|--help) sed -n '2,9s/^# \{0,1\}//p' "$self"; exit 0 ;;
+    *) die "expected [--out FOLDER] [--build FOLDER] [--limit SECONDS] [--only PART,...] [--emulated]; got '$1'" ;;
+  esac
+  shift
+done
+command -v timeout >/dev/null || die "expected timeout (coreutils); got none on PATH"
+
+commit=unknown
+if [ -e "$root/BUNDLE" ] && [ -z "$build" ]; then
+  bundle=$root
+  . "$root/share/environment.sh"
+  programs=$root/libexec permafrost=$root/bin/permafrost mpirun=$root/bin/mpirun list=$root/gpu_tests.txt
+  commit=$(sed -n 's/^commit: //p' "$root/BUNDLE")
+else
+  default=$root/build/cuda
+  [ "$emulated" = yes ] && default=$root/build/cpu
+  build=$(readlink -f "${build:-$default}")
+  programs=$build/bin permafrost=$build/bin/permafrost mpirun=$root/launch/mpirun.sh list=$build/gpu_tests.txt
+  commit=$(git -C "$root" describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+fi
+[ -x "$permafrost" ] || die "expected a program; got none at $permafrost (launch/build.sh cuda, or launch/bundle.sh)"
+[ -e "$list" ] || die "expected a list of tests; got none at $list"
+mkdir -p "$out" || die "expected a folder that can be made; got '$out'"
+out=$(readlink -f "$out")
+rm -rf "$out"/{parts,shared,gpu.json,gpu.md,parts.tsv,facts.tsv}
+mkdir -p "$out/parts" "$out/shared"
+"$permafrost" info --json >"$out/info.json" || die "expected 'permafrost info' to work; see above"
+missing=$(awk '/^ "gpus": \{/ { inside = 1 } inside && /^  "missing":/ { sub(/^ *"missing": */, ""); sub(/,$/, ""); print; exit }' "$out/info.json")
+if [ "$emulated" = no ] && [ "$missing" != null ]; then
+  echo "run.sh: needs a GPU; there is none: $missing"
+  exit 77
+fi
+began=$SECONDS
+shared=$out/shared warmup=5 timed=20
+[ "$emulated" = yes ] && warmup=1 timed=2
+export root programs permafrost mpirun emulated shared warmup timed
+
+wanted() { [ -z "$only" ] || [[ ",$only," == *",$1,"* ]]; }
+# part NAME SECONDS FUNCTION ARGUMENTS ...: its output in parts/NAME/log, its outcome in parts.tsv
+part() {
+  local name=$1 most=$2 left rc=0 state start=$SECONDS
+  shift 2
+  wanted "${name%%:*}" || wanted "$name" || return 0
+  left=$((limit - (SECONDS - began)))
+  local folder="$out/parts/${name//[^A-Za-z0-9_.-]/_}"
+  mkdir -p "$folder"
+  if [ "$left" -lt 5 ]; then
+    printf '%s\tno time left\t0\n' "$name" >>"$out/parts.tsv"
+    echo "no time left  $name"
+    return
+  fi
+  [ "$emulated" = no ] || most=$((3 * most))  # a machine that builds and tests beside it
+  [ "$most" -le "$left" ] || most=$left
+  work=$folder facts=$folder/facts.tsv timeout -k 5 "$most" "$self" --part "$@" >"$folder/log" 2>&1 </dev/null || rc=$?
+  case $rc in
+    0) state=passed ;;
+    77) state=skipped ;;
+    124|137) state="over $most s" ;;
+    *) state=failed ;;
+  esac
+  printf '%s\t%s\t%s\n' "$name" "$state" $((SECONDS - start)) >>"$out/parts.tsv"
+  [ ! -e "$folder/facts.tsv" ] || awk -v p="$name" '{ print p "\t" $0 }' "$folder/facts.tsv" >>"$out/facts.tsv"
+  printf '%-12s  %s, %d s\n' "$state" "$name" $((SECONDS - start))
+  [ "$state" = passed ] || tail -n 4 "$folder/log" | sed 's/^/    /'
+}
+export -n out
+: >"$out/parts.tsv"
+: >"$out/facts.tsv"
+
+part machine 20 machine
+while IFS='|' read -r program filter seconds; do
+  [ -n "$program" ] || continue
+  if [ "$emulated" = yes ]; then
+    case "$program" in  # what takes no time on an emulation
+      device_test) ;;
+      kernels_test) filter='*ScaleTest*/cuda*:*EmbeddingTest*/cuda*' ;;
+      trainer_test) filter='TrainerCuda.RanksChangeNoBit' ;;
+      *) continue ;;
+    esac
+  fi
+  [ -x "$programs/$program" ] || { printf 'test:%s\tnot built\t0\n' "$program" >>"$out/parts.tsv"; echo "not built     test:$program"; continue; }
+  part "test:$program" "$seconds" test "$program" "$filter"
+done <"$list"
+part ranks 60 ranks
+part kernels 100 kernels
+if [ "$emulated" = yes ]; then
+  part step:quickstart 20 step quickstart quickstart 8 16 48
+else
+  # E1: 49 tokens behind ten prompt vectors and a class token are 60 a sample.
+  part step:e1-125m 30 step e1 epalm_vitb_opt125m_coco 16 16 49
+  part step:e1-2.7b 60 step e1 epalm_vitb_opt2.7b_coco 16 16 49
+  part step:e4-125m 30 step e4 adaptors_opt125m 4 4 512
+fi
+part curves 100 curves
+part soak 60 soak
+part sanitizer 60 sanitizer
+
+# ---- gpu.json and gpu.md.
+
+export commit
+awk -v info="$out/info.json" -v seconds=$((SECONDS - began)) -v kernels="$out/parts/kernels/kernels.jsonl" -v folder="$out" -v emulated=$emulated \
+  -v date="$(date -u +%Y-%m-%dT%H:%M:%SZ)" -f "$(dirname "$self")/report.awk" "$out/parts.tsv" "$out/facts.tsv" || die "writing $out/gpu.json failed"
+echo "$out/gpu.md, $out/gpu.json: $(awk -F '\t' '{ n[$2]++ } END { for (s in n) printf "%s%d %s", (i++ ? ", " : ""), n[s], s }' "$out/parts.tsv") in $((SECONDS - began)) s"
+awk -F '\t' '$2 != "passed" && $2 != "skipped" { bad = 1 } END { exit bad || NR == 0 }' "$out/parts.tsv"
