@@ -76,7 +76,7 @@ void adamw(const Context& context, const AdamwStep& step, Tensor master, Tensor 
            wide);
   };
   if (!working) return run(static_cast<NoWorking*>(nullptr));
-  with_dtype<true>(working.dtype(), [&]<typename Working>(Working*) { run(working.data<Working>()); });
+  with_dtype(working.dtype(), [&]<typename Working>(Working*) { run(working.data<Working>()); });
 }
 
 }  // namespace permafrost::cuda

@@ -98,6 +98,9 @@ std::string position_json(const Plan& plan, const TrainingPosition& position, co
   j["adapter_sha256"] = position.adapter_sha256;
   j["optimizer_sha256"] = optimizer_sha256;
   j["exponents"] = position.exponents;
+  if (position.loss_scale)
+    j["loss_scale"] = {{"exponent", position.loss_scale->exponent},
+                       {"accepted_steps", position.loss_scale->accepted_steps}};
   j["validated_step"] = position.validated_step;
   if (position.best)
     j["best"] = {{"metric", position.best->metric},
@@ -287,6 +290,8 @@ TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, Sh
     position.max_steps = j.at("max_steps");
     position.validated_step = j.value("validated_step", int64_t{0});
     position.best = best_of(j);
+    if (const auto scale = j.find("loss_scale"); scale != j.end())
+      position.loss_scale = {scale->at("exponent"), scale->at("accepted_steps")};
     position.identity = j.at("run").get<std::map<std::string, std::string>>();
     optimizer_sha256 = j.at("optimizer_sha256");
     position.frozen_sha256 = j.at("frozen_sha256");

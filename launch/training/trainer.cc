@@ -72,6 +72,7 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
       slice_memory_("gradient slice", 4 * shards_.count(runtime.rank())),
       norm_memory_("norm blocks", 8 * shards_.blocks()),
       exponents_(trainable_count(plan), config.parallel().headroom_bits()),
+      loss_scale_(loss_scale_config(config, plan.compute), trainable_count(plan)),
       voter_(runtime.size(), trainable_count(plan), plan.micro_batches),
       filler_(model_, config.train().seed(), data_.texts.pad_id(), config.train().micro_batch(), plan.buckets.back()) {
   const TrainableLayout layout = trainable_layout(plan);
@@ -151,6 +152,7 @@ void Trainer::resume(const std::string& checkpoint) {
   position_.validated_step = loaded.validated_step;
   resume_best(loaded.best);
   if (!loaded.exponents.empty()) exponents_.restore(loaded.exponents);
+  loss_scale_.restore(loaded.loss_scale);
   optimizer_.refresh_working(memory_);
   gather_working_bytes();
   watch_.emplace(plan_, optimizer_, runtime_.pool);
@@ -175,6 +177,7 @@ void Trainer::resume_best(const std::optional<BestSoFar>& stored) {
 const TrainingPosition& Trainer::position_now() {
   position_.exponents.clear();
   if (exponents_.known()) position_.exponents.assign(exponents_.agreed().begin(), exponents_.agreed().end());
+  position_.loss_scale = loss_scale_.position();
   return position_;
 }
 
@@ -241,7 +244,7 @@ void Trainer::leave_out_of_loss(const Vote& vote) {
 double Trainer::run_slot(const MicroBatch& batch) {
   const size_t bucket = plan_.bucket_for(batch.tokens);
   const auto begin = Clock::now();
-  filler_.fill(batch, row_weight_, executor_, bucket);
+  filler_.fill(batch, row_weight_, executor_, bucket, loss_scale_.value());
   const auto filled = Clock::now();
   const double loss = executor_.run(bucket, this);
   account_.inputs_ms += std::chrono::duration<double, std::milli>(filled - begin).count();
@@ -254,7 +257,7 @@ bool Trainer::attempt(bool stop, StepMetrics& metrics) {
   const auto begin = Clock::now();
   const bool known = exponents_.known(), keeps_gradients = plan_.slots == 1;
   if (known) {
-    sums_->begin_step(exponents_.limits());
+    sums_->begin_step(loss_scale_.limits(exponents_.limits()));
   } else {
     sums_->begin_measuring(keeps_gradients);
   }
@@ -280,11 +283,14 @@ bool Trainer::attempt(bool stop, StepMetrics& metrics) {
   }
   account_.phase(PhaseKind::kMicroBatches) += ms_since(begin);
   const Vote& result = vote(stop, metrics);
-  if (!result.finite) report_non_finite(result);
-  exponents_.learn(result.exponents);
-  if (!known && keeps_gradients) sums_->sum_kept(runtime_.context(), exponents_.limits());
-  const bool repeat = known ? result.overflow : !keeps_gradients;
   stop_voted_ = result.stop;
+  if (!result.finite) {
+    smaller_scale_or_report(result, metrics);
+    return false;
+  }
+  exponents_.learn(result.exponents);
+  if (!known && keeps_gradients) sums_->sum_kept(runtime_.context(), loss_scale_.limits(exponents_.limits()));
+  const bool repeat = known ? result.overflow : !keeps_gradients;
   leave_out_of_loss(result);
   metrics.loss = result.loss_sum() * static_cast<double>(kept_scale_);
   return !repeat;
@@ -301,7 +307,7 @@ const Vote& Trainer::vote(bool stop, StepMetrics& metrics) {
   ballot.bad_sample = bad_sample_;
   ballot.left_out_samples = left_out_.samples;
   ballot.left_out_tokens = left_out_.tokens;
-  ballot.exponents = sums_->exponents();
+  ballot.exponents = loss_scale_.exponents(sums_->exponents());
   ballot.losses = losses_;
   const auto begin = Clock::now();
   const Vote& result = voter_.cast(runtime_.world, ballot);
@@ -309,6 +315,16 @@ const Vote& Trainer::vote(bool stop, StepMetrics& metrics) {
   account_.phase(PhaseKind::kVote) += ms;
   metrics.exposed_comm_ms += runtime_.size() > 1 ? ms : 0;
   return result;
+}
+
+/// Infinite gradients of activations in f16 are no error while a smaller scale is left: then the step is run again.
+void Trainer::smaller_scale_or_report(const Vote& vote, StepMetrics& metrics) {
+  const float scale = loss_scale_.value();
+  if (!loss_scale_.again(vote)) report_non_finite(vote);
+  ++metrics.scale_repeats;
+  if (runtime_.first())
+    LOG(WARNING) << "train: step " << position_.step << ": a gradient of micro-batch " << vote.bad_micro_batch
+                 << " is not finite at loss scale " << scale << ": the step is run again at " << loss_scale_.value();
 }
 
 void Trainer::report_non_finite(const Vote& vote) {
@@ -326,7 +342,7 @@ void Trainer::report_non_finite(const Vote& vote) {
   Loader loader(*data_.dataset, data_.texts, std::move(again));
   const MicroBatch& batch = loader.next();
   const size_t bucket = plan_.bucket_for(batch.tokens);
-  filler_.fill(batch, row_weight_, executor_, bucket);
+  filler_.fill(batch, row_weight_, executor_, bucket, loss_scale_.value());
   std::string where = "found no bad value when run again";
   if (const auto report = executor_.find_non_finite(bucket))
     where =
@@ -354,7 +370,7 @@ StepMetrics Trainer::train_step(bool stop) {
 
   constexpr int kMaxAttempts = 8;  // one measures, one sums; more only if gradients explode from one run to the next
   for (int tries = 1; !attempt(stop, metrics); ++tries) {
-    if (tries == kMaxAttempts)
+    if (tries == kMaxAttempts + metrics.scale_repeats)
       fail(ErrorKind::kInternal, "train: step ", position_.step, " was repeated ", tries, " times");
     loader_.reset();
     loader_ = make_loader(position_.step);
@@ -363,6 +379,8 @@ StepMetrics Trainer::train_step(bool stop) {
   const int64_t gathered = executor_.take_gathered_bytes();
   metrics.gathered_bytes += gathered;
   optimizer_phases(metrics);
+  metrics.loss_scale = loss_scale_.used() ? static_cast<double>(loss_scale_.value()) : 0;
+  loss_scale_.accept();
   if (runtime_.moved) metrics.moved_bytes = runtime_.moved->total() - moved_before;
   if (plan_.gather.kind == GatherKind::kCopy) metrics.moved_bytes += gathered;  // copied without any group
   ++position_.step;
@@ -400,7 +418,8 @@ void Trainer::run_phase(PhaseKind phase, const Tensor& slice, StepMetrics& metri
       return;
     case PhaseKind::kReduceGradients:
       sums_->reduce(runtime_.context(), runtime_.world, slice);
-      if (kept_scale_ != 1) scale_forward(runtime_.context(), slice, flat(std::span(&kept_scale_, 1)), slice);
+      if (float factor = kept_scale_ * loss_scale_.inverse(); factor != 1)
+        scale_forward(runtime_.context(), slice, flat(std::span(&factor, 1)), slice);
       metrics.reduced_bytes += moved_bytes(runtime_.rank(), runtime_.size(), plan_.trainable_space, shards_.counts(),
                                            plan_.reduction == Reduction::kOrderFree ? DType::kI64 : DType::kF32);
       return;

@@ -20,6 +20,7 @@
 #include "optim/sharded_adamw.h"
 #include "parallel/plan/plan.h"
 #include "parallel/reduce/exponents.h"
+#include "parallel/reduce/loss_scale.h"
 #include "parallel/reduce/order_free_sums.h"
 #include "parallel/reduce/vote.h"
 #include "parallel/run/executor.h"
@@ -54,7 +55,8 @@ struct SetupSeconds {
 ///
 /// A step: this rank's micro-batches, one after the other (inputs, forward, backward, gradients into the order-free
 /// sums); one vote of all ranks; then reduction, norm, AdamW on this rank's slice and gather of the working copies.
-/// A vote may ask for the step again with larger exponents (step 0 always runs once for the maxima alone).
+/// A vote may ask for the step again with larger exponents (step 0 always runs once for the maxima alone), or under f16
+/// compute with a smaller loss scale.
 class Trainer final : private GradientSink {
  public:
   /// Opens data and weights, allocates everything. `plan` must outlive the trainer.
@@ -144,6 +146,7 @@ class Trainer final : private GradientSink {
   std::vector<std::string> changed_since_start(const FrozenHash& now) const;
   void gather_working(StepMetrics& metrics);
   void gather_working_bytes();
+  void smaller_scale_or_report(const Vote& vote, StepMetrics& metrics);
   [[noreturn]] void report_non_finite(const Vote& vote);
 
   const config::Config& config_;
@@ -163,6 +166,7 @@ class Trainer final : private GradientSink {
   std::vector<int> layout_index_;  // of a plan parameter, -1 when frozen
   std::unique_ptr<OrderFreeSums> sums_;
   Exponents exponents_;
+  LossScale loss_scale_;
   Voter voter_;
   std::vector<int64_t> working_bytes_per_rank_;
   std::unique_ptr<BatchIndex> index_;

@@ -93,8 +93,9 @@ cublasStatus_t check(const Descriptor* o, const Layout* a, const Layout* b, cons
 }
 
 float stored(const void* p, cudaDataType type, int64_t i) {
-  return type == CUDA_R_32F ? static_cast<const float*>(p)[i]
-                            : static_cast<float>(static_cast<const permafrost::bfloat16*>(p)[i]);
+  if (type == CUDA_R_32F) return static_cast<const float*>(p)[i];
+  if (type == CUDA_R_16F) return static_cast<float>(static_cast<const permafrost::float16*>(p)[i]);
+  return static_cast<float>(static_cast<const permafrost::bfloat16*>(p)[i]);
 }
 
 /// To 11 significant bits, to nearest, ties away from zero.
@@ -307,6 +308,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t o, c
         value += stored(o->bias, d_layout->type, static_cast<int64_t>(row));
       if (d_layout->type == CUDA_R_32F)
         static_cast<float*>(d)[i] = value;
+      else if (d_layout->type == CUDA_R_16F)
+        static_cast<permafrost::float16*>(d)[i] = permafrost::float16(value);  // too large: infinite
       else
         static_cast<permafrost::bfloat16*>(d)[i] = permafrost::bfloat16(value);
     }
