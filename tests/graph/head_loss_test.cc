@@ -188,9 +188,10 @@ TEST(HeadLoss, AScaleMultipliesGradientsAlone) {
       }
 }
 
-/// 3,600 rows are seven chunks of 512 and one of 16, whose product takes another form and more workspace.
+/// 3,600 rows are seven chunks of 512 and one of 16, whose product takes another form and more workspace. In f16 sizes
+/// are those of bf16.
 TEST(HeadLoss, HasRoomForTheLastChunkToo) {
-  for (const DType compute : tested_dtypes()) {
+  for (const DType compute : {DType::kF32, DType::kBF16}) {
     const Problem p(compute, 3600, 64, 40000);
     const Results some = together(p, Needs{}), all = together(p, Needs{bit(0), 0});
     EXPECT_TRUE(same_bits(some.row_loss, all.row_loss) && same_bits(some.loss, all.loss));
