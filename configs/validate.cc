@@ -1,5 +1,7 @@
 #include "configs/validate.h"
 
+#include <cmath>
+
 #include "configs/section.h"
 #include "configs/validate_data.h"
 #include "configs/validate_evaluation.h"
@@ -76,6 +78,14 @@ void check_parallel(const Parallel& parallel, const Section& s) {
       s.problems().expected(s.at(concat("policies[", i, "].unit")), "the name of a unit, or a pattern", "none");
 }
 
+void check_loss_scale(const LossScale& scale, const Section& s) {
+  int exponent = 0;
+  const bool power = scale.initial() > 0 && std::frexp(scale.initial(), &exponent) == 0.5;
+  if (!power || scale.initial() < 0x1p-10 || scale.initial() > 0x1p24)
+    s.problems().expected(s.at("initial"), "a power of two, 2^-10 to 2^24 = 16777216", scale.initial());
+  s.whole("growth_steps", scale.growth_steps(), 1, kMost);
+}
+
 void check_rest(const Config& config, Problems& problems) {
   for (int i = 0; i < config.freeze_size(); ++i) {
     const std::string path = concat("freeze[", i, "]");
@@ -91,6 +101,10 @@ void check_rest(const Config& config, Problems& problems) {
   if (precision.f32_products() == F32Products::TF32 && config.parallel().device() != Parallel::CUDA)
     problems.expected("precision.f32_products", "FP32 where parallel.device is CPU (TF32 is a mode of GPUs)",
                       F32Products::Kind_Name(precision.f32_products()));
+  if (precision.compute() == Compute::FP16 && precision.frozen_storage() != FrozenStorage::FOLLOW)
+    problems.expected("precision.frozen_storage", "FOLLOW where precision.compute is FP16",
+                      FrozenStorage::Kind_Name(precision.frozen_storage()));
+  check_loss_scale(precision.loss_scale(), Section("precision.loss_scale", problems));
   const Section loss("loss", problems);
   loss.above_zero("scale", config.loss().scale());
   loss.below("label_smoothing", config.loss().label_smoothing(), 0, 1);

@@ -206,6 +206,7 @@ void fill_inputs(const config::Config& config, const Model& model, const Executo
     counts = {batch.batch, std::ssize(batch.classes) - std::ranges::count(batch.classes, kIgnoredLabel)};
   batch.model.row_weight = loss_weighting(config.loss()).row_weight(counts);
   model.fill(batch.model, [&](std::string_view name) { return executor.value(0, name); });
+  if (const Tensor scale = executor.value(0, "loss_scale"); scale.defined()) *scale.data<float>() = 1;
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "core/graph/ops/head_loss.h"
 #include "core/graph/ops/linear.h"
 #include "core/graph/ops/shape_ops.h"
+#include "models/blocks/loss.h"
 #include "models/blocks/named_layers.h"
 
 namespace permafrost {
@@ -165,10 +166,11 @@ Value opt_head(Graph& graph, const OptConfig& config, Value x) {
 }
 
 void opt_head_loss(Graph& graph, const OptConfig& config, Value x, Value labels, Value row_weight, float smoothing) {
+  const Value scale = loss_scale_input(graph);
   CrossEntropyValues loss;
   {
     auto unit = graph.unit("text.head");
-    loss = head_loss(graph, x, token_table(graph, config), labels, row_weight, smoothing);
+    loss = head_loss(graph, x, token_table(graph, config), labels, row_weight, smoothing, scale);
   }
   graph.name(loss.row_loss, "row_loss");
   graph.set_loss(graph.name(loss.loss, "loss"));

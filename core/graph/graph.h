@@ -63,7 +63,7 @@ class Graph {
   Graph(Graph&&) = default;
   Graph& operator=(Graph&&) = default;
 
-  /// dtype of computed activations: f32 or bf16.
+  /// dtype of computed activations: f32, bf16, or f16, which CUDA alone computes in.
   DType compute() const { return compute_; }
 
   /// Pushes a name onto the scope path until the guard dies: `auto scope = g.scope("blocks.3");`

@@ -24,7 +24,7 @@ bool activation_keeps_output(Activation activation) {
 
 void activation_forward_at(SimdLevel level, const Context& context, Activation activation, Tensor x, Tensor y) {
   constexpr std::string_view kOp = "activation_forward";
-  check_dtype(kOp, "x", x, context, {DType::kF32, DType::kBF16});
+  check_dtype(kOp, "x", x, context, activation_dtypes(context));
   check_tensor(kOp, "y", y, context, x.shape(), {x.dtype()});
   check_device(kOp, context);
   if (on_cuda(context)) return cuda::activation_forward(context, activation, x, y);
@@ -38,7 +38,7 @@ void activation_forward_at(SimdLevel level, const Context& context, Activation a
 void activation_backward_at(SimdLevel level, const Context& context, Activation activation, Tensor kept, Tensor dy,
                             Tensor dx, GradMode mode) {
   constexpr std::string_view kOp = "activation_backward";
-  check_dtype(kOp, "kept", kept, context, {DType::kF32, DType::kBF16});
+  check_dtype(kOp, "kept", kept, context, activation_dtypes(context));
   check_tensor(kOp, "dy", dy, context, kept.shape(), {kept.dtype()});
   check_tensor(kOp, "dx", dx, context, kept.shape(), {kept.dtype()});
   check_device(kOp, context);

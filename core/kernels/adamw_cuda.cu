@@ -121,7 +121,7 @@ void adamw(const Context& context, const AdamwStep& step, Tensor master, Tensor 
            wide);
   };
   if (!working) return run(static_cast<NoWorking*>(nullptr));
-  with_dtype<true>(working.dtype(), [&]<typename Working>(Working*) { run(working.data<Working>()); });
+  with_dtype(working.dtype(), [&]<typename Working>(Working*) { run(working.data<Working>()); });
 }
 
 void adamw_pieces(const Context& context, const AdamwPieces& args) {

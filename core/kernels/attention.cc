@@ -42,7 +42,7 @@ int64_t resolved_stride(std::string_view op, std::string_view name, int64_t stri
 /// Checks what both passes have in common and describes it to the arithmetic.
 template <typename Args>
 AttentionCall describe(std::string_view op, const Context& context, const Args& args) {
-  check_rank(op, "q", args.q, context, 4, "(B, T, H, D)", {DType::kF32, DType::kBF16});
+  check_rank(op, "q", args.q, context, 4, "(B, T, H, D)", activation_dtypes(context));
   const DType dtype = args.q.dtype();
   check_rank(op, "k", args.k, context, 4, "(B, S, H, D)", {dtype});
   const int64_t batch = args.q.dim(0), queries = args.q.dim(1), heads = args.q.dim(2), size = args.q.dim(3);
@@ -52,7 +52,7 @@ AttentionCall describe(std::string_view op, const Context& context, const Args& 
   check_tensor(op, "out", args.out, context, args.q.shape(), {dtype});
   check_mask(op, context, args.mask, batch, queries, keys);
   AttentionCall call{};
-  call.bf16 = dtype == DType::kBF16;
+  call.dtype = dtype, call.bf16 = dtype == DType::kBF16;
   call.batch = batch, call.queries = queries, call.keys = keys, call.heads = heads, call.head_size = size;
   call.stride_q = resolved_stride(op, "stride_q", args.stride_q, token);
   call.stride_k = resolved_stride(op, "stride_k", args.stride_k, token);

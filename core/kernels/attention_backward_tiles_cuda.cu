@@ -11,21 +11,21 @@ template <int DP>
 constexpr int kStepQueries = DP <= 64 ? 64 : 32;
 
 /// dq of one tile of 64 queries.
-template <int DP>
+template <typename T, int DP>
 __global__ void __launch_bounds__(kTileThreads)
     queries_kernel(AttentionCall call, const float* delta, int tiles, Wide wide, LengthRefusers refusers) {
-  PERMAFROST_DYNAMIC_SHARED(bfloat16, shared);
+  PERMAFROST_DYNAMIC_SHARED(T, shared);
   constexpr int kKeys = kStepKeys<DP>, kStepElements = kKeys * kRow<DP>;
-  bfloat16 *q_tile = shared, *dout_tile = q_tile + kOwned * kRow<DP>, *k_tiles = dout_tile + kOwned * kRow<DP>,
-           *v_tiles = k_tiles + 2 * kStepElements;
+  T *q_tile = shared, *dout_tile = q_tile + kOwned * kRow<DP>, *k_tiles = dout_tile + kOwned * kRow<DP>,
+    *v_tiles = k_tiles + 2 * kStepElements;
   const Place place = place_of(call, tiles);
   const Sight sight = sight_of(call, place, refusers);
   const int64_t token = call.heads * call.head_size;
   const int size = static_cast<int>(call.head_size), begin = place.tile * kOwned;
-  const Rows q{head_of<bfloat16>(call.q, call, place, call.queries, call.stride_q), call.stride_q, size, wide.q};
-  const Rows dout{head_of<bfloat16>(call.dout, call, place, call.queries, token), token, size, wide.dout};
-  const Rows k{head_of<bfloat16>(call.k, call, place, call.keys, call.stride_k), call.stride_k, size, wide.k};
-  const Rows v{head_of<bfloat16>(call.v, call, place, call.keys, call.stride_v), call.stride_v, size, wide.v};
+  const Rows<T> q{head_of<T>(call.q, call, place, call.queries, call.stride_q), call.stride_q, size, wide.q};
+  const Rows<T> dout{head_of<T>(call.dout, call, place, call.queries, token), token, size, wide.dout};
+  const Rows<T> k{head_of<T>(call.k, call, place, call.keys, call.stride_k), call.stride_k, size, wide.k};
+  const Rows<T> v{head_of<T>(call.v, call, place, call.keys, call.stride_v), call.stride_v, size, wide.v};
   const int seen = sight.widest(begin, begin + kOwned);
   const int lane = static_cast<int>(threadIdx.x % 32), warp_row = static_cast<int>(threadIdx.x / 32) * 16;
   const int row = begin + warp_row, warp_seen = sight.widest(row, row + 16);
@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(kTileThreads)
   __syncthreads();  // q was copied even where no key is seen; its rows take the output
   const float factors[2] = {call.scale, call.scale};
   store_rows<DP>(dq, factors, q_tile + warp_row * kRow<DP>, row, sight.queries,
-                 head_of<bfloat16>(call.dq, call, place, call.queries, call.stride_q), call.stride_q, size, wide.dq);
+                 head_of<T>(call.dq, call, place, call.queries, call.stride_q), call.stride_q, size, wide.dq);
 }
 
 /// The first step of queries at or behind `query` of which one sees a key at or behind `key`; the number of queries or
@@ -103,22 +103,22 @@ struct RowNumbers {
 };
 
 /// dk and dv, those of them that are wanted (kDk, kDv: that this kernel can make), of one tile of 64 keys.
-template <int DP, bool kDk, bool kDv>
+template <typename T, int DP, bool kDk, bool kDv>
 __global__ void __launch_bounds__(kTileThreads)
     keys_kernel(AttentionCall call, const float* delta, int tiles, Wide wide, LengthRefusers refusers) {
-  PERMAFROST_DYNAMIC_SHARED(bfloat16, shared);
+  PERMAFROST_DYNAMIC_SHARED(T, shared);
   constexpr int kQueries = kStepQueries<DP>, kStepElements = kQueries * kRow<DP>;
   __shared__ RowNumbers<kQueries> numbers[2];
-  bfloat16 *k_tile = shared, *v_tile = k_tile + kOwned * kRow<DP>, *q_tiles = v_tile + kOwned * kRow<DP>,
-           *dout_tiles = q_tiles + 2 * kStepElements;
+  T *k_tile = shared, *v_tile = k_tile + kOwned * kRow<DP>, *q_tiles = v_tile + kOwned * kRow<DP>,
+    *dout_tiles = q_tiles + 2 * kStepElements;
   const Place place = place_of(call, tiles);
   const Sight sight = sight_of(call, place, refusers);
   const int64_t token = call.heads * call.head_size;
   const int size = static_cast<int>(call.head_size), begin = place.tile * kOwned;
-  const Rows q{head_of<bfloat16>(call.q, call, place, call.queries, call.stride_q), call.stride_q, size, wide.q};
-  const Rows dout{head_of<bfloat16>(call.dout, call, place, call.queries, token), token, size, wide.dout};
-  const Rows k{head_of<bfloat16>(call.k, call, place, call.keys, call.stride_k), call.stride_k, size, wide.k};
-  const Rows v{head_of<bfloat16>(call.v, call, place, call.keys, call.stride_v), call.stride_v, size, wide.v};
+  const Rows<T> q{head_of<T>(call.q, call, place, call.queries, call.stride_q), call.stride_q, size, wide.q};
+  const Rows<T> dout{head_of<T>(call.dout, call, place, call.queries, token), token, size, wide.dout};
+  const Rows<T> k{head_of<T>(call.k, call, place, call.keys, call.stride_k), call.stride_k, size, wide.k};
+  const Rows<T> v{head_of<T>(call.v, call, place, call.keys, call.stride_v), call.stride_v, size, wide.v};
   const bool make_dk = kDk && call.dk, make_dv = kDv && call.dv;
   const int lane = static_cast<int>(threadIdx.x % 32), warp_row = static_cast<int>(threadIdx.x / 32) * 16;
   const int row = begin + warp_row;  // a key
@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(kTileThreads)
     next = next_step<kQueries>(sight, query + kQueries, begin);
     if (next < sight.queries) load_step(next, buffer ^ 1);
     if (row >= sight.widest(query, query + kQueries)) continue;
-    const bfloat16 *q_tile = q_tiles + buffer * kStepElements, *dout_tile = dout_tiles + buffer * kStepElements;
+    const T *q_tile = q_tiles + buffer * kStepElements, *dout_tile = dout_tiles + buffer * kStepElements;
     const RowNumbers<kQueries>& of = numbers[buffer];
     float p[kQueries / 8][4], ds[kDk ? kQueries / 8 : 1][4];  // keys x queries
     product_of_rows<DP>(k_tile + warp_row * kRow<DP>, q_tile, p);
@@ -175,41 +175,43 @@ __global__ void __launch_bounds__(kTileThreads)
     if (make_dk) {
       const float factors[2] = {call.scale, call.scale};
       store_rows<DP>(dk, factors, k_tile + warp_row * kRow<DP>, row, keys,
-                     head_of<bfloat16>(call.dk, call, place, call.keys, call.stride_k), call.stride_k, size, wide.dk);
+                     head_of<T>(call.dk, call, place, call.keys, call.stride_k), call.stride_k, size, wide.dk);
     }
   if constexpr (kDv)
     if (make_dv) {
       const float factors[2] = {1.0f, 1.0f};
       store_rows<DP>(dv, factors, v_tile + warp_row * kRow<DP>, row, keys,
-                     head_of<bfloat16>(call.dv, call, place, call.keys, call.stride_v), call.stride_v, size, wide.dv);
+                     head_of<T>(call.dv, call, place, call.keys, call.stride_v), call.stride_v, size, wide.dv);
     }
 }
 
 int64_t tiles_of(int64_t tokens) { return (tokens + kOwned - 1) / kOwned; }
 
-template <int DP, bool kDk, bool kDv>
+template <typename T, int DP, bool kDk, bool kDv>
 void launch_keys(const Context& context, const AttentionCall& call, const float* delta) {
   constexpr int64_t kElements = (2 * kOwned + 4 * kStepQueries<DP>)*kRow<DP>;
   const int64_t tiles = tiles_of(call.keys);
-  launch_tiles(context, keys_kernel<DP, kDk, kDv>, grid_of(call, tiles), kElements, call, delta, tiles, wide_of(call),
-               length_refusers(context, call));
+  launch_tiles(context, keys_kernel<T, DP, kDk, kDv>, grid_of(call, tiles), kElements, call, delta, tiles,
+               wide_of(call), length_refusers(context, call));
 }
 
 }  // namespace
 
 void attention_backward_tiles(const Context& context, const AttentionCall& call, const float* delta) {
-  with_padded_size(call.head_size, [&]<int DP>() {
-    if constexpr (DP <= 128) {
-      if (call.dk || call.dv) launch_keys<DP, true, true>(context, call, delta);
-    } else {  // the sums of both would not fit a thread's registers
-      if (call.dk) launch_keys<DP, true, false>(context, call, delta);
-      if (call.dv) launch_keys<DP, false, true>(context, call, delta);
-    }
-    if (!call.dq) return;
-    constexpr int64_t kElements = (2 * kOwned + 4 * kStepKeys<DP>)*kRow<DP>;
-    const int64_t tiles = tiles_of(call.queries);
-    launch_tiles(context, queries_kernel<DP>, grid_of(call, tiles), kElements, call, delta, tiles, wide_of(call),
-                 length_refusers(context, call));
+  with_tile_type(call, [&]<typename T>() {
+    with_padded_size(call.head_size, [&]<int DP>() {
+      if constexpr (DP <= 128) {
+        if (call.dk || call.dv) launch_keys<T, DP, true, true>(context, call, delta);
+      } else {  // the sums of both would not fit a thread's registers
+        if (call.dk) launch_keys<T, DP, true, false>(context, call, delta);
+        if (call.dv) launch_keys<T, DP, false, true>(context, call, delta);
+      }
+      if (!call.dq) return;
+      constexpr int64_t kElements = (2 * kOwned + 4 * kStepKeys<DP>)*kRow<DP>;
+      const int64_t tiles = tiles_of(call.queries);
+      launch_tiles(context, queries_kernel<T, DP>, grid_of(call, tiles), kElements, call, delta, tiles, wide_of(call),
+                   length_refusers(context, call));
+    });
   });
 }
 

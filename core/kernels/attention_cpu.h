@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "core/kernels/vector_math.h"
+#include "core/tensor/dtype.h"
 
 // The arithmetic behind attention.h on CPU. Included by sources for several instruction
 // sets: nothing here may become a function that the linker shares between them (hence `static` and plain structs).
@@ -17,9 +18,10 @@ struct Context;
 void attention_forward_at(SimdLevel level, const Context& context, const AttentionForward& args, Tensor workspace);
 void attention_backward_at(SimdLevel level, const Context& context, const AttentionBackward& args, Tensor workspace);
 
-/// One call of attention. Tensors as in attention.h, as plain memory; f32 or bf16 as `bf16` says.
+/// One call of attention. Tensors as in attention.h, as plain memory.
 struct AttentionCall {
-  bool bf16;
+  DType dtype;  // f32 or bf16; on CUDA f16 too
+  bool bf16;    // dtype is bf16
   int64_t batch, queries, keys, heads, head_size;
   int64_t stride_q, stride_k, stride_v;  // elements between consecutive tokens
   const void *q, *k, *v;

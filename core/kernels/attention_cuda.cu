@@ -15,7 +15,7 @@ enum class Way : uint8_t { kTiles, kPlain };
 Way way_of(const AttentionCall& call) {
   // Kernels count tokens of one sample in 32 bits.
   for (const int64_t extent : {call.queries, call.keys, call.head_size}) narrow<int>(extent + 2 * kTokensAtOnce);
-  return call.bf16 && call.head_size <= kLargestTiledHead ? Way::kTiles : Way::kPlain;
+  return call.dtype != DType::kF32 && call.head_size <= kLargestTiledHead ? Way::kTiles : Way::kPlain;
 }
 
 constexpr int kRowLanes = 8;   // lanes that add up one row
@@ -51,7 +51,7 @@ void make_delta(const Context& context, const AttentionCall& call, float* delta)
   const int64_t rows = call.batch * call.queries * call.heads, per_block = kThreads / kRowLanes;
   const auto address = reinterpret_cast<uintptr_t>(call.out) | reinterpret_cast<uintptr_t>(call.dout);
   const bool wide = address % 16 == 0 && call.head_size % kGroup == 0;
-  with_dtype(call.bf16 ? DType::kBF16 : DType::kF32, [&]<typename T>(T*) {
+  with_dtype(call.dtype, [&]<typename T>(T*) {
     launch(context, delta_kernel<T>, static_cast<unsigned>((rows + per_block - 1) / per_block), kThreads, 0,
            static_cast<const T*>(call.out), static_cast<const T*>(call.dout), delta, rows, call.queries, call.heads,
            call.head_size, wide);

@@ -54,18 +54,18 @@ __device__ inline void softmax_step(const Sight& sight, float factor, int row, i
 }
 
 /// One tile of 64 queries. The next step's keys and values are copied while this one's are in work.
-template <int DP>
+template <typename T, int DP>
 __global__ void __launch_bounds__(kTileThreads)
     forward_kernel(AttentionCall call, int tiles, Wide wide, LengthRefusers refusers) {
-  PERMAFROST_DYNAMIC_SHARED(bfloat16, shared);
+  PERMAFROST_DYNAMIC_SHARED(T, shared);
   constexpr int kKeys = kForwardKeys<DP>, kStepElements = kKeys * kRow<DP>;
-  bfloat16 *q_tile = shared, *k_tiles = q_tile + kOwned * kRow<DP>, *v_tiles = k_tiles + 2 * kStepElements;
+  T *q_tile = shared, *k_tiles = q_tile + kOwned * kRow<DP>, *v_tiles = k_tiles + 2 * kStepElements;
   const Place place = place_of(call, tiles);
   const Sight sight = sight_of(call, place, refusers);
   const int size = static_cast<int>(call.head_size), begin = place.tile * kOwned;
-  const Rows q{head_of<bfloat16>(call.q, call, place, call.queries, call.stride_q), call.stride_q, size, wide.q};
-  const Rows k{head_of<bfloat16>(call.k, call, place, call.keys, call.stride_k), call.stride_k, size, wide.k};
-  const Rows v{head_of<bfloat16>(call.v, call, place, call.keys, call.stride_v), call.stride_v, size, wide.v};
+  const Rows<T> q{head_of<T>(call.q, call, place, call.queries, call.stride_q), call.stride_q, size, wide.q};
+  const Rows<T> k{head_of<T>(call.k, call, place, call.keys, call.stride_k), call.stride_k, size, wide.k};
+  const Rows<T> v{head_of<T>(call.v, call, place, call.keys, call.stride_v), call.stride_v, size, wide.v};
   const int seen = sight.widest(begin, begin + kOwned);
   const int warp_row = static_cast<int>(threadIdx.x / 32) * 16, row = begin + warp_row;
   const int warp_seen = sight.widest(row, row + 16);
@@ -111,17 +111,19 @@ __global__ void __launch_bounds__(kTileThreads)
   }
   const int64_t token = call.heads * call.head_size;
   store_rows<DP>(out, inverse, q_tile + warp_row * kRow<DP>, row, sight.queries,
-                 head_of<bfloat16>(call.out, call, place, call.queries, token), token, size, wide.out);
+                 head_of<T>(call.out, call, place, call.queries, token), token, size, wide.out);
 }
 
 }  // namespace
 
 void attention_forward_tiles(const Context& context, const AttentionCall& call) {
   const int64_t tiles = (call.queries + kOwned - 1) / kOwned;
-  with_padded_size(call.head_size, [&]<int DP>() {
-    constexpr int64_t kElements = (kOwned + 4 * kForwardKeys<DP>)*kRow<DP>;
-    launch_tiles(context, forward_kernel<DP>, grid_of(call, tiles), kElements, call, tiles, wide_of(call),
-                 length_refusers(context, call));
+  with_tile_type(call, [&]<typename T>() {
+    with_padded_size(call.head_size, [&]<int DP>() {
+      constexpr int64_t kElements = (kOwned + 4 * kForwardKeys<DP>)*kRow<DP>;
+      launch_tiles(context, forward_kernel<T, DP>, grid_of(call, tiles), kElements, call, tiles, wide_of(call),
+                   length_refusers(context, call));
+    });
   });
 }
 

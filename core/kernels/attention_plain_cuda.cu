@@ -290,7 +290,7 @@ int64_t column_tiles_of(const AttentionCall& call) { return (call.head_size + kC
 
 template <typename Body>
 void with_type(const AttentionCall& call, Body&& body) {
-  with_dtype(call.bf16 ? DType::kBF16 : DType::kF32, body);
+  with_dtype(call.dtype, body);
 }
 
 }  // namespace

@@ -2,9 +2,9 @@
 #include "core/kernels/attention_view_cuda.h"
 #include "core/kernels/mma_cuda.h"
 
-// Tiles of bf16 in shared memory, and products of them. A block has four warps; each has 16 of the 64 rows that the
-// block owns, in the fragments of mma_cuda.h: a thread holds the rows g and g + 8 of its warp. Head sizes are padded
-// with zeros to DP elements, a multiple of 16. For attention_*_tiles_cuda.cu alone.
+// Tiles of bf16 or f16 (T) in shared memory, and products of them. A block has four warps; each has 16 of the 64 rows
+// that the block owns, in the fragments of mma_cuda.h: a thread holds the rows g and g + 8 of its warp. Head sizes are
+// padded with zeros to DP elements, a multiple of 16. For attention_*_tiles_cuda.cu alone.
 namespace permafrost::cuda {
 
 constexpr int kOwned = 64;  // rows of the tile that a block owns
@@ -31,8 +31,9 @@ inline Wide wide_of(const AttentionCall& call) {
 }
 
 /// The rows of one head of a tensor: row i begins at first + i * stride and has `size` elements.
+template <typename T>
 struct Rows {
-  const bfloat16* first;
+  const T* first;
   int64_t stride;
   int size;
   bool wide;
@@ -40,8 +41,8 @@ struct Rows {
 
 /// Starts to copy rows [begin, begin + count) into a tile; rows from `end` on, and columns behind the head's size, are
 /// zeros and not read. By the whole block. The tile is there after await_copies and a barrier.
-template <int DP, int count>
-__device__ inline void load_tile(const Rows& rows, int begin, int end, bfloat16* tile) {
+template <int DP, int count, typename T>
+__device__ inline void load_tile(const Rows<T>& rows, int begin, int end, T* tile) {
   const int thread = static_cast<int>(threadIdx.x);
   if (rows.wide) {
     constexpr int kGroups = DP / 8;
@@ -56,7 +57,7 @@ __device__ inline void load_tile(const Rows& rows, int begin, int end, bfloat16*
     for (int i = thread; i < count * DP; i += kTileThreads) {
       const int row = i / DP, column = i % DP;
       const bool inside = begin + row < end && column < rows.size;
-      bfloat16 value;
+      T value;
       value.bits = inside ? rows.first[(begin + row) * rows.stride + column].bits : uint16_t{0};
       tile[row * kRow<DP> + column] = value;
     }
@@ -78,8 +79,8 @@ __device__ inline int column_offset() {
 }
 
 /// c = a b^T over DP elements: the warp's 16 rows of tile a, 8 * kSteps rows of tile b.
-template <int DP, int kSteps>
-__device__ inline void product_of_rows(const bfloat16* a, const bfloat16* b, float (&c)[kSteps][4]) {
+template <int DP, int kSteps, typename T>
+__device__ inline void product_of_rows(const T* a, const T* b, float (&c)[kSteps][4]) {
 #pragma unroll
   for (int j = 0; j < kSteps; ++j)
 #pragma unroll
@@ -94,26 +95,26 @@ __device__ inline void product_of_rows(const bfloat16* a, const bfloat16* b, flo
     for (int j = 0; j < kSteps; j += 2) {
       uint32_t columns[4];
       load_matrices<false>(columns, b + j * 8 * kRow<DP> + k);
-      mma_bf16(c[j], rows, columns[0], columns[1]);
-      mma_bf16(c[j + 1], rows, columns[2], columns[3]);
+      mma<T>(c[j], rows, columns[0], columns[1]);
+      mma<T>(c[j + 1], rows, columns[2], columns[3]);
     }
   }
 }
 
-/// c (16 x DP) += p b, with p as product_of_rows gave it, rounded to bf16, and the rows of tile b.
-template <int DP, int kSteps>
-__device__ inline void add_product(const float (&p)[kSteps][4], const bfloat16* b, float (&c)[DP / 8][4]) {
+/// c (16 x DP) += p b, with p as product_of_rows gave it, rounded to T, and the rows of tile b.
+template <int DP, int kSteps, typename T>
+__device__ inline void add_product(const float (&p)[kSteps][4], const T* b, float (&c)[DP / 8][4]) {
   b += row_offset<DP>();
 #pragma unroll
   for (int j = 0; j < kSteps; j += 2) {
-    const uint32_t rows[4] = {pack_bf16(p[j][0], p[j][1]), pack_bf16(p[j][2], p[j][3]),
-                              pack_bf16(p[j + 1][0], p[j + 1][1]), pack_bf16(p[j + 1][2], p[j + 1][3])};
+    const uint32_t rows[4] = {pack<T>(p[j][0], p[j][1]), pack<T>(p[j][2], p[j][3]), pack<T>(p[j + 1][0], p[j + 1][1]),
+                              pack<T>(p[j + 1][2], p[j + 1][3])};
 #pragma unroll
     for (int d = 0; d < DP; d += 16) {
       uint32_t columns[4];
       load_matrices<true>(columns, b + j * 8 * kRow<DP> + d);
-      mma_bf16(c[d / 8], rows, columns[0], columns[1]);
-      mma_bf16(c[d / 8 + 1], rows, columns[2], columns[3]);
+      mma<T>(c[d / 8], rows, columns[0], columns[1]);
+      mma<T>(c[d / 8 + 1], rows, columns[2], columns[3]);
     }
   }
 }
@@ -128,23 +129,23 @@ __device__ inline void clear(float (&c)[kSteps][4]) {
 
 /// Rounds the warp's 16 rows of c, times factor[0] (rows g) and factor[1] (rows g + 8), and writes those below `end`,
 /// through the warp's rows of a tile that no other warp uses any more. `first`: the token of row 0.
-template <int DP>
-__device__ inline void store_rows(const float (&c)[DP / 8][4], const float (&factor)[2], bfloat16* tile, int first,
-                                  int end, bfloat16* head, int64_t stride, int size, bool wide) {
+template <int DP, typename T>
+__device__ inline void store_rows(const float (&c)[DP / 8][4], const float (&factor)[2], T* tile, int first, int end,
+                                  T* head, int64_t stride, int size, bool wide) {
   const int lane = static_cast<int>(threadIdx.x % 32), group = lane / 4, t = lane % 4;
 #pragma unroll
   for (int j = 0; j < DP / 8; ++j)
 #pragma unroll
     for (int half = 0; half < 2; ++half)
       *reinterpret_cast<uint32_t*>(tile + (group + 8 * half) * kRow<DP> + 8 * j + 2 * t) =
-          pack_bf16(c[j][2 * half] * factor[half], c[j][2 * half + 1] * factor[half]);
+          pack<T>(c[j][2 * half] * factor[half], c[j][2 * half + 1] * factor[half]);
   __syncwarp();
   constexpr int kGroups = DP / 8;
   for (int i = lane; i < 16 * kGroups; i += 32) {
     const int row = i / kGroups, column = i % kGroups * 8;
     if (first + row >= end || column >= size) continue;
-    const bfloat16* from = tile + row * kRow<DP> + column;
-    bfloat16* to = head + (first + row) * stride + column;
+    const T* from = tile + row * kRow<DP> + column;
+    T* to = head + (first + row) * stride + column;
     if (wide)
       *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(from);
     else
@@ -160,6 +161,12 @@ void launch_tiles(const Context& context, void (*kernel)(Parameters...), unsigne
   if (bytes > 48 * 1024)
     PERMAFROST_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
   launch(context, kernel, grid, kTileThreads, bytes, std::forward<Arguments>(arguments)...);
+}
+
+/// Calls body.operator()<T>() with the type of a call that has tiles.
+template <typename Body>
+void with_tile_type(const AttentionCall& call, Body&& body) {
+  call.dtype == DType::kBF16 ? body.template operator()<bfloat16>() : body.template operator()<float16>();
 }
 
 /// Calls body.operator()<DP>() with the padded head size. Widths of known models have one of their own.

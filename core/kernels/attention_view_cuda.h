@@ -9,7 +9,7 @@
 // What the kernels of attention on CUDA have in common. For attention_*_cuda.cu alone.
 namespace permafrost::cuda {
 
-// Tiles in bf16 on tensor cores (bf16, head sizes up to 256), and f32 arithmetic on either dtype and any head size.
+// Tiles on tensor cores (bf16 and f16, head sizes up to 256), and f32 arithmetic on any dtype and any head size.
 // delta: (B, H, T), rowsum(dout out).
 constexpr int64_t kLargestTiledHead = 256;
 void attention_forward_tiles(const Context& context, const AttentionCall& call);

@@ -8,11 +8,11 @@ namespace permafrost {
 
 namespace {
 
-constexpr auto kF32 = DType::kF32, kBF16 = DType::kBF16;
+constexpr auto kF32 = DType::kF32;
 
 void check_inputs(std::string_view op, const Tensor& logits, const Tensor& labels, float smoothing,
                   const Context& context) {
-  check_rank(op, "logits", logits, context, 2, "(R, V)", {kF32, kBF16});
+  check_rank(op, "logits", logits, context, 2, "(R, V)", activation_dtypes(context));
   check_tensor(op, "labels", labels, context, {logits.dim(0)}, {DType::kI32});
   PERMAFROST_CHECK(smoothing >= 0 && smoothing < 1, op, ": smoothing must lie in [0, 1); got ", smoothing);
   check_device(op, context);
@@ -34,7 +34,7 @@ void cross_entropy_backward(const Context& context, Tensor logits, Tensor labels
   check_inputs("cross_entropy_backward", logits, labels, smoothing, context);
   check_tensor("cross_entropy_backward", "lse", lse, context, labels.shape(), {kF32});
   check_tensor("cross_entropy_backward", "row_weight", row_weight, context, labels.shape(), {kF32});
-  check_tensor("cross_entropy_backward", "dlogits", dlogits, context, logits.shape(), {kF32, kBF16});
+  check_tensor("cross_entropy_backward", "dlogits", dlogits, context, logits.shape(), activation_dtypes(context));
   if (dlogits.raw() == logits.raw() && dlogits.dtype() != logits.dtype())
     fail(ErrorKind::kShapeMismatch, "cross_entropy_backward: dlogits in place of logits must be ",
          to_string(logits.dtype()), "; got ", to_string(dlogits.dtype()));

@@ -7,7 +7,7 @@
 namespace permafrost {
 
 void dropout(const Context& context, Tensor x, Tensor address, uint32_t layer, float p, Tensor out, GradMode mode) {
-  check_dtype("dropout", "x", x, context, {DType::kF32, DType::kBF16});
+  check_dtype("dropout", "x", x, context, activation_dtypes(context));
   if (x.shape().rank() < 1) fail(ErrorKind::kShapeMismatch, "dropout: x must have a batch axis; got ", x.spec());
   check_tensor("dropout", "out", out, context, x.shape(), {x.dtype()});
   check_tensor("dropout", "address", address, context, {2 + x.dim(0)}, {DType::kI64});

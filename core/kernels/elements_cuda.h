@@ -162,14 +162,12 @@ __device__ inline T block_sum(T value, T* scratch) {
   return value;
 }
 
-/// Calls body with a null pointer of the C++ type of a storage dtype: f32 or bf16, f16 too where `half`.
-template <bool half = false, typename Body>
+/// Calls body with a null pointer of the C++ type of a storage dtype: f32, bf16 or f16.
+template <typename Body>
 void with_dtype(DType dtype, Body&& body) {
   if (dtype == DType::kF32) return body(static_cast<float*>(nullptr));
   if (dtype == DType::kBF16) return body(static_cast<bfloat16*>(nullptr));
-  if constexpr (half) {
-    if (dtype == DType::kF16) return body(static_cast<float16*>(nullptr));
-  }
+  if (dtype == DType::kF16) return body(static_cast<float16*>(nullptr));
   fail(ErrorKind::kInternal, "cuda: no kernel for dtype ", to_string(dtype));
 }
 

@@ -56,7 +56,7 @@ __global__ void scatter_kernel(const int32_t* ids, const T* dout, float* dtable,
 
 void embedding_forward(const Context& context, Tensor ids, Tensor table, Tensor out) {
   const int64_t width = table.dim(1);
-  with_dtype<true>(table.dtype(), [&]<typename From>(From*) {
+  with_dtype(table.dtype(), [&]<typename From>(From*) {
     with_dtype(out.dtype(), [&]<typename To>(To*) {
       for_each(context, out.elements(), aligned(table, out) && width % kWide == 0,
                LookUp<From, To>{ids.data<int32_t>(), table.data<From>(), out.data<To>(), width, table.dim(0),

@@ -39,7 +39,7 @@ void combine_chunks(const Context& context, const Tensor& gradient, GradMode mod
 
 void check_backward(const Context& context, const LayerNormBackward& args) {
   constexpr std::string_view kOp = "layer_norm_backward";
-  check_rank(kOp, "dy", args.dy, context, 2, "(R, C)", {DType::kF32, DType::kBF16});
+  check_rank(kOp, "dy", args.dy, context, 2, "(R, C)", activation_dtypes(context));
   const Shape rows{args.dy.dim(0)}, width{args.dy.dim(1)};
   check_tensor(kOp, "x", args.x, context, args.dy.shape(), {args.dy.dtype()});
   if (args.dx) check_tensor(kOp, "gain", args.gain, context, width, {DType::kF32});
@@ -54,7 +54,7 @@ void check_backward(const Context& context, const LayerNormBackward& args) {
 
 void layer_norm_forward_at(SimdLevel level, const Context& context, const LayerNormForward& args) {
   constexpr std::string_view kOp = "layer_norm_forward";
-  check_rank(kOp, "x", args.x, context, 2, "(R, C)", {DType::kF32, DType::kBF16});
+  check_rank(kOp, "x", args.x, context, 2, "(R, C)", activation_dtypes(context));
   const int64_t rows = args.x.dim(0), width = args.x.dim(1);
   check_tensor(kOp, "gain", args.gain, context, {width}, {DType::kF32});
   check_tensor(kOp, "bias", args.bias, context, {width}, {DType::kF32});

@@ -52,16 +52,16 @@ int64_t workspace_bytes(const Context& context, LinearPass pass, int64_t m, int6
 void check(const Context& context, const LinearForward& args, const Tensor& workspace) {
   constexpr std::string_view kOp = "linear_forward";
   check_device(kOp, context);
-  check_rank(kOp, "x", args.x, context, 2, "(M, K)", {DType::kF32, DType::kBF16});
+  check_rank(kOp, "x", args.x, context, 2, "(M, K)", activation_dtypes(context));
   check_rank(kOp, "weight", args.weight, context, 2, "(N, K)", {DType::kF32, DType::kBF16, DType::kF16});
   const DType compute = args.x.dtype();
   const int64_t m = args.x.dim(0), k = args.x.dim(1), n = args.weight.dim(0);
   check_weight(kOp, args.weight, context, {n, k}, compute);
   if (args.bias) check_tensor(kOp, "bias", args.bias, context, {n}, {DType::kF32});
-  if (compute == DType::kBF16)
-    check_tensor(kOp, "y", args.y, context, {m, n}, {DType::kBF16, DType::kF32});
-  else
+  if (compute == DType::kF32)
     check_tensor(kOp, "y", args.y, context, {m, n}, {DType::kF32});
+  else
+    check_tensor(kOp, "y", args.y, context, {m, n}, {compute, DType::kF32});
   if (args.pre) check_tensor(kOp, "pre", args.pre, context, {m, n}, {args.y.dtype()});
   check_workspace(kOp, workspace, context,
                   workspace_bytes(context, LinearPass::kForward, m, n, k, compute, args.weight.dtype()));
@@ -70,7 +70,7 @@ void check(const Context& context, const LinearForward& args, const Tensor& work
 void check(const Context& context, const LinearBackwardInput& args, const Tensor& workspace) {
   constexpr std::string_view kOp = "linear_backward_input";
   check_device(kOp, context);
-  check_rank(kOp, "dy", args.dy, context, 2, "(M, N)", {DType::kF32, DType::kBF16});
+  check_rank(kOp, "dy", args.dy, context, 2, "(M, N)", activation_dtypes(context));
   check_rank(kOp, "weight", args.weight, context, 2, "(N, K)", {DType::kF32, DType::kBF16, DType::kF16});
   const DType compute = args.dy.dtype();
   const int64_t m = args.dy.dim(0), n = args.dy.dim(1), k = args.weight.dim(1);
@@ -83,7 +83,7 @@ void check(const Context& context, const LinearBackwardInput& args, const Tensor
 void check(const Context& context, const LinearBackwardWeight& args, const Tensor& workspace) {
   constexpr std::string_view kOp = "linear_backward_weight";
   check_device(kOp, context);
-  check_rank(kOp, "dy", args.dy, context, 2, "(M, N)", {DType::kF32, DType::kBF16});
+  check_rank(kOp, "dy", args.dy, context, 2, "(M, N)", activation_dtypes(context));
   const int64_t m = args.dy.dim(0), n = args.dy.dim(1);
   if (args.dbias) check_tensor(kOp, "dbias", args.dbias, context, {n}, {DType::kF32});
   int64_t k = 0;

@@ -127,7 +127,7 @@ void clear(const Context& context, const Tensor& tensor) { fill(queue_of(context
 /// The weights of features [begin, begin + count) in f32: rows of W (forward) or columns of it.
 void convert_weight(const Context& context, const Tensor& weight, bool forward, int64_t begin, int64_t count,
                     float* to) {
-  with_dtype<true>(weight.dtype(), [&]<typename T>(T*) {
+  with_dtype(weight.dtype(), [&]<typename T>(T*) {
     const int64_t n = weight.dim(0), k = weight.dim(1), width = forward ? k : count;
     const T* from = weight.data<T>() + (forward ? begin * k : begin);
     const bool gapless = width == k;

@@ -53,6 +53,7 @@ ProductKey key_of(const MatrixProduct& p, bool tf32) {
 cudaDataType data_type(DType dtype) {
   if (dtype == DType::kF32) return CUDA_R_32F;
   if (dtype == DType::kBF16) return CUDA_R_16BF;
+  if (dtype == DType::kF16) return CUDA_R_16F;
   fail(ErrorKind::kInternal, "cuda: no products of dtype ", to_string(dtype));
 }
 

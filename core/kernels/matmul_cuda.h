@@ -24,7 +24,7 @@ struct MatrixProduct {
   };
   LinearPass pass = LinearPass::kForward;
   int64_t rows = 0, columns = 0, terms = 0;  ///< of D, and of each of its sums; none of them 0
-  DType inputs = DType::kF32;                ///< of A and B: f32 or bf16
+  DType inputs = DType::kF32;                ///< of A and B: f32, bf16 or f16
   Operand a, b;
   DType output = DType::kF32;  ///< of D: that of the inputs, or f32
   void* d = nullptr;

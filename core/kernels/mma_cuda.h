@@ -6,36 +6,47 @@
 #include "core/tensor/dtype.h"
 #ifndef PERMAFROST_CUDA_EMULATED
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #endif
 
-// The tensor cores' product of small bf16 matrices, as the PTX manual describes it (mma.m16n8k16, ldmatrix), and copies
-// that go on while a block computes (cp.async). For *_cuda.cu alone; whole warps call these functions together.
+// The tensor cores' product of small matrices of bf16 or f16 (T), as the PTX manual describes it (mma.m16n8k16,
+// ldmatrix), and copies that go on while a block computes (cp.async). For *_cuda.cu alone; whole warps call these
+// functions together.
 //
 // Lane 4 g + t holds, of c (16 x 8): (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1). Of a (16 x 16), in pairs along
 // its columns: (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8). Of b (16 x 8), in pairs along its rows: (2t, g),
 // (2t + 8, g).
 namespace permafrost::cuda {
 
-/// Two numbers rounded to bf16, the first in the low half.
-__device__ inline uint32_t pack_bf16(float low, float high) {
+/// Two numbers rounded to T, the first in the low half. What f16 cannot hold becomes infinite.
+template <typename T>
+__device__ inline uint32_t pack(float low, float high) {
 #ifdef PERMAFROST_CUDA_EMULATED
-  return static_cast<uint32_t>(bfloat16(low).bits) | static_cast<uint32_t>(bfloat16(high).bits) << 16;
+  return static_cast<uint32_t>(T(low).bits) | static_cast<uint32_t>(T(high).bits) << 16;
 #else
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
   uint32_t word;
-  memcpy(&word, &pair, 4);
+  if constexpr (__is_same(T, bfloat16)) {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    memcpy(&word, &pair, 4);
+  } else {
+    const __half2 pair = __floats2half2_rn(low, high);
+    memcpy(&word, &pair, 4);
+  }
   return word;
 #endif
 }
 
 /// c += a b, in f32. The tensor cores add the 16 products of a sum in an order and with a rounding of their own.
-__device__ inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+template <typename T>
+__device__ inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
 #ifdef PERMAFROST_CUDA_EMULATED
   struct Words {
     uint32_t a[4], b[2];
   };
   const auto value = [](uint32_t pair, int half) {
-    return __uint_as_float(half == 0 ? pair << 16 : pair & 0xffff0000u);
+    T number;
+    number.bits = static_cast<uint16_t>(pair >> 16 * half);
+    return static_cast<float>(number);
   };
   cuda_emulation::exchange_all(Words{{a[0], a[1], a[2], a[3]}, {b0, b1}}, [&](const auto& of) {
     const int group = cuda_emulation::lane() / 4, t = cuda_emulation::lane() % 4;
@@ -48,22 +59,27 @@ __device__ inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t 
     }
   });
 #else
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  if constexpr (__is_same(T, bfloat16))
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  else
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #endif
 }
 
 /// Four matrices (8 x 8) from shared memory; lane 8 m + r says where row r of matrix m begins, at a multiple of 16
 /// bytes. Lane 4 g + t gets (g, 2t) and (g, 2t + 1) of each; of its transpose where `transposed`.
-template <bool transposed>
-__device__ inline void load_matrices(uint32_t (&to)[4], const bfloat16* row) {
+template <bool transposed, typename T>
+__device__ inline void load_matrices(uint32_t (&to)[4], const T* row) {
 #ifdef PERMAFROST_CUDA_EMULATED
   cuda_emulation::exchange_all(row, [&](const auto& of) {
     const int group = cuda_emulation::lane() / 4, t = cuda_emulation::lane() % 4;
     for (int m = 0; m < 4; ++m) {
-      const bfloat16 low = transposed ? of(8 * m + 2 * t)[group] : of(8 * m + group)[2 * t];
-      const bfloat16 high = transposed ? of(8 * m + 2 * t + 1)[group] : of(8 * m + group)[2 * t + 1];
+      const T low = transposed ? of(8 * m + 2 * t)[group] : of(8 * m + group)[2 * t];
+      const T high = transposed ? of(8 * m + 2 * t + 1)[group] : of(8 * m + group)[2 * t + 1];
       to[m] = static_cast<uint32_t>(low.bits) | static_cast<uint32_t>(high.bits) << 16;
     }
   });

@@ -11,12 +11,12 @@ namespace {
 void check(std::string_view op, std::string_view images_name, const Tensor& images, std::string_view patches_name,
            const Tensor& patches, int64_t patch, const Context& context) {
   PERMAFROST_CHECK(patch >= 1, op, ": patch size must be at least 1; got ", patch);
-  check_rank(op, images_name, images, context, 4, "(B, C, H, W)", {DType::kF32, DType::kBF16});
+  check_rank(op, images_name, images, context, 4, "(B, C, H, W)", activation_dtypes(context));
   if (images.dim(2) % patch != 0 || images.dim(3) % patch != 0)
     fail(ErrorKind::kShapeMismatch, op, ": height and width of ", images_name, " must be multiples of patch ", patch,
          "; got ", images.spec());
   const int64_t rows = images.dim(0) * (images.dim(2) / patch) * (images.dim(3) / patch);
-  check_tensor(op, patches_name, patches, context, {rows, images.dim(1) * patch * patch}, {DType::kF32, DType::kBF16});
+  check_tensor(op, patches_name, patches, context, {rows, images.dim(1) * patch * patch}, activation_dtypes(context));
   check_device(op, context);
 }
 

@@ -7,7 +7,7 @@
 namespace permafrost {
 
 namespace {
-constexpr auto kF32 = DType::kF32, kBF16 = DType::kBF16;
+constexpr auto kF32 = DType::kF32;
 
 void multiply(const Context& context, Tensor x, Tensor factor, Tensor out, GradMode mode) {
   if (on_cuda(context)) return cuda::scale(context, x, factor, out, mode);
@@ -16,7 +16,7 @@ void multiply(const Context& context, Tensor x, Tensor factor, Tensor out, GradM
 }  // namespace
 
 void scale_forward(const Context& context, Tensor x, Tensor scale, Tensor out) {
-  check_dtype("scale_forward", "x", x, context, {kF32, kBF16});
+  check_dtype("scale_forward", "x", x, context, activation_dtypes(context));
   check_tensor("scale_forward", "scale", scale, context, {1}, {kF32});
   check_tensor("scale_forward", "out", out, context, x.shape(), {x.dtype()});
   check_device("scale_forward", context);
@@ -24,10 +24,10 @@ void scale_forward(const Context& context, Tensor x, Tensor scale, Tensor out) {
 }
 
 void scale_backward(const Context& context, const ScaleBackward& args, Tensor workspace) {
-  check_dtype("scale_backward", "dy", args.dy, context, {kF32, kBF16});
+  check_dtype("scale_backward", "dy", args.dy, context, activation_dtypes(context));
   check_device("scale_backward", context);
   if (args.dscale) {  // before dx, which may lie in the memory of dy
-    check_tensor("scale_backward", "x", args.x, context, args.dy.shape(), {kF32, kBF16});
+    check_tensor("scale_backward", "x", args.x, context, args.dy.shape(), activation_dtypes(context));
     check_tensor("scale_backward", "dscale", args.dscale, context, {1}, {kF32});
     const int64_t bytes = scale_workspace_bytes(args.dy.elements());
     if (workspace.bytes() < bytes)

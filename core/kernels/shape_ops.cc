@@ -20,7 +20,7 @@ void check_trailing(std::string_view op, std::string_view small_name, const Tens
 /// part is (B, t, C) of x's dtype, and [begin, begin + t) lies within the T tokens of x (B, T, C).
 void check_slice(std::string_view op, std::string_view x_name, const Tensor& x, std::string_view part_name,
                  const Tensor& part, int64_t begin, const Context& context) {
-  check_rank(op, x_name, x, context, 3, "(B, T, C)", {kF32, kBF16});
+  check_rank(op, x_name, x, context, 3, "(B, T, C)", activation_dtypes(context));
   check_rank(op, part_name, part, context, 3, "(B, t, C)", {x.dtype()});
   check_tensor(op, part_name, part, context, {x.dim(0), part.dim(1), x.dim(2)}, {x.dtype()});
   if (begin < 0 || begin > x.dim(1) - part.dim(1))
@@ -47,7 +47,7 @@ void check_token(std::string_view op, const Tensor& x, int64_t row) {
 }  // namespace
 
 void add_forward(const Context& context, Tensor a, Tensor b, Tensor out) {
-  check_dtype("add", "a", a, context, {kF32, kBF16});
+  check_dtype("add", "a", a, context, activation_dtypes(context));
   check_dtype("add", "b", b, context, {kF32, kBF16, kF16});
   check_trailing("add", "b", b, "a", a);
   check_tensor("add", "out", out, context, a.shape(), {a.dtype()});
@@ -65,7 +65,7 @@ void accumulate(const Context& context, Tensor src, Tensor dst, GradMode mode) {
 }
 
 void sum_leading(const Context& context, Tensor src, Tensor dst, GradMode mode) {
-  check_dtype("sum_leading", "src", src, context, {kF32, kBF16});
+  check_dtype("sum_leading", "src", src, context, activation_dtypes(context));
   check_dtype("sum_leading", "dst", dst, context, {kF32, src.dtype()});
   check_trailing("sum_leading", "dst", dst, "src", src);
   check_device("sum_leading", context);
@@ -75,7 +75,7 @@ void sum_leading(const Context& context, Tensor src, Tensor dst, GradMode mode) 
 
 void broadcast_leading(const Context& context, Tensor src, Tensor dst) {
   check_dtype("broadcast_leading", "src", src, context, {kF32, kBF16, kF16});
-  check_dtype("broadcast_leading", "dst", dst, context, {kF32, kBF16});
+  check_dtype("broadcast_leading", "dst", dst, context, activation_dtypes(context));
   check_trailing("broadcast_leading", "src", src, "dst", dst);
   check_device("broadcast_leading", context);
   if (on_cuda(context)) return cuda::broadcast_leading(context, src, dst);
@@ -83,7 +83,7 @@ void broadcast_leading(const Context& context, Tensor src, Tensor dst) {
 }
 
 void concat_tokens(const Context& context, std::span<const Tensor> parts, Tensor out) {
-  check_rank("concat_tokens", "out", out, context, 3, "(B, T, C)", {kF32, kBF16});
+  check_rank("concat_tokens", "out", out, context, 3, "(B, T, C)", activation_dtypes(context));
   int64_t tokens = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
     const std::string name = concat("part ", i);
@@ -124,7 +124,7 @@ void slice_tokens_backward(const Context& context, Tensor dout, int64_t begin, T
 }
 
 void overwrite_token(const Context& context, Tensor x, Tensor value, int64_t row, Tensor out) {
-  check_rank("overwrite_token", "x", x, context, 3, "(B, T, C)", {kF32, kBF16});
+  check_rank("overwrite_token", "x", x, context, 3, "(B, T, C)", activation_dtypes(context));
   check_tensor("overwrite_token", "value", value, context, {x.dim(0), x.dim(2)}, {x.dtype()});
   check_tensor("overwrite_token", "out", out, context, x.shape(), {x.dtype()});
   check_token("overwrite_token", x, row);
@@ -138,7 +138,7 @@ void overwrite_token(const Context& context, Tensor x, Tensor value, int64_t row
 }
 
 void overwrite_token_backward(const Context& context, Tensor dout, int64_t row, Tensor dx, GradMode mode) {
-  check_rank("overwrite_token_backward", "dout", dout, context, 3, "(B, T, C)", {kF32, kBF16});
+  check_rank("overwrite_token_backward", "dout", dout, context, 3, "(B, T, C)", activation_dtypes(context));
   check_tensor("overwrite_token_backward", "dx", dx, context, dout.shape(), {dout.dtype()});
   check_token("overwrite_token_backward", dout, row);
   check_device("overwrite_token_backward", context);

@@ -87,8 +87,8 @@ bool wide(int64_t a) { return a % kWide == 0; }
 void move(const Context& context, const Runs& source, const Runs& target, int64_t rows, int64_t run, bool add) {
   const bool fits = aligned(source.tensor, target.tensor) && wide(run) && wide(source.offset) && wide(target.offset) &&
                     wide(source.stride) && wide(target.stride);
-  with_dtype<true>(source.tensor.dtype(), [&]<typename From>(From*) {
-    with_dtype<true>(target.tensor.dtype(), [&]<typename To>(To*) {
+  with_dtype(source.tensor.dtype(), [&]<typename From>(From*) {
+    with_dtype(target.tensor.dtype(), [&]<typename To>(To*) {
       for_each(context, rows * run, fits,
                Move<From, To>{source.tensor.data<From>() + source.offset, target.tensor.data<To>() + target.offset, run,
                               source.stride, target.stride, add});
@@ -101,7 +101,7 @@ void move(const Context& context, const Runs& source, const Runs& target, int64_
 void add_forward(const Context& context, Tensor a, Tensor b, Tensor out) {
   const int64_t n = a.elements(), period = b.elements();
   with_dtype(a.dtype(), [&]<typename A>(A*) {
-    with_dtype<true>(b.dtype(), [&]<typename B>(B*) {
+    with_dtype(b.dtype(), [&]<typename B>(B*) {
       for_each(context, n, aligned(a, b, out) && (wide(period) || period == n),
                Add<A, B>{a.data<A>(), b.data<B>(), out.data<A>(), period});
     });
@@ -111,8 +111,8 @@ void add_forward(const Context& context, Tensor a, Tensor b, Tensor out) {
 void accumulate(const Context& context, Tensor src, Tensor dst, GradMode mode) {
   const int64_t n = src.elements();
   if (mode == GradMode::kOverwrite && src.raw() == dst.raw() && src.dtype() == dst.dtype()) return;
-  with_dtype<true>(src.dtype(), [&]<typename From>(From*) {
-    with_dtype<true>(dst.dtype(), [&]<typename To>(To*) {
+  with_dtype(src.dtype(), [&]<typename From>(From*) {
+    with_dtype(dst.dtype(), [&]<typename To>(To*) {
       for_each(context, n, aligned(src, dst),
                Move<From, To>{src.data<From>(), dst.data<To>(), n, 0, 0, mode == GradMode::kAdd});
     });
@@ -133,7 +133,7 @@ void sum_leading(const Context& context, Tensor src, Tensor dst, GradMode mode) 
 
 void broadcast_leading(const Context& context, Tensor src, Tensor dst) {
   const int64_t n = dst.elements(), period = src.elements();
-  with_dtype<true>(src.dtype(), [&]<typename From>(From*) {
+  with_dtype(src.dtype(), [&]<typename From>(From*) {
     with_dtype(dst.dtype(), [&]<typename To>(To*) {
       for_each(context, n, aligned(src, dst) && (wide(period) || period == n),
                Repeat<From, To>{src.data<From>(), dst.data<To>(), period});

@@ -60,6 +60,13 @@ void check_device(std::string_view op, const Context& context) {
   PERMAFROST_CHECK(context.stream.queue() != nullptr, op, ": a context on cuda must have a stream of it; got none");
 }
 
+std::initializer_list<DType> activation_dtypes(const Context& context) {
+  // Of static duration, as the arrays behind the lists are then.
+  static constexpr std::initializer_list<DType> kOnCpu{DType::kF32, DType::kBF16};
+  static constexpr std::initializer_list<DType> kOnCuda{DType::kF32, DType::kBF16, DType::kF16};
+  return on_cuda(context) ? kOnCuda : kOnCpu;
+}
+
 bool is_trailing_shape(const Shape& shape, const Shape& trailing) {
   const auto all = shape.dims(), last = trailing.dims();
   return last.size() <= all.size() && std::equal(last.rbegin(), last.rend(), all.rbegin());

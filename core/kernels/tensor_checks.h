@@ -21,6 +21,9 @@ void check_rank(std::string_view op, std::string_view name, const Tensor& tensor
 void check_dtype(std::string_view op, std::string_view name, const Tensor& tensor, const Context& context,
                  std::initializer_list<DType> dtypes);
 
+/// Dtypes of activations and their gradients, for the checks above: f32 or bf16, on CUDA f16 too.
+std::initializer_list<DType> activation_dtypes(const Context& context);
+
 /// Throws NotBuilt for a CUDA device in a build without CUDA, and InvalidArgument for a context that lacks what kernels
 /// of its device need: a thread pool on CPU, a stream on CUDA.
 void check_device(std::string_view op, const Context& context);

@@ -7,7 +7,7 @@
 namespace permafrost {
 
 void write_tokens(const Context& context, Tensor x, Tensor positions, Tensor cache) {
-  check_rank("write_tokens", "x", x, context, 3, "(B, t, C)", {DType::kF32, DType::kBF16});
+  check_rank("write_tokens", "x", x, context, 3, "(B, t, C)", activation_dtypes(context));
   check_rank("write_tokens", "cache", cache, context, 3, "(R, S, C)", {x.dtype()});
   check_tensor("write_tokens", "positions", positions, context, {x.dim(0)}, {DType::kI32});
   const bool whole = x.dim(0) == 0 ? cache.dim(0) == 0 : cache.dim(0) % x.dim(0) == 0;
@@ -22,7 +22,7 @@ void write_tokens(const Context& context, Tensor x, Tensor positions, Tensor cac
 int64_t select_rows_workspace_bytes(const TensorSpec& cache) { return cache.bytes(); }
 
 void select_rows(const Context& context, Tensor rows, Tensor lengths, Tensor cache, Tensor workspace) {
-  check_rank("select_rows", "cache", cache, context, 3, "(R, S, C)", {DType::kF32, DType::kBF16});
+  check_rank("select_rows", "cache", cache, context, 3, "(R, S, C)", activation_dtypes(context));
   check_tensor("select_rows", "rows", rows, context, {cache.dim(0)}, {DType::kI32});
   check_tensor("select_rows", "lengths", lengths, context, {cache.dim(0)}, {DType::kI32});
   if (workspace.bytes() < select_rows_workspace_bytes(cache.spec()))

@@ -9,6 +9,10 @@ enum class DType : uint8_t { kF32, kBF16, kF16, kF64, kI64, kI32, kU8 };
 
 int64_t size_of(DType dtype);  ///< bytes per element
 std::string_view to_string(DType dtype);
+/// What activations can be: f32, bf16, and f16 on devices whose kernels have it.
+constexpr bool is_activation_dtype(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16;
+}
 
 /// bfloat16 storage. Conversion to float is exact; from float rounds to nearest even, NaN stays NaN.
 struct bfloat16 {

@@ -32,6 +32,13 @@ void for_each_field(Metrics& m, Visit&& visit) {
   visit("pss_bytes", m.pss_bytes);
 }
 
+/// The same for the fields that not every step has.
+template <typename Metrics, typename Visit>
+void for_each_scale_field(Metrics& m, Visit&& visit) {
+  visit("loss_scale", m.loss_scale);
+  visit("scale_repeats", m.scale_repeats);
+}
+
 std::string print(int64_t value) { return std::to_string(value); }
 
 std::string print(double value) {
@@ -80,7 +87,7 @@ std::filesystem::path trimmed(const std::filesystem::path& path, int64_t first_s
 StepMetrics step_metrics(const Json& json, const std::string& line) {
   if (!json.is_object()) fail(ErrorKind::kData, "metrics: expected one JSON object per line; got '", line, "'");
   StepMetrics metrics;
-  for_each_field(metrics, [&](const char* name, auto& value) {
+  const auto read = [&](const char* name, auto& value) {
     const auto found = json.find(name);
     if (found == json.end()) fail(ErrorKind::kData, "metrics: expected the field '", name, "'; got '", line, "'");
     if constexpr (std::is_same_v<std::remove_reference_t<decltype(value)>, double>) {
@@ -90,7 +97,9 @@ StepMetrics step_metrics(const Json& json, const std::string& line) {
         fail(ErrorKind::kData, "metrics: expected a whole number in '", name, "'; got ", found->dump());
       value = found->template get<int64_t>();
     }
-  });
+  };
+  for_each_field(metrics, read);
+  if (json.contains("loss_scale")) for_each_scale_field(metrics, read);
   return metrics;
 }
 
@@ -98,9 +107,11 @@ StepMetrics step_metrics(const Json& json, const std::string& line) {
 
 std::string json_line(const StepMetrics& metrics) {
   std::string line;
-  for_each_field(metrics, [&](const char* name, auto value) {
+  const auto write = [&](const char* name, auto value) {
     line += concat(line.empty() ? "{" : ", ", "\"", name, "\": ", print(value));
-  });
+  };
+  for_each_field(metrics, write);
+  if (metrics.loss_scale > 0) for_each_scale_field(metrics, write);
   return line + "}\n";
 }
 
@@ -115,9 +126,11 @@ StepMetrics parse_json_line(const std::string& line) { return step_metrics(try_p
 
 std::vector<std::pair<std::string, double>> scalars(const StepMetrics& metrics) {
   std::vector<std::pair<std::string, double>> values;
-  for_each_field(metrics, [&](const char* name, auto value) {
+  const auto take = [&](const char* name, auto value) {
     if (std::string(name) != "step") values.emplace_back(std::string("train/") + name, static_cast<double>(value));
-  });
+  };
+  for_each_field(metrics, take);
+  if (metrics.loss_scale > 0) for_each_scale_field(metrics, take);
   return values;
 }
 

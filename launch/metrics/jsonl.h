@@ -26,6 +26,9 @@ struct StepMetrics {
   int64_t moved_bytes = 0;  ///< read from other ranks' memory or received
   int64_t arena_bytes = 0;
   int64_t pss_bytes = 0;
+  // Under f16 compute alone; not written where there is no scale, which 0 stands for.
+  double loss_scale = 0;      ///< of the attempt that counted
+  int64_t scale_repeats = 0;  ///< attempts before it, given up because a gradient was infinite, each at twice the scale
 
   bool operator==(const StepMetrics&) const = default;
 };

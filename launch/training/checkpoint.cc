@@ -100,6 +100,9 @@ std::string position_json(const Plan& plan, const TrainingPosition& position, co
   j["optimizer_sha256"] = optimizer_sha256;
   if (!position.products.empty()) j["products_sha256"] = sha256(position.products.data(), position.products.size());
   j["exponents"] = position.exponents;
+  if (position.loss_scale)
+    j["loss_scale"] = {{"exponent", position.loss_scale->exponent},
+                       {"accepted_steps", position.loss_scale->accepted_steps}};
   j["validated_step"] = position.validated_step;
   if (position.best)
     j["best"] = {{"metric", position.best->metric},
@@ -309,6 +312,8 @@ TrainingPosition load_checkpoint(const std::string& folder, const Plan& plan, Sh
     position.max_steps = j.at("max_steps");
     position.validated_step = j.value("validated_step", int64_t{0});
     position.best = best_of(j);
+    if (const auto scale = j.find("loss_scale"); scale != j.end())
+      position.loss_scale = {scale->at("exponent"), scale->at("accepted_steps")};
     position.identity = j.at("run").get<std::map<std::string, std::string>>();
     optimizer_sha256 = j.at("optimizer_sha256");
     products_sha256 = j.value("products_sha256", "");

@@ -9,16 +9,18 @@
 #include "optim/sharded_adamw.h"
 #include "parallel/group/group.h"
 #include "parallel/plan/plan.h"
+#include "parallel/reduce/loss_scale.h"
 
 namespace permafrost {
 
 /// Where a run stands: with this and the optimizer's tensors, continuing is a pure function.
 struct TrainingPosition {
-  int64_t step = 0;                ///< updates done
-  std::vector<int32_t> exponents;  ///< of the order-free sums, per trainable parameter in plan order
-  std::string graph_hash;          ///< Plan::graph_hash
-  int64_t skipped_samples = 0;     ///< left out so far because their image could not be used, every time they came up
-  int64_t max_steps = 0;           ///< what the run was to have; may change, and a cosine schedule with it
+  int64_t step = 0;                               ///< updates done
+  std::vector<int32_t> exponents;                 ///< of the order-free sums, per trainable parameter in plan order
+  std::string graph_hash;                         ///< Plan::graph_hash
+  std::optional<LossScale::Position> loss_scale;  ///< under f16 compute
+  int64_t skipped_samples = 0;  ///< left out so far because their image could not be used, every time they came up
+  int64_t max_steps = 0;        ///< what the run was to have; may change, and a cosine schedule with it
   std::map<std::string, std::string> identity;  ///< run_identity: what must stay the same
   std::string frozen_sha256;                    ///< of the frozen parameters as stored
   std::string adapter_sha256;                   ///< of adapter.safetensors; filled by save

@@ -29,7 +29,8 @@ void InputFiller::take_text(const MicroBatch& batch) {
   }
 }
 
-void InputFiller::fill(const MicroBatch& batch, float row_weight, const Executor& executor, size_t bucket) {
+void InputFiller::fill(const MicroBatch& batch, float row_weight, const Executor& executor, size_t bucket,
+                       float loss_scale) {
   if (model_->image_size() > 0) batch_.images = batch.images;
   if (model_->vocab() > 0) take_text(batch);
   if (model_->labels() > 0) batch_.classes = batch.classes;
@@ -38,6 +39,7 @@ void InputFiller::fill(const MicroBatch& batch, float row_weight, const Executor
   batch_.sample_ids = batch.sample_ids;
   // Small enough to be held without an allocation.
   model_->fill(batch_, [&executor, bucket](std::string_view name) { return executor.value(bucket, name); });
+  if (const Tensor scale = executor.value(bucket, "loss_scale"); scale.defined()) *scale.data<float>() = loss_scale;
 }
 
 }  // namespace permafrost

@@ -14,8 +14,9 @@ class InputFiller {
   InputFiller(std::shared_ptr<const Model> model, uint64_t seed, int32_t pad_id, int64_t micro_batch,
               int64_t max_tokens);
 
-  /// row_weight: of everything that counts in the loss (a token, a class label).
-  void fill(const MicroBatch& batch, float row_weight, const Executor& executor, size_t bucket);
+  /// row_weight: of everything that counts in the loss (a token, a class label). loss_scale: for a program that has
+  /// such an input (loss_scale_input).
+  void fill(const MicroBatch& batch, float row_weight, const Executor& executor, size_t bucket, float loss_scale = 1);
 
  private:
   void take_text(const MicroBatch& batch);

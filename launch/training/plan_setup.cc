@@ -1,6 +1,7 @@
 #include "launch/training/plan_setup.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/base/narrow.h"
 #include "core/device/cpu_features.h"
@@ -21,6 +22,10 @@ DType compute_dtype(const config::Config& config) {
       return capable ? DType::kBF16 : DType::kF32;
     case config::Compute::FP32:
       return DType::kF32;
+    case config::Compute::FP16:
+      if (program_device(config) == DeviceKind::kCuda) return DType::kF16;
+      fail(ErrorKind::kConfig, "precision.compute: FP16 needs parallel.device=CUDA; got ",
+           config::Parallel::Device_Name(config.parallel().device()), "; use BF16 or FP32, or AUTO, on a CPU");
     case config::Compute::BF16:
       break;
   }
@@ -28,6 +33,12 @@ DType compute_dtype(const config::Config& config) {
     fail(ErrorKind::kConfig, "precision.compute: BF16 needs a processor with avx512_bf16; got ",
          to_string(cpu_features()), "; use FP32, or AUTO to choose by processor");
   return DType::kBF16;
+}
+
+std::optional<LossScaleConfig> loss_scale_config(const config::Config& config, DType compute) {
+  if (compute != DType::kF16) return std::nullopt;
+  const config::LossScale& scale = config.precision().loss_scale();
+  return LossScaleConfig{std::ilogb(scale.initial()), scale.growth_steps()};
 }
 
 namespace {

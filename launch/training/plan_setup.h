@@ -1,16 +1,21 @@
 #pragma once
 #include <map>
+#include <optional>
 #include <string>
 
 #include "configs/config.pb.h"
 #include "models/factory.h"
 #include "parallel/plan/plan.h"
+#include "parallel/reduce/loss_scale.h"
 
 namespace permafrost {
 
 /// Compute dtype of a configuration on this processor: AUTO is bf16 where it has bf16 instructions.
-/// Errors: kConfig when BF16 is asked for and the processor has none (it would be slower than f32 and say nothing).
+/// Errors: kConfig when BF16 is asked for and the processor has none (it would be slower than f32 and say nothing), or
+/// FP16 anywhere but on CUDA.
 DType compute_dtype(const config::Config& config);
+/// precision.loss_scale where the compute dtype needs one.
+std::optional<LossScaleConfig> loss_scale_config(const config::Config& config, DType compute);
 /// Of parallel.device.
 DeviceKind program_device(const config::Config& config);
 

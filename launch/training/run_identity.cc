@@ -57,6 +57,7 @@ std::map<std::string, std::string> run_identity(const config::Config& config, co
   kept.clear_parallel();
   kept.mutable_parallel()->set_reduction(all.reduction());
   kept.mutable_parallel()->set_headroom_bits(all.headroom_bits());
+  if (kept.precision().compute() != config::Compute::FP16) kept.mutable_precision()->clear_loss_scale();
   kept.clear_logging();
   kept.clear_checkpoint();
   kept.clear_weights();  // frozen weights are compared by hash, trained ones come from the checkpoint

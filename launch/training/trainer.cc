@@ -83,6 +83,7 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
       losses_memory_(Buffer::pinned("losses", plan.slots * int64_t{sizeof(double)}, runtime.device())),
       kept_memory_(Buffer::pinned("scale of a step", sizeof(float), runtime.device())),
       exponents_(trainable_count(plan), config.parallel().headroom_bits()),
+      loss_scale_(loss_scale_config(config, plan.compute), trainable_count(plan)),
       voter_(runtime.size(), trainable_count(plan), plan.micro_batches),
       filler_(model_, config.train().seed(), data_.texts.pad_id(), config.train().micro_batch(), plan.buckets.back()) {
   const TrainableLayout layout = trainable_layout(plan);
@@ -195,6 +196,7 @@ void Trainer::resume(const std::string& checkpoint) {
   products_are_ready_ = false;
   resume_best(loaded.best);
   if (!loaded.exponents.empty()) exponents_.restore(loaded.exponents);
+  loss_scale_.restore(loaded.loss_scale);
   take_loaded(loading);
   watch_.emplace(plan_, *loading, runtime_.pool);
   forget_ahead();
@@ -219,6 +221,7 @@ void Trainer::resume_best(const std::optional<BestSoFar>& stored) {
 const TrainingPosition& Trainer::position_now() {
   position_.exponents.clear();
   if (exponents_.known()) position_.exponents.assign(exponents_.agreed().begin(), exponents_.agreed().end());
+  position_.loss_scale = loss_scale_.position();
   return position_;
 }
 
@@ -301,7 +304,7 @@ void Trainer::fill_inputs(const MicroBatch& batch, float row_weight) {
   const auto begin = Clock::now();
   const size_t bucket = plan_.bucket_for(batch.tokens);
   executor_.wait_for_inputs();
-  filler_.fill(batch, row_weight, executor_, bucket);
+  filler_.fill(batch, row_weight, executor_, bucket, loss_scale_.value());
   executor_.upload_inputs(bucket);
   account_.inputs_ms += ms_since(begin);
 }
@@ -315,6 +318,7 @@ void Trainer::look_ahead(StepMetrics& metrics) {
   if (batch.number == kIdleMicroBatch) return;
   fill_inputs(batch, weighting_.row_weight(loss_counts(next)));
   filled_ahead_ = true;
+  scale_ahead_ = loss_scale_.value();
 }
 
 void Trainer::forget_ahead() {
@@ -324,7 +328,8 @@ void Trainer::forget_ahead() {
 
 void Trainer::run_slot(const MicroBatch& batch, double* loss) {
   const size_t bucket = plan_.bucket_for(batch.tokens);
-  if (!std::exchange(filled_ahead_, false)) fill_inputs(batch, row_weight_);
+  const bool filled_before = std::exchange(filled_ahead_, false) && scale_ahead_ == loss_scale_.value();
+  if (!filled_before) fill_inputs(batch, row_weight_);
   const PhaseScope seen(phases_, TrainerPhase::kProgram, batch.number);
   const auto filled = Clock::now();
   executor_.start(bucket, this, loss);
@@ -354,7 +359,7 @@ bool Trainer::attempt(bool stop, StepMetrics& metrics) {
   const bool known = exponents_.known();
   const bool keeps_gradients = plan_.slots == 1 && context_.device.kind == DeviceKind::kCpu;
   if (known) {
-    sums_->begin_step(context_, exponents_.limits());
+    sums_->begin_step(context_, loss_scale_.limits(exponents_.limits()));
   } else {
     sums_->begin_measuring(context_, keeps_gradients);
   }
@@ -378,11 +383,14 @@ bool Trainer::attempt(bool stop, StepMetrics& metrics) {
   account_.phase(PhaseKind::kMicroBatches) += ms_since(begin);
   seen.end();
   const Vote& result = vote(stop, metrics);
-  if (!result.finite) report_non_finite(result);
-  exponents_.learn(result.exponents);
-  if (!known && keeps_gradients) sums_->sum_kept(context_, exponents_.limits());
-  const bool repeat = known ? result.overflow : !keeps_gradients;
   stop_voted_ = result.stop;
+  if (!result.finite) {
+    smaller_scale_or_report(result, metrics);
+    return false;
+  }
+  exponents_.learn(result.exponents);
+  if (!known && keeps_gradients) sums_->sum_kept(context_, loss_scale_.limits(exponents_.limits()));
+  const bool repeat = known ? result.overflow : !keeps_gradients;
   leave_out_of_loss(result);
   metrics.loss = result.loss_sum() * static_cast<double>(kept_scale_);
   return !repeat;
@@ -400,7 +408,7 @@ const Vote& Trainer::vote(bool stop, StepMetrics& metrics) {
   ballot.bad_sample = bad_sample_;
   ballot.left_out_samples = left_out_.samples;
   ballot.left_out_tokens = left_out_.tokens;
-  ballot.exponents = sums_->exponents();
+  ballot.exponents = loss_scale_.exponents(sums_->exponents());
   ballot.losses = losses_;
   const auto begin = Clock::now();
   const Vote& result = voter_.cast(runtime_.world, ballot);
@@ -408,6 +416,16 @@ const Vote& Trainer::vote(bool stop, StepMetrics& metrics) {
   account_.phase(PhaseKind::kVote) += ms;
   metrics.exposed_comm_ms += runtime_.size() > 1 ? ms : 0;
   return result;
+}
+
+/// Infinite gradients of activations in f16 are no error while a smaller scale is left: then the step is run again.
+void Trainer::smaller_scale_or_report(const Vote& vote, StepMetrics& metrics) {
+  const float scale = loss_scale_.value();
+  if (!loss_scale_.again(vote)) report_non_finite(vote);
+  ++metrics.scale_repeats;
+  if (runtime_.first())
+    LOG(WARNING) << "train: step " << position_.step << ": a gradient of micro-batch " << vote.bad_micro_batch
+                 << " is not finite at loss scale " << scale << ": the step is run again at " << loss_scale_.value();
 }
 
 void Trainer::report_non_finite(const Vote& vote) {
@@ -425,7 +443,7 @@ void Trainer::report_non_finite(const Vote& vote) {
   Loader loader(*data_.dataset, data_.texts, std::move(again));
   const MicroBatch& batch = loader.next();
   const size_t bucket = plan_.bucket_for(batch.tokens);
-  filler_.fill(batch, row_weight_, executor_, bucket);
+  filler_.fill(batch, row_weight_, executor_, bucket, loss_scale_.value());
   std::string where = "found no bad value when run again";
   if (const auto report = executor_.find_non_finite(bucket))
     where =
@@ -467,7 +485,7 @@ StepMetrics Trainer::train_step(bool stop) {
 
   constexpr int kMaxAttempts = 8;  // one measures, one sums; more only if gradients explode from one run to the next
   for (int tries = 1; !attempt(stop, metrics); ++tries) {
-    if (tries == kMaxAttempts)
+    if (tries == kMaxAttempts + metrics.scale_repeats)
       fail(ErrorKind::kInternal, "train: step ", position_.step, " was repeated ", tries, " times");
     forget_ahead();
     loader_.reset();
@@ -477,6 +495,8 @@ StepMetrics Trainer::train_step(bool stop) {
   const int64_t gathered = executor_.take_gathered_bytes();
   metrics.gathered_bytes += gathered;
   optimizer_phases(metrics);
+  metrics.loss_scale = loss_scale_.used() ? static_cast<double>(loss_scale_.value()) : 0;
+  loss_scale_.accept();
   if (runtime_.moved) metrics.moved_bytes = runtime_.moved->total() - moved_before;
   if (plan_.gather.kind == GatherKind::kCopy) metrics.moved_bytes += gathered;  // copied without any group
   ++position_.step;
@@ -520,9 +540,10 @@ void Trainer::run_phase(PhaseKind phase, const Tensor& slice, StepMetrics& metri
       return;
     case PhaseKind::kReduceGradients:
       sums_->reduce(context_, *exchange_, slice);
-      *reinterpret_cast<float*>(kept_memory_.data()) = kept_scale_;
-      if (kept_scale_ != 1)
+      if (const float factor = kept_scale_ * loss_scale_.inverse(); factor != 1) {
+        *reinterpret_cast<float*>(kept_memory_.data()) = factor;
         scale_forward(context_, slice, {kept_memory_.data(), DType::kF32, Shape{1}, context_.device}, slice);
+      }
       metrics.reduced_bytes += moved_bytes(runtime_.rank(), runtime_.size(), plan_.trainable_space, shards_.counts(),
                                            plan_.reduction == Reduction::kOrderFree ? DType::kI64 : DType::kF32);
       return;

@@ -22,6 +22,7 @@
 #include "optim/sharded_adamw.h"
 #include "parallel/plan/plan.h"
 #include "parallel/reduce/exponents.h"
+#include "parallel/reduce/loss_scale.h"
 #include "parallel/reduce/order_free_sums.h"
 #include "parallel/reduce/vote.h"
 #include "parallel/run/executor.h"
@@ -56,7 +57,8 @@ struct SetupSeconds {
 ///
 /// A step: this rank's micro-batches, one after the other (inputs, forward, backward, gradients into the order-free
 /// sums); one vote of all ranks; then reduction, norm, AdamW on this rank's slice and gather of the working copies.
-/// A vote may ask for the step again with larger exponents (step 0 always runs once for the maxima alone).
+/// A vote may ask for the step again with larger exponents (step 0 always runs once for the maxima alone), or under f16
+/// compute with a smaller loss scale.
 class Trainer final : private GradientSink {
  public:
   /// Opens data and weights, allocates everything. `plan` must outlive the trainer.
@@ -161,6 +163,7 @@ class Trainer final : private GradientSink {
   void gather_working(StepMetrics& metrics);
   GradientNorm gradient_norm() const;
   void check_norm(StepMetrics& metrics);
+  void smaller_scale_or_report(const Vote& vote, StepMetrics& metrics);
   [[noreturn]] void report_non_finite(const Vote& vote);
 
   const config::Config& config_;
@@ -186,12 +189,14 @@ class Trainer final : private GradientSink {
   std::vector<int> layout_index_;  // of a plan parameter, -1 when frozen
   std::unique_ptr<OrderFreeSums> sums_;
   Exponents exponents_;
+  LossScale loss_scale_;
   Voter voter_;
   std::vector<int64_t> working_bytes_per_rank_;
   std::unique_ptr<BatchIndex> index_;
   std::unique_ptr<Loader> loader_;
   const MicroBatch* ahead_ = nullptr;  // of the loader, for the next slot; null: not asked for yet
   bool filled_ahead_ = false;          // its inputs are in place
+  float scale_ahead_ = 1;              // loss_scale_ among them
   InputFiller filler_;
   TrainingPosition position_;
   FrozenHash frozen_at_start_;

@@ -202,6 +202,11 @@ int64_t find_bad(const Tensor& tensor, double& number) {
     if (i >= 0) number = static_cast<double>(static_cast<float>(tensor.data<bfloat16>()[i]));
     return i;
   }
+  if (tensor.dtype() == DType::kF16) {
+    const int64_t i = first_non_finite<float16>(tensor);
+    if (i >= 0) number = static_cast<double>(static_cast<float>(tensor.data<float16>()[i]));
+    return i;
+  }
   if (tensor.dtype() == DType::kF64) {
     for (int64_t i = 0; i < tensor.elements(); ++i)
       if (!std::isfinite(tensor.data<double>()[i])) return number = tensor.data<double>()[i], i;

@@ -104,8 +104,9 @@ cublasStatus_t check(const Descriptor* o, const Layout* a, const Layout* b, cons
 }
 
 float stored(const void* p, cudaDataType type, int64_t i) {
-  return type == CUDA_R_32F ? static_cast<const float*>(p)[i]
-                            : static_cast<float>(static_cast<const permafrost::bfloat16*>(p)[i]);
+  if (type == CUDA_R_32F) return static_cast<const float*>(p)[i];
+  if (type == CUDA_R_16F) return static_cast<float>(static_cast<const permafrost::float16*>(p)[i]);
+  return static_cast<float>(static_cast<const permafrost::bfloat16*>(p)[i]);
 }
 
 /// To 11 significant bits, to nearest, ties away from zero.
@@ -377,6 +378,8 @@ void multiply(const Product& p) {
         value += stored(p.how.bias, p.d_layout.type, static_cast<int64_t>(row));
       if (p.d_layout.type == CUDA_R_32F)
         static_cast<float*>(p.d)[i] = value;
+      else if (p.d_layout.type == CUDA_R_16F)
+        static_cast<permafrost::float16*>(p.d)[i] = permafrost::float16(value);  // too large: infinite
       else
         static_cast<permafrost::bfloat16*>(p.d)[i] = permafrost::bfloat16(value);
     }

@@ -90,7 +90,7 @@ Problem make_problem(const OpCase& op_case, DType compute) {
 ::testing::AssertionResult agrees(const Tensor& got, const std::vector<double>& want, DType compute) {
   double largest = 0;
   for (double value : want) largest = std::max(largest, std::abs(value));
-  const double unit = compute == DType::kBF16 ? 6 * 0x1p-8 : 64 * 0x1p-24;
+  const double unit = compute == DType::kBF16 ? 6 * 0x1p-8 : compute == DType::kF16 ? 6 * 0x1p-11 : 64 * 0x1p-24;
   return all_close(got, want, {unit * largest, 0});
 }
 
@@ -264,7 +264,7 @@ void check_in(const OpCase& op_case, DType compute) {
 }  // namespace
 
 void check_freezing_matrix(const OpCase& op_case) {
-  for (DType compute : {DType::kF32, DType::kBF16}) {
+  for (DType compute : tested_dtypes()) {
     SCOPED_TRACE(concat(op_case.name, " in ", to_string(compute)));
     check_in(op_case, compute);
   }

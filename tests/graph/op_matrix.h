@@ -26,7 +26,7 @@ struct OpCase {
 };
 
 /// Runs the operation for every subset of gradients that can be needed (the four classes of freezing among them), in
-/// f32 and bf16, overwriting and adding, in place where the operation allows it, with 1 and 2 threads, and expects:
+/// tested_dtypes(), overwriting and adding, in place where the operation allows it, with 1 and 2 threads, and expects:
 ///   the output and every needed gradient agree with the reference;
 ///   a gradient's bits are the same whatever else is needed, and for any number of threads;
 ///   backward gets only what backward_use names, saved buffers and workspaces of the declared size, undefined tensors

@@ -191,22 +191,24 @@ TEST(FreezingMatrix, Dropout) {
 }
 
 TEST(FreezingMatrix, CrossEntropy) {
-  check_freezing_matrix({"cross_entropy",
-                         [](Graph& g) {
-                           const Value logits = value_in(g, {2, 3, 7}), labels = input_in(g, {2, 3}, DType::kI32);
-                           cross_entropy(g, logits, labels, input_in(g, {2, 3}, DType::kF32), 0.1f);
-                         },
-                         [](const Operands& x, const Operands&) {
-                           const Duals loss =
-                               reference::cross_entropy(x[0], integers(x[1]), 7, static_cast<double>(0.1f));
-                           Dual sum;
-                           for (size_t r = 0; r < loss.size(); ++r) sum += x[2][r] * loss[r];
-                           return Duals{sum};
-                         },
-                         bit(0),
-                         {{1, {0, 6, -100, 3, 3, 2}}},
-                         1,
-                         true});
+  for (const bool scaled : {false, true})
+    check_freezing_matrix(
+        {scaled ? "cross_entropy, scaled" : "cross_entropy",
+         [scaled](Graph& g) {
+           const Value logits = value_in(g, {2, 3, 7}), labels = input_in(g, {2, 3}, DType::kI32);
+           const Value weights = input_in(g, {2, 3}, DType::kF32);
+           cross_entropy(g, logits, labels, weights, 0.1f, scaled ? input_in(g, {1}, DType::kF32) : Value{});
+         },
+         [](const Operands& x, const Operands&) {
+           const Duals loss = reference::cross_entropy(x[0], integers(x[1]), 7, static_cast<double>(0.1f));
+           Dual sum;
+           for (size_t r = 0; r < loss.size(); ++r) sum += x[2][r] * loss[r];
+           return Duals{sum};
+         },
+         bit(0),
+         {{1, {0, 6, -100, 3, 3, 2}}, {3, {1}}},
+         1,
+         true});
 }
 
 constexpr reference::AttentionSizes kSelf{2, 5, 5, 2, 3}, kCross{2, 3, 5, 2, 3};
@@ -421,9 +423,9 @@ TEST(OpErrors, ShapesAreRefusedWithTheScope) {
   refused([&](Graph& g) { layer_norm(g, x(g), param_in(g, {5}), param_in(g, {6}), 0); }, shape,
           {"layer_norm: gain and bias must be (6)", "got (5)"});
   refused([&](Graph& g) { layer_norm(g, i32(g, {6}), param_in(g, {6}), param_in(g, {6}), 0); }, shape,
-          {"layer_norm: input must be (..., C) f32 or bf16; got (6) i32"});
+          {"layer_norm: input must be (..., C) f32, bf16 or f16; got (6) i32"});
   refused([&](Graph& g) { activation(g, i32(g, {6}), Activation::kRelu); }, shape,
-          {"activation: input must be f32 or bf16; got (6) i32"});
+          {"activation: input must be f32, bf16 or f16; got (6) i32"});
   refused(
       [&](Graph& g) {
         embedding(g, x(g), param_in(g, {5, 7}));
@@ -479,7 +481,7 @@ TEST(OpErrors, ShapesAreRefusedWithTheScope) {
   refused([&](Graph& g) { dropout(g, x(g), input_in(g, {4}, DType::kI64), 0, 1.0f); }, argument,
           {"dropout: p must lie in [0, 1); got 1"});
   refused([&](Graph& g) { dropout(g, i32(g, {2}), input_in(g, {4}, DType::kI64), 0, 0.5f); }, shape,
-          {"dropout: input must be f32 or bf16; got (2) i32"});
+          {"dropout: input must be f32, bf16 or f16; got (2) i32"});
   refused([&](Graph& g) { cross_entropy(g, x(g), i32(g, {7}), value_in(g, {8}), 0); }, shape,
           {"cross_entropy: labels must be 8 elements of i32; got (7) i32"});
   refused([&](Graph& g) { cross_entropy(g, x(g), i32(g, {8}), i32(g, {8}), 0); }, shape,
@@ -488,7 +490,7 @@ TEST(OpErrors, ShapesAreRefusedWithTheScope) {
       [&](Graph& g) {
         cross_entropy(g, i32(g, {8, 2}), i32(g, {8}), value_in(g, {8}), 0);
       },
-      shape, {"cross_entropy: logits must be (..., V) f32 or bf16"});
+      shape, {"cross_entropy: logits must be (..., V) f32, bf16 or f16"});
   refused([&](Graph& g) { cross_entropy(g, x(g), i32(g, {8}), value_in(g, {8}), 1.5f); }, argument,
           {"cross_entropy: smoothing must lie in [0, 1); got 1.5"});
 }

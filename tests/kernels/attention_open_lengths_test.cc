@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "core/kernels/attention.h"
+#include "tests/kernels/dtypes.h"
 #include "tests/support/compare.h"
 #include "tests/support/kernel_test.h"
 
@@ -52,7 +53,7 @@ Results run(DType dtype, const AttentionMask& mask) {
 
 TEST_P(AttentionOpenLengths, AgreesWithTheExplicitMask) {
   const std::vector<double> lengths{19, 7, 4};
-  for (const DType dtype : {DType::kF32, DType::kBF16})
+  for (const DType dtype : tested_dtypes())
     for (const std::vector<double>& open : {std::vector<double>{19, 19, 19}, {7, 12, 4}, {0, 1, 9}}) {
       const OwnedTensor length_values = lengths_of(lengths), open_values = lengths_of(open),
                         allowed = explicit_mask(lengths, open);

@@ -25,15 +25,15 @@ double largest(const std::vector<double>& values) {
   return result;
 }
 
-// On CUDA, bf16 with heads of up to 256 runs in attention_forward_tiles_cuda.cu and attention_backward_tiles_cuda.cu,
-// all else in attention_plain_cuda.cu; shapes below cross the tiles of both.
+// On CUDA, bf16 and f16 with heads of up to 256 runs in attention_forward_tiles_cuda.cu and
+// attention_backward_tiles_cuda.cu, all else in attention_plain_cuda.cu; shapes below cross the tiles of both.
 
 /// Scores are sums of `size` products in f32, whose error e makes a relative error e of a probability.
 Tolerance tolerance(DType dtype, Target target, size_t length, size_t size, double magnitude) {
   Tolerance t = tolerance_for(dtype, int64_t(length + size), 4.0 * magnitude);
-  // AMX and CUDA: every term has a factor rounded to bf16 (8 bits: relative error 2^-8 at most) on its way into the
-  // product.
-  if (dtype == DType::kBF16 && (target == Target::kAmx || target == Target::kCuda)) t.absolute += 0x1p-8 * magnitude;
+  // AMX and CUDA: every term has a factor rounded to bf16 or f16 on its way into the product.
+  if (dtype != DType::kF32 && (target == Target::kAmx || target == Target::kCuda))
+    t.absolute += unit_of(dtype) * magnitude + static_cast<double>(length) * subnormal_of(dtype) * 4.0;
   return t;
 }
 
@@ -128,7 +128,7 @@ TEST_P(AttentionTest, EveryMaskAtManySizes) {
   const AttentionSizes sizes[] = {{3, 1, 1, 1, 1},    {3, 5, 5, 2, 3},    {2, 16, 16, 1, 16},  {3, 17, 17, 1, 5},
                                   {3, 33, 33, 2, 64}, {2, 46, 46, 1, 80}, {1, 50, 50, 1, 128}, {2, 65, 65, 1, 33},
                                   {2, 7, 40, 1, 32},  {2, 40, 7, 1, 48}};
-  for (DType dtype : kDtypes)
+  for (DType dtype : tested_dtypes())
     for (const AttentionSizes& n : sizes)
       for (const Mask& kind : kMasks) {
         if (is_causal(kind.kind) && n.queries != n.keys) continue;
@@ -141,7 +141,7 @@ TEST_P(AttentionTest, EveryMaskAtManySizes) {
 }
 
 TEST_P(AttentionTest, SeveralBlocksOfQueriesAndKeys) {
-  for (DType dtype : kDtypes) {
+  for (DType dtype : tested_dtypes()) {
     for (const Mask& kind : {kMasks[0], kMasks[5]}) {
       const Case c(dtype, {2, 197, 197, 1, 64}, kind);
       c.run_forward(level());
@@ -161,7 +161,7 @@ TEST_P(AttentionTest, SeveralBlocksOfQueriesAndKeys) {
 
 TEST_P(AttentionTest, LongRowsUnderCausalMasks) {
   // Several tiles and steps on every target, of which the causal rule hides some and the open row needs some of these.
-  for (DType dtype : kDtypes)
+  for (DType dtype : tested_dtypes())
     for (const AttentionSizes& n : {AttentionSizes{2, 150, 150, 1, 20}, {1, 100, 100, 2, 72}})
       for (const Mask& kind : kMasks) {
         if (!is_causal(kind.kind)) continue;
@@ -173,7 +173,7 @@ TEST_P(AttentionTest, LongRowsUnderCausalMasks) {
 }
 
 TEST_P(AttentionTest, LargeHeads) {
-  for (DType dtype : kDtypes)
+  for (DType dtype : tested_dtypes())
     for (const AttentionSizes& n : {AttentionSizes{1, 37, 70, 1, 96}, {1, 37, 70, 2, 200}, {1, 20, 40, 1, 300}}) {
       const Case c(dtype, n, kMasks[9]);
       c.run_forward(level());
@@ -183,22 +183,22 @@ TEST_P(AttentionTest, LargeHeads) {
 }
 
 TEST_P(AttentionTest, LargeScoresStayFinite) {
-  for (DType dtype : kDtypes) {
+  for (DType dtype : tested_dtypes()) {
     Case c(dtype, {1, 20, 20, 1, 16});
     c.q = random_tensor(dtype, c.q_shape(), 1, 100.0);  // scores of several hundred: a softmax of 0 and 1
     c.run_forward(level());
     c.run_backward(level());
     const auto want = c.wanted();
     // A score of 500 is known to 2^-15 or so in f32: that much of a probability.
-    EXPECT_TRUE(
-        all_close(c.out, want.out, {largest(values_of(c.v)) * (dtype == DType::kF32 ? 0x1p-12 : 0x1p-8), 0x1p-7}));
+    const double of_score = dtype == kF16 ? 0x1p-11 + 0x1p-12 : dtype == kBF16 ? 0x1p-8 : 0x1p-12;
+    EXPECT_TRUE(all_close(c.out, want.out, {largest(values_of(c.v)) * of_score, dtype == kF16 ? 0x1p-10 : 0x1p-7}));
     for (const OwnedTensor* t : {&c.dq, &c.dk, &c.dv})
       for (double value : values_of(*t)) EXPECT_TRUE(std::isfinite(value));
   }
 }
 
 TEST_P(AttentionTest, EveryChoiceOfWantedGradients) {
-  for (DType dtype : kDtypes) {
+  for (DType dtype : tested_dtypes()) {
     const Case all(dtype, {2, 37, 37, 2, 20}, kMasks[3]);
     all.run_forward(level());
     all.run_backward(level());
@@ -222,7 +222,7 @@ TEST_P(AttentionTest, EveryChoiceOfWantedGradients) {
 }
 
 TEST_P(AttentionTest, ForwardWithoutLseGivesTheSameBits) {
-  for (DType dtype : kDtypes) {
+  for (DType dtype : tested_dtypes()) {
     const Case with(dtype, {1, 19, 19, 2, 24}), without(dtype, {1, 19, 19, 2, 24});
     with.run_forward(level());
     AttentionForward args = without.forward_args();
@@ -234,7 +234,7 @@ TEST_P(AttentionTest, ForwardWithoutLseGivesTheSameBits) {
 }
 
 TEST_P(AttentionTest, SameBitsForAnyThreadsAndBatch) {
-  for (DType dtype : kDtypes) {
+  for (DType dtype : tested_dtypes()) {
     const AttentionSizes n{3, 270, 270, 2, 40};
     const Case one(dtype, n, kMasks[3]);
     one.run_forward(level(), 1);
@@ -268,7 +268,7 @@ TEST_P(AttentionTest, SameBitsForAnyThreadsAndBatch) {
 }
 
 TEST_P(AttentionTest, FusedProductReadAndWrittenInPlace) {
-  for (DType dtype : kDtypes) {
+  for (DType dtype : tested_dtypes()) {
     const AttentionSizes n{2, 21, 21, 3, 7};
     const int64_t token = 21, stride = 3 * token + 5;  // 5 elements behind each token belong to nobody
     const Case plain(dtype, n, kMasks[3]);
@@ -314,7 +314,7 @@ TEST_P(AttentionTest, FusedProductReadAndWrittenInPlace) {
 }
 
 TEST_P(AttentionTest, UnalignedMemoryGivesTheSameBits) {
-  for (DType dtype : kDtypes) {
+  for (DType dtype : tested_dtypes()) {
     const Case plain(dtype, {1, 18, 18, 1, 9});
     plain.run_forward(level());
     Case moved(dtype, {1, 18, 18, 1, 9});
@@ -331,7 +331,7 @@ TEST_P(AttentionTest, UnalignedMemoryGivesTheSameBits) {
 }
 
 TEST_P(AttentionTest, RowsThatSeeNothingGiveZero) {
-  for (DType dtype : kDtypes) {
+  for (DType dtype : tested_dtypes()) {
     Case c(dtype, {3, 20, 20, 2, 6}, kMasks[1]);  // lengths 20, 10, 0
     c.run_forward(level());
     c.run_backward(level());
@@ -369,7 +369,7 @@ TEST_P(AttentionTest, NanReachesWhatSeesItAndNothingElse) {
     values[at] = kNan;
     return make_tensor(t.view().dtype(), t.view().shape(), values);
   };
-  for (DType dtype : kDtypes) {
+  for (DType dtype : tested_dtypes()) {
     const AttentionSizes n{2, 20, 20, 1, 6};  // lengths 20, 10
     Case query(dtype, n, kMasks[1]);
     query.q = with_nan(query.q, n.q(0, 3, 0, 2));
@@ -398,7 +398,7 @@ TEST_P(AttentionTest, NanReachesWhatSeesItAndNothingElse) {
 }
 
 TEST_P(AttentionTest, EmptySizes) {
-  for (DType dtype : kDtypes) {
+  for (DType dtype : tested_dtypes()) {
     for (const AttentionSizes& n :
          {AttentionSizes{0, 3, 3, 2, 4}, {2, 0, 3, 2, 4}, {2, 3, 3, 0, 4}, {2, 3, 3, 2, 0}, {2, 3, 0, 2, 4}}) {
       const Case c(dtype, n);

@@ -64,7 +64,7 @@ Tolerance loss_tolerance(const Problem& p) { return {log_sum_error(p), 2 * kUnit
 Tolerance gradient_tolerance(const Problem& p, DType dtype, double max_weight) {
   double largest = 0;
   for (double x : values_of(p.logits)) largest = std::max(largest, std::abs(x));
-  return {max_weight * (log_sum_error(p) + kUnit * (largest + 12)), dtype == kBF16 ? 0x1p-8 : 2 * kUnit};
+  return {max_weight * (log_sum_error(p) + kUnit * (largest + 12)), dtype == kF32 ? 2 * kUnit : unit_of(dtype)};
 }
 
 struct Result {
@@ -87,7 +87,7 @@ double largest_weight(const Problem& p) {
 }
 
 TEST_P(CrossEntropyTest, AgreesWithTheReference) {
-  for (DType dtype : {kF32, kBF16})
+  for (DType dtype : tested_dtypes())
     for (int64_t classes : {1, 2, 15, 16, 17, 63, 65, 130, 4099, 50272})
       for (float smoothing : {0.0f, 0.1f}) {
         const Problem p = random_problem(dtype, classes > 1000 ? 4 : 11, classes, smoothing);
@@ -96,7 +96,7 @@ TEST_P(CrossEntropyTest, AgreesWithTheReference) {
         const auto gradient =
             reference::cross_entropy_gradient(values_of(p.logits), p.label_values, static_cast<size_t>(classes),
                                               static_cast<double>(smoothing), values_of(p.weights));
-        for (DType out : {kF32, kBF16}) {
+        for (DType out : tested_dtypes()) {
           const Result r = run(p, out);
           EXPECT_TRUE(all_close(r.loss, want, loss_tolerance(p))) << "V=" << classes;
           EXPECT_TRUE(all_close(r.dlogits, gradient, gradient_tolerance(p, out, largest_weight(p)))) << "V=" << classes;
@@ -177,7 +177,7 @@ TEST_P(CrossEntropyTest, LargeLogitsStayFinite) {
 }
 
 TEST_P(CrossEntropyTest, GradientInPlaceGivesTheSameBits) {
-  for (DType dtype : {kF32, kBF16}) {
+  for (DType dtype : tested_dtypes()) {
     const Problem p = random_problem(dtype, 7, 1003, 0.1f);
     const Result r = run(p, dtype);
     cross_entropy_backward(device_context(), p.logits, p.labels, r.lse, p.weights, p.smoothing, p.logits);
@@ -209,7 +209,7 @@ TEST_P(CrossEntropyTest, ARowDoesNotDependOnItsPlace) {
 }
 
 TEST_P(CrossEntropyTest, SameBitsAtAnyAlignment) {
-  for (DType dtype : {kF32, kBF16})
+  for (DType dtype : tested_dtypes())
     for (int64_t classes : {64, 1032, 5000}) {
       Problem p = random_problem(dtype, 3, classes, 0.1f);
       const Result here = run(p, dtype);
@@ -326,8 +326,12 @@ TEST_P(CrossEntropyTest, Errors) {
   EXPECT_TRUE(throws_error(forward(logits, label_tensor({0, 0, -1}), 0, row, row), argument, {"got -1 at row 2"}));
   EXPECT_TRUE(throws_error(forward(logits, labels, 1.0f, row, row), argument, {"smoothing must lie in [0, 1); got 1"}));
   EXPECT_TRUE(throws_error(forward(logits, labels, NAN, row, row), argument, {"got nan"}));
-  EXPECT_TRUE(throws_error(forward(OwnedTensor(DType::kF16, {3, 4}), labels, 0, row, row), shape,
-                           {"logits must be (R, V) f32 or bf16; got (3, 4) f16"}));
+  EXPECT_TRUE(throws_error(forward(OwnedTensor(DType::kF64, {3, 4}), labels, 0, row, row), shape,
+                           {"logits must be (R, V) f32", "; got (3, 4) f64"}));
+  if (!on_cuda()) {
+    EXPECT_TRUE(throws_error(forward(OwnedTensor(kF16, {3, 4}), labels, 0, row, row), shape,
+                             {"logits must be (R, V) f32 or bf16; got (3, 4) f16"}));
+  }
   EXPECT_TRUE(throws_error(forward(logits, OwnedTensor(DType::kI64, {3}), 0, row, row), shape,
                            {"labels must be (3) i32; got (3) i64"}));
   EXPECT_TRUE(throws_error(forward(logits, labels, 0, Tensor(), row), shape, {"row_loss must be (3) f32; got none"}));

@@ -45,7 +45,7 @@ std::vector<double> batch_factors(uint64_t seed, uint32_t epoch, const std::vect
 TEST_P(DropoutTest, DrawsAreThoseOfTheContract) {
   const uint64_t seed = 0xfedcba9876543210u;
   const std::vector<int64_t> samples{5, int64_t{1} << 40, 0};
-  for (DType dtype : {kF32, kBF16})
+  for (DType dtype : tested_dtypes())
     for (int64_t n : {1, 3, 64, 65, 1027, 40001})
       for (float p : {0.0f, 0.1f, 0.5f, 0.97f})
         for (GradMode mode : {GradMode::kOverwrite, GradMode::kAdd}) {
@@ -58,8 +58,8 @@ TEST_P(DropoutTest, DrawsAreThoseOfTheContract) {
             for (size_t i = 0; i < want.size(); ++i) want[i] += before[i];
           dropout(device_context(2), x, address_of(seed, 7, samples), 11, p, out, mode);
           // The scale and the product round once each in f32 (relative), the sum once more (|values| < 6 * 34).
-          const double unit = dtype == kBF16 ? 0x1p-8 : 0x1p-24;
-          EXPECT_TRUE(all_close(out, want, {mode == GradMode::kAdd ? 204 * 0x1p-23 : 0, unit + 2 * 0x1p-24}));
+          const double sum = mode == GradMode::kAdd ? 204 * 0x1p-23 : 0;
+          EXPECT_TRUE(all_close(out, want, {sum + subnormal_of(dtype), unit_of(dtype) + 2 * 0x1p-24}));
           EXPECT_TRUE(out.canaries_intact());
         }
 }

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "tests/kernels/dtypes.h"
 #include "tests/reference/embedding_ref.h"
 #include "tests/support/compare.h"
 #include "tests/support/gradient_check.h"
@@ -14,8 +15,6 @@ using namespace permafrost::testing;
 
 class EmbeddingTest : public KernelTest {};
 INSTANTIATE_TEST_SUITE_P(Targets, EmbeddingTest, ::testing::Values(kCpu, Target::kCuda), target_name);
-
-constexpr DType kActivationDtypes[] = {DType::kF32, DType::kBF16};
 
 OwnedTensor ids_tensor(const std::vector<int32_t>& ids) {
   return make_tensor(DType::kI32, {static_cast<int64_t>(ids.size())}, {ids.begin(), ids.end()});
@@ -30,7 +29,7 @@ std::vector<int32_t> random_ids(size_t count, int64_t vocabulary) {
 
 TEST_P(EmbeddingTest, LooksRowsUpForEveryDtype) {
   for (DType table_dtype : {DType::kF32, DType::kBF16, DType::kF16})
-    for (DType out_dtype : kActivationDtypes)
+    for (DType out_dtype : tested_dtypes())
       for (int64_t width : {1, 7, 33, 768}) {
         const std::vector<int32_t> ids = random_ids(41, 13);
         const auto table = random_tensor(table_dtype, {13, width}, 1);
@@ -53,7 +52,7 @@ TEST(Embedding, GradientFormulaAgreesWithDuals) {
 }
 
 TEST_P(EmbeddingTest, BackwardAddsRepeatedIds) {
-  for (DType dtype : kActivationDtypes)
+  for (DType dtype : tested_dtypes())
     for (int64_t width : {1, 63, 65, 200})
       for (GradMode mode : {GradMode::kOverwrite, GradMode::kAdd}) {
         const std::vector<int32_t> ids = random_ids(50, 6);  // every row about eight times, row 6 never
@@ -113,9 +112,13 @@ TEST_P(EmbeddingTest, Errors) {
                            {"embedding_forward: ids must be (R) i32; got (3) i64"}));
   EXPECT_TRUE(
       throws_error(call(ids, OwnedTensor(DType::kF32, {5}), out), shape, {"table must be (V, C)", "got (5) f32"}));
-  EXPECT_TRUE(throws_error(call(ids, table, OwnedTensor(DType::kF16, {3, 3})), shape,
-                           {"out must be (3, 3) f32 or bf16; got (3, 3) f16"}));
-  EXPECT_TRUE(throws_error(call(ids, table, Tensor()), shape, {"out must be (3, 3) f32 or bf16; got none"}));
+  const char* dtypes = on_cuda() ? "f32, bf16 or f16" : "f32 or bf16";
+  EXPECT_TRUE(throws_error(call(ids, table, OwnedTensor(DType::kF64, {3, 3})), shape,
+                           {"out must be (3, 3) ", dtypes, "; got (3, 3) f64"}));
+  EXPECT_TRUE(throws_error(call(ids, table, Tensor()), shape, {"out must be (3, 3) ", dtypes, "; got none"}));
+  if (!on_cuda()) {
+    EXPECT_TRUE(throws_error(call(ids, table, OwnedTensor(kF16, {3, 3})), shape, {"got (3, 3) f16"}));
+  }
   const auto back = [&](Tensor i, Tensor d, Tensor t) {
     return [=] { embedding_backward(c, i, d, t, GradMode::kAdd); };
   };

@@ -96,7 +96,7 @@ TEST_P(LayerNormTest, AgreesWithGoldens) {
 }
 
 TEST_P(LayerNormTest, ForwardAndBackwardAtEverySize) {
-  for (DType dtype : kDtypes)
+  for (DType dtype : tested_dtypes())
     for (auto [rows, width] : {std::pair<int64_t, int64_t>{1, 1},
                                {3, 2},
                                {5, 15},
@@ -133,7 +133,7 @@ TEST_P(LayerNormTest, ForwardAndBackwardAtEverySize) {
 }
 
 TEST_P(LayerNormTest, AddsWhenAsked) {
-  for (DType dtype : kDtypes) {
+  for (DType dtype : tested_dtypes()) {
     Case c(dtype, 40, 33);
     layer_norm_forward_at(level(), device_context(), c.forward());
     c.dx = random_tensor(dtype, {40, 33}, 7);
@@ -153,7 +153,7 @@ TEST_P(LayerNormTest, AddsWhenAsked) {
 }
 
 TEST_P(LayerNormTest, EveryChoiceOfWantedGradients) {
-  for (DType dtype : kDtypes) {
+  for (DType dtype : tested_dtypes()) {
     Case all(dtype, 70, 50);
     layer_norm_forward_at(level(), device_context(), all.forward());
     layer_norm_backward_at(level(), device_context(), all.backward(), all.workspace);
@@ -179,7 +179,7 @@ TEST_P(LayerNormTest, EveryChoiceOfWantedGradients) {
 }
 
 TEST_P(LayerNormTest, SameBitsForAnyThreadsAndNeighbours) {
-  for (DType dtype : kDtypes) {
+  for (DType dtype : tested_dtypes()) {
     Case one(dtype, 301, 75);
     layer_norm_forward_at(level(), device_context(1), one.forward());
     layer_norm_backward_at(level(), device_context(1), one.backward(), one.workspace);
@@ -215,7 +215,7 @@ Tensor shifted(const OwnedTensor& values, OwnedTensor& memory) {
 }
 
 TEST_P(LayerNormTest, SameBitsAtAnyAlignment) {
-  for (DType dtype : kDtypes)
+  for (DType dtype : tested_dtypes())
     for (auto [rows, width] : {std::pair<int64_t, int64_t>{40, 64}, {5, 1024}, {33, 1104}, {3, 8200}}) {
       Case c(dtype, rows, width), other(dtype, rows, width);
       OwnedTensor x, gain, bias, dy, y, dx;
@@ -240,7 +240,7 @@ TEST_P(LayerNormTest, SameBitsAtAnyAlignment) {
 }
 
 TEST_P(LayerNormTest, InPlaceAndWithoutKeeping) {
-  for (DType dtype : kDtypes)
+  for (DType dtype : tested_dtypes())
     for (int64_t width : {77, 64, 9000}) {
       Case kept(dtype, 5, width), in_place(dtype, 5, width);
       layer_norm_forward_at(level(), device_context(), kept.forward());
@@ -259,7 +259,7 @@ TEST_P(LayerNormTest, InPlaceAndWithoutKeeping) {
 }
 
 TEST_P(LayerNormTest, EmptySizes) {
-  for (DType dtype : kDtypes) {
+  for (DType dtype : tested_dtypes()) {
     Case no_rows(dtype, 0, 5);
     layer_norm_forward_at(level(), device_context(), no_rows.forward());
     layer_norm_backward_at(level(), device_context(), no_rows.backward(), {});
@@ -278,7 +278,7 @@ TEST_P(LayerNormTest, EmptySizes) {
 }
 
 TEST_P(LayerNormTest, NanStaysInItsRow) {
-  for (DType dtype : kDtypes) {
+  for (DType dtype : tested_dtypes()) {
     Case c(dtype, 3, 20);
     auto values = values_of(c.x);
     values[25] = std::numeric_limits<double>::quiet_NaN();

@@ -42,7 +42,7 @@ struct Shifted {
 
 TEST_P(LinearOnDevice, KeepingPreChangesNothing) {
   const int64_t m = 30, n = 40, k = 50;
-  for (DType dtype : kDtypes)
+  for (DType dtype : tested_dtypes())
     for (Activation kind : {Activation::kNone, Activation::kGelu, Activation::kQuickGelu, Activation::kRelu,
                             Activation::kSquaredRelu, Activation::kTanh}) {
       SCOPED_TRACE(concat(to_string(kind), " ", to_string(dtype)));
@@ -60,7 +60,7 @@ TEST_P(LinearOnDevice, KeepingPreChangesNothing) {
 
 TEST_P(LinearOnDevice, AnyAlignment) {
   for (const auto& [m, n, k] : {std::tuple<int64_t, int64_t, int64_t>{20, 32, 48}, {7, 9, 11}})
-    for (DType dtype : kDtypes) {
+    for (DType dtype : tested_dtypes()) {
       SCOPED_TRACE(concat(m, " ", n, " ", k, " ", to_string(dtype)));
       const auto x = random_tensor(dtype, {m, k}, 1), weight = random_tensor(dtype, {n, k}, 2);
       const auto dy = random_tensor(dtype, {m, n}, 3), bias = random_tensor(kF32, {n}, 4);
@@ -88,7 +88,7 @@ TEST_P(LinearOnDevice, AnyAlignment) {
 TEST_P(LinearOnDevice, BiasGradientOfManyRows) {
   for (int64_t m : {31, 255, 256, 257, 1100})
     for (int64_t n : {1, 24, 47, 320})
-      for (DType dtype : kDtypes)
+      for (DType dtype : tested_dtypes())
         for (GradMode mode : {GradMode::kOverwrite, GradMode::kAdd}) {
           SCOPED_TRACE(concat(m, " ", n, " ", to_string(dtype), " add ", mode == GradMode::kAdd));
           const auto dy = random_tensor(dtype, {m, n}, 1), x = random_tensor(dtype, {m, 3}, 2);
@@ -180,7 +180,7 @@ std::string line_with(const std::string& text, const std::string& start) {
 TEST_P(LinearOnCuda, TuningStaysWithItsChoice) {
   const int64_t m = 61, n = 54, k = 58;
   const Context context = device_context();
-  for (DType dtype : kDtypes) {
+  for (DType dtype : tested_dtypes()) {
     SCOPED_TRACE(to_string(dtype));
     const auto x = random_tensor(dtype, {m, k}, 1), weight = random_tensor(dtype, {n, k}, 2);
     const auto dy = random_tensor(dtype, {m, n}, 3), bias = random_tensor(kF32, {n}, 4);

@@ -89,9 +89,8 @@ std::vector<double> activated(Activation kind, std::vector<double> values) {
 
 TEST_P(LinearAtLevel, ForwardMatchesReference) {
   for (const Sizes& s : sizes())
-    for (DType compute : {kF32, kBF16})
-      for (DType stored : {kF32, kBF16}) {
-        if (compute == kF32 && stored == kBF16) continue;
+    for (DType compute : tested_dtypes())
+      for (DType stored : {kF32, compute}) {
         SCOPED_TRACE(concat(s, " compute ", to_string(compute), " y ", to_string(stored)));
         const auto x = random_tensor(compute, {s.m, s.k}, 1), weight = random_tensor(compute, {s.n, s.k}, 2);
         const auto bias = random_tensor(kF32, {s.n}, 3);
@@ -100,10 +99,10 @@ TEST_P(LinearAtLevel, ForwardMatchesReference) {
         auto workspace = workspace_of(kForward, s, compute, compute, 2);
         forward(device_context(2), {x, weight, bias, y, pre, Activation::kGelu}, workspace);
         Tolerance of_pre = product_tolerance(stored, s.k);
-        if (on_cuda() && stored == kBF16) {
-          // The bias is rounded to bf16 before it is added, and the activation is that of the rounded sum.
-          of_pre.absolute += 0x1p-8 * largest_of(values_of(bias));
-          EXPECT_TRUE(all_close(y, activated(Activation::kGelu, values_of(pre)), tolerance_for(kBF16, 1, 1.0)));
+        if (on_cuda() && stored != kF32) {
+          // The bias is rounded to y's dtype before it is added, and the activation is that of the rounded sum.
+          of_pre.absolute += unit_of(stored) * largest_of(values_of(bias));
+          EXPECT_TRUE(all_close(y, activated(Activation::kGelu, values_of(pre)), tolerance_for(stored, 1, 1.0)));
         } else {
           EXPECT_TRUE(all_close(y, want.y, product_tolerance(stored, s.k)));
         }
@@ -117,7 +116,7 @@ TEST_P(LinearAtLevel, ForwardMatchesReference) {
 
 TEST_P(LinearAtLevel, EveryActivationIsFused) {
   const Sizes s{40, 50, 32};
-  for (DType dtype : {kF32, kBF16})
+  for (DType dtype : tested_dtypes())
     for (Activation kind : {Activation::kNone, Activation::kGelu, Activation::kQuickGelu, Activation::kRelu,
                             Activation::kSquaredRelu, Activation::kTanh}) {
       SCOPED_TRACE(concat(to_string(kind), " ", to_string(dtype)));
@@ -136,7 +135,7 @@ TEST_P(LinearAtLevel, EveryActivationIsFused) {
 
 TEST_P(LinearAtLevel, InputGradientMatchesReference) {
   for (const Sizes& s : sizes())
-    for (DType dtype : {kF32, kBF16})
+    for (DType dtype : tested_dtypes())
       for (GradMode mode : {GradMode::kOverwrite, GradMode::kAdd}) {
         SCOPED_TRACE(concat(s, " ", to_string(dtype), " add ", mode == GradMode::kAdd));
         const auto dy = random_tensor(dtype, {s.m, s.n}, 1), weight = random_tensor(dtype, {s.n, s.k}, 2);
@@ -152,7 +151,7 @@ TEST_P(LinearAtLevel, InputGradientMatchesReference) {
 
 TEST_P(LinearAtLevel, WeightGradientMatchesReference) {
   for (const Sizes& s : sizes())
-    for (DType dtype : {kF32, kBF16})
+    for (DType dtype : tested_dtypes())
       for (GradMode mode : {GradMode::kOverwrite, GradMode::kAdd}) {
         SCOPED_TRACE(concat(s, " ", to_string(dtype), " add ", mode == GradMode::kAdd));
         const auto x = random_tensor(dtype, {s.m, s.k}, 1), dy = random_tensor(dtype, {s.m, s.n}, 2);
@@ -173,7 +172,7 @@ TEST_P(LinearAtLevel, WeightGradientMatchesReference) {
 /// Sizes at which B is cut along R, and A is packed slab by slab.
 TEST_P(LinearAtLevel, LongReductionsAndManyRows) {
   if (GetParam() == kCpu) GTEST_SKIP() << "the same schedule as the others, too slow at these sizes";
-  for (DType dtype : {kF32, kBF16}) {
+  for (DType dtype : tested_dtypes()) {
     SCOPED_TRACE(to_string(dtype));
     const Sizes along_r{37, 70, 11011};
     const auto dy = repeated_tensor(dtype, {along_r.m, along_r.k}, 1),
@@ -199,7 +198,7 @@ TEST_P(LinearAtLevel, LongReductionsAndManyRows) {
 
 TEST_P(LinearAtLevel, ResultsDoNotDependOnThreads) {
   for (const Sizes& s : {Sizes{33, 100, 70}, Sizes{400, 200, 96}, Sizes{1, 500, 64}})
-    for (DType dtype : {kF32, kBF16}) {
+    for (DType dtype : tested_dtypes()) {
       SCOPED_TRACE(concat(s, " ", to_string(dtype)));
       const auto x = random_tensor(dtype, {s.m, s.k}, 1), weight = random_tensor(dtype, {s.n, s.k}, 2);
       const auto dy = random_tensor(dtype, {s.m, s.n}, 3), bias = random_tensor(kF32, {s.n}, 4);
@@ -230,7 +229,7 @@ TEST_P(LinearAtLevel, RowsDoNotDependOnTheirNeighbours) {
   };
   const int64_t all = 300;
   for (const auto& [n, k] : {std::pair<int64_t, int64_t>{330, 96}, {47, 45}})
-    for (DType dtype : {kF32, kBF16})
+    for (DType dtype : tested_dtypes())
       for (int64_t rows : {1, 2, 17, 32, 100, 256, 257}) {
         SCOPED_TRACE(concat("rows ", rows, " n ", n, " k ", k, " ", to_string(dtype)));
         const auto x = random_tensor(dtype, {all, k}, 1), weight = random_tensor(dtype, {n, k}, 2);
@@ -267,7 +266,7 @@ TEST_P(LinearAtLevel, StoredWeightsUnderF32ComputeAreConvertedExactly) {
 
 TEST_P(LinearAtLevel, NanReachesItsRowAndNoOther) {
   const Sizes s{20, 40, 50};
-  for (DType dtype : {kF32, kBF16}) {
+  for (DType dtype : tested_dtypes()) {
     auto x_values = values_of(random_tensor(dtype, {s.m, s.k}, 1));
     x_values[3 * 50 + 49] = std::numeric_limits<double>::quiet_NaN();
     const auto x = make_tensor(dtype, {s.m, s.k}, x_values), weight = random_tensor(dtype, {s.n, s.k}, 2);
@@ -288,7 +287,7 @@ TEST_P(LinearAtLevel, NanReachesItsRowAndNoOther) {
 TEST_P(LinearAtLevel, EmptySizes) {
   for (const Sizes& s : {Sizes{0, 3, 4}, Sizes{3, 0, 4}, Sizes{3, 4, 0}, Sizes{0, 0, 0}}) {
     SCOPED_TRACE(concat(s));
-    for (DType dtype : {kF32, kBF16}) {
+    for (DType dtype : tested_dtypes()) {
       OwnedTensor x(dtype, {s.m, s.k}), weight(dtype, {s.n, s.k}), dy(dtype, {s.m, s.n});
       const auto bias = random_tensor(kF32, {s.n}, 1);
       auto y = filled_tensor(kF32, {s.m, s.n}, 0xff), dx = filled_tensor(dtype, {s.m, s.k}, 0xff),
@@ -414,15 +413,18 @@ class LinearErrors : public KernelTest {
     EXPECT_TRUE(throws_error([&] { linear_backward_weight(context_, args, workspace_); }, kind, parts));
     EXPECT_TRUE(throws_error([&] { tune_linear(context_, args, workspace_); }, kind, parts));
   }
+  /// Of activations.
+  static std::string dtypes() { return on_cuda() ? "f32, bf16 or f16" : "f32 or bf16"; }
   Context context_;
   OwnedTensor workspace_, x_, weight_, y_, half_x_, half_weight_, half_y_, wrong_, vector_;
 };
 INSTANTIATE_TEST_SUITE_P(Targets, LinearErrors, ::testing::Values(kCpu, Target::kCuda), target_name);
 
 TEST_P(LinearErrors, Forward) {
-  refuse_forward({{}, weight_, {}, y_, {}}, {"linear_forward: x must be (M, K) f32 or bf16; got none"});
+  refuse_forward({{}, weight_, {}, y_, {}}, {"linear_forward: x must be (M, K) ", dtypes(), "; got none"});
   refuse_forward({vector_, weight_, {}, y_, {}}, {"x must be (M, K)", "got (5) f32"});
-  refuse_forward({OwnedTensor(kF16, {2, 3}), weight_, {}, y_, {}}, {"x must be", "got (2, 3) f16"});
+  refuse_forward({OwnedTensor(DType::kF64, {2, 3}), weight_, {}, y_, {}}, {"x must be", "got (2, 3) f64"});
+  if (!on_cuda()) refuse_forward({OwnedTensor(kF16, {2, 3}), weight_, {}, y_, {}}, {"x must be", "got (2, 3) f16"});
   refuse_forward({x_, {}, {}, y_, {}}, {"weight must be (N, K)", "got none"});
   refuse_forward({x_, vector_, {}, y_, {}}, {"weight must be (N, K)", "got (5) f32"});
   refuse_forward({x_, OwnedTensor(kF32, {4, 2}), {}, y_, {}}, {"weight must be (4, 3)", "got (4, 2) f32"});
@@ -446,7 +448,7 @@ TEST_P(LinearErrors, Forward) {
 }
 
 TEST_P(LinearErrors, BackwardInput) {
-  refuse_input({{}, weight_, x_}, {"linear_backward_input: dy must be (M, N) f32 or bf16; got none"});
+  refuse_input({{}, weight_, x_}, {"linear_backward_input: dy must be (M, N) ", dtypes(), "; got none"});
   refuse_input({wrong_, weight_, x_}, {"weight must be (5, 3) f32, bf16 or f16", "got (4, 3) f32"});
   refuse_input({y_, {}, x_}, {"weight must be (N, K)", "got none"});
   refuse_input({half_y_, weight_, half_x_}, {"weight must be (4, 3) bf16", "got (4, 3) f32"});
@@ -458,7 +460,7 @@ TEST_P(LinearErrors, BackwardInput) {
 }
 
 TEST_P(LinearErrors, BackwardWeight) {
-  refuse_weight({x_, {}, weight_, {}}, {"linear_backward_weight: dy must be (M, N) f32 or bf16; got none"});
+  refuse_weight({x_, {}, weight_, {}}, {"linear_backward_weight: dy must be (M, N) ", dtypes(), "; got none"});
   refuse_weight({{}, y_, weight_, {}}, {"x must be (M, K) f32", "got none"});
   refuse_weight({half_x_, y_, weight_, {}}, {"x must be (M, K) f32", "got (2, 3) bf16"});
   refuse_weight({wrong_, y_, weight_, {}}, {"x must be (2, 5) f32", "got (5, 5) f32"});

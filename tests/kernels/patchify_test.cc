@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "tests/kernels/dtypes.h"
 #include "tests/reference/patchify_ref.h"
 #include "tests/support/compare.h"
 #include "tests/support/gradient_check.h"
@@ -37,7 +38,7 @@ TEST_P(PatchifyTest, TinyByHand) {
 
 TEST_P(PatchifyTest, ForwardAndBackwardMoveEveryPixel) {
   for (const auto& size : kSizes)
-    for (DType dtype : {DType::kF32, DType::kBF16}) {
+    for (DType dtype : tested_dtypes()) {
       const auto images = random_tensor(DType::kF32, image_shape(size), 1);
       auto patches = filled_tensor(dtype, patch_shape(size), 0xff);
       patchify_forward(device_context(2), images, static_cast<int64_t>(size.patch), patches);
@@ -92,16 +93,17 @@ TEST_P(PatchifyTest, Errors) {
   const OwnedTensor images(DType::kF32, {2, 3, 4, 6}), patches(DType::kF32, {12, 12});
   const auto call = [&](Tensor i, int64_t p, Tensor o) { return [=] { patchify_forward(c, i, p, o); }; };
   const auto shape = ErrorKind::kShapeMismatch;
+  const std::string dtypes = on_cuda() ? " f32, bf16 or f16" : " f32 or bf16";
   EXPECT_TRUE(throws_error(call(images, 0, patches), ErrorKind::kInvalidArgument,
                            {"patchify_forward: patch size must be at least 1; got 0"}));
   EXPECT_TRUE(throws_error(call(images, 4, patches), shape,
                            {"height and width of images must be multiples of patch 4; got (2, 3, 4, 6) f32"}));
   EXPECT_TRUE(throws_error(call(OwnedTensor(DType::kU8, {2, 3, 4, 6}), 2, patches), shape,
-                           {"images must be (B, C, H, W) f32 or bf16; got (2, 3, 4, 6) u8"}));
+                           {concat("images must be (B, C, H, W)", dtypes, "; got (2, 3, 4, 6) u8")}));
   EXPECT_TRUE(throws_error(call(images, 2, OwnedTensor(DType::kF32, {12, 11})), shape,
-                           {"patches must be (12, 12) f32 or bf16; got (12, 11) f32"}));
+                           {concat("patches must be (12, 12)", dtypes, "; got (12, 11) f32")}));
   EXPECT_TRUE(throws_error([&] { patchify_backward(c, patches, 2, Tensor(), GradMode::kAdd); }, shape,
-                           {"patchify_backward: dimages must be (B, C, H, W) f32 or bf16; got none"}));
+                           {concat("patchify_backward: dimages must be (B, C, H, W)", dtypes, "; got none")}));
 }
 
 }  // namespace

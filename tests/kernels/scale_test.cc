@@ -22,15 +22,15 @@ OwnedTensor workspace_for(int64_t elements) {
 }
 
 TEST_P(ScaleTest, ForwardAndBackward) {
-  for (DType dtype : {kF32, kBF16})
+  for (DType dtype : tested_dtypes())
     for (int64_t n : {0, 1, 7, 17, 16385, 50001})
       for (GradMode mode : {GradMode::kOverwrite, GradMode::kAdd}) {
         const auto x = random_tensor(dtype, {n}, 1), dy = random_tensor(dtype, {n}, 2);
         const auto factor = make_tensor(kF32, {1}, {-1.7f});
-        const double f = values_of(factor)[0], unit = dtype == kBF16 ? 0x1p-8 : 0x1p-24;
+        const double f = values_of(factor)[0], unit = unit_of(dtype);
         auto y = filled_tensor(dtype, {n}, 0xff);
         scale_forward(device_context(2), x, factor, y);
-        EXPECT_TRUE(all_close(y, reference::scale(values_of(x), f), {0, unit + 0x1p-24}));
+        EXPECT_TRUE(all_close(y, reference::scale(values_of(x), f), {subnormal_of(dtype), unit + 0x1p-24}));
 
         auto dx = random_tensor(dtype, {n}, 3);
         auto dscale = make_tensor(kF32, {1}, {5});

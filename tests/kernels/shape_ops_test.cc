@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "tests/kernels/dtypes.h"
 #include "tests/reference/shape_ops_ref.h"
 #include "tests/support/compare.h"
 #include "tests/support/gradient_check.h"
@@ -15,8 +16,6 @@ using namespace permafrost::testing;
 class ShapeOpsTest : public KernelTest {};
 INSTANTIATE_TEST_SUITE_P(Targets, ShapeOpsTest, ::testing::Values(kCpu, Target::kCuda), target_name);
 
-constexpr DType kF32 = DType::kF32, kBF16 = DType::kBF16, kF16 = DType::kF16;
-constexpr DType kActivationDtypes[] = {kF32, kBF16};
 constexpr GradMode kModes[] = {GradMode::kOverwrite, GradMode::kAdd};
 
 /// What `dst` holds afterwards: `values`, or the sum with what it held.
@@ -25,7 +24,9 @@ std::vector<double> by_mode(GradMode mode, const Tensor& before, const std::vect
 }
 
 /// A single rounding of the exact sum of two stored values: f32 sums once more, at most.
-Tolerance one_rounding(DType dtype) { return {0, dtype == kBF16 ? 0x1p-8 + 0x1p-24 : 0x1p-24}; }
+Tolerance one_rounding(DType dtype) {
+  return {subnormal_of(dtype), dtype == kF32 ? 0x1p-24 : unit_of(dtype) + 0x1p-24};
+}
 
 size_t count(int64_t n) { return static_cast<size_t>(n); }
 
@@ -38,7 +39,7 @@ TEST_P(ShapeOpsTest, AddSameShapeAndBroadcast) {
                         {{2, 3, 7}, {1}}, {{4, 1}, {1}},          {{3, 101, 193}, {101, 193}}, {{2, 2}, {}}};
   for (const Case& test : cases) {
     if (test.b == Shape{1} && !(test.a[-1] == 1)) continue;  // (1) is a trailing shape of (..., 1) alone
-    for (DType dtype : kActivationDtypes)
+    for (DType dtype : tested_dtypes())
       for (DType b_dtype : {kF32, kBF16, kF16}) {
         const auto a = random_tensor(dtype, test.a, 1), b = random_tensor(b_dtype, test.b, 2);
         const auto want = reference::add(values_of(a), values_of(b));
@@ -81,7 +82,7 @@ TEST_P(ShapeOpsTest, AccumulateConvertsAndAddsEveryPairOfDtypes) {
 }
 
 TEST_P(ShapeOpsTest, AccumulateUnalignedPointers) {
-  for (DType dtype : kActivationDtypes) {
+  for (DType dtype : tested_dtypes()) {
     auto memory = random_tensor(dtype, {60}, 1);
     auto* raw = static_cast<std::byte*>(memory.view().raw());
     const Device device = memory.view().device();
@@ -99,7 +100,7 @@ TEST_P(ShapeOpsTest, AccumulateUnalignedPointers) {
 }
 
 TEST_P(ShapeOpsTest, SumLeadingSumsInIndexOrder) {
-  for (DType dtype : kActivationDtypes)
+  for (DType dtype : tested_dtypes())
     for (DType to : {kF32, dtype})
       for (GradMode mode : kModes)
         for (const Case& test :
@@ -121,7 +122,7 @@ TEST_P(ShapeOpsTest, SumLeadingSumsInIndexOrder) {
 
 TEST_P(ShapeOpsTest, BroadcastLeadingRepeatsAndConverts) {
   for (DType from : {kF32, kBF16, kF16})
-    for (DType to : kActivationDtypes)
+    for (DType to : tested_dtypes())
       for (int64_t copies : {0, 1, 3, 50}) {
         const auto src = random_tensor(from, {5, 101}, 1);
         auto dst = filled_tensor(to, {copies, 5, 101}, 0xff);
@@ -134,7 +135,7 @@ TEST_P(ShapeOpsTest, BroadcastLeadingRepeatsAndConverts) {
 }
 
 TEST_P(ShapeOpsTest, ConcatTokensPutsPartsBehindEachOther) {
-  for (DType dtype : kActivationDtypes)
+  for (DType dtype : tested_dtypes())
     for (int64_t width : {1, 5, 130}) {
       const std::vector<size_t> tokens{1, 0, 197, 3};
       std::vector<OwnedTensor> owned;
@@ -153,7 +154,7 @@ TEST_P(ShapeOpsTest, ConcatTokensPutsPartsBehindEachOther) {
 }
 
 TEST_P(ShapeOpsTest, SliceTokensForwardAndBackward) {
-  for (DType dtype : kActivationDtypes)
+  for (DType dtype : tested_dtypes())
     for (GradMode mode : kModes)
       for (int64_t begin : {0, 2, 6})
         for (int64_t tokens : {0, 1, 3}) {
@@ -177,7 +178,7 @@ TEST_P(ShapeOpsTest, SliceTokensForwardAndBackward) {
 }
 
 TEST_P(ShapeOpsTest, OverwriteTokenForwardAndBackward) {
-  for (DType dtype : kActivationDtypes)
+  for (DType dtype : tested_dtypes())
     for (int64_t row : {0, 4, 8}) {
       const auto x = random_tensor(dtype, {3, 9, 21}, 1), value = random_tensor(dtype, {3, 21}, 2);
       const auto want = reference::overwrite_token(values_of(x), values_of(value), 3, 9, 21, count(row));
@@ -302,8 +303,11 @@ TEST_P(ShapeOpsTest, Errors) {
                            {"add: b must have the trailing axes of a (2, 3, 4); got (2, 4) f32"}));
   EXPECT_TRUE(throws_error([&] { add_forward(c, a, b, narrow); }, shape,
                            {"add: out must be (2, 3, 4) f32; got (2, 3, 4) bf16"}));
-  EXPECT_TRUE(throws_error([&] { add_forward(c, OwnedTensor(kF16, {4}), b, b); }, shape,
-                           {"add: a must be", "f32 or bf16; got (4) f16"}));
+  EXPECT_TRUE(throws_error([&] { add_forward(c, OwnedTensor(DType::kF64, {4}), b, b); }, shape,
+                           {"add: a must be", on_cuda() ? "f32, bf16 or f16" : "f32 or bf16", "; got (4) f64"}));
+  if (!on_cuda()) {
+    EXPECT_TRUE(throws_error([&] { add_forward(c, OwnedTensor(kF16, {4}), b, b); }, shape, {"got (4) f16"}));
+  }
   EXPECT_TRUE(throws_error([&] { add_forward(c, a, Tensor(), a); }, shape, {"add: b must be", "got none"}));
   EXPECT_TRUE(throws_error([&] { accumulate(c, a, b, overwrite); }, shape,
                            {"accumulate: dst must be (2, 3, 4) f32, bf16 or f16; got (3, 4) f32"}));

@@ -1,5 +1,6 @@
 #include "core/kernels/token_cache.h"
 
+#include "tests/kernels/dtypes.h"
 #include "tests/reference/token_cache_ref.h"
 #include "tests/support/compare.h"
 #include "tests/support/kernel_test.h"
@@ -11,8 +12,6 @@ using namespace permafrost::testing;
 
 class TokenCacheTest : public KernelTest {};
 INSTANTIATE_TEST_SUITE_P(Targets, TokenCacheTest, ::testing::Values(kCpu, Target::kCuda), target_name);
-
-constexpr DType kCacheDtypes[] = {DType::kF32, DType::kBF16};
 
 OwnedTensor numbers(const std::vector<int32_t>& values) {
   return make_tensor(DType::kI32, {std::ssize(values)}, {values.begin(), values.end()});
@@ -30,7 +29,7 @@ TEST_P(TokenCacheTest, WritesWhereItIsTold) {
 }
 
 TEST_P(TokenCacheTest, AgreesWithTheReferenceOnAnyNumberOfThreads) {
-  for (const DType dtype : kCacheDtypes)
+  for (const DType dtype : tested_dtypes())
     for (const int64_t width : {1, 7, 33, 64})
       for (const int64_t copies : {1, 3})
         for (const int64_t t : {1, 2, 5}) {

@@ -1,5 +1,6 @@
 #include "launch/metrics/jsonl.h"
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <limits>
@@ -30,6 +31,22 @@ TEST(MetricsFile, LinesHaveTheFieldsInOrder) {
             "{\"step\": 3, \"loss\": 0.3333333333333333, \"lr\": 2e-05, \"grad_norm\": 0.5, \"samples_per_s\": 12, "
             "\"tokens_per_s\": 0, \"step_ms\": 0, \"wait_ms\": 0, \"exposed_comm_ms\": 0, \"gathered_bytes\": "
             "1099511627776, \"reduced_bytes\": 0, \"moved_bytes\": 0, \"arena_bytes\": 0, \"pss_bytes\": 7}\n");
+}
+
+TEST(MetricsFile, TheLossScaleIsWrittenWhereThereIsOne) {
+  StepMetrics metrics = at(3);
+  metrics.loss_scale = 65536;
+  metrics.scale_repeats = 2;
+  const std::string line = json_line(metrics);
+  EXPECT_NE(line.find("\"pss_bytes\": 0, \"loss_scale\": 65536, \"scale_repeats\": 2}\n"), std::string::npos) << line;
+  EXPECT_EQ(parse_json_line(line), metrics);
+  const auto has_scale = [](const StepMetrics& m) {
+    return std::ranges::any_of(scalars(m), [](const auto& s) { return s.first == "train/loss_scale"; });
+  };
+  EXPECT_TRUE(has_scale(metrics));
+  EXPECT_FALSE(has_scale(at(3)));
+  const std::string half = line.substr(0, line.find(", \"scale_repeats\"")) + "}";
+  EXPECT_TRUE(throws_error([&] { parse_json_line(half); }, ErrorKind::kData, {"expected the field 'scale_repeats'"}));
 }
 
 TEST(MetricsFile, NumbersReadBackToTheSameBits) {

@@ -12,7 +12,8 @@ namespace permafrost {
 namespace {
 
 struct Learned {
-  std::vector<double> losses, norms;
+  std::vector<double> losses, norms, scales;
+  int64_t scale_repeats = 0;
   std::string adapter_sha256;
   int64_t graph_launches = 0;
 };
@@ -45,6 +46,8 @@ class TrainerCuda : public TrainerTest {
       const StepMetrics metrics = trainer.train_step(false);
       run.losses.push_back(metrics.loss);
       run.norms.push_back(metrics.grad_norm);
+      run.scales.push_back(metrics.loss_scale);
+      run.scale_repeats += metrics.scale_repeats;
     }
   }
   /// A run on a GPU with nothing special, once for all tests.
@@ -85,6 +88,105 @@ TEST_F(TrainerCuda, LearnsInBf16) {
   const Learned &f32 = plain_run(), bf16 = train(on_gpu({"precision.compute=BF16"}));
   expect_close(bf16.losses, f32.losses, 0x1p-8);
   EXPECT_NE(bf16.losses, f32.losses);
+}
+
+Overrides in_f16(const Overrides& more = {}) {
+  Overrides all{"precision.compute=FP16"};
+  all.insert(all.end(), more.begin(), more.end());
+  return all;
+}
+std::string initial_scale(double scale) { return concat("precision.loss_scale.initial=", static_cast<int64_t>(scale)); }
+const std::string kLargestScale = initial_scale(0x1p24);
+
+// f16 keeps eleven bits of every activation, three more than bf16; as there.
+TEST_F(TrainerCuda, LearnsInF16) {
+  const Learned f32 = train(on_gpu({})), f16 = train(on_gpu(in_f16()));
+  expect_close(f16.losses, f32.losses, 0x1p-11);
+  EXPECT_NE(f16.losses, f32.losses);
+  // A norm is a sum of squares of gradients, each with the roundings of some thirty layers and back, which are
+  // independent: twice the relative error of one of them, 2^-11 sqrt(60).
+  expect_close(f16.norms, f32.norms, 2 * 0x1p-11 * 8);
+  EXPECT_EQ(f16.scales, (std::vector<double>{65536, 65536, 65536}));
+  EXPECT_EQ(f16.scale_repeats, 0);
+  EXPECT_EQ(f32.scales, (std::vector<double>{0, 0, 0})) << "there is none";
+}
+
+/// The gradient of a logit is up to 1 / (tokens of the batch), of which there are less than 128: times 2^24 it is above
+/// what f16 holds.
+TEST_F(TrainerCuda, AScaleThatOverflowsIsHalvedUntilItFits) {
+  const Learned large = train(on_gpu(in_f16({kLargestScale})));
+  EXPECT_GE(large.scale_repeats, 2);
+  EXPECT_LE(large.scales[0], 0x1p22);
+  EXPECT_EQ(large.scales.back() * std::ldexp(1.0, static_cast<int>(large.scale_repeats)), 0x1p24) << "halved each time";
+  const Learned fitting = train(on_gpu(in_f16({initial_scale(large.scales[0])})));
+  EXPECT_EQ(fitting.scales, large.scales);
+  EXPECT_EQ(std::ldexp(fitting.scales[0], static_cast<int>(large.scale_repeats - fitting.scale_repeats)), 0x1p24)
+      << "as it is, from the first attempt on";
+  EXPECT_EQ(fitting.losses, large.losses);
+  EXPECT_EQ(fitting.norms, large.norms);
+  EXPECT_EQ(fitting.adapter_sha256, large.adapter_sha256) << "nothing is left of the attempts given up";
+}
+
+/// The rank whose gradient is infinite need not be the only one, nor the first.
+TEST_F(TrainerCuda, RanksAgreeOnTheScaleAndChangeNoBitInF16) {
+  const Overrides config = on_gpu(in_f16({kLargestScale}));
+  const Learned alone = train(config);
+  Learned shared;
+  const CheckpointStore store = new_store();
+  with_ranks(2, 1, config, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& runtime) {
+    Learned mine;
+    step(trainer, 3, mine);
+    EXPECT_EQ(mine.scales, alone.scales) << "rank " << runtime.rank();
+    EXPECT_EQ(mine.scale_repeats, alone.scale_repeats) << "rank " << runtime.rank();
+    mine.adapter_sha256 = trainer.save(store);
+    if (runtime.first()) shared = mine;
+  });
+  EXPECT_EQ(shared.losses, alone.losses);
+  EXPECT_EQ(shared.adapter_sha256, alone.adapter_sha256);
+}
+
+TEST_F(TrainerCuda, AScaleGrowsAndIsPartOfTheCheckpoint) {
+  const Overrides config =
+      on_gpu(in_f16({"train.max_steps=5", "precision.loss_scale.initial=256", "precision.loss_scale.growth_steps=2"}));
+  Learned whole, parts;
+  const CheckpointStore whole_store = new_store(), store = new_store();
+  with_trainer(config, 1,
+               [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
+                 step(trainer, 5, whole);
+                 whole.adapter_sha256 = trainer.save(whole_store);
+                 int64_t runs = 0;
+                 for (const int64_t n : trainer.program_runs()) runs += n;
+                 EXPECT_EQ(runs, 2 * (1 + 5))
+                     << "two micro-batches, once for the maxima: what is known of gradients outlives a scale";
+               });
+  EXPECT_EQ(whole.scales, (std::vector<double>{256, 256, 512, 512, 1024}));
+  with_trainer(config, 1, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
+    step(trainer, 3, parts);
+    trainer.save(store);
+  });
+  with_trainer(config, 1, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
+    trainer.resume(store.path_of(3));
+    step(trainer, 2, parts);
+    parts.adapter_sha256 = trainer.save(store);
+  });
+  EXPECT_EQ(parts.scales, whole.scales);
+  EXPECT_EQ(parts.losses, whole.losses);
+  EXPECT_EQ(parts.adapter_sha256, whole.adapter_sha256);
+}
+
+/// Weights that f16 cannot hold make losses that no scale makes finite: said at once, with the value.
+TEST_F(TrainerCuda, ALossThatIsNotFiniteEndsTheRunInF16Too) {
+  expect_refuses(on_gpu(in_f16({"optimizer.lr=1e30", "schedule.kind=CONSTANT", "schedule.warmup_steps=0",
+                                "optimizer.clip_norm=0"})),
+                 2, ErrorKind::kNonFinite,
+                 {"train: step 1: loss and gradients must be finite; first in ", " (unit ", " with samples "});
+}
+
+TEST_F(TrainerTest, F16IsForGpus) {
+  const auto dtype = [&](const Overrides& more) { return compute_dtype(resolved(more).config); };
+  EXPECT_TRUE(testing::throws_error([&] { dtype(in_f16()); }, ErrorKind::kConfig,
+                                    {"precision.compute: FP16 needs parallel.device=CUDA; got CPU; use BF16 or FP32"}));
+  EXPECT_EQ(dtype(in_f16({"parallel.device=CUDA"})), DType::kF16);
 }
 
 TEST_F(TrainerCuda, RanksChangeNoBit) {

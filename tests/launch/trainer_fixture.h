@@ -65,7 +65,7 @@ class TrainerTest : public ::testing::Test {
   /// A trainer on one rank ends within `steps` steps with the code of `kind`, and says all `parts`.
   void expect_refuses(const Overrides& more, int steps, ErrorKind kind, const std::vector<std::string>& parts) const {
     ::testing::internal::CaptureStderr();
-    RuntimeOptions options;
+    RuntimeOptions options = runtime_options(resolved(more).config.parallel());
     options.threads = 1;
     const int code = run_ranks({}, options, [&](Runtime& runtime) {
       on_rank(more, runtime, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {

@@ -127,7 +127,7 @@ void expect_losses_and_gradients(GraphRunner& runner, const Variant& v, const st
     for (const ParamInfo& info : runner.graph().params()) {
       if (!v.golden.has(at + "grad:" + info.name)) continue;
       const auto gradient = v.golden.values(at + "grad:" + info.name);
-      distance.add(runner.gradient(info.name), gradient);
+      distance.add(runner.gradient(info.name), gradient, scale_for(dtype));
       ++compared;
       if (dtype != DType::kF32) continue;
       EXPECT_TRUE(all_close(runner.gradient(info.name), gradient, model_tolerance(dtype, backward, gradient)))
@@ -193,20 +193,24 @@ TEST_P(EpalmGolden, TrainingShapeInALongerBucket) {
   }
 }
 
-TEST_P(EpalmGolden, Bf16IsCloseWithinItsRoundings) {
+TEST_P(EpalmGolden, NarrowDtypesAreCloseWithinTheirRoundings) {
   Variant v = load_variant(GetParam());
   const Golden adapter("epalm_" + GetParam() + "_adapter.safetensors");
   const Shape shape = v.golden.shape("input_ids");
-  const Graph graph = build_epalm(v.config, DType::kBF16, {shape[0], shape[1], true});
-  GraphRunner::Options options;
-  options.matrices = DType::kBF16;
-  GraphRunner runner(graph, resolve_freezing(graph, epalm_freezing(v.config)), options);
-  load_backbones(runner, v);
-  load_params(runner, "", adapter);
-  const PathLength path = epalm_path(v.config, shape[1]);
-  run_loss(runner, v.config, text_of(v.golden, false, 0), {});
-  expect_value(runner, v.golden, "logits", "open_published/logits", DType::kBF16, path);
-  expect_losses_and_gradients(runner, v, "open_published", DType::kBF16, path);
+  for (const DType compute : narrow_dtypes()) {
+    SCOPED_TRACE(to_string(compute));
+    const Graph graph = build_epalm(v.config, compute, {shape[0], shape[1], true});
+    GraphRunner::Options options;
+    options.matrices = compute;
+    GraphRunner runner(graph, resolve_freezing(graph, epalm_freezing(v.config)), options);
+    load_backbones(runner, v);
+    load_params(runner, "", adapter);
+    const PathLength path = epalm_path(v.config, shape[1]);
+    runner.set_loss_scale(scale_for(compute));
+    run_loss(runner, v.config, text_of(v.golden, false, 0), {});
+    expect_value(runner, v.golden, "logits", "open_published/logits", compute, path);
+    expect_losses_and_gradients(runner, v, "open_published", compute, path);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Variants, EpalmGolden,

@@ -41,7 +41,7 @@ class AdaptedLanguageModel : public ::testing::TestWithParam<std::string> {
 };
 
 TEST_P(AdaptedLanguageModel, LossLogitsAndGradientsOfTheAdaptors) { expect(expect_text_golden); }
-TEST_P(AdaptedLanguageModel, Bf16IsCloseWithinItsRoundings) { expect(expect_text_golden_bf16); }
+TEST_P(AdaptedLanguageModel, NarrowDtypesAreCloseWithinTheirRoundings) { expect(expect_text_golden_narrow); }
 
 TEST_P(AdaptedLanguageModel, TrainsExactlyWhatItsFileHolds) {
   const Golden golden(GetParam() + ".safetensors"), text(golden.text("text") + "_weights.safetensors");

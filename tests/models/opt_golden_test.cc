@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "core/graph/ops/cross_entropy.h"
+#include "models/blocks/loss.h"
 #include "models/epalm/inputs.h"
 #include "models/opt.h"
 #include "tests/models/support.h"
@@ -19,7 +20,7 @@ Graph opt_graph(const OptConfig& config, const Shape& shape, DType compute) {
   const Value labels = graph.input("labels", {shape, DType::kI32});
   const Value weights = graph.input("row_weight", {shape, DType::kF32});
   const Value logits = build_opt(graph, config, ids, positions, lengths);
-  graph.set_loss(cross_entropy(graph, logits, labels, weights, 0).loss);
+  graph.set_loss(cross_entropy(graph, logits, labels, weights, 0, loss_scale_input(graph)).loss);
   return graph;
 }
 
@@ -85,26 +86,30 @@ TEST_P(OptGolden, ValuesLossesAndAllGradients) {
   }
 }
 
-TEST_P(OptGolden, Bf16IsCloseWithinItsRoundings) {
+TEST_P(OptGolden, NarrowDtypesAreCloseWithinTheirRoundings) {
   const Golden golden(GetParam() + ".safetensors"), stored(GetParam() + "_weights.safetensors");
   const OptConfig config = opt_config_of(golden);
   const Shape shape = golden.shape("input_ids");
-  const Graph graph = opt_graph(config, shape, DType::kBF16);
-  GraphRunner::Options options;
-  options.matrices = DType::kBF16;
-  GraphRunner runner(graph, std::vector<bool>(graph.params().size(), true), options);
-  load_params(runner, "text.", stored);
-  set_inputs(runner, golden, [](int64_t count) { return 1.0 / static_cast<double>(count); });
-  const double loss = runner.run(), want_loss = golden.values("loss")[0];
-  const PathLength path = opt_path(config, shape[1]);
-  EXPECT_NEAR(loss, want_loss, model_tolerance(DType::kBF16, path, {want_loss}).absolute);
-  EXPECT_EQ(runner.value("logits").dtype(), DType::kF32);
-  const auto want = golden.values("logits");
-  EXPECT_TRUE(all_close(runner.value("logits"), want, model_tolerance(DType::kBF16, path, want)));
-  GradientDistance distance;
-  for (const ParamInfo& info : graph.params())
-    distance.add(runner.gradient(info.name), golden.values("grad:" + info.name.substr(5)));
-  EXPECT_LE(distance.relative(), model_tolerance(DType::kBF16, gradient_path(path, 0), {1.0}).absolute);
+  for (const DType compute : narrow_dtypes()) {
+    SCOPED_TRACE(to_string(compute));
+    const Graph graph = opt_graph(config, shape, compute);
+    GraphRunner::Options options;
+    options.matrices = compute;
+    GraphRunner runner(graph, std::vector<bool>(graph.params().size(), true), options);
+    load_params(runner, "text.", stored);
+    set_inputs(runner, golden, [](int64_t count) { return 1.0 / static_cast<double>(count); });
+    runner.set_loss_scale(scale_for(compute));
+    const double loss = runner.run(), want_loss = golden.values("loss")[0];
+    const PathLength path = opt_path(config, shape[1]);
+    EXPECT_NEAR(loss, want_loss, model_tolerance(compute, path, {want_loss}).absolute);
+    EXPECT_EQ(runner.value("logits").dtype(), DType::kF32);
+    const auto want = golden.values("logits");
+    EXPECT_TRUE(all_close(runner.value("logits"), want, model_tolerance(compute, path, want)));
+    GradientDistance distance;
+    for (const ParamInfo& info : graph.params())
+      distance.add(runner.gradient(info.name), golden.values("grad:" + info.name.substr(5)), scale_for(compute));
+    EXPECT_LE(distance.relative(), model_tolerance(compute, gradient_path(path, 0), {1.0}).absolute);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Styles, OptGolden, ::testing::Values("opt_pre", "opt_post", "opt_odd"));

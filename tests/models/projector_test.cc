@@ -44,7 +44,9 @@ struct ProjectorGolden {
 class Projector : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(Projector, LossValuesAndGradients) { ProjectorGolden(GetParam()).expect(expect_text_golden); }
-TEST_P(Projector, Bf16IsCloseWithinItsRoundings) { ProjectorGolden(GetParam()).expect(expect_text_golden_bf16); }
+TEST_P(Projector, NarrowDtypesAreCloseWithinTheirRoundings) {
+  ProjectorGolden(GetParam()).expect(expect_text_golden_narrow);
+}
 
 TEST_P(Projector, TrainsExactlyWhatItsFileHolds) {
   const ProjectorGolden of(GetParam());

@@ -49,16 +49,18 @@ Tolerance model_tolerance(DType dtype, PathLength path, const std::vector<double
   double largest = 0;
   for (double w : want) largest = std::max(largest, std::abs(w));
   const double walk = dtype == DType::kF32 ? std::sqrt(static_cast<double>(path.terms)) * 0x1p-24
-                                           : std::sqrt(2.0 * static_cast<double>(path.roundings)) * 0x1p-9;
+                                           : std::sqrt(2.0 * static_cast<double>(path.roundings)) *
+                                                 (dtype == DType::kF16 ? 0x1p-12 : 0x1p-9);
   return {6 * walk * largest, 0};
 }
 
-void GradientDistance::add(const Tensor& got, const std::vector<double>& want) {
+void GradientDistance::add(const Tensor& got, const std::vector<double>& want, double scale) {
   const std::vector<double> values = values_of(got);
   PERMAFROST_CHECK(values.size() == want.size(), "GradientDistance: ", want.size(), " values expected; got ",
                    got.spec());
   for (size_t i = 0; i < want.size(); ++i) {
-    difference_ += (values[i] - want[i]) * (values[i] - want[i]);
+    const double off = values[i] / scale - want[i];
+    difference_ += off * off;
     size_ += want[i] * want[i];
   }
 }
@@ -262,23 +264,31 @@ void expect_text_golden(const TextGolden& want) {
   }
 }
 
-void expect_text_golden_bf16(const TextGolden& want) {
+namespace {
+void expect_text_golden_in(const TextGolden& want, DType compute) {
+  SCOPED_TRACE(to_string(compute));
   const GoldenBatch on(want.golden);
-  const Graph graph = want.model.build(DType::kBF16, {on.batch.text.batch, on.batch.text.tokens, true});
+  const Graph graph = want.model.build(compute, {on.batch.text.batch, on.batch.text.tokens, true});
   const std::vector<bool> trainable = resolve_freezing(graph, want.model.freezing());
   GraphRunner::Options options;
-  options.matrices = DType::kBF16;
+  options.matrices = compute;
   GraphRunner runner(graph, trainable, options);
   want.load(runner);
   want.model.fill(on.batch, [&](std::string_view name) { return runner.value(std::string(name)); });
+  runner.set_loss_scale(scale_for(compute));
   const double loss = runner.run(), want_loss = want.golden.values("loss")[0];
-  EXPECT_NEAR(loss, want_loss, model_tolerance(DType::kBF16, want.path, {want_loss}).absolute);
-  expect_text_values(want, runner, DType::kBF16, {"logits"});
+  EXPECT_NEAR(loss, want_loss, model_tolerance(compute, want.path, {want_loss}).absolute);
+  expect_text_values(want, runner, compute, {"logits"});
   GradientDistance distance;
   for (size_t p = 0; p < trainable.size(); ++p)
     if (const std::string& param = graph.params()[p].name; trainable[p])
-      distance.add(runner.gradient(param), want.golden.values(stored_gradient(want, param)));
-  EXPECT_LE(distance.relative(), model_tolerance(DType::kBF16, gradient_path(want.path, 0), {1.0}).absolute);
+      distance.add(runner.gradient(param), want.golden.values(stored_gradient(want, param)), scale_for(compute));
+  EXPECT_LE(distance.relative(), model_tolerance(compute, gradient_path(want.path, 0), {1.0}).absolute);
+}
+}  // namespace
+
+void expect_text_golden_narrow(const TextGolden& want) {
+  for (const DType compute : narrow_dtypes()) expect_text_golden_in(want, compute);
 }
 
 void expect_trains_what_is_in(const std::string& file, const Model& model) {

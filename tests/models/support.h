@@ -33,21 +33,27 @@ PathLength gradient_path(PathLength forward, int64_t rows);
 /// Absolute tolerance around `want`, whose truth is fp64. fp32: rounding errors of n added numbers behave like a random
 /// walk (Higham and Mary 2019, "A new approach to probabilistic rounding error analysis": error <= lambda sqrt(n) u
 /// with probability 1 - 2 exp(-lambda^2 / 2)), here with lambda = 6, u = 2^-24, relative to the largest value, because
-/// norms mix all values of a row. bf16: the same walk over the stored results, u = 2^-9; weights are rounded too, hence
-/// twice.
+/// norms mix all values of a row. bf16 and f16: the same walk over the stored results, u = 2^-9 and 2^-12; weights are
+/// rounded too, hence twice.
 Tolerance model_tolerance(DType dtype, PathLength path, const std::vector<double>& want);
 
 /// Distance of many gradients from their truth taken together: |got - want| / |want|, L2 over all elements of all of
-/// them. For bf16, where single elements have no useful bound: a rounded pre-activation near 0 switches a whole term of
-/// relu's gradient on or off, while all gradients together move by the share of such units only.
+/// them. For bf16 and f16, where single elements have no useful bound: a rounded pre-activation near 0 switches a whole
+/// term of relu's gradient on or off, while all gradients together move by the share of such units only.
 class GradientDistance {
  public:
-  void add(const Tensor& got, const std::vector<double>& want);
+  /// got: `scale` times the gradient.
+  void add(const Tensor& got, const std::vector<double>& want, double scale = 1);
   double relative() const { return std::sqrt(difference_ / size_); }
 
  private:
   double difference_ = 0, size_ = 0;
 };
+
+/// The dtypes of the device in use that are narrower than f32.
+inline std::span<const DType> narrow_dtypes() { return tested_dtypes().subspan(1); }
+/// What gradients are multiplied by in these tests under f16 compute: all of them are then normal numbers.
+inline double scale_for(DType compute) { return compute == DType::kF16 ? 1024 : 1; }
 
 /// The scalar sum_i sum(x_i * c_i) as loss; its gradient towards x_i is c_i. Shapes of x_i and c_i agree.
 Value dot_loss(Graph& graph, const std::vector<Value>& x, const std::vector<Value>& c);
@@ -78,8 +84,8 @@ struct TextGolden {
 /// Loss (TOKEN_MEAN), logits and the gradients of all that trains, as the batch is, with all values and in a longer
 /// bucket; f32. With all values also every value of the file that the graph names.
 void expect_text_golden(const TextGolden& want);
-/// The same in bf16: loss, logits, all gradients together.
-void expect_text_golden_bf16(const TextGolden& want);
+/// The same in narrow_dtypes(): loss, logits, all gradients together.
+void expect_text_golden_narrow(const TextGolden& want);
 
 /// What trains is exactly what the golden adapter file holds, under its names.
 void expect_trains_what_is_in(const std::string& file, const Model& model);

@@ -62,21 +62,24 @@ TEST_P(VitGolden, ValuesAndAllGradients) {
   }
 }
 
-TEST_P(VitGolden, Bf16IsCloseWithinItsRoundings) {
+TEST_P(VitGolden, NarrowDtypesAreCloseWithinTheirRoundings) {
   const Golden golden(GetParam() + ".safetensors"), weights(GetParam() + "_weights.safetensors");
   const VitConfig config = vit_config_of(golden);
-  const Graph graph = golden_graph(config, golden.shape("images")[0], DType::kBF16, false);
-  GraphRunner::Options options;
-  options.matrices = DType::kBF16;
-  GraphRunner runner(graph, std::vector<bool>(graph.params().size(), false), options);
-  load_params(runner, "vision.", weights);
-  runner.set_input("images", golden.values("images"));
-  runner.run();
-  for (int64_t i = 0; i < config.depth; ++i) {
-    const auto want = golden.values(concat("features.", i));
-    const Tensor got = runner.value(concat("features.", i));
-    ASSERT_EQ(got.dtype(), DType::kBF16);
-    EXPECT_TRUE(all_close(got, want, model_tolerance(DType::kBF16, vit_path(config), want))) << "feature " << i;
+  for (const DType compute : narrow_dtypes()) {
+    SCOPED_TRACE(to_string(compute));
+    const Graph graph = golden_graph(config, golden.shape("images")[0], compute, false);
+    GraphRunner::Options options;
+    options.matrices = compute;
+    GraphRunner runner(graph, std::vector<bool>(graph.params().size(), false), options);
+    load_params(runner, "vision.", weights);
+    runner.set_input("images", golden.values("images"));
+    runner.run();
+    for (int64_t i = 0; i < config.depth; ++i) {
+      const auto want = golden.values(concat("features.", i));
+      const Tensor got = runner.value(concat("features.", i));
+      ASSERT_EQ(got.dtype(), compute);
+      EXPECT_TRUE(all_close(got, want, model_tolerance(compute, vit_path(config), want))) << "feature " << i;
+    }
   }
 }
 

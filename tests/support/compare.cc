@@ -90,6 +90,11 @@ bool OwnedTensor::canaries_intact() const {
   return true;
 }
 
+std::span<const DType> tested_dtypes() {
+  static constexpr DType kAll[] = {DType::kF32, DType::kBF16, DType::kF16};
+  return std::span(kAll).first(used_device().kind == DeviceKind::kCuda ? 3 : 2);
+}
+
 OwnedTensor make_tensor(DType dtype, const Shape& shape, const std::vector<double>& values) {
   OwnedTensor owned(dtype, shape);
   PERMAFROST_CHECK(static_cast<int64_t>(values.size()) == shape.elements(), "make_tensor: ", shape, " takes ",

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,8 @@ void use_device(Device device);
 Device used_device();
 /// A context on the device in use: cpu_context(threads), or the one stream of a CUDA device.
 Context device_context(int threads = 1);
+/// Dtypes of activations that its kernels have: f32 and bf16, on CUDA f16 too.
+std::span<const DType> tested_dtypes();
 /// Waits for the kernels given to the device in use; throws what they refused. Whoever looks at a tensor through the
 /// functions below need not call it.
 void finish_kernels();

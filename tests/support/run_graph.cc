@@ -130,6 +130,10 @@ void GraphRunner::assign(const Tensor& tensor, const std::vector<double>& values
   std::memcpy(tensor.raw(), converted.view().raw(), static_cast<size_t>(tensor.bytes()));
 }
 
+void GraphRunner::set_loss_scale(double scale) const {
+  if (const Tensor input = value("loss_scale"); input.defined()) assign(input, {scale});
+}
+
 void GraphRunner::initialise(uint64_t seed) {
   for (size_t p = 0; p < params_.size(); ++p) {
     const ParamInfo& info = graph_.params()[p];

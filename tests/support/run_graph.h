@@ -30,6 +30,8 @@ class GraphRunner {
   /// Values converted to the dtype of the tensor.
   void set_param(const std::string& name, const std::vector<double>& values) const { assign(param(name), values); }
   void set_input(const std::string& name, const std::vector<double>& values) const { assign(input(name), values); }
+  /// Where the graph has such an input (under f16 compute): gradients are this many times as large.
+  void set_loss_scale(double scale) const;
   /// Every parameter from its initialiser.
   void initialise(uint64_t seed);
 

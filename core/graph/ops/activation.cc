@@ -14,8 +14,8 @@ class ActivationOp final : public Op {
   std::string constants() const override { return Constants().add("activation", kind_); }
 
   std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs, std::span<const Shape>) const override {
-    if (inputs[0].dtype != DType::kF32 && inputs[0].dtype != DType::kBF16)
-      fail(ErrorKind::kShapeMismatch, "activation: input must be f32 or bf16; got ", inputs[0]);
+    if (!is_activation_dtype(inputs[0].dtype))
+      fail(ErrorKind::kShapeMismatch, "activation: input must be f32, bf16 or f16; got ", inputs[0]);
     return {inputs[0]};
   }
   BackwardUse backward_use(const Needs&) const override {

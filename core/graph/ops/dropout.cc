@@ -15,8 +15,8 @@ class DropoutOp final : public Op {
 
   std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs, std::span<const Shape>) const override {
     const Shape& x = inputs[0].shape;
-    if (inputs[0].dtype != DType::kF32 && inputs[0].dtype != DType::kBF16)
-      fail(ErrorKind::kShapeMismatch, "dropout: input must be f32 or bf16; got ", inputs[0]);
+    if (!is_activation_dtype(inputs[0].dtype))
+      fail(ErrorKind::kShapeMismatch, "dropout: input must be f32, bf16 or f16; got ", inputs[0]);
     PERMAFROST_CHECK(p_ >= 0 && p_ < 1, "dropout: p must lie in [0, 1); got ", p_);
     if (x.rank() < 1 || !(inputs[1] == TensorSpec{{2 + x[0]}, DType::kI64}))
       fail(ErrorKind::kShapeMismatch, "dropout: address must be (2 + B) i64 for input (B, ...) ", inputs[0], "; got ",

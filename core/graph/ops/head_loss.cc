@@ -4,6 +4,7 @@
 
 #include "core/base/narrow.h"
 #include "core/graph/constants.h"
+#include "core/graph/ops/loss_scale.h"
 #include "core/kernels/activation.h"
 #include "core/kernels/cross_entropy.h"
 #include "core/kernels/linear.h"
@@ -41,7 +42,7 @@ struct Sizes {
   int64_t gradient_bytes() const {
     return compute == DType::kF32 ? 0 : round_up(chunk * vocabulary * size_of(compute), kPlace);
   }
-  int64_t lse_bytes() const { return round_up(chunk * 4, kPlace); }
+  int64_t row_bytes() const { return round_up(chunk * 4, kPlace); }  ///< one f32 for each row of a chunk
   int64_t product_bytes(LinearPass pass, int64_t m, const Workers& workers) const {
     return linear_workspace_bytes(pass, m, vocabulary, width, compute, compute, workers.threads, workers.device);
   }
@@ -87,10 +88,7 @@ class HeadLossOp final : public Op {
            inputs[0]);
     PERMAFROST_CHECK(smoothing_ >= 0 && smoothing_ < 1, "head_loss: smoothing must lie in [0, 1); got ", smoothing_);
     const int64_t rows = Sizes(inputs[0].shape, weight, inputs[0].dtype).rows;
-    if (inputs[1].shape.elements() != rows || inputs[1].dtype != DType::kI32)
-      fail(ErrorKind::kShapeMismatch, "head_loss: labels must be ", rows, " elements of i32; got ", inputs[1]);
-    if (inputs[2].shape.elements() != rows || inputs[2].dtype != DType::kF32)
-      fail(ErrorKind::kShapeMismatch, "head_loss: row_weight must be ", rows, " elements of f32; got ", inputs[2]);
+    check_loss_inputs("head_loss", inputs, rows);
     return {{{rows}, DType::kF32}, {{1}, DType::kF64}};
   }
 
@@ -117,7 +115,8 @@ class HeadLossOp final : public Op {
       product = s.chunk_product_bytes(LinearPass::kForward, workers);
       const bool keeps_dx = needs.params == 0 && needs.inputs != 0;
       if (keeps_dx) product = std::max(product, s.chunk_product_bytes(LinearPass::kBackwardInput, workers));
-      return kPlace + s.logits_bytes() + s.lse_bytes() + (keeps_dx ? s.gradient_bytes() : 0) + product;
+      const int64_t vectors = needs.any() && has_loss_scale(specs) ? 2 : 1;  // lse and scaled weights
+      return kPlace + s.logits_bytes() + vectors * s.row_bytes() + (keeps_dx ? s.gradient_bytes() : 0) + product;
     }
     if (needs.params == 0) return 0;
     product = s.product_bytes(LinearPass::kBackwardWeight, s.rows, workers);
@@ -141,8 +140,10 @@ class HeadLossOp final : public Op {
     const bool keeps_dlogits = args.saved.size() == 2;
     Pieces pieces(args.workspace);
     const Tensor logits = pieces.take(DType::kF32, {s.chunk, s.vocabulary}, s.logits_bytes());
-    const Tensor chunk_lse = pieces.take(DType::kF32, {s.chunk}, s.lse_bytes());
-    Tensor gradient = logits;
+    const Tensor chunk_lse = pieces.take(DType::kF32, {s.chunk}, s.row_bytes());
+    Tensor gradient = logits, chunk_weights;
+    if (kept.defined() && args.inputs.size() > kLossScaleInput)
+      chunk_weights = pieces.take(DType::kF32, {s.chunk}, s.row_bytes());
     if (kept.defined() && !keeps_dlogits && s.compute != DType::kF32)
       gradient = pieces.take(s.compute, {s.chunk, s.vocabulary}, s.gradient_bytes());
     for (int64_t row = 0; row < s.rows; row += s.chunk) {
@@ -158,8 +159,9 @@ class HeadLossOp final : public Op {
                             some_lse);
       if (!kept.defined()) continue;
       const Tensor dlogits = keeps_dlogits ? rows_of(kept, row, rows) : rows_of(gradient, 0, rows);
-      cross_entropy_backward(context, some_logits, some_labels, some_lse, rows_of(weights, row, rows), smoothing_,
-                             dlogits);
+      const Tensor some_weights =
+          scaled_row_weight(context, args.inputs, rows_of(weights, row, rows), rows_of(chunk_weights, 0, rows));
+      cross_entropy_backward(context, some_logits, some_labels, some_lse, some_weights, smoothing_, dlogits);
       if (!keeps_dlogits) linear_backward_input(context, {dlogits, weight, rows_of(kept, row, rows)}, pieces.rest());
     }
     weighted_sum(context, args.outputs[0], weights, args.outputs[1]);
@@ -189,8 +191,10 @@ class HeadLossOp final : public Op {
 
 }  // namespace
 
-CrossEntropyValues head_loss(Graph& graph, Value x, Param weight, Value labels, Value row_weight, float smoothing) {
-  const Value row_loss = graph.apply(std::make_unique<HeadLossOp>(smoothing), {x, labels, row_weight}, {weight});
+CrossEntropyValues head_loss(Graph& graph, Value x, Param weight, Value labels, Value row_weight, float smoothing,
+                             Value loss_scale) {
+  const Value row_loss =
+      graph.apply(std::make_unique<HeadLossOp>(smoothing), loss_inputs(x, labels, row_weight, loss_scale), {weight});
   return {row_loss, graph.output(row_loss, 1)};
 }
 

@@ -3,11 +3,12 @@
 
 namespace permafrost {
 
-/// cross_entropy(linear(x, weight, {}, kNone, wide), labels, row_weight, smoothing) without whole logits: they are
+/// cross_entropy(linear(x, weight, {}, kNone, wide), labels, row_weight, ...) without whole logits: they are
 /// computed in f32 for some hundred rows at a time, and the gradient follows at once, while they are there. Same bits
 /// as the two operations. x: (..., K) with R rows; weight: (V, K); the rest as cross_entropy. A frozen weight is read
 /// by forward alone, which keeps dL/dx for backward (so forward does the product of backward too, though flops() counts
 /// it as backward's); a trainable one makes forward keep dL/dlogits (R, V) in the compute dtype.
-CrossEntropyValues head_loss(Graph& graph, Value x, Param weight, Value labels, Value row_weight, float smoothing);
+CrossEntropyValues head_loss(Graph& graph, Value x, Param weight, Value labels, Value row_weight, float smoothing,
+                             Value loss_scale = {});
 
 }  // namespace permafrost

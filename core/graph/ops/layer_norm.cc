@@ -14,8 +14,8 @@ class LayerNormOp final : public Op {
   std::string constants() const override { return Constants().add("eps", eps_); }
 
   std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs, std::span<const Shape> params) const override {
-    if (inputs[0].shape.rank() < 1 || (inputs[0].dtype != DType::kF32 && inputs[0].dtype != DType::kBF16))
-      fail(ErrorKind::kShapeMismatch, "layer_norm: input must be (..., C) f32 or bf16; got ", inputs[0]);
+    if (inputs[0].shape.rank() < 1 || !is_activation_dtype(inputs[0].dtype))
+      fail(ErrorKind::kShapeMismatch, "layer_norm: input must be (..., C) f32, bf16 or f16; got ", inputs[0]);
     const Shape vector{inputs[0].shape[-1]};
     for (const Shape& param : params)
       if (!(param == vector))
