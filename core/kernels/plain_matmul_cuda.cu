@@ -80,8 +80,8 @@ void plain_multiply(const Context& context, const MatrixProduct& p) {
   constexpr int64_t kMostBlocks = 65535;
   const dim3 grid(narrow<unsigned>(div_up(p.rows, int64_t{kTile})),
                   static_cast<unsigned>(std::min(kMostBlocks, div_up(p.columns, int64_t{kTile}))));
-  with_dtype<true>(p.inputs, [&]<typename In>(In*) {
-    with_dtype<true>(p.output, [&]<typename Out>(Out*) {
+  with_dtype(p.inputs, [&]<typename In>(In*) {
+    with_dtype(p.output, [&]<typename Out>(Out*) {
       const Factor<In> a{static_cast<const In*>(p.a.data), p.a.ld, p.rows, p.a.transposed};
       const Factor<In> b{static_cast<const In*>(p.b.data), p.b.ld, p.columns, !p.b.transposed};
       launch(context, plain_product_kernel<In, Out>, grid, kPlainThreads, 0, a, b, p.terms, static_cast<Out*>(p.d),

@@ -167,8 +167,8 @@ class MemoryCases {
         "trained sums", "add", 1, count, f32 + 2 * i64, 1,
         [=](GpuTensors& t) -> Work {
           const Tensor gradient = t.make(DType::kF32, {count}), sums = t.make(DType::kI64, {count}),
-                       range = t.make(DType::kI32, {1});
-          return [=](const Context& c) { order_free_add(c, scale, gradient, sums, GradMode::kAdd, range); };
+                       range = t.make(DType::kI32, {1}), at = t.make(DType::kI32, {2});  // zeros: a valid scale
+          return [=](const Context& c) { order_free_add(c, at, gradient, sums, GradMode::kAdd, range); };
         },
         DType::kF32);
     add(

@@ -18,8 +18,8 @@ DeviceGroup::DeviceGroup(Runtime& runtime, int64_t largest_bytes) : world_(runti
     staging_.emplace("staging of exchanges", largest_bytes, &runtime.node);
     pinned_ = PinnedMemory("staging of exchanges", staging_->data(), staging_->bytes(), device);
   }
-  over_host_ = make_host_staged_group(world_, device,
-                                      {staging_ ? staging_->data() : nullptr, DType::kU8, Shape{staging_bytes()}});
+  over_host_ = make_host_staged_group(
+      world_, device, {staging_ ? staging_->data() : nullptr, DType::kU8, Shape{std::ssize(staging())}});
 }
 
 std::string DeviceGroup::str() const {

@@ -1,6 +1,7 @@
 #pragma once
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "core/device/buffer.h"
@@ -35,7 +36,10 @@ class DeviceGroup {
   /// How, in words, for the log; "" on CPU and on one rank.
   std::string str() const;
   /// What the staging takes of the host's memory.
-  int64_t staging_bytes() const { return staging_ ? staging_->bytes() : 0; }
+  std::span<const std::byte> staging() const {
+    if (!staging_) return {};
+    return {staging_->data(), static_cast<size_t>(staging_->bytes())};
+  }
 
  private:
   Group& world_;

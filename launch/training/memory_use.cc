@@ -34,8 +34,10 @@ std::vector<MemoryUse> forecasts(const Plan& plan) {
   const MemoryPlan& m = plan.memory;
   const HostMemoryPlan& host = plan.host_memory;
   if (plan.world.device == DeviceKind::kCuda)
-    return {
-        {"frozen", m.frozen, 0}, {"slots", host.slots, 0}, {"inputs", host.inputs, 0}, {"staging", host.staging, 0}};
+    return {{"frozen", m.frozen, 0},
+            {"working", host.working, 0},
+            {"inputs", host.inputs, 0},
+            {"staging", host.staging, 0}};
   return {{"frozen", m.frozen, 0},       {"slots", m.slots, 0},         {"arena", m.arena, 0},
           {"working", m.working, 0},     {"optimizer", m.optimizer, 0}, {"sums", m.sums, 0},
           {"gradients", m.gradients, 0}, {"inputs", m.inputs, 0},       {"state", m.state, 0}};

@@ -173,7 +173,7 @@ bool all_sharded(const Plan& plan) {
 
 std::string items_per_rank(const Plan& plan) {
   if (plan.world.device == DeviceKind::kCuda)
-    return concat("slots ", gib_text(plan.host_memory.slots), ", inputs ", gib_text(plan.host_memory.inputs),
+    return concat("working ", gib_text(plan.host_memory.working), ", inputs ", gib_text(plan.host_memory.inputs),
                   ", staging ", gib_text(plan.host_memory.staging));
   const MemoryPlan& m = plan.memory;
   return concat("slots ", gib_text(m.slots), ", arena ", gib_text(m.arena), ", optimizer ", gib_text(m.optimizer),

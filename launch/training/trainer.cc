@@ -621,6 +621,7 @@ std::vector<MemoryPiece> Trainer::memory_pieces() const {
   add("frozen", memory_.frozen);
   add("slots", memory_.slots);
   add("inputs", memory_.inputs);
+  pieces.push_back({"staging", exchange_.staging().data(), std::ssize(exchange_.staging())});
   add("working", memory_.working);
   if (memory_.device.kind == DeviceKind::kCpu) {  // else the system knows nothing of them
     add("arena", memory_.arena);

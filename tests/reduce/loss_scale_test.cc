@@ -98,8 +98,10 @@ TEST(LossScale, SumsOfScaledGradientsAreTheSameIntegers) {
     const OrderFreeScale place = OrderFreeScale::make(scale.limits(limit)[0], g);
     testing::OwnedTensor range = testing::make_tensor(DType::kI32, {1}, {0}), value(DType::kF32, {n});
     sums.emplace_back(DType::kI64, Shape{n});
-    order_free_add(context, place, testing::make_tensor(DType::kF32, {n}, scaled), sums.back(), GradMode::kOverwrite,
-                   range);
+    const auto place_tensor =
+        testing::make_tensor(DType::kI32, {2}, {static_cast<double>(place.exponent), static_cast<double>(place.shift)});
+    order_free_add(context, place_tensor, testing::make_tensor(DType::kF32, {n}, scaled), sums.back(),
+                   GradMode::kOverwrite, range);
     order_free_value(context, place, sums.back(), value);
     for (int64_t i = 0; i < n; ++i) value.view().data<float>()[i] *= scale.inverse();
     values.push_back(value);
