@@ -8,10 +8,15 @@
 namespace permafrost {
 namespace {
 
-void check_cpu(Operation operation, std::string_view tag, const Tensor& tensor) {
-  if (tensor.device() != Device::cpu())
-    fail(ErrorKind::kShapeMismatch, to_string(operation), " '", tag,
-         "': tensors must be on the CPU; got another device");
+std::string device_text(Device device) {
+  return device.kind == DeviceKind::kCpu ? "the CPU" : concat("cuda:", device.index);
+}
+
+void check_device(Operation operation, std::string_view tag, const Tensor& tensor, Device device) {
+  // An undefined tensor stands for zero elements, and lies nowhere.
+  if (tensor.defined() && tensor.device() != device)
+    fail(ErrorKind::kShapeMismatch, to_string(operation), " '", tag, "': tensors must be on ", device_text(device),
+         "; got one on ", device_text(tensor.device()));
 }
 
 void check_same_dtype(Operation operation, std::string_view tag, const Tensor& a, const Tensor& b) {
@@ -146,9 +151,9 @@ Call barrier_call(std::string_view tag) {
 }
 
 Call all_gather_call(int rank, int size, const Tensor& part, const Tensor& all, std::span<const int64_t> counts,
-                     std::string_view tag) {
-  check_cpu(Operation::kAllGather, tag, part);
-  check_cpu(Operation::kAllGather, tag, all);
+                     std::string_view tag, Device device) {
+  check_device(Operation::kAllGather, tag, part, device);
+  check_device(Operation::kAllGather, tag, all, device);
   check_same_dtype(Operation::kAllGather, tag, part, all);
   check_counts(Operation::kAllGather, tag, size, all.elements(), counts);
   Call call = make_call(Operation::kAllGather, tag, all, all.elements());
@@ -160,9 +165,9 @@ Call all_gather_call(int rank, int size, const Tensor& part, const Tensor& all, 
 }
 
 Call reduce_scatter_call(int rank, int size, const Tensor& all, const Tensor& part, std::span<const int64_t> counts,
-                         ReduceOp op, std::string_view tag) {
-  check_cpu(Operation::kReduceScatter, tag, all);
-  check_cpu(Operation::kReduceScatter, tag, part);
+                         ReduceOp op, std::string_view tag, Device device) {
+  check_device(Operation::kReduceScatter, tag, all, device);
+  check_device(Operation::kReduceScatter, tag, part, device);
   check_same_dtype(Operation::kReduceScatter, tag, part, all);
   check_reducible(Operation::kReduceScatter, tag, all.dtype());
   check_counts(Operation::kReduceScatter, tag, size, all.elements(), counts);
@@ -175,9 +180,9 @@ Call reduce_scatter_call(int rank, int size, const Tensor& all, const Tensor& pa
   return call;
 }
 
-Call all_reduce_call(const Tensor& in, const Tensor& out, ReduceOp op, std::string_view tag) {
-  check_cpu(Operation::kAllReduce, tag, in);
-  check_cpu(Operation::kAllReduce, tag, out);
+Call all_reduce_call(const Tensor& in, const Tensor& out, ReduceOp op, std::string_view tag, Device device) {
+  check_device(Operation::kAllReduce, tag, in, device);
+  check_device(Operation::kAllReduce, tag, out, device);
   check_same_dtype(Operation::kAllReduce, tag, in, out);
   check_reducible(Operation::kAllReduce, tag, in.dtype());
   Call call = make_call(Operation::kAllReduce, tag, in, in.elements());
@@ -192,8 +197,8 @@ Call all_reduce_call(const Tensor& in, const Tensor& out, ReduceOp op, std::stri
   return call;
 }
 
-Call broadcast_call(int size, const Tensor& data, int root, std::string_view tag) {
-  check_cpu(Operation::kBroadcast, tag, data);
+Call broadcast_call(int size, const Tensor& data, int root, std::string_view tag, Device device) {
+  check_device(Operation::kBroadcast, tag, data, device);
   check_peer(Operation::kBroadcast, tag, "root", root, size);
   Call call = make_call(Operation::kBroadcast, tag, data, data.elements());
   call.peer = root;
@@ -202,8 +207,8 @@ Call broadcast_call(int size, const Tensor& data, int root, std::string_view tag
   return call;
 }
 
-Call send_call(int rank, int size, const Tensor& data, int to, std::string_view tag) {
-  check_cpu(Operation::kSend, tag, data);
+Call send_call(int rank, int size, const Tensor& data, int to, std::string_view tag, Device device) {
+  check_device(Operation::kSend, tag, data, device);
   check_peer(Operation::kSend, tag, "destination", to, size);
   PERMAFROST_CHECK(to != rank, "send '", tag, "': destination must be another rank; got ", to);
   Call call = make_call(Operation::kSend, tag, data, data.elements());
@@ -212,8 +217,8 @@ Call send_call(int rank, int size, const Tensor& data, int to, std::string_view 
   return call;
 }
 
-Call recv_call(int rank, int size, const Tensor& data, int from, std::string_view tag) {
-  check_cpu(Operation::kRecv, tag, data);
+Call recv_call(int rank, int size, const Tensor& data, int from, std::string_view tag, Device device) {
+  check_device(Operation::kRecv, tag, data, device);
   check_peer(Operation::kRecv, tag, "source", from, size);
   PERMAFROST_CHECK(from != rank, "recv '", tag, "': source must be another rank; got ", from);
   Call call = make_call(Operation::kRecv, tag, data, data.elements());

@@ -34,16 +34,17 @@ struct Call {
 };
 
 /// Each checks its arguments (see the contract in group.h) and returns the call; throws kInvalidArgument or
-/// kShapeMismatch before anything was exchanged.
+/// kShapeMismatch before anything was exchanged. device: where tensors must be.
 Call barrier_call(std::string_view tag);
 Call all_gather_call(int rank, int size, const Tensor& part, const Tensor& all, std::span<const int64_t> counts,
-                     std::string_view tag);
+                     std::string_view tag, Device device = Device::cpu());
 Call reduce_scatter_call(int rank, int size, const Tensor& all, const Tensor& part, std::span<const int64_t> counts,
-                         ReduceOp op, std::string_view tag);
-Call all_reduce_call(const Tensor& in, const Tensor& out, ReduceOp op, std::string_view tag);
-Call broadcast_call(int size, const Tensor& data, int root, std::string_view tag);
-Call send_call(int rank, int size, const Tensor& data, int to, std::string_view tag);
-Call recv_call(int rank, int size, const Tensor& data, int from, std::string_view tag);
+                         ReduceOp op, std::string_view tag, Device device = Device::cpu());
+Call all_reduce_call(const Tensor& in, const Tensor& out, ReduceOp op, std::string_view tag,
+                     Device device = Device::cpu());
+Call broadcast_call(int size, const Tensor& data, int root, std::string_view tag, Device device = Device::cpu());
+Call send_call(int rank, int size, const Tensor& data, int to, std::string_view tag, Device device = Device::cpu());
+Call recv_call(int rank, int size, const Tensor& data, int from, std::string_view tag, Device device = Device::cpu());
 
 /// A group of one: copies input to output where they differ.
 void copy_alone(const Call& call);

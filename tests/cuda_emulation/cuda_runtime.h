@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <type_traits>
 
 #define PERMAFROST_CUDA_EMULATED 1
@@ -39,6 +40,8 @@ struct alignas(16) float4 {
   float x, y, z, w;
 };
 
+struct CUstream_st;
+
 namespace cuda_emulation {
 void sync_threads();
 void sync_warp(unsigned mask);
@@ -60,6 +63,16 @@ class DeviceAccess {
   DeviceAccess(const DeviceAccess&) = delete;
   DeviceAccess& operator=(const DeviceAccess&) = delete;
 };
+
+/// Work of a library on a stream that does not end before it is released: what is given to the stream afterwards waits.
+class Hold;
+std::shared_ptr<Hold> hold(CUstream_st* stream);
+/// What the stream had last; null for nothing.
+std::shared_ptr<Hold> last_hold(CUstream_st* stream);
+void release(Hold& hold);
+bool released(const Hold& hold);
+/// Waits for the work that the stream has.
+void wait_for(CUstream_st* stream);
 
 template <typename T>
 T exchanged(T mine, int source) {
@@ -156,7 +169,7 @@ T __ldg(const T* p) {
   return *p;
 }
 
-// The runtime. Streams do everything at once.
+// The runtime. Streams do everything at once, or behind a hold.
 enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
@@ -172,14 +185,28 @@ enum cudaMemcpyKind {
   cudaMemcpyDefault
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
-enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive, cudaStreamCaptureStatusInvalidated };
+enum cudaStreamCaptureStatus {
+  cudaStreamCaptureStatusNone,
+  cudaStreamCaptureStatusActive,
+  cudaStreamCaptureStatusInvalidated
+};
+enum cudaStreamCaptureMode {
+  cudaStreamCaptureModeGlobal,
+  cudaStreamCaptureModeThreadLocal,
+  cudaStreamCaptureModeRelaxed
+};
 constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDefault = 0, cudaEventDisableTiming = 2, cudaHostAllocMapped = 2;
 using cudaStream_t = struct CUstream_st*;
 using cudaEvent_t = struct CUevent_st*;
+struct cudaUUID_t {
+  char bytes[16];
+};
 struct cudaDeviceProp {
   char name[256];
   int major, minor, multiProcessorCount;
   size_t totalGlobalMem, sharedMemPerBlockOptin;
+  cudaUUID_t uuid;
+  int pciDomainID, pciBusID, pciDeviceID;
 };
 
 const char* cudaGetErrorName(cudaError_t);
@@ -207,6 +234,7 @@ cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t);
 cudaError_t cudaEventQuery(cudaEvent_t);
 cudaError_t cudaEventSynchronize(cudaEvent_t);
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end);
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode*);
 cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus*);
 template <typename T>
 cudaError_t cudaFuncSetAttribute(T*, cudaFuncAttribute, int) {
@@ -223,6 +251,7 @@ struct cudaLaunchConfig_t {
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
+  cuda_emulation::wait_for(config->stream);
   cuda_emulation::run(config->gridDim, config->blockDim, config->dynamicSmemBytes, [&] { kernel(arguments...); });
   return cudaSuccess;
 }

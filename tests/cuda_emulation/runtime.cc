@@ -1,6 +1,7 @@
 // The calls of CUDA's runtime: memory is the host's, streams are always idle.
 #include <sys/mman.h>
 
+#include <condition_variable>
 #include <map>
 #include <mutex>
 #include <utility>
@@ -60,11 +61,55 @@ cuda_emulation::DeviceAccess::~DeviceAccess() {
 
 double cuda_emulation::clock = 0;
 
-struct CUstream_st {};
+class cuda_emulation::Hold {
+ public:
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool released = false;
+};
+
+struct CUstream_st {
+  std::mutex mutex;
+  std::shared_ptr<cuda_emulation::Hold> last;
+};
 struct CUevent_st {
   bool timed = false;
   double time = 0;
+  std::shared_ptr<cuda_emulation::Hold> behind = nullptr;  // null: nothing to wait for
 };
+
+namespace {
+void wait_for_hold(cuda_emulation::Hold* hold) {
+  if (!hold) return;
+  std::unique_lock lock(hold->mutex);
+  hold->changed.wait(lock, [&] { return hold->released; });
+}
+}  // namespace
+
+std::shared_ptr<cuda_emulation::Hold> cuda_emulation::hold(cudaStream_t stream) {
+  const std::lock_guard lock(stream->mutex);
+  return stream->last = std::make_shared<Hold>();
+}
+
+std::shared_ptr<cuda_emulation::Hold> cuda_emulation::last_hold(cudaStream_t stream) {
+  if (!stream) return nullptr;
+  const std::lock_guard lock(stream->mutex);
+  return stream->last;
+}
+
+void cuda_emulation::release(Hold& hold) {
+  const std::lock_guard lock(hold.mutex);
+  hold.released = true;
+  hold.changed.notify_all();
+}
+
+bool cuda_emulation::released(const Hold& hold) {
+  auto& seen = const_cast<Hold&>(hold);
+  const std::lock_guard lock(seen.mutex);
+  return seen.released;
+}
+
+void cuda_emulation::wait_for(cudaStream_t stream) { wait_for_hold(last_hold(stream).get()); }
 
 const char* cudaGetErrorName(cudaError_t error) {
   switch (error) {
@@ -86,7 +131,7 @@ cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); 
 cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (device != 0) return result(cudaErrorInvalidDevice);
-  *properties = {"emulated", 9, 0, 4, kTotal, size_t{227} << 10};
+  *properties = {"emulated", 9, 0, 4, kTotal, size_t{227} << 10, {{0x5d, 0x4c}}, 0, 0x3b, 0};
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device) { return result(device == 0 ? cudaSuccess : cudaErrorInvalidDevice); }
@@ -102,26 +147,36 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) { return allocate(pointer, 
 cudaError_t cudaFree(void* pointer) { return release(pointer, device_memory); }
 cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) { return allocate(pointer, bytes, pinned_memory); }
 cudaError_t cudaFreeHost(void* pointer) { return release(pointer, pinned_memory); }
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  cuda_emulation::wait_for(stream);
   const cuda_emulation::DeviceAccess access;
   if (bytes > 0) std::memcpy(to, from, bytes);
   return cudaSuccess;
 }
-cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
+cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
+  cuda_emulation::wait_for(stream);
   const cuda_emulation::DeviceAccess access;
   if (bytes > 0) std::memset(to, value, bytes);
   return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) { return *stream = new CUstream_st, cudaSuccess; }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) { return delete stream, cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return cuda_emulation::wait_for(stream), cudaSuccess; }
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  // As a stream has one hold only, the host waits for one of the two.
+  cuda_emulation::wait_for(stream);
+  if (!stream) return wait_for_hold(event->behind.get()), cudaSuccess;
+  const std::lock_guard lock(stream->mutex);
+  if (event->behind) stream->last = event->behind;
+  return cudaSuccess;
+}
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   *event = new CUevent_st{.timed = (flags & cudaEventDisableTiming) == 0};
   return cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  event->behind = cuda_emulation::last_hold(stream);
   event->time = cuda_emulation::clock;
   return cudaSuccess;
 }
@@ -133,5 +188,11 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEve
 cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
   return *status = cudaStreamCaptureStatusNone, cudaSuccess;
 }
-cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  return event->behind && !cuda_emulation::released(*event->behind) ? cudaErrorNotReady : cudaSuccess;
+}
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
+  thread_local cudaStreamCaptureMode own = cudaStreamCaptureModeGlobal;
+  return std::swap(own, *mode), cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) { return wait_for_hold(event->behind.get()), cudaSuccess; }

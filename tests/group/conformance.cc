@@ -58,7 +58,7 @@ std::span<const int64_t> span_of(const Case& c) {
 
 /// `values` at element `at` of a tensor, `count` of them.
 Tensor piece(const Tensor& all, int64_t at, int64_t count) {
-  return {static_cast<std::byte*>(all.raw()) + at * size_of(all.dtype()), all.dtype(), Shape({count})};
+  return {static_cast<std::byte*>(all.raw()) + at * size_of(all.dtype()), all.dtype(), Shape({count}), all.device()};
 }
 
 void check_gather(Group& group, Others others, const Case& c, StreamView stream) {
@@ -167,25 +167,24 @@ void check_collectives(Group& group, Others others) {
 }
 
 void check_streams(Group& group, Others others) {
-  Stream stream(Device::cpu());
+  Stream stream(used_device());
   for (const Case& c : all_cases(group.size()))
     if (c.dtype == DType::kF32 || c.dtype == DType::kI64) check_case(group, others, c, stream);
   // Several calls queued behind each other, no wait between them.
-  std::vector<int64_t> values(8, 1);
+  const OwnedTensor values = make_tensor(DType::kI64, Shape({8}), std::vector<double>(8, 1));
   std::vector<Event> events;
   for (int i = 0; i < 8; ++i) {
-    const Tensor one = flat(std::span(values).subspan(static_cast<size_t>(i), 1));
+    const Tensor one = piece(values, i, 1);
     events.push_back(group.all_reduce(one, one, ReduceOp::kSum, stream, "queued"));
   }
   for (const Event& event : events) event.wait();
-  for (const int64_t v : values) EXPECT_EQ(v, others == Others::kSilent ? 1 : group.size());
+  for (const double v : values_of(values)) EXPECT_EQ(v, others == Others::kSilent ? 1 : group.size());
 }
 
 void check_point_to_point(Group& group) {
   if (group.size() == 1) return;
   const int next = (group.rank() + 1) % group.size();
   const int previous = (group.rank() + group.size() - 1) % group.size();
-  Stream sending(Device::cpu());
   for (const int64_t elements : {0, 1, 5000}) {
     OwnedTensor out = make_tensor(DType::kBF16, Shape({elements}), values(group.rank(), elements, DType::kBF16));
     OwnedTensor in = filled_tensor(DType::kBF16, Shape({elements}), 0x5a);
@@ -213,8 +212,9 @@ void check_moved_bytes(Group& group, const MovedBytes& moved, MovedClosedForm fo
     for (int r = 0; r < size; ++r) counts.push_back(r == 1 ? 0 : unit + 3 * r);
     const int64_t total = sum(counts);
     const int64_t own = counts[static_cast<size_t>(rank)];
-    std::vector<int64_t> all(static_cast<size_t>(total), 1);
-    const Tensor whole = flat(std::span(all));
+    const OwnedTensor whole_memory =
+        make_tensor(DType::kI64, Shape({total}), std::vector<double>(static_cast<size_t>(total), 1));
+    const Tensor whole = whole_memory;
     const Tensor part = piece(whole, offset(counts, rank), own);
     EXPECT_EQ(moved_by([&] { group.all_gather(part, whole, counts, kHere, "g"); }), (total - own) * 8);
     if (form == MovedClosedForm::kFlat) {

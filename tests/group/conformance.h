@@ -12,8 +12,8 @@ enum class Others {
   kSilent,    ///< only this rank exists: others hold the neutral element (the recording group)
 };
 
-/// The contract of parallel/group/group.h, checked on one rank; every rank of the group must call it. Failures are
-/// GoogleTest failures of the calling thread or process.
+/// The contract of parallel/group/group.h, checked on one rank, with tensors on the device in use (use_device); every
+/// rank of the group must call it. Failures are GoogleTest failures of the calling thread or process.
 void check_collectives(Group& group, Others others);  ///< every collective x dtype x op x counts x in place
 void check_streams(Group& group, Others others);      ///< the same on a queue
 void check_point_to_point(Group& group);              ///< a ring of messages (ranks that take part only)
