@@ -48,19 +48,14 @@ inline NcclOptions impatient() {
 }
 
 /// Runs body(group, stream) on `ranks` threads with a group over NCCL; errors as run_inproc.
-inline void run_nccl(int ranks, const std::function<void(NcclGroup&, Stream&)>& body, NcclOptions options = {},
-                     const InprocOptions& host_options = {}) {
-  run_inproc(
-      ranks,
-      [&](Group& host) {
-        Stream stream(Device::cuda(0));
-        NcclOptions own = options;
-        if (!own.facts) own.facts = facts_of_rank(host.rank());
-        if (!host_options.moved.empty()) own.moved = &host_options.moved[static_cast<size_t>(host.rank())];
-        const auto group = make_nccl_group(host, stream, own);
-        body(*group, stream);
-      },
-      host_options);
+inline void run_nccl(int ranks, const std::function<void(NcclGroup&, Stream&)>& body, const NcclOptions& options = {}) {
+  run_inproc(ranks, [&](Group& host) {
+    Stream stream(Device::cuda(0));
+    NcclOptions own = options;
+    if (!own.facts) own.facts = facts_of_rank(host.rank());
+    const auto group = make_nccl_group(host, stream, own);
+    body(*group, stream);
+  });
 }
 
 }  // namespace permafrost::testing

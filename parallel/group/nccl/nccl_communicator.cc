@@ -205,9 +205,17 @@ void NcclCommunicator::abort(ncclComm_t comm) noexcept {
 }
 
 bool NcclCommunicator::finalize(ncclComm_t comm) noexcept {
+  const auto deadline = Clock::now() + world_.options.close_timeout;
+  for (Pause pause;; pause()) {  // a window must not go away under a call
+    {
+      const std::lock_guard lock(calls_mutex_);
+      retire_locked();
+      if (oldest_ == newest_) break;
+    }
+    if (world_.failure() || Clock::now() > deadline) return false;
+  }
   for (const Window& window : windows_) api_.CommWindowDeregister(comm, window.handle);
   if (gone_wrong(api_.CommFinalize(comm))) return false;
-  const auto deadline = Clock::now() + world_.options.close_timeout;
   for (Pause pause;; pause()) {
     ncclResult_t state = ncclSuccess;
     if (gone_wrong(api_.CommGetAsyncError(comm, &state)) || gone_wrong(state)) return false;
