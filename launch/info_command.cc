@@ -21,6 +21,7 @@
 #include "launch/commands.h"
 #include "launch/machine.h"
 #include "launch/runtime.h"
+#include "parallel/group/nccl/nccl_library.h"
 #include "parallel/group/node/free_memory.h"
 
 namespace permafrost {
@@ -53,12 +54,21 @@ OrderedJson libraries() {
 /// CUDA's libraries that are opened when they are needed; its runtime is part of the program.
 OrderedJson cuda_libraries() {
   OrderedJson json;
-  for (const char* name : {"libcublasLt.so.13", "libnccl.so.2"}) {
+  for (const char* name : {"libcublasLt.so.13"}) {
     const cuda::LibraryPlace& place = cuda::find_library(name);
     json[name] = {{"path", place.handle ? OrderedJson(place.path) : OrderedJson()},
                   {"missing", place.handle ? OrderedJson() : OrderedJson(place.reason)}};
   }
   return json;
+}
+
+/// What ranks with a GPU each exchange through, or why they cannot. One rank needs none.
+OrderedJson nccl() {
+  const NcclFound& found = find_nccl();
+  return {{"built", nccl_built()},
+          {"version", found.version.empty() ? OrderedJson() : OrderedJson(found.version)},
+          {"path", found.path.empty() ? OrderedJson() : OrderedJson(found.path)},
+          {"missing", found.missing.empty() ? OrderedJson() : OrderedJson(found.missing)}};
 }
 
 /// What there is of GPUs, or why nothing.
@@ -96,6 +106,7 @@ OrderedJson description(const Runtime& runtime, const Launcher& launcher) {
   json["instruction_sets"] = {
       {"avx2", cpu.avx2}, {"avx512", cpu.avx512}, {"avx512_bf16", cpu.avx512_bf16}, {"amx_bf16", cpu.amx_bf16}};
   json["gpus"] = gpus();
+  json["nccl"] = nccl();
   json["memory_bytes"] = memory_limit_bytes();
   json["cores"] = usable_cores();
   json["ranks"] = {{"world", runtime.size()},
@@ -145,6 +156,12 @@ std::string text_of(const OrderedJson& json) {
         << (place["path"].is_null() ? place["missing"] : place["path"]).get<std::string>() << "\n";
     first_library = false;
   }
+  const OrderedJson& nccl = json["nccl"];
+  out << "nccl              ";
+  if (nccl["missing"].is_null())
+    out << nccl["version"].get<std::string>() << " (" << nccl["path"].get<std::string>() << ")\n";
+  else
+    out << "none: " << nccl["missing"].get<std::string>() << "\n";
   out << "memory            " << std::fixed << std::setprecision(1) << gib << " GiB\n"
       << "cores             " << json["cores"] << "\n"
       << "ranks             " << ranks["world"] << ", on this node " << ranks["on_this_node"] << ", threads per rank "

@@ -34,6 +34,15 @@ Buffer Buffer::pinned(std::string name, int64_t bytes, Device device) {
   return buffer;
 }
 
+Buffer Buffer::adopt(std::string name, std::byte* data, int64_t bytes, Device device, Release release) {
+  Buffer buffer(std::move(name), 0, device);
+  buffer.kind_ = Kind::kAdopted;
+  buffer.data_ = data;
+  buffer.bytes_ = bytes;
+  buffer.adopted_release_ = release;
+  return buffer;
+}
+
 void Buffer::map() {
   const int64_t bytes = bytes_;
   constexpr int64_t kHuge = int64_t{2} << 20;
@@ -62,7 +71,8 @@ Buffer::Buffer(Buffer&& other) noexcept
       data_(std::exchange(other.data_, nullptr)),
       bytes_(std::exchange(other.bytes_, 0)),
       mapping_(std::exchange(other.mapping_, nullptr)),
-      mapping_bytes_(std::exchange(other.mapping_bytes_, 0)) {}
+      mapping_bytes_(std::exchange(other.mapping_bytes_, 0)),
+      adopted_release_(std::exchange(other.adopted_release_, nullptr)) {}
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   if (this != &other) {
@@ -74,6 +84,7 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
     bytes_ = std::exchange(other.bytes_, 0);
     mapping_ = std::exchange(other.mapping_, nullptr);
     mapping_bytes_ = std::exchange(other.mapping_bytes_, 0);
+    adopted_release_ = std::exchange(other.adopted_release_, nullptr);
   }
   return *this;
 }
@@ -84,6 +95,7 @@ void Buffer::release() noexcept {
   if (mapping_) munmap(mapping_, mapping_bytes_);
   if (data_ && kind_ == Kind::kDevice) cuda::release(data_, device_.index);
   if (data_ && kind_ == Kind::kPinned) cuda::release_pinned(data_);
+  if (data_ && kind_ == Kind::kAdopted) adopted_release_(data_);
   mapping_ = nullptr;
   data_ = nullptr;
 }

@@ -18,6 +18,9 @@ class Buffer {
   /// Host memory that a CUDA device reads and writes in place, and copies to and from fastest; ordinary memory for a
   /// CPU.
   static Buffer pinned(std::string name, int64_t bytes, Device device);
+  /// Memory of `device` that a library allocated, zero-filled by it; `release` gives it back.
+  using Release = void (*)(std::byte*) noexcept;
+  static Buffer adopt(std::string name, std::byte* data, int64_t bytes, Device device, Release release);
   Buffer(Buffer&& other) noexcept;
   Buffer& operator=(Buffer&& other) noexcept;
   Buffer(const Buffer&) = delete;
@@ -31,7 +34,7 @@ class Buffer {
   Device device() const { return device_; }
 
  private:
-  enum class Kind : uint8_t { kMapped, kDevice, kPinned };
+  enum class Kind : uint8_t { kMapped, kDevice, kPinned, kAdopted };
   void map();
   void release() noexcept;
   std::string name_;
@@ -41,6 +44,7 @@ class Buffer {
   int64_t bytes_ = 0;
   void* mapping_ = nullptr;
   size_t mapping_bytes_ = 0;
+  Release adopted_release_ = nullptr;
 };
 
 }  // namespace permafrost

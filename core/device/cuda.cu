@@ -1,6 +1,7 @@
 #include "core/device/cuda.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -34,6 +35,25 @@ void use(int device) {
 std::string gibibytes(size_t bytes) {
   const auto tenths = (bytes * 10 + (size_t{1} << 29)) >> 30;
   return concat(tenths / 10, ".", tenths % 10, " GiB");
+}
+
+/// As nvidia-smi writes it.
+std::string uuid_text(const cudaUUID_t& uuid) {
+  std::string text = "GPU-";
+  for (size_t i = 0; i < 16; ++i) {
+    char two[3];
+    std::snprintf(two, sizeof two, "%02x", static_cast<unsigned>(static_cast<unsigned char>(uuid.bytes[i])));
+    text += two;
+    if (i == 3 || i == 5 || i == 7 || i == 9) text += '-';
+  }
+  return text;
+}
+
+std::string pci_text(const cudaDeviceProp& properties) {
+  char text[40];
+  std::snprintf(text, sizeof text, "%04x:%02x:%02x", static_cast<unsigned>(properties.pciDomainID),
+                static_cast<unsigned>(properties.pciBusID), static_cast<unsigned>(properties.pciDeviceID));
+  return text;
 }
 
 /// What the same kernel says on CPU.
@@ -129,7 +149,9 @@ DeviceInfo device_info(int device) {
           .processors = properties.multiProcessorCount,
           .memory_bytes = narrow<int64_t>(total_bytes),
           .free_bytes = narrow<int64_t>(free_bytes),
-          .shared_bytes = narrow<int64_t>(properties.sharedMemPerBlockOptin)};
+          .shared_bytes = narrow<int64_t>(properties.sharedMemPerBlockOptin),
+          .uuid = uuid_text(properties.uuid),
+          .pci = pci_text(properties)};
 }
 
 std::string driver_version() {
@@ -212,6 +234,8 @@ void destroy_queue(Queue* queue) noexcept {
   release_pinned(reinterpret_cast<std::byte*>(queue->refused));
   delete queue;
 }
+
+void* native_stream(const Queue& queue) { return queue.stream; }
 
 Refuser refuser(const Context& context, Refusal what, int64_t largest) {
   Queue& queue = queue_of(context);

@@ -24,6 +24,8 @@ struct DeviceInfo {
   int processors = 0;        ///< streaming multiprocessors
   int64_t memory_bytes = 0, free_bytes = 0;
   int64_t shared_bytes = 0;  ///< shared memory that one block may have
+  std::string uuid;          ///< "GPU-5d4cc4a1-...": of this GPU alone, on any machine
+  std::string pci;           ///< "0000:3b:00": domain, bus and device, of this machine
 };
 /// Errors (this one and all below): kNotBuilt in a build without CUDA; kInvalidArgument for a device that is not there;
 /// kInternal, naming the call and CUDA's own words, for everything the driver reports.
@@ -46,6 +48,8 @@ void release_pinned(std::byte* memory) noexcept;
 struct Queue;
 Queue* create_queue(int device);
 void destroy_queue(Queue* queue) noexcept;
+/// The cudaStream_t, for libraries that take one.
+void* native_stream(const Queue& queue);
 /// Waits for everything submitted so far. Errors: kInvalidArgument for data that a kernel refused (an id out of range),
 /// in the words of the same kernel on CPU; the queue is fit for use afterwards.
 void synchronize(Queue& queue);

@@ -22,6 +22,7 @@ std::byte* allocate_pinned(std::string_view name, int64_t, int) { absent(concat(
 void release_pinned(std::byte*) noexcept {}
 Queue* create_queue(int) { absent("Stream"); }
 void destroy_queue(Queue*) noexcept {}
+void* native_stream(const Queue&) { absent("Stream"); }
 void synchronize(Queue&) { absent("Stream"); }
 void copy(Queue&, void*, const void*, int64_t) { absent("Stream"); }
 void fill(Queue&, void*, int, int64_t) { absent("Stream"); }

@@ -12,10 +12,12 @@ struct Event::State {
   bool done = false;
   std::exception_ptr error;
   std::unique_ptr<cuda::Mark, void (*)(cuda::Mark*)> mark{nullptr, cuda::destroy_mark};  // of a CUDA stream
+  std::function<void()> check;  // of what the mark stands for; may be empty
 };
 
 struct Stream::Item {
   std::function<void()> task;
+  std::function<void()> check;
   std::shared_ptr<Event::State> state;
 };
 
@@ -28,7 +30,11 @@ bool Event::done() const {
 
 void Event::wait() const {
   if (!state_) return;
-  if (state_->mark) return cuda::wait(*state_->mark);
+  if (state_->mark) {
+    cuda::wait(*state_->mark);
+    if (state_->check) state_->check();
+    return;
+  }
   std::unique_lock lock(state_->mutex);
   state_->finished.wait(lock, [this] { return state_->done; });
   if (state_->error) std::rethrow_exception(state_->error);
@@ -54,17 +60,18 @@ Stream::~Stream() {
   thread_.join();
 }
 
-Event Stream::submit(std::function<void()> task) {
+Event Stream::submit(std::function<void()> task, std::function<void()> check) {
   Event event;
   event.state_ = std::make_shared<Event::State>();
   if (queue_) {
     task();
     event.state_->mark.reset(cuda::create_mark(*queue_));
+    event.state_->check = std::move(check);
     return event;
   }
   {
     const std::lock_guard lock(mutex_);
-    items_.push_back({std::move(task), event.state_});
+    items_.push_back({std::move(task), std::move(check), event.state_});
   }
   ready_.notify_one();
   return event;
@@ -88,10 +95,11 @@ void Stream::work() {
     std::exception_ptr error;
     try {
       item.task();
+      if (item.check) item.check();
     } catch (...) {
       error = std::current_exception();
     }
-    item.task = nullptr;  // what the task holds is free before anyone learns that it is done
+    item.task = item.check = nullptr;  // what the task holds is free before anyone learns that it is done
     const std::lock_guard lock(item.state->mutex);
     item.state->done = true;
     item.state->error = error;

@@ -43,7 +43,9 @@ class Stream {
   /// Appends a task; the event completes when it has run. An exception of the task is kept in its event.
   /// On CUDA the task runs at once on the calling thread, where it may throw, and what it gave to the device is what
   /// the event waits for.
-  Event submit(std::function<void()> task);
+  /// check: throws the error of work that a device cannot throw itself (a collective that was given up). On CUDA
+  /// Event::wait calls it when the device has got there; on CPU it runs behind the task.
+  Event submit(std::function<void()> task, std::function<void()> check = {});
   /// Waits for everything submitted so far. On CUDA it then throws kInvalidArgument when a kernel refused its data (an
   /// id out of range), which no kernel can do by itself there.
   void synchronize();
@@ -69,7 +71,11 @@ class StreamView {
   StreamView(Stream& stream) : stream_(&stream) {}  // NOLINT: a view is meant to convert
   static StreamView caller() { return StreamView(); }
   StreamView(std::nullptr_t) = delete;
+  /// Nobody's stream: see caller().
   bool is_caller() const { return stream_ == nullptr; }
+  Stream* stream() const { return stream_; }  ///< null for the caller
+  /// CPU for the caller.
+  Device device() const { return stream_ ? stream_->device() : Device::cpu(); }
   /// Of the stream, if it is one of CUDA; else null.
   cuda::Queue* queue() const { return stream_ ? stream_->queue() : nullptr; }
 

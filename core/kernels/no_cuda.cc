@@ -2,6 +2,7 @@
 #include "core/kernels/activation_cuda.h"
 #include "core/kernels/adamw_cuda.h"
 #include "core/kernels/attention_cuda.h"
+#include "core/kernels/combine_ranks_cuda.h"
 #include "core/kernels/cross_entropy_cuda.h"
 #include "core/kernels/dropout_cuda.h"
 #include "core/kernels/embedding_cuda.h"
@@ -26,6 +27,8 @@ void activation_forward(const Context&, Activation, Tensor, Tensor) { absent(); 
 void activation_backward(const Context&, Activation, Tensor, Tensor, Tensor, GradMode) { absent(); }
 void attention_forward(const Context&, const AttentionCall&) { absent(); }
 void attention_backward(const Context&, const AttentionCall&, void*) { absent(); }
+
+void combine_ranks(const Context&, RankReduction, DType, const RankPieces&, void*, int64_t) { absent(); }
 
 void dropout(const Context&, Tensor, Tensor, uint32_t, float, Tensor, GradMode) { absent(); }
 

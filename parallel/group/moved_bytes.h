@@ -10,7 +10,8 @@ namespace permafrost {
 ///   all_gather      all - own
 ///   reduce_scatter  (N - 1) own
 ///   all_reduce      (N - 1) all up to kSmallAllReduceBytes, else (N - 1) own + all - own; own of element i..j is
-///                   elements * rank / N to elements * (rank + 1) / N. Threads of one process always do the latter.
+///                   elements * rank / N to elements * (rank + 1) / N. Threads of one process always do the latter,
+///                   and of NCCL, whose ways are its own, the latter is counted.
 ///   broadcast       all, except the root
 ///   recv            all
 /// Callable from any thread; outlives the groups.

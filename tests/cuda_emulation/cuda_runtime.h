@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -41,6 +42,8 @@ struct alignas(16) float4 {
   float x, y, z, w;
 };
 
+struct CUstream_st;
+
 namespace cuda_emulation {
 void sync_threads();
 void sync_warp(unsigned mask);
@@ -62,6 +65,16 @@ class DeviceAccess {
   DeviceAccess(const DeviceAccess&) = delete;
   DeviceAccess& operator=(const DeviceAccess&) = delete;
 };
+
+/// Work of a library on a stream that does not end before it is released: what is given to the stream afterwards waits.
+class Hold;
+std::shared_ptr<Hold> hold(CUstream_st* stream);
+/// What the stream had last; null for nothing.
+std::shared_ptr<Hold> last_hold(CUstream_st* stream);
+void release(Hold& hold);
+bool released(const Hold& hold);
+/// Waits for the work that the stream has.
+void wait_for(CUstream_st* stream);
 
 template <typename T>
 T exchanged(T mine, int source) {
@@ -159,7 +172,7 @@ T __ldg(const T* p) {
   return *p;
 }
 
-// The runtime. Streams do everything at once, but for what is captured into a graph.
+// The runtime. Streams do everything at once, but for what is captured into a graph, and behind a hold.
 enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
@@ -197,10 +210,15 @@ using cudaStream_t = struct CUstream_st*;
 using cudaEvent_t = struct CUevent_st*;
 using cudaGraph_t = struct CUgraph_st*;
 using cudaGraphExec_t = struct CUgraphExec_st*;
+struct cudaUUID_t {
+  char bytes[16];
+};
 struct cudaDeviceProp {
   char name[256];
   int major, minor, multiProcessorCount;
   size_t totalGlobalMem, sharedMemPerBlockOptin;
+  cudaUUID_t uuid;
+  int pciDomainID, pciBusID, pciDeviceID;
 };
 
 const char* cudaGetErrorName(cudaError_t);
@@ -228,6 +246,7 @@ cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t);
 cudaError_t cudaEventQuery(cudaEvent_t);
 cudaError_t cudaEventSynchronize(cudaEvent_t);
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end);
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode*);
 cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus*);
 cudaError_t cudaHostRegister(void*, size_t, unsigned flags);
 cudaError_t cudaHostUnregister(void*);

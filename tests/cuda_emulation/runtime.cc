@@ -1,6 +1,7 @@
 // The calls of CUDA's runtime: memory is the host's, streams are always idle.
 #include <sys/mman.h>
 
+#include <condition_variable>
 #include <map>
 #include <mutex>
 #include <set>
@@ -63,6 +64,13 @@ cuda_emulation::DeviceAccess::~DeviceAccess() {
 
 double cuda_emulation::clock = 0;
 
+class cuda_emulation::Hold {
+ public:
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool released = false;
+};
+
 // What is being captured: work in the order in which it was given, which keeps every order that streams and events
 // ask for.
 struct CUgraph_st {
@@ -75,6 +83,8 @@ struct CUgraphExec_st {
   std::vector<std::function<void()>> work;
 };
 struct CUstream_st {
+  std::mutex mutex;
+  std::shared_ptr<cuda_emulation::Hold> last;
   CUgraph_st* capture = nullptr;
   int64_t given = 0;    // of this capture
   int64_t awaited = 0;  // of that, what the origin waited for
@@ -84,7 +94,8 @@ struct CUevent_st {
   double time = 0;
   CUgraph_st* capture = nullptr;
   CUstream_st* stream = nullptr;
-  int64_t given = 0;  // to the stream, before this
+  int64_t given = 0;                                       // to the stream, before this
+  std::shared_ptr<cuda_emulation::Hold> behind = nullptr;  // null: nothing to wait for
 };
 
 namespace {
@@ -95,10 +106,44 @@ cudaError_t refused_in_capture(CUgraph_st* capture, cudaError_t error) {
   capture->invalid = true;
   return result(error);
 }
+
+void wait_for_hold(cuda_emulation::Hold* hold) {
+  if (!hold) return;
+  std::unique_lock lock(hold->mutex);
+  hold->changed.wait(lock, [&] { return hold->released; });
+}
 }  // namespace
 
+std::shared_ptr<cuda_emulation::Hold> cuda_emulation::hold(cudaStream_t stream) {
+  const std::lock_guard lock(stream->mutex);
+  return stream->last = std::make_shared<Hold>();
+}
+
+std::shared_ptr<cuda_emulation::Hold> cuda_emulation::last_hold(cudaStream_t stream) {
+  if (!stream) return nullptr;
+  const std::lock_guard lock(stream->mutex);
+  return stream->last;
+}
+
+void cuda_emulation::release(Hold& hold) {
+  const std::lock_guard lock(hold.mutex);
+  hold.released = true;
+  hold.changed.notify_all();
+}
+
+bool cuda_emulation::released(const Hold& hold) {
+  auto& seen = const_cast<Hold&>(hold);
+  const std::lock_guard lock(seen.mutex);
+  return seen.released;
+}
+
+void cuda_emulation::wait_for(cudaStream_t stream) { wait_for_hold(last_hold(stream).get()); }
+
 void cuda_emulation::submit(cudaStream_t stream, std::function<void()> work) {
-  if (!stream || !stream->capture) return work();
+  if (!stream || !stream->capture) {
+    wait_for(stream);
+    return work();
+  }
   ++stream->given;
   stream->capture->work.push_back(std::move(work));
 }
@@ -135,7 +180,7 @@ cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); 
 cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (device != 0) return result(cudaErrorInvalidDevice);
-  *properties = {"emulated", 9, 0, 4, kTotal, size_t{227} << 10};
+  *properties = {"emulated", 9, 0, 4, kTotal, size_t{227} << 10, {{0x5d, 0x4c}}, 0, 0x3b, 0};
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device) { return result(device == 0 ? cudaSuccess : cudaErrorInvalidDevice); }
@@ -180,11 +225,16 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) { return *
 cudaError_t cudaStreamDestroy(cudaStream_t stream) { return delete stream, cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (stream && stream->capture) return refused_in_capture(stream->capture, cudaErrorStreamCaptureUnsupported);
-  return cudaSuccess;
+  return cuda_emulation::wait_for(stream), cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   if (!event->capture) {
-    if (stream->capture) return refused_in_capture(stream->capture, cudaErrorStreamCaptureIsolation);
+    if (stream && stream->capture) return refused_in_capture(stream->capture, cudaErrorStreamCaptureIsolation);
+    // As a stream has one hold only, the host waits for one of the two.
+    cuda_emulation::wait_for(stream);
+    if (!stream) return wait_for_hold(event->behind.get()), cudaSuccess;
+    const std::lock_guard lock(stream->mutex);
+    if (event->behind) stream->last = event->behind;
     return cudaSuccess;
   }
   if (!stream->capture) {
@@ -233,6 +283,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  event->behind = cuda_emulation::last_hold(stream);
   event->time = cuda_emulation::clock;
   event->capture = stream ? stream->capture : nullptr;
   event->stream = stream;
@@ -249,8 +300,14 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* 
   return cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
-  return event->capture ? result(cudaErrorStreamCaptureUnsupported) : cudaSuccess;
+  if (event->capture) return result(cudaErrorStreamCaptureUnsupported);
+  return event->behind && !cuda_emulation::released(*event->behind) ? cudaErrorNotReady : cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  return event->capture ? result(cudaErrorStreamCaptureUnsupported) : cudaSuccess;
+  if (event->capture) return result(cudaErrorStreamCaptureUnsupported);
+  return wait_for_hold(event->behind.get()), cudaSuccess;
+}
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
+  thread_local cudaStreamCaptureMode own = cudaStreamCaptureModeGlobal;
+  return std::swap(own, *mode), cudaSuccess;
 }

@@ -10,12 +10,14 @@ namespace {
 
 TEST(Program, InfoDescribesTheInstallation) {
   EXPECT_TRUE(ends(run("info"), 0,
-                   {"permafrost 0.", "oneDNN 2.", "instruction sets", "memory", "cores", "ranks             1"}));
+                   {"permafrost 0.", "oneDNN 2.", "instruction sets", "nccl              ", "memory", "cores",
+                    "ranks             1"}));
   const Outcome json = run("info --json");
   ASSERT_EQ(json.code, 0);
   const auto info = parse_json(json.output);
   EXPECT_TRUE(info["commit"].is_null() || info["commit"].get<std::string>().size() == 12);
   EXPECT_EQ(info["ranks"]["world"], 1);
+  EXPECT_NE(info["nccl"]["version"].is_null(), info["nccl"]["missing"].is_null()) << info["nccl"];
   EXPECT_GE(info["cores"].get<int>(), 1);
   EXPECT_GT(info["memory_bytes"].get<int64_t>(), 0);
   for (const char* set : {"avx2", "avx512", "avx512_bf16", "amx_bf16"})

@@ -18,7 +18,9 @@ Device device_in_use = Device::cpu();
 /// The one stream of a CUDA device; null on CPU.
 Stream* stream_in_use() {
   static std::map<int, std::unique_ptr<Stream>> streams;
+  static std::mutex mutex;  // ranks of a test may be threads
   if (device_in_use.kind == DeviceKind::kCpu) return nullptr;
+  const std::lock_guard lock(mutex);
   auto& stream = streams[device_in_use.index];
   if (!stream) stream = std::make_unique<Stream>(device_in_use);
   return stream.get();
