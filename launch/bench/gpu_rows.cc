@@ -68,7 +68,8 @@ GpuWorkload projector(const TextSize& text, const VisionSize& vision, bool tiny)
   return w;
 }
 
-/// E4: a bottleneck of a quarter of the width in every layer of the decoder.
+/// E4: a bottleneck of a quarter of the width in every layer of the decoder. Counted as if all layers were behind
+/// something trained; of the first one it is only the adaptor.
 GpuWorkload adaptors(const TextSize& text, bool tiny) {
   GpuWorkload w = sized("e4", text, nullptr);
   w.batch = tiny ? 1 : 4;
