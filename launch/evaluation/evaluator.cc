@@ -114,7 +114,7 @@ Evaluator::Evaluator(const config::Config& config, Runtime& runtime) : Evaluator
 
 Evaluator::Evaluator(const config::Config& config, Runtime& runtime, const StepMemory& lender, const Plan& lender_plan)
     : Evaluator(config, runtime, &lender_plan) {
-  generator_ = std::make_unique<Generator>(runtime, setup_, plan_, lender, lender_plan);
+  generator_ = std::make_unique<Generator>(config, runtime, setup_, plan_, lender, lender_plan);
 }
 
 Evaluator::~Evaluator() = default;

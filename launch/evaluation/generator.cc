@@ -5,6 +5,7 @@
 
 #include "launch/gpu.h"
 #include "launch/training/agreement.h"
+#include "launch/training/device_group.h"
 #include "launch/training/model_weights.h"
 #include "launch/training/working_copies.h"
 
@@ -23,18 +24,18 @@ Generator::Generator(const config::Config& config, Runtime& runtime, const Gener
       setup_(setup),
       plan_(plan),
       memory_(plan, runtime.rank(), &runtime.node, runtime.device()),
-      gather_group_(make_gather_group(plan, runtime)),
+      gather_group_(make_gather_group(config.parallel(), plan, runtime)),
       executor_(plan, memory_, runtime.program_context(), {}, gather_group_.get()) {
   load(config);
 }
 
-Generator::Generator(Runtime& runtime, const GenerationSetup& setup, const Plan& plan, const StepMemory& lender,
-                     const Plan& lender_plan)
+Generator::Generator(const config::Config& config, Runtime& runtime, const GenerationSetup& setup, const Plan& plan,
+                     const StepMemory& lender, const Plan& lender_plan)
     : runtime_(runtime),
       setup_(setup),
       plan_(plan),
       memory_(plan, lender, lender_plan, &runtime.node),
-      gather_group_(make_gather_group(plan, runtime)),
+      gather_group_(make_gather_group(config.parallel(), plan, runtime)),
       executor_(plan, memory_, runtime.program_context(), {}, gather_group_.get()) {}
 
 void Generator::load(const config::Config& config) {

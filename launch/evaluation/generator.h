@@ -21,8 +21,8 @@ class Generator {
   Generator(const config::Config& config, Runtime& runtime, const GenerationSetup& setup, const Plan& plan);
   /// With the weights of a training run, as they are at each call; its memory and plan must outlive the generator.
   /// Collective. Errors: kInvalidArgument when the plans place weights differently.
-  Generator(Runtime& runtime, const GenerationSetup& setup, const Plan& plan, const StepMemory& lender,
-            const Plan& lender_plan);
+  Generator(const config::Config& config, Runtime& runtime, const GenerationSetup& setup, const Plan& plan,
+            const StepMemory& lender, const Plan& lender_plan);
 
   /// What was loaded, for the log.
   const std::vector<std::string>& notes() const { return notes_; }

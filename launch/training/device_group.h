@@ -3,18 +3,26 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "core/device/buffer.h"
 #include "launch/runtime.h"
+#include "parallel/group/nccl/nccl_group.h"
+#include "parallel/plan/plan.h"
 #include "parallel/run/step_memory.h"
 
 namespace permafrost {
 
+namespace config {
+class Parallel;
+}
+
 /// Memory where programs run, which on CPU the other ranks of the node read in place.
 class DeviceMemory {
  public:
-  /// Collective over `node` on CPU.
-  DeviceMemory(std::string name, int64_t bytes, NodeGroup& node, Device device);
+  /// Collective over `node`.
+  DeviceMemory(std::string name, int64_t bytes, NodeGroup& node);
+  explicit DeviceMemory(Buffer memory) : bytes_(memory.bytes()), device_(std::move(memory)) {}
   std::byte* data() const { return device_.data() ? device_.data() : shared_->data(); }
   int64_t bytes() const { return bytes_; }
   Device device() const { return device_.device(); }
@@ -25,16 +33,31 @@ class DeviceMemory {
   std::optional<ReadableMemory> shared_;
 };
 
-/// The group that exchanges what lies where programs run: the world's on CPU; on CUDA one over it, through staging in
-/// host memory that the ranks of the node read in place.
+/// How the ranks of a run exchange what lies where programs run (parallel.collectives). Collective; the same answer on
+/// all of them, but for the words.
+struct DeviceExchange {
+  bool nccl = false;
+  std::string reason;    ///< for going through hosts, in words; "" on CPU and on one rank
+  std::string cublaslt;  ///< the version in use, which all ranks have
+};
+/// Errors, on all ranks: kConfig where their GPUs or libraries differ, or NCCL was asked for and cannot be used.
+DeviceExchange decide_exchange(const config::Parallel& parallel, Runtime& runtime);
+
+/// The group that exchanges what lies where programs run: the world's on CPU; on CUDA NCCL's, or one over the world's,
+/// through staging in host memory that the ranks of the node read in place.
 class DeviceGroup {
  public:
   /// largest_bytes: of what is exchanged by one call. Collective.
-  DeviceGroup(Runtime& runtime, int64_t largest_bytes);
-  Group& operator*() const { return over_host_ ? *over_host_ : world_; }
+  DeviceGroup(const config::Parallel& parallel, Runtime& runtime, int64_t largest_bytes);
+  Group& operator*() const { return own_ ? *own_ : world_; }
   Group* operator->() const { return &**this; }
-  /// How, in words, for the log; "" on CPU and on one rank.
-  std::string str() const;
+  const DeviceExchange& exchange() const { return exchange_; }
+  /// Memory of what it exchanges, registered where that helps. Collective.
+  DeviceMemory allocate(std::string name, int64_t bytes);
+  /// Lines for the log: how, and what is registered. Nothing on CPU and on one rank.
+  std::vector<std::string> notes() const;
+  /// What came from other devices so far, without passing through the host.
+  int64_t moved_bytes() const { return moved_->total(); }
   /// What the staging takes of the host's memory.
   std::span<const std::byte> staging() const {
     if (!staging_) return {};
@@ -42,10 +65,17 @@ class DeviceGroup {
   }
 
  private:
+  Runtime& runtime_;
   Group& world_;
+  DeviceExchange exchange_;
+  std::unique_ptr<MovedBytes> moved_ = std::make_unique<MovedBytes>();
   std::optional<ReadableMemory> staging_;
   PinnedMemory pinned_;
-  std::unique_ptr<Group> over_host_;
+  std::unique_ptr<Group> own_;
+  NcclGroup* nccl_ = nullptr;  // own_, if it is one
 };
+
+/// For gathers of frozen weights beside what computes; null where there are none. Collective.
+std::unique_ptr<Group> make_gather_group(const config::Parallel& parallel, const Plan& plan, Runtime& runtime);
 
 }  // namespace permafrost

@@ -67,15 +67,15 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
       weighting_(loss_weighting(config.loss())),
       data_(config, model_->vocab(), runtime.pool.threads()),
       memory_(plan, runtime.rank(), &runtime.node, runtime.device()),
-      gather_group_(make_gather_group(plan, runtime)),
-      exchange_(runtime, std::max(plan.memory.sums, plan.memory.working)),
+      gather_group_(make_gather_group(config.parallel(), plan, runtime)),
+      exchange_(config.parallel(), runtime, std::max(plan.memory.sums, plan.memory.working)),
       executor_(plan, memory_, runtime.program_context(), {.graphs = config.parallel().cuda_graphs()},
                 gather_group_.get()),
       optimizer_(plan, runtime.rank(), make_adamw_config(config), runtime.device()),
       schedule_(make_schedule_config(config)),
       shards_(plan.trainable_space, runtime.size()),
       context_(runtime.program_context()),
-      sums_memory_("order-free sums", plan.memory.sums, runtime.node, runtime.device()),
+      sums_memory_(exchange_.allocate("order-free sums", plan.memory.sums)),
       slice_memory_("gradient slice", 4 * shards_.count(runtime.rank()), runtime.device()),
       norm_memory_("norm blocks", 8 * shards_.blocks(), runtime.device()),
       norm_(Buffer::pinned("norm", sizeof(double), runtime.device())),
@@ -122,7 +122,7 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
 /// What of the device's fast ways is not taken, and why.
 void Trainer::note_device() {
   if (context_.device.kind == DeviceKind::kCpu) return;
-  if (const std::string how = exchange_.str(); !how.empty()) notes_.push_back(how);
+  for (const std::string& note : exchange_.notes()) notes_.push_back(note);
   std::string last;
   for (size_t bucket = 0; bucket < plan_.programs.size(); ++bucket)
     if (const std::string why = executor_.why_no_graphs(bucket); !why.empty()) last = why;
@@ -468,11 +468,15 @@ void Trainer::prepare_products() {
   if (prepared.tuned > 0) LOG(INFO) << "products: " << prepared.tuned << " tuned in " << ms_since(begin) << " ms";
 }
 
+int64_t Trainer::moved_so_far() const {
+  return (runtime_.moved ? runtime_.moved->total() : 0) + exchange_.moved_bytes();
+}
+
 StepMetrics Trainer::train_step(bool stop) {
   prepare_products();
   const auto begin = Clock::now();
   const PhaseScope seen(phases_, TrainerPhase::kStep, position_.step);
-  const int64_t moved_before = runtime_.moved ? runtime_.moved->total() : 0;
+  const int64_t moved_before = moved_so_far();
   StepMetrics metrics;
   account_ = {};
   metrics.step = position_.step;
@@ -497,7 +501,7 @@ StepMetrics Trainer::train_step(bool stop) {
   optimizer_phases(metrics);
   metrics.loss_scale = loss_scale_.used() ? static_cast<double>(loss_scale_.value()) : 0;
   loss_scale_.accept();
-  if (runtime_.moved) metrics.moved_bytes = runtime_.moved->total() - moved_before;
+  metrics.moved_bytes = moved_so_far() - moved_before;
   if (plan_.gather.kind == GatherKind::kCopy) metrics.moved_bytes += gathered;  // copied without any group
   ++position_.step;
   position_.skipped_samples += counts_.samples - kept_.samples;

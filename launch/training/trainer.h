@@ -156,6 +156,7 @@ class Trainer final : private GradientSink {
   const Vote& vote(bool stop, StepMetrics& metrics);
   void optimizer_phases(StepMetrics& metrics);
   void run_phase(PhaseKind phase, const Tensor& slice, StepMetrics& metrics);
+  int64_t moved_so_far() const;
   void load_weights();
   void note_device();
   FrozenHash hash_frozen_now();

@@ -1,9 +1,6 @@
 #include "launch/training/working_copies.h"
 
-#include <algorithm>
 #include <numeric>
-
-#include "parallel/group/host_staged_group.h"
 
 namespace permafrost {
 
@@ -26,15 +23,6 @@ void gather_working_copies(const Tensor& all, const Context& context, Group& gro
   const Event gathered =
       group.all_gather(all.rows(begin, begin + counts[rank]), all, counts, context.stream, "working copies");
   if (context.device.kind == DeviceKind::kCpu) gathered.wait();  // on CUDA the stream keeps the order
-}
-
-std::unique_ptr<Group> make_gather_group(const Plan& plan, Runtime& runtime) {
-  if (plan.gather.kind != GatherKind::kCollective || plan.memory.slots == 0) return nullptr;
-  const bool on_cuda = runtime.device().kind == DeviceKind::kCuda;
-  auto group = runtime.world.split(0, runtime.rank(), "frozen weights",
-                                   plan.gather.prefetch && !on_cuda ? Waiting::kSleeping : Waiting::kEager);
-  if (!on_cuda) return group;
-  return make_host_staged_group(std::move(group), runtime.device(), *std::ranges::max_element(plan.slot_bytes));
 }
 
 }  // namespace permafrost

@@ -18,7 +18,4 @@ std::vector<int64_t> working_bytes_per_rank(const Plan& plan);
 void gather_working_copies(const StepMemory& memory, Group& world, std::span<const int64_t> counts);
 void gather_working_copies(const Tensor& all, const Context& context, Group& group, std::span<const int64_t> counts);
 
-/// For gathers of frozen weights beside what computes; null where there are none. Collective.
-std::unique_ptr<Group> make_gather_group(const Plan& plan, Runtime& runtime);
-
 }  // namespace permafrost

@@ -3,6 +3,7 @@
 // their arithmetic is tested on machines without a GPU: every thread of a block runs on a stack of its own, one after
 // the other, and hands over at barriers. What is declared here means what CUDA's documentation says of it; what the
 // backend does not use is missing. Says nothing about speed, nor about races between blocks.
+#include <atomic>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -65,6 +66,9 @@ class DeviceAccess {
   DeviceAccess(const DeviceAccess&) = delete;
   DeviceAccess& operator=(const DeviceAccess&) = delete;
 };
+
+/// The one GPU looks like another one to every thread, as to ranks that have one each.
+extern std::atomic<bool> a_gpu_for_each_thread;
 
 /// Work of a library on a stream that does not end before it is released: what is given to the stream afterwards waits.
 class Hold;

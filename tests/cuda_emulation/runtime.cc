@@ -63,6 +63,7 @@ cuda_emulation::DeviceAccess::~DeviceAccess() {
 }
 
 double cuda_emulation::clock = 0;
+std::atomic<bool> cuda_emulation::a_gpu_for_each_thread = false;
 
 class cuda_emulation::Hold {
  public:
@@ -181,6 +182,12 @@ cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (device != 0) return result(cudaErrorInvalidDevice);
   *properties = {"emulated", 9, 0, 4, kTotal, size_t{227} << 10, {{0x5d, 0x4c}}, 0, 0x3b, 0};
+  if (cuda_emulation::a_gpu_for_each_thread) {
+    static std::atomic<int> threads = 0;
+    thread_local const int number = ++threads;
+    std::memcpy(properties->uuid.bytes + 2, &number, sizeof number);
+    properties->pciDeviceID = number;
+  }
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device) { return result(device == 0 ? cudaSuccess : cudaErrorInvalidDevice); }

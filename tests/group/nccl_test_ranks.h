@@ -8,19 +8,24 @@
 
 namespace permafrost::testing {
 
+/// The emulated NCCL's functions.
+inline const NcclApi& emulated_nccl_api() {
+  static const NcclApi api = [] {
+    NcclApi made;
+#define PERMAFROST_LINKED_IN(name) made.name = &nccl##name;
+    PERMAFROST_NCCL_FUNCTIONS(PERMAFROST_LINKED_IN)
+#undef PERMAFROST_LINKED_IN
+    return made;
+  }();
+  return api;
+}
+
 /// Tests over the emulated NCCL, with tensors on the emulated GPU.
 class EmulatedNccl : public ::testing::Test {
  protected:
   void SetUp() override {
     nccl_emulation::set({});
-    static const NcclApi api = [] {
-      NcclApi made;
-#define PERMAFROST_LINKED_IN(name) made.name = &nccl##name;
-      PERMAFROST_NCCL_FUNCTIONS(PERMAFROST_LINKED_IN)
-#undef PERMAFROST_LINKED_IN
-      return made;
-    }();
-    use_nccl_api(&api);
+    use_nccl_api(&emulated_nccl_api());
     use_device(Device::cuda(0));
   }
   void TearDown() override {

@@ -65,6 +65,21 @@ class TrainerCuda : public TrainerTest {
     });
     return run;
   }
+  /// A run of two ranks that gather units from each other's devices gives what `resident` gave.
+  void expect_same_gathered(const Overrides& more, const Learned& resident) const {
+    Learned gathered;
+    const CheckpointStore store = new_store();
+    with_ranks(2, 1, more, [&](Trainer& trainer, const config::Resolved&, const Plan& plan, Runtime& runtime) {
+      ASSERT_FALSE(plan.programs[0].gathers.empty());
+      Learned mine;
+      step(trainer, 3, mine);
+      EXPECT_TRUE(trainer.changed_frozen_units().empty());
+      mine.adapter_sha256 = trainer.save(store);
+      if (runtime.first()) gathered = mine;
+    });
+    EXPECT_EQ(gathered.losses, resident.losses);
+    EXPECT_EQ(gathered.adapter_sha256, resident.adapter_sha256);
+  }
   static void expect_close(const std::vector<double>& got, const std::vector<double>& want, double relative) {
     ASSERT_EQ(got.size(), want.size());
     for (size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(got[i], want[i], relative * std::abs(want[i])) << i;
@@ -237,19 +252,9 @@ TEST_F(TrainerCuda, FrozenUnitsComeThroughSlots) {
 TEST_F(TrainerCuda, DevicesGatherShardedUnits) {
   Overrides sharded{"freeze[0].pattern=connector*", "freeze+={pattern: \"*\" trainable: false}"};
   const Learned resident = train(on_gpu(sharded));
-  sharded.insert(sharded.end(), {"parallel.frozen_policy=SHARDED", "parallel.gather=PREFETCH"});
-  Learned gathered;
-  const CheckpointStore store = new_store();
-  with_ranks(2, 1, on_gpu(sharded), [&](Trainer& trainer, const config::Resolved&, const Plan& plan, Runtime& runtime) {
-    ASSERT_FALSE(plan.programs[0].gathers.empty());
-    Learned mine;
-    step(trainer, 3, mine);
-    EXPECT_TRUE(trainer.changed_frozen_units().empty());
-    mine.adapter_sha256 = trainer.save(store);
-    if (runtime.first()) gathered = mine;
-  });
-  EXPECT_EQ(gathered.losses, resident.losses);
-  EXPECT_EQ(gathered.adapter_sha256, resident.adapter_sha256);
+  sharded.insert(sharded.end(),
+                 {"parallel.frozen_policy=SHARDED", "parallel.gather=PREFETCH", "parallel.collectives=HOST"});
+  expect_same_gathered(on_gpu(sharded), resident);
 }
 
 TEST_F(TrainerCuda, ACheckpointGoesOnOnTheOtherDevice) {

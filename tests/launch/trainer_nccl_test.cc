@@ -1,0 +1,86 @@
+// Trainers that exchange through NCCL, over an emulated one: the same bits as through the memory of hosts.
+#include "tests/group/nccl_test_ranks.h"
+#include "tests/launch/trainer_fixture.h"
+
+namespace permafrost {
+namespace {
+
+class TrainerNccl : public TrainerTest {
+ protected:
+  void SetUp() override {
+    TrainerTest::SetUp();
+    nccl_emulation::set({});
+    use_nccl_api(&testing::emulated_nccl_api());
+    cuda_emulation::a_gpu_for_each_thread = true;
+  }
+  void TearDown() override {
+    EXPECT_EQ(nccl_emulation::communicators(), 0) << "neither destroyed nor aborted";
+    cuda_emulation::a_gpu_for_each_thread = false;
+    use_nccl_api(nullptr);
+  }
+
+  struct Learned {
+    std::vector<double> losses;
+    std::string adapter_sha256, how;
+    int64_t gathered_bytes = 0, reduced_bytes = 0, moved_bytes = 0;
+  };
+  /// Three steps of two ranks, of which each device holds a part of every frozen unit.
+  Learned train(const std::string& collectives) const {
+    Learned run;
+    const CheckpointStore store((folder_ / collectives).string(), 3);
+    const Overrides more{"parallel.device=CUDA",
+                         "parallel.tune_products=false",
+                         "parallel.collectives=" + collectives,
+                         "parallel.frozen_policy=SHARDED",
+                         "parallel.gather=PREFETCH",
+                         "data.max_text_tokens=32",
+                         "data.length_buckets=32",
+                         "train.global_batch=2",
+                         "train.micro_batch=1",
+                         "train.max_steps=3",
+                         "freeze[0].pattern=connector*",
+                         "freeze+={pattern: \"*\" trainable: false}"};
+    with_ranks(2, 1, more, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& runtime) {
+      Learned mine;
+      for (int i = 0; i < 3; ++i) {
+        const StepMetrics metrics = trainer.train_step(false);
+        mine.losses.push_back(metrics.loss);
+        mine.gathered_bytes = metrics.gathered_bytes;
+        mine.reduced_bytes = metrics.reduced_bytes;
+        mine.moved_bytes = metrics.moved_bytes;
+      }
+      mine.adapter_sha256 = trainer.save(store);
+      for (const std::string& note : trainer.notes())
+        if (note.starts_with("nccl") || note.starts_with("device: ranks")) mine.how += note;
+      if (runtime.first()) run = mine;
+    });
+    return run;
+  }
+};
+
+TEST_F(TrainerNccl, GivesTheBitsOfExchangesThroughHosts) {
+  const Learned hosts = train("HOST"), nccl = train("NCCL");
+  EXPECT_NE(hosts.how.find("not through NCCL: asked for by parallel.collectives"), std::string::npos) << hosts.how;
+  EXPECT_NE(nccl.how.find("'reductions': 2 ranks"), std::string::npos) << nccl.how;
+  EXPECT_NE(nccl.how.find("registered"), std::string::npos) << nccl.how;
+  EXPECT_EQ(nccl.losses, hosts.losses);
+  EXPECT_EQ(nccl.adapter_sha256, hosts.adapter_sha256);
+  EXPECT_EQ(nccl.gathered_bytes, hosts.gathered_bytes);
+  EXPECT_EQ(nccl.reduced_bytes, hosts.reduced_bytes);
+}
+
+TEST_F(TrainerNccl, AutoTakesNcclWhereItCanAndSaysWhyNotElsewhere) {
+  EXPECT_NE(train("COLLECTIVES_AUTO").how.find("'reductions': 2 ranks"), std::string::npos);
+  cuda_emulation::a_gpu_for_each_thread = false;
+  const Learned shared = train("COLLECTIVES_AUTO");
+  EXPECT_NE(shared.how.find("slowly, not through NCCL: ranks 0 and 1 share a GPU"), std::string::npos) << shared.how;
+}
+
+TEST_F(TrainerNccl, AskedForWhereItCannotBeItIsRefused) {
+  cuda_emulation::a_gpu_for_each_thread = false;
+  EXPECT_TRUE(testing::throws_error([&] { train("NCCL"); }, ErrorKind::kConfig,
+                                    {"parallel.collectives: NCCL cannot be used", "share a GPU"}));
+}
+
+}  // namespace
+}  // namespace permafrost
