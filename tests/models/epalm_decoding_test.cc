@@ -191,7 +191,7 @@ void expect_same(const Decoder::Result& kept, const Decoder::Result& whole, cons
 
 TEST(EpalmDecoding, KeptKeysGiveTheTokensOfRecomputation) {
   for (const Setting& setting : settings())
-    for (const DType compute : tested_dtypes())
+    for (const DType compute : {DType::kF32, DType::kBF16})
       for (const int64_t beams : {1, 3})
         for (const DecodingPadding padding : {DecodingPadding::kClean, DecodingPadding::kPublished}) {
           SCOPED_TRACE(concat(setting.name, ", ", to_string(compute), ", ", beams, " beams, ",
@@ -285,7 +285,7 @@ TEST(EpalmDecoding, PlansPassTheChecks) {
 
 TEST(EpalmDecoding, ASampleDoesNotDependOnItsBatch) {
   for (const Setting& setting : settings())
-    for (const DType compute : tested_dtypes())
+    for (const DType compute : {DType::kF32, DType::kBF16})
       for (const bool cached : {true, false}) {
         SCOPED_TRACE(concat(setting.name, ", ", to_string(compute), cached ? ", cached" : ""));
         const EpalmDecodingShape shape{3, 2, 4, 4 + kNew - 1};

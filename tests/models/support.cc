@@ -65,6 +65,22 @@ void GradientDistance::add(const Tensor& got, const std::vector<double>& want, d
   }
 }
 
+int64_t switched_units(const GraphRunner& a, const GraphRunner& b) {
+  int64_t switched = 0;
+  for (const ValueInfo& info : a.graph().values()) {
+    const Tensor x = a.value(info.name), y = b.value(info.name);
+    if (info.role != ValueRole::kComputed || !x.defined() || !y.defined()) continue;
+    const std::vector<double> in_a = values_of(x), in_b = values_of(y);
+    for (size_t i = 0; i < in_a.size(); ++i) switched += (in_a[i] == 0) != (in_b[i] == 0);
+  }
+  return switched;
+}
+
+double distance_bound(DType compute, PathLength backward, int64_t switched) {
+  const DType as = compute == DType::kF16 && switched > 0 ? DType::kBF16 : compute;
+  return model_tolerance(as, backward, {1.0}).absolute;
+}
+
 namespace {
 
 class DotLossOp final : public Op {

@@ -55,6 +55,15 @@ inline std::span<const DType> narrow_dtypes() { return tested_dtypes().subspan(1
 /// What gradients are multiplied by in these tests under f16 compute: all of them are then normal numbers.
 inline double scale_for(DType compute) { return compute == DType::kF16 ? 1024 : 1; }
 
+/// Units of relu that are on in one run of a graph and off in another of the same operations: numbers that are 0 in one
+/// alone.
+int64_t switched_units(const GraphRunner& a, const GraphRunner& b);
+
+/// Bound of GradientDistance for a run in `compute` whose relu's switched so many units: rounding alone where there is
+/// none. One that switched is a whole term, whatever the dtype, and models here have few units: then what bf16 may do,
+/// which switches eight times as many as f16.
+double distance_bound(DType compute, PathLength backward, int64_t switched);
+
 /// The scalar sum_i sum(x_i * c_i) as loss; its gradient towards x_i is c_i. Shapes of x_i and c_i agree.
 Value dot_loss(Graph& graph, const std::vector<Value>& x, const std::vector<Value>& c);
 

@@ -101,7 +101,7 @@ Result resident(DType compute, size_t bucket) {
 }
 
 TEST(WeightSlots, OnOneNodeEveryMethodGivesTheBitsOfResidentWeights) {
-  for (const DType compute : testing::tested_dtypes())
+  for (const DType compute : {DType::kF32, DType::kBF16})
     for (const size_t bucket : {0u, 1u}) {
       const Result expected = resident(compute, bucket);
       EXPECT_EQ(expected.second.size(), 12u) << "the parameters of a block";
