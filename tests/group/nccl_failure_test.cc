@@ -41,7 +41,7 @@ TEST_F(NcclFailure, JoiningHasATimeLimit) {
       },
       ErrorKind::kTimeout,
       {"nccl 'gathers': joining: all ranks must succeed; got failures on rank 0 1 2",
-       "all ranks must come within 150 ms", "does not say for whom"}));
+       "all ranks must come within 700 ms", "does not say for whom"}));
 }
 
 TEST_F(NcclFailure, ARankThatCannotJoinSpeaksForAll) {
@@ -79,7 +79,7 @@ TEST_F(NcclFailure, ACallThatOthersDoNotMakeEndsAtTheTimeLimit) {
     const Event event = group->all_reduce(x, x, ReduceOp::kSum, stream, "gradients");
     EXPECT_FALSE(event.done());
     EXPECT_TRUE(throws_error([&] { event.wait(); }, ErrorKind::kTimeout,
-                             {"nccl 'nccl': all_reduce 'gradients': all ranks must come within 150 ms", "[rank 0/2]"}));
+                             {"nccl 'nccl': all_reduce 'gradients': all ranks must come within 700 ms", "[rank 0/2]"}));
     ASSERT_TRUE(group->async_error().has_value());
     for (int i = 0; i < 2; ++i)  // it stays broken, with the same words
       EXPECT_TRUE(throws_error([&] { group->barrier(stream, "later"); }, ErrorKind::kTimeout, {"'gradients'"}));
@@ -110,13 +110,17 @@ TEST_F(NcclFailure, TheClockOfACallStartsWhenTheDeviceIsThere) {
 }
 
 TEST_F(NcclFailure, AnErrorOfTheNetworkBreaksTheGroup) {
+  std::atomic<bool> broken = false;
   std::atomic<int> told = 0;
   EXPECT_TRUE(throws_error(
       [&] {
         run_nccl(3, [&](NcclGroup& group, Stream& stream) {
           group.barrier(stream, "all are here").wait();
-          if (group.rank() == 0) nccl_emulation::set({.broken = 1});
-          std::this_thread::sleep_for(std::chrono::milliseconds(20));
+          if (group.rank() == 0) {
+            nccl_emulation::set({.broken = 1});
+            broken = true;
+          }
+          while (!broken) std::this_thread::sleep_for(std::chrono::milliseconds(1));
           const OwnedTensor x = make_tensor(DType::kI64, Shape({1}), {1});
           try {
             group.all_reduce(x, x, ReduceOp::kSum, stream, "sums").wait();

@@ -47,7 +47,7 @@ inline GpuFacts facts_of_rank(int rank) {
 /// Short limits, for tests that wait for them.
 inline NcclOptions impatient() {
   NcclOptions options;
-  options.timeout = std::chrono::milliseconds(150);
+  options.timeout = std::chrono::milliseconds(700);
   options.close_timeout = std::chrono::milliseconds(500);
   return options;
 }
