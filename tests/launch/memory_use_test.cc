@@ -83,7 +83,7 @@ TEST(MemoryUse, OnAGpuTheHostHasOtherCategories) {
       memory_use(plan, {{"staging", staging.data(), staging.bytes()}}, 10 * Pages::page());
   std::string categories;
   for (const MemoryUse& use : uses) categories += use.category + " ";
-  EXPECT_EQ(categories, "frozen slots inputs staging process ");
+  EXPECT_EQ(categories, "frozen working inputs staging process ");
   EXPECT_EQ(uses[2].forecast, 70);
   EXPECT_EQ(uses[3].forecast, 80);
   EXPECT_EQ(uses[3].used, Pages::page());

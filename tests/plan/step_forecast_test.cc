@@ -168,10 +168,10 @@ TEST(StepForecast, GathersOneUnitAheadAreHiddenBehindAProduct) {
   options.rates.host_link_bytes = 1;
   PlanRequest r = product_request("a.bias");
   r.frozen_policy = PolicyChoice::kSharded;
-  r.gather = GatherChoice::kInline;
-  const StepForecast late = forecast_step(make_plan(r), options);
-  r.gather = GatherChoice::kPrefetch;
-  const StepForecast ahead = forecast_step(make_plan(r), options);
+  Plan plan = make_plan(r);
+  const StepForecast ahead = forecast_step(plan, options);
+  plan.gather.prefetch = false;
+  const StepForecast late = forecast_step(plan, options);
   EXPECT_EQ(ahead.units[0].gather_seconds, 512) << "the bias is trained";
   EXPECT_EQ(ahead.units[1].gather_seconds, 512) << "once: it stays in its slot for the backward pass";
   EXPECT_NEAR(late.programs_seconds, late.all.busy_seconds + 1024, 1e-6);

@@ -9,7 +9,9 @@
 #include <map>
 #include <mutex>
 
+#include "core/device/bytes.h"
 #include "core/device/cuda.h"
+#include "parallel/group/host_staged_group.h"
 #include "parallel/group/inproc_group.h"
 #include "parallel/run/product_record.h"
 #include "tests/support/compare.h"
@@ -22,11 +24,16 @@ using Gradients = std::map<int, std::vector<std::byte>>;
 
 class GradientsOf final : public GradientSink {
  public:
+  explicit GradientsOf(const Context& context) : context_(context) {}
   void add(int param, const Tensor& gradient) override {
-    const auto* bytes = static_cast<const std::byte*>(gradient.raw());
-    gradients[param].assign(bytes, bytes + gradient.bytes());
+    gradients[param].resize(static_cast<size_t>(gradient.bytes()));
+    copy_bytes(context_, gradients[param].data(), gradient.raw(), gradient.bytes());
+    finish(context_);
   }
   Gradients gradients;
+
+ private:
+  Context context_;
 };
 
 /// Units that train and frozen ones, in slots where `sharded`; two programs.
@@ -79,7 +86,7 @@ struct TunedRank {
       labels.data<int32_t>()[i] = static_cast<int32_t>((5 * i + 2) % 11);
       executor.value(bucket, "row_weight").data<float>()[i] = 0.125f;
     }
-    GradientsOf sink;
+    GradientsOf sink(context);
     const double loss = executor.run(bucket, &sink);
     return {loss, sink.gradients};
   }
@@ -217,7 +224,8 @@ TEST_F(TuneProducts, WeightsOfOtherNodesComeMeanwhile) {
   run_inproc(2, [&](Group& world) {
     PlanRequest request = request_of(2, DType::kBF16, true);
     request.world.nodes = 2;
-    TunedRank rank(request, world.rank(), &world);
+    const auto devices = make_host_staged_group(world.split(0, world.rank(), "gathers"), Device::cuda(0), 1 << 16);
+    TunedRank rank(request, world.rank(), devices.get());
     ASSERT_EQ(rank.plan.gather.kind, GatherKind::kCollective);
     const PreparedProducts got = prepare_products(rank.executor, rank.plan, world, true, "");
     const std::lock_guard lock(mutex);
