@@ -21,6 +21,21 @@ cudaError_t last_error = cudaSuccess;
 
 cudaError_t result(cudaError_t error) { return error == cudaSuccess ? error : last_error = error; }
 
+/// Keys of memory switch what the calling thread may touch at no cost; -1 where the processor or the system has none:
+/// then pages are switched, for all threads. A thread begins without access.
+int device_key() {
+  static const int key = pkey_alloc(0, PKEY_DISABLE_ACCESS);
+  return key;
+}
+thread_local int accesses = 0;  // DeviceAccess objects of this thread
+
+void put_out_of_reach(void* place, size_t mapped) {
+  if (device_key() >= 0)
+    pkey_mprotect(place, mapped, PROT_READ | PROT_WRITE, device_key());
+  else if (users == 0)
+    mprotect(place, mapped, PROT_NONE);
+}
+
 cudaError_t allocate(void** pointer, size_t bytes, std::map<void*, size_t>& memory) {
   const std::lock_guard lock(mutex);
   const size_t mapped = (bytes + kPage) / kPage * kPage;
@@ -29,7 +44,7 @@ cudaError_t allocate(void** pointer, size_t bytes, std::map<void*, size_t>& memo
   void* place = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (place == MAP_FAILED) return result(cudaErrorMemoryAllocation);
   std::memset(place, 0xff, bytes);  // as little zero as on a device
-  if (on_device && users == 0) mprotect(place, mapped, PROT_NONE);
+  if (on_device) put_out_of_reach(place, mapped);
   memory[place] = mapped;
   allocated += on_device ? mapped : 0;
   *pointer = place;
@@ -47,17 +62,26 @@ cudaError_t release(void* pointer, std::map<void*, size_t>& memory) {
   return cudaSuccess;
 }
 
+/// Of device memory where there is no key.
 void allow(int protection) {
   for (const auto& [place, mapped] : device_memory) mprotect(place, mapped, protection);
 }
 }  // namespace
 
 cuda_emulation::DeviceAccess::DeviceAccess() {
+  if (device_key() >= 0) {
+    if (accesses++ == 0) pkey_set(device_key(), 0);
+    return;
+  }
   const std::lock_guard lock(mutex);
   if (users++ == 0) allow(PROT_READ | PROT_WRITE);
 }
 
 cuda_emulation::DeviceAccess::~DeviceAccess() {
+  if (device_key() >= 0) {
+    if (--accesses == 0) pkey_set(device_key(), PKEY_DISABLE_ACCESS);
+    return;
+  }
   const std::lock_guard lock(mutex);
   if (--users == 0) allow(PROT_NONE);
 }
