@@ -83,7 +83,7 @@ void run_body(Group& flat, MpiEnvironment* environment, const RuntimeOptions& op
   place.device = options.device;
   const std::span before(machines.data(), static_cast<size_t>(flat.rank()));
   const auto rank_on_machine = static_cast<int>(std::ranges::count(before, machines[before.size()]));
-  const std::unique_ptr<Stream> gpu = open_gpu(options.device, rank_on_machine, on_machine);
+  const std::unique_ptr<Stream> gpu = open_gpu(options.device, rank_on_machine);
   ThreadPool pool(threads, threads * on_machine <= cores ? ThreadPool::kLongSpin : ThreadPool::kShortSpin);
   NodeOptions node_options;
   node_options.timeout = options.timeout;
@@ -93,8 +93,17 @@ void run_body(Group& flat, MpiEnvironment* environment, const RuntimeOptions& op
   HierarchicalGroup world(flat, place.node_of_rank, node_options);
   LOG(INFO) << "rank " << flat.rank() << "/" << flat.size() << ", node " << place.node_of(flat.rank()) << "/"
             << place.nodes << ", " << pool.threads() << " threads" << (mpi.empty() ? "" : ", ") << mpi;
-  Runtime runtime{world,       pool,       place, world.node(), mpi,
-                  environment, on_machine, moved, gpu.get(),    free_device_memory(gpu.get())};
+  Runtime runtime{world,
+                  pool,
+                  place,
+                  world.node(),
+                  mpi,
+                  environment,
+                  on_machine,
+                  moved,
+                  gpu.get(),
+                  free_device_memory(gpu.get()),
+                  ranks_on_gpu(flat, gpu.get())};
   body(runtime);
 }
 

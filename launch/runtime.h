@@ -37,6 +37,7 @@ struct Runtime {
   const MovedBytes* moved = nullptr;      ///< what this rank read from others so far, by any group; may be null
   Stream* stream = nullptr;               ///< of the CUDA device that this rank's programs run on; null: on CPU
   int64_t device_free_bytes = 0;          ///< of that device when it was opened; 0: on CPU
+  int ranks_on_gpu = 1;                   ///< this one included
 
   int rank() const { return world.rank(); }
   int size() const { return world.size(); }

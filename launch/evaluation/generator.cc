@@ -25,7 +25,8 @@ Generator::Generator(const config::Config& config, Runtime& runtime, const Gener
       plan_(plan),
       memory_(plan, runtime.rank(), &runtime.node, runtime.device()),
       gather_group_(make_gather_group(config.parallel(), plan, runtime)),
-      executor_(plan, memory_, runtime.program_context(), {}, gather_group_.get()) {
+      executor_(plan, memory_, runtime.program_context(), {.graphs = config.parallel().cuda_graphs()},
+                gather_group_.get()) {
   load(config);
 }
 
@@ -36,7 +37,8 @@ Generator::Generator(const config::Config& config, Runtime& runtime, const Gener
       plan_(plan),
       memory_(plan, lender, lender_plan, &runtime.node),
       gather_group_(make_gather_group(config.parallel(), plan, runtime)),
-      executor_(plan, memory_, runtime.program_context(), {}, gather_group_.get()) {}
+      executor_(plan, memory_, runtime.program_context(), {.graphs = config.parallel().cuda_graphs()},
+                gather_group_.get()) {}
 
 void Generator::load(const config::Config& config) {
   use_f32_products(executor_.context(), config.precision());

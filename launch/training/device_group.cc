@@ -63,10 +63,11 @@ DeviceGroup::DeviceGroup(const config::Parallel& parallel, Runtime& runtime, int
                                 {staging_ ? staging_->data() : nullptr, DType::kU8, Shape{std::ssize(staging())}});
 }
 
-DeviceMemory DeviceGroup::allocate(std::string name, int64_t bytes) {
-  if (runtime_.device().kind == DeviceKind::kCpu) return {std::move(name), bytes, runtime_.node};
-  if (!nccl_ || bytes == 0) return DeviceMemory(Buffer(std::move(name), bytes, runtime_.device()));
-  DeviceMemory memory(nccl_memory(std::move(name), bytes, runtime_.device()));
+const DeviceMemory& DeviceGroup::allocate(std::string name, int64_t bytes) {
+  const Device device = runtime_.device();
+  if (device.kind == DeviceKind::kCpu) return memories_.emplace_back(std::move(name), bytes, runtime_.node);
+  if (!nccl_ || bytes == 0) return memories_.emplace_back(Buffer(std::move(name), bytes, device));
+  const DeviceMemory& memory = memories_.emplace_back(nccl_memory(std::move(name), bytes, device));
   nccl_->register_memory(memory.data(), bytes);
   return memory;
 }

@@ -1,4 +1,5 @@
 #pragma once
+#include <deque>
 #include <memory>
 #include <optional>
 #include <span>
@@ -52,8 +53,8 @@ class DeviceGroup {
   Group& operator*() const { return own_ ? *own_ : world_; }
   Group* operator->() const { return &**this; }
   const DeviceExchange& exchange() const { return exchange_; }
-  /// Memory of what it exchanges, registered where that helps. Collective.
-  DeviceMemory allocate(std::string name, int64_t bytes);
+  /// Memory of what it exchanges, registered where that helps; the group's, for as long as it lives. Collective.
+  const DeviceMemory& allocate(std::string name, int64_t bytes);
   /// Lines for the log: how, and what is registered. Nothing on CPU and on one rank.
   std::vector<std::string> notes() const;
   /// What came from other devices so far, without passing through the host.
@@ -71,6 +72,7 @@ class DeviceGroup {
   std::unique_ptr<MovedBytes> moved_ = std::make_unique<MovedBytes>();
   std::optional<ReadableMemory> staging_;
   PinnedMemory pinned_;
+  std::deque<DeviceMemory> memories_;  // gone after the group that they are registered with
   std::unique_ptr<Group> own_;
   NcclGroup* nccl_ = nullptr;  // own_, if it is one
 };

@@ -41,7 +41,7 @@ std::string ways_out(const Plan& plan) {
 
 int64_t least_device_memory(Runtime& runtime) {
   if (runtime.place.device == DeviceKind::kCpu) return 0;
-  int64_t mine = runtime.device_free_bytes / ranks_on_gpu(runtime.ranks_on_machine), least = 0;
+  int64_t mine = runtime.device_free_bytes / runtime.ranks_on_gpu, least = 0;
   runtime.world
       .all_reduce(flat(std::span(&mine, 1)), flat(std::span(&least, 1)), ReduceOp::kMin, StreamView::caller(),
                   "memory of devices")

@@ -77,6 +77,7 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
       clip_("clipping", 2 * sizeof(float), runtime.device()),
       losses_memory_(Buffer::pinned("losses", plan.slots * int64_t{sizeof(double)}, runtime.device())),
       kept_memory_(Buffer::pinned("scale of a step", sizeof(float), runtime.device())),
+      kept_on_device_("scale of a step", sizeof(float), runtime.device()),
       exponents_(trainable_count(plan), config.parallel().headroom_bits()),
       loss_scale_(loss_scale_config(config, plan.compute), trainable_count(plan)),
       voter_(runtime.size(), trainable_count(plan), plan.micro_batches),
@@ -189,6 +190,7 @@ void Trainer::resume(const std::string& checkpoint) {
   position_.validated_step = loaded.validated_step;
   position_.products = loaded.products;
   products_are_ready_ = false;
+  executor_.forget_graphs();  // captured with other algorithms
   resume_best(loaded.best);
   if (!loaded.exponents.empty()) exponents_.restore(loaded.exponents);
   loss_scale_.restore(loaded.loss_scale);

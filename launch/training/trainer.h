@@ -152,6 +152,7 @@ class Trainer final : private GradientSink {
   void forget_ahead();
   void run_slot(const MicroBatch& batch, double* loss);
   void take_losses();
+  void throw_broken_exchange() const;
   void prepare_products();
   const Vote& vote(bool stop, StepMetrics& metrics);
   void optimizer_phases(StepMetrics& metrics);
@@ -180,14 +181,14 @@ class Trainer final : private GradientSink {
   ShardedAdamw optimizer_;
   ScheduleConfig schedule_;
   ShardSpec shards_;
-  Context context_;  // of programs, sums and optimizer
-  DeviceMemory sums_memory_;
+  Context context_;                  // of programs, sums and optimizer
+  const DeviceMemory& sums_memory_;  // exchange_'s
   Buffer slice_memory_, norm_memory_;
-  Buffer norm_;                    // f64, which the host reads
-  Buffer clip_;                    // f32 factor and i32 whether the step is taken
-  Buffer losses_memory_;           // f64 per slot, which the host reads
-  Buffer kept_memory_;             // kept_scale_ where programs run
-  std::vector<int> layout_index_;  // of a plan parameter, -1 when frozen
+  Buffer norm_;                          // f64, which the host reads
+  Buffer clip_;                          // f32 factor and i32 whether the step is taken
+  Buffer losses_memory_;                 // f64 per slot, which the host reads
+  Buffer kept_memory_, kept_on_device_;  // kept_scale_ where programs run
+  std::vector<int> layout_index_;        // of a plan parameter, -1 when frozen
   std::unique_ptr<OrderFreeSums> sums_;
   Exponents exponents_;
   LossScale loss_scale_;

@@ -2,6 +2,7 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <utility>
@@ -108,10 +109,20 @@ void Trainer::run_slot(const MicroBatch& batch, double* loss) {
   ++program_runs_[bucket];
 }
 
+/// On a device nobody waits for single exchanges: one that was given up left its output as it was, and the stream went
+/// on. So groups are asked behind every wait, before anything is made of it.
+void Trainer::throw_broken_exchange() const {
+  if (context_.device.kind == DeviceKind::kCpu) return;
+  for (const Group* group : std::array<const Group*, 2>{&*exchange_, gather_group_.get()})
+    if (group)
+      if (const std::optional<Error> error = group->async_error()) throw *error;
+}
+
 /// Of all micro-batches, once they are there.
 void Trainer::take_losses() {
   const auto begin = Clock::now();
   sums_->settle(context_);
+  throw_broken_exchange();
   account_.program_ms += ms_since(begin);
   const BadGradient& bad = sums_->bad();
   for (size_t i = 0; i < losses_.size(); ++i) {
@@ -302,6 +313,7 @@ void Trainer::optimizer_phases(StepMetrics& metrics) {
   if (context_.device.kind == DeviceKind::kCpu) return;
   const auto begin = Clock::now();
   finish(context_);
+  throw_broken_exchange();
   account_.phase(PhaseKind::kOptimizer) += ms_since(begin);
   check_norm(metrics);
 }
@@ -316,7 +328,8 @@ void Trainer::run_phase(PhaseKind phase, const Tensor& slice, StepMetrics& metri
       sums_->reduce(context_, *exchange_, slice);
       if (const float factor = kept_scale_ * loss_scale_.inverse(); factor != 1) {
         *reinterpret_cast<float*>(kept_memory_.data()) = factor;
-        scale_forward(context_, slice, {kept_memory_.data(), DType::kF32, Shape{1}, context_.device}, slice);
+        copy_bytes(context_, kept_on_device_.data(), kept_memory_.data(), kept_memory_.bytes());
+        scale_forward(context_, slice, {kept_on_device_.data(), DType::kF32, Shape{1}, context_.device}, slice);
       }
       metrics.reduced_bytes += moved_bytes(runtime_.rank(), runtime_.size(), plan_.trainable_space, shards_.counts(),
                                            plan_.reduction == Reduction::kOrderFree ? DType::kI64 : DType::kF32);

@@ -80,6 +80,7 @@ class Executor {
   int64_t graph_launches() const { return graphs_.launches(); }
   std::string why_no_graphs(size_t bucket) const;
   /// From the next program on; returns what was before.
+  void forget_graphs() { graphs_.forget(); }
   bool use_graphs(bool use) { return std::exchange(options_.graphs, use); }
   int64_t take_gathered_bytes() { return slots_.take_gathered_bytes(); }
 

@@ -1,27 +1,47 @@
 #include "parallel/run/program_graphs.h"
 
+#include <glog/logging.h>
+
 namespace permafrost {
+
+namespace {
+
+/// What `give` gives, as one piece of work.
+cuda::OwnedCapture capture(cuda::Queue& queue, const std::function<void()>& give) {
+  cuda::begin_capture(queue);
+  try {
+    give();
+  } catch (...) {
+    try {  // ends the capture, whatever it holds
+      cuda::destroy_captured(cuda::end_capture(queue));
+    } catch (const Error&) {
+    }
+    throw;
+  }
+  return cuda::OwnedCapture(cuda::end_capture(queue));
+}
+
+}  // namespace
 
 bool ProgramGraphs::run(std::pair<size_t, int> key, const std::function<void()>& give) {
   Entry& entry = entries_[key];
-  if (!entry.ran) {
+  if (!entry.ran || entry.refused) {
     give();
     return entry.ran = true;
   }
   cuda::Queue& queue = *context_.stream.queue();
   const bool captures = !entry.captured;
   if (captures) {
-    cuda::begin_capture(queue);
     try {
-      give();
-    } catch (...) {
-      try {  // ends the capture, whatever it holds
-        cuda::destroy_captured(cuda::end_capture(queue));
-      } catch (const Error&) {
-      }
-      throw;
+      entry.captured = capture(queue, give);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kInternal) throw;  // not the device's
+      entry.refused = true;
+      LOG(WARNING) << "device: program " << key.first
+                   << " is given kernel by kernel, not as a CUDA graph: " << error.what();
+      give();  // nothing of it was done
+      return true;
     }
-    entry.captured.reset(cuda::end_capture(queue));
   }
   cuda::launch(queue, *entry.captured);
   ++launches_;

@@ -19,14 +19,17 @@ class ProgramGraphs {
 
   /// Runs `give`, which gives the stream the work of a program: by calling it, or by launching what it gave before
   /// under the same key. After the first call everything it needs has been made (handles of libraries, their memory).
-  /// Returns whether it was called.
+  /// Returns whether it was called. Work that the device cannot capture is given call by call from then on, and the log
+  /// says why.
   bool run(std::pair<size_t, int> key, const std::function<void()>& give);
 
   int64_t launches() const { return launches_; }  ///< of graphs, so far
+  /// As if nothing had been captured.
+  void forget() { entries_.clear(); }
 
  private:
   struct Entry {
-    bool ran = false;
+    bool ran = false, refused = false;
     cuda::OwnedCapture captured;
   };
   Context context_;

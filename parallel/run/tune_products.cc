@@ -82,8 +82,7 @@ void require_device_of_first(Group& world, const ProductDevice& mine) {
   if (first == mine) return;
   fail(ErrorKind::kConfig,
        "products: all ranks must have the GPU and the library of rank 0, whose choices they share; got ", str(first),
-       " on rank 0, ", str(mine), " on rank ", world.rank(),
-       "; parallel.tune_products=false lets ranks differ, and bits then depend on which rank computes what");
+       " on rank 0, ", str(mine), " on rank ", world.rank());
 }
 
 PreparedProducts prepare_products(Executor& executor, const Plan& plan, Group& world, bool tune,

@@ -108,7 +108,7 @@ Plan agreed(const std::vector<int64_t>& found, int sharing = 1) {
     HierarchicalGroup group(world, std::vector<int>(found.size(), 0), {});
     Runtime runtime{group, pool, {ranks, 1, 1}, group.node(), ""};
     runtime.place.device = DeviceKind::kCuda;
-    runtime.ranks_on_machine = sharing;
+    runtime.ranks_on_gpu = sharing;
     runtime.device_free_bytes = found[static_cast<size_t>(world.rank())];
     Plan mine = agreed_plan(gpu_config(), runtime);
     if (runtime.first()) plan = std::move(mine);

@@ -84,7 +84,7 @@ class TrainerTest : public ::testing::Test {
       HierarchicalGroup group(world, std::vector<int>(static_cast<size_t>(world.size()), 0), {});
       Runtime runtime{group, pool, {ranks, 1, threads}, group.node(), ""};
       runtime.place.device = program_device(resolved(more).config);
-      const std::unique_ptr<Stream> gpu = open_gpu(runtime.place.device, world.rank(), ranks);
+      const std::unique_ptr<Stream> gpu = open_gpu(runtime.place.device, world.rank());
       runtime.stream = gpu.get();
       on_rank(more, runtime, body);
     });

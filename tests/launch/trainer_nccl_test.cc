@@ -24,36 +24,39 @@ class TrainerNccl : public TrainerTest {
     std::string adapter_sha256, how;
     int64_t gathered_bytes = 0, reduced_bytes = 0, moved_bytes = 0;
   };
-  /// Three steps of two ranks, of which each device holds a part of every frozen unit.
+  /// Two ranks, of which each device holds a part of every frozen unit.
+  static Overrides two_devices(const std::string& collectives) {
+    return {"parallel.device=CUDA",
+            "parallel.tune_products=false",
+            "parallel.collectives=" + collectives,
+            "parallel.frozen_policy=SHARDED",
+            "parallel.gather=PREFETCH",
+            "data.max_text_tokens=32",
+            "data.length_buckets=32",
+            "train.global_batch=2",
+            "train.micro_batch=1",
+            "train.max_steps=3",
+            "freeze[0].pattern=connector*",
+            "freeze+={pattern: \"*\" trainable: false}"};
+  }
   Learned train(const std::string& collectives) const {
     Learned run;
     const CheckpointStore store((folder_ / collectives).string(), 3);
-    const Overrides more{"parallel.device=CUDA",
-                         "parallel.tune_products=false",
-                         "parallel.collectives=" + collectives,
-                         "parallel.frozen_policy=SHARDED",
-                         "parallel.gather=PREFETCH",
-                         "data.max_text_tokens=32",
-                         "data.length_buckets=32",
-                         "train.global_batch=2",
-                         "train.micro_batch=1",
-                         "train.max_steps=3",
-                         "freeze[0].pattern=connector*",
-                         "freeze+={pattern: \"*\" trainable: false}"};
-    with_ranks(2, 1, more, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& runtime) {
-      Learned mine;
-      for (int i = 0; i < 3; ++i) {
-        const StepMetrics metrics = trainer.train_step(false);
-        mine.losses.push_back(metrics.loss);
-        mine.gathered_bytes = metrics.gathered_bytes;
-        mine.reduced_bytes = metrics.reduced_bytes;
-        mine.moved_bytes = metrics.moved_bytes;
-      }
-      mine.adapter_sha256 = trainer.save(store);
-      for (const std::string& note : trainer.notes())
-        if (note.starts_with("nccl") || note.starts_with("device: ranks")) mine.how += note;
-      if (runtime.first()) run = mine;
-    });
+    with_ranks(2, 1, two_devices(collectives),
+               [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& runtime) {
+                 Learned mine;
+                 for (int i = 0; i < 3; ++i) {
+                   const StepMetrics metrics = trainer.train_step(false);
+                   mine.losses.push_back(metrics.loss);
+                   mine.gathered_bytes = metrics.gathered_bytes;
+                   mine.reduced_bytes = metrics.reduced_bytes;
+                   mine.moved_bytes = metrics.moved_bytes;
+                 }
+                 mine.adapter_sha256 = trainer.save(store);
+                 for (const std::string& note : trainer.notes())
+                   if (note.starts_with("nccl") || note.starts_with("device: ranks")) mine.how += note;
+                 if (runtime.first()) run = mine;
+               });
     return run;
   }
 };
@@ -74,6 +77,24 @@ TEST_F(TrainerNccl, AutoTakesNcclWhereItCanAndSaysWhyNotElsewhere) {
   cuda_emulation::a_gpu_for_each_thread = false;
   const Learned shared = train("COLLECTIVES_AUTO");
   EXPECT_NE(shared.how.find("slowly, not through NCCL: ranks 0 and 1 share a GPU"), std::string::npos) << shared.how;
+}
+
+/// Not a later one: what it computed from an exchange that was given up must not be logged, saved or built upon.
+TEST_F(TrainerNccl, AnExchangeThatBreaksEndsTheStepItIsIn) {
+  std::atomic<int> ended = 0;
+  EXPECT_TRUE(testing::throws_error(
+      [&] {
+        with_ranks(2, 1, two_devices("NCCL"),
+                   [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& runtime) {
+                     trainer.train_step(false);
+                     runtime.world.barrier(StreamView::caller(), "a good step").wait();
+                     nccl_emulation::set({.broken = 1});
+                     trainer.train_step(false);
+                     ++ended;
+                   });
+      },
+      ErrorKind::kPeer, {"nccl"}));
+  EXPECT_EQ(ended, 0);
 }
 
 TEST_F(TrainerNccl, AskedForWhereItCannotBeItIsRefused) {
