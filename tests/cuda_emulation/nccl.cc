@@ -33,6 +33,11 @@ nccl_emulation::Faults faults_now() {
   return faults;
 }
 
+bool breaks_now(int rank) {
+  const std::lock_guard lock(state_mutex);
+  return faults.broken == rank && faults.broken_after-- <= 0;
+}
+
 enum class Kind { kAllReduce, kAllGather, kReduceScatter, kReduce, kBroadcast, kSend, kRecv };
 
 struct Op {
@@ -239,7 +244,7 @@ void ncclComm::work() {
     }
     while (batch.before && !cuda_emulation::released(*batch.before) && !aborted)
       std::this_thread::sleep_for(std::chrono::microseconds(50));
-    if (!aborted && faults_now().broken == rank) error = ncclRemoteError;
+    if (!aborted && breaks_now(rank)) error = ncclRemoteError;
     const bool done = !aborted && error == ncclSuccess && carry_out(batch);
     std::unique_lock lock(mutex);
     changed.wait(lock, [&] { return done || aborted; });  // a kernel that met an error spins until it is aborted

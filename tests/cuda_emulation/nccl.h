@@ -75,7 +75,8 @@ struct Faults {
   int version = NCCL_VERSION(2, 28, 9);
   int absent = -1;              ///< its joining is never heard of by the others
   int failing = -1;             ///< its joining fails
-  int broken = -1;              ///< its next call meets an error of the network
+  int broken = -1;              ///< its next call meets an error of the network,
+  int broken_after = 0;         ///< or the one behind so many
   bool no_windows = false;      ///< memory is not registered, without an error
   bool stuck_finalize = false;  ///< the orderly end never comes
 };

@@ -82,16 +82,18 @@ TEST_F(TrainerNccl, AutoTakesNcclWhereItCanAndSaysWhyNotElsewhere) {
 /// Not a later one: what it computed from an exchange that was given up must not be logged, saved or built upon.
 TEST_F(TrainerNccl, AnExchangeThatBreaksEndsTheStepItIsIn) {
   std::atomic<int> ended = 0;
+  Overrides resident = two_devices("NCCL");
+  resident.push_back(
+      "parallel.frozen_policy=RESIDENT");  // then a step has three exchanges: sums, norms, working copies
   EXPECT_TRUE(testing::throws_error(
       [&] {
-        with_ranks(2, 1, two_devices("NCCL"),
-                   [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& runtime) {
-                     trainer.train_step(false);
-                     runtime.world.barrier(StreamView::caller(), "a good step").wait();
-                     nccl_emulation::set({.broken = 1});
-                     trainer.train_step(false);
-                     ++ended;
-                   });
+        with_ranks(2, 1, resident, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& runtime) {
+          trainer.train_step(false);
+          runtime.world.barrier(StreamView::caller(), "a good step").wait();
+          nccl_emulation::set({.broken = 1, .broken_after = 2});
+          trainer.train_step(false);
+          ++ended;
+        });
       },
       ErrorKind::kPeer, {"nccl"}));
   EXPECT_EQ(ended, 0);
