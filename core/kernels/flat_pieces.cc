@@ -23,6 +23,7 @@ void append_pieces(std::vector<FlatPiece>& pieces, FlatPiece part, Device device
 
 PieceTable::PieceTable(const std::vector<FlatPiece>& pieces, Device device)
     : memory_("table of pieces", std::ssize(pieces) * int64_t{sizeof(FlatPiece)}, device), pieces_(std::ssize(pieces)) {
+  if (pieces.empty()) return;  // a rank without a part of the slice
   if (device.kind == DeviceKind::kCpu) {
     std::memcpy(memory_.data(), pieces.data(), pieces.size() * sizeof(FlatPiece));
     return;
