@@ -67,7 +67,7 @@ int run_plan(const PlanOptions& options) {
   choices.device_memory_bytes = spec.memory_bytes;
   choices.read_files = !resolved.config.weights().vision().empty() || !resolved.config.weights().text().empty();
   PlanRequest request = plan_request(resolved.config, choices);
-  request.device_collectives = !options.device.empty() && collectives_of(options.collectives) == Collectives::kDevice;
+  if (!options.device.empty()) request.device_collectives = collectives_of(options.collectives) == Collectives::kDevice;
   const Plan plan = make_plan(request);
   resolve_groups(plan, make_adamw_config(resolved.config));  // patterns that match nothing are named here too
   if (options.device.empty()) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
 #include <iomanip>
 #include <memory>
 #include <ostream>
@@ -12,6 +11,7 @@
 #include "core/device/buffer.h"
 #include "launch/bench/comm_call.h"
 #include "launch/bench/quantile.h"
+#include "launch/bench/results_file.h"
 
 namespace permafrost {
 
@@ -28,12 +28,7 @@ constexpr int64_t kCallsPerTurn = 16;
 class CommReport {
  public:
   CommReport(const BenchCommOptions& options, const CommBench& setup, std::ostream& out)
-      : setup_(setup), out_(out), path_(options.json_path) {
-    if (path_.empty()) return;
-    file_.open(path_, std::ios::trunc);
-    if (!file_)
-      fail(ErrorKind::kStorage, "bench comm: a file that can be written was expected; got ", path_, " [param=--json]");
-  }
+      : setup_(setup), out_(out), file_("bench comm", options.json_path) {}
 
   void head(int rounds) {
     out_ << "# " << setup_.world.size() << " ranks; time: median of " << rounds
@@ -57,7 +52,7 @@ class CommReport {
          << row.algbw() / 1e9 << std::setw(9) << row.busbw() / 1e9 << std::setw(8) << row.wrong << std::setw(8);
     row.base_ratio > 0 ? out_ << row.base_ratio : out_ << "-";
     out_ << "\n" << std::flush;
-    if (path_.empty()) return;
+    if (!file_.wanted()) return;
     OrderedJson json{{"op", to_string(at.op)},
                      {"variant", row.variant},
                      {"size_bytes", at.size_bytes()},
@@ -75,16 +70,10 @@ class CommReport {
                      {"samples", row.samples},
                      {"ranks", at.ranks()}};
     json.update(setup_.about);
-    file_ << json_text(json) << "\n" << std::flush;
+    file_.write(json);
   }
 
-  void close() {
-    if (path_.empty()) return;
-    file_.close();
-    if (!file_)
-      fail(ErrorKind::kStorage, "bench comm: the results were to be written; writing failed on ", path_,
-           " [param=--json]");
-  }
+  void close() { file_.close(); }
 
  private:
   static const char* type(const CommCase& row) { return row.op == CommOp::kOrderFree ? "int64" : "float"; }
@@ -92,8 +81,7 @@ class CommReport {
 
   const CommBench& setup_;
   std::ostream& out_;
-  std::string path_;
-  std::ofstream file_;
+  bench::ResultsFile file_;
 };
 
 /// One case: its variants, checked, timed in turn, checked again.

@@ -1,7 +1,6 @@
 #include "launch/bench/bench_gpu.h"
 
 #include <algorithm>
-#include <fstream>
 #include <iomanip>
 #include <map>
 #include <ostream>
@@ -12,6 +11,7 @@
 #include "core/kernels/linear.h"
 #include "launch/bench/gpu_rows.h"
 #include "launch/bench/quantile.h"
+#include "launch/bench/results_file.h"
 
 namespace permafrost {
 
@@ -35,13 +35,7 @@ struct GpuSum {
 
 class GpuReport {
  public:
-  GpuReport(const BenchGpuOptions& options, std::ostream& out) : out_(out), path_(options.json_path) {
-    if (path_.empty()) return;
-    file_.open(path_, std::ios::trunc);
-    if (!file_)
-      fail(ErrorKind::kStorage, "bench kernels: a file that can be written was expected; got ", path_,
-           " [param=--json]");
-  }
+  GpuReport(const BenchGpuOptions& options, std::ostream& out) : out_(out), file_("bench kernels", options.json_path) {}
 
   void machine(const BenchGpuOptions& options, const Stream& stream, const GpuCeilings& ceilings) {
     const cuda::DeviceInfo info = cuda::device_info(stream.device().index);
@@ -130,22 +124,13 @@ class GpuReport {
 
   void choices(const std::string& text) { write({{"kind", "choices"}, {"text", text}}); }
 
-  void close() {
-    if (path_.empty()) return;
-    file_.close();
-    if (!file_)
-      fail(ErrorKind::kStorage, "bench kernels: the results were to be written; writing failed on ", path_,
-           " [param=--json]");
-  }
+  void close() { file_.close(); }
 
  private:
-  void write(const OrderedJson& line) {
-    if (!path_.empty()) file_ << json_text(line) << "\n" << std::flush;
-  }
+  void write(const OrderedJson& line) { file_.write(line); }
 
   std::ostream& out_;
-  std::string path_;
-  std::ofstream file_;
+  bench::ResultsFile file_;
   bool emulated_ = false;
   std::map<std::pair<std::string, bool>, GpuSum> sums_;  // by workload and whether products
 };

@@ -1,7 +1,6 @@
 #include "launch/bench/bench_kernels.h"
 
 #include <cmath>
-#include <fstream>
 #include <iomanip>
 #include <ostream>
 
@@ -11,6 +10,7 @@
 #include "launch/bench/bench_linear.h"
 #include "launch/bench/bench_memory.h"
 #include "launch/bench/onednn.h"
+#include "launch/bench/results_file.h"
 
 namespace permafrost {
 
@@ -23,13 +23,8 @@ constexpr double kWantedRatio = 0.9, kWantedShare = 0.7;
 /// The table on `out` and the same figures as JSON lines.
 class Report {
  public:
-  Report(const BenchKernelsOptions& options, std::ostream& out) : out_(out), path_(options.json_path) {
-    if (path_.empty()) return;
-    file_.open(path_, std::ios::trunc);
-    if (!file_)
-      fail(ErrorKind::kStorage, "bench kernels: a file that can be written was expected; got ", path_,
-           " [param=--json]");
-  }
+  Report(const BenchKernelsOptions& options, std::ostream& out)
+      : out_(out), file_("bench kernels", options.json_path) {}
 
   void machine(ThreadPool& pool, const BenchKernelsOptions& options) {
     peak_bf16_ = bench::peak_bf16(pool);
@@ -118,22 +113,13 @@ class Report {
            {"share", row.share()}});
   }
 
-  void close() {
-    if (path_.empty()) return;
-    file_.close();
-    if (!file_)
-      fail(ErrorKind::kStorage, "bench kernels: the results were to be written; writing failed on ", path_,
-           " [param=--json]");
-  }
+  void close() { file_.close(); }
 
  private:
-  void write(const OrderedJson& line) {
-    if (!path_.empty()) file_ << json_text(line) << "\n" << std::flush;
-  }
+  void write(const OrderedJson& line) { file_.write(line); }
 
   std::ostream& out_;
-  std::string path_;
-  std::ofstream file_;
+  bench::ResultsFile file_;
   double peak_bf16_ = 0, peak_f32_ = 0, log_sum_ = 0;
   int rows_ = 0, short_ = 0;
 };

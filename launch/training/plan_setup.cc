@@ -151,6 +151,7 @@ PlanRequest plan_request(const config::Config& config, const PlanChoices& choice
   for (const auto& rule : config.parallel().policies())
     request.policies.push_back({rule.unit(), policy_choice(rule.policy())});
   request.frozen_policy = policy_choice(config.parallel().frozen_policy());
+  request.device_collectives = config.parallel().collectives() == config::Parallel::NCCL;
   request.gather = gather_choice(config.parallel().gather());
   request.node_memory_bytes = node_memory_limit(config, choices);
   request.device_memory_bytes = choices.device_memory_bytes;

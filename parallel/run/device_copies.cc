@@ -31,12 +31,9 @@ void InputUploads::wait() const {
   if (copying_) cuda::wait(*uploaded_);
 }
 
-UnitCopies::UnitCopies(const Plan& plan, const StepMemory& memory, const Context& computing, Group* group)
-    : plan_(plan), memory_(memory), computing_(computing), copying_(memory.device), group_(group) {
-  for (size_t u = 0; u < plan.frozen_units.size(); ++u) {
-    const ShardSpec parts = memory.layout.parts(u);
-    counts_.emplace_back(parts.counts().begin(), parts.counts().end());
-  }
+UnitCopies::UnitCopies(const Plan& plan, const StepMemory& memory, const Context& computing, Group* group,
+                       const std::vector<std::vector<int64_t>>& counts)
+    : plan_(plan), memory_(memory), computing_(computing), copying_(memory.device), group_(group), counts_(counts) {
   for (Slot& slot : slots_) {
     slot.filled.reset(cuda::create_mark(*copying_.queue()));
     slot.free.reset(cuda::create_mark(*copying_.queue()));

@@ -37,8 +37,10 @@ class InputUploads {
 /// from the host's memory, or gathered from the devices of all ranks. Kernels wait for them on the device.
 class UnitCopies {
  public:
-  /// group: of the devices, for GatherKind::kCollective; else null.
-  UnitCopies(const Plan& plan, const StepMemory& memory, const Context& computing, Group* group);
+  /// group: of the devices, for GatherKind::kCollective; else null. counts: per unit, bytes of each rank's part; they
+  /// outlive this object.
+  UnitCopies(const Plan& plan, const StepMemory& memory, const Context& computing, Group* group,
+             const std::vector<std::vector<int64_t>>& counts);
   /// A program starts.
   void begin(const std::vector<Gather>& gathers);
   /// What the computing stream is given from now on finds the unit of this gather in its slot. Errors: what gathering
@@ -56,7 +58,7 @@ class UnitCopies {
   Context computing_;
   Stream copying_;
   Group* group_;
-  std::vector<std::vector<int64_t>> counts_;  // per unit: bytes of each rank's part
+  const std::vector<std::vector<int64_t>>& counts_;
   std::exception_ptr error_;
   struct Slot {
     cuda::OwnedMark filled, free;

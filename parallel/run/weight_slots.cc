@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <memory>
 
 #include "core/base/narrow.h"
 #include "parallel/group/copy.h"
@@ -57,7 +56,7 @@ WeightSlots::WeightSlots(const Plan& plan, const StepMemory& memory, const Conte
   }
   if (memory.device.kind == DeviceKind::kCuda)
     copies_ = std::make_unique<UnitCopies>(plan, memory, context,
-                                           plan.gather.kind == GatherKind::kCollective ? group : nullptr);
+                                           plan.gather.kind == GatherKind::kCollective ? group : nullptr, counts_);
   else if (plan.gather.prefetch)
     thread_ = std::thread([this] { work(); });
 }
