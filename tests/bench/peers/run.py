@@ -48,10 +48,15 @@ def parse(words):
 
 
 def git_commit():
-    def ask(*words):
-        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False).stdout.strip()
+    """Of this checkout; "unknown" in a copy of its files without git (our side's own heading has that of the program)."""
 
-    return ask("rev-parse", "--short=12", "HEAD") + ("+changes" if ask("status", "--porcelain", "--untracked-files=no") else "")
+    def ask(*words):
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return ask("rev-parse", "--short=12", "HEAD") + ("+changes" if ask("status", "--porcelain", "--untracked-files=no") else "")
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 class Results:

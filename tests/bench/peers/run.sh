@@ -18,7 +18,7 @@ case ${1:-} in
 esac
 alone=(unshare --net)
 [ "$(id -u)" = 0 ] || alone=(unshare --map-root-user --net)
-if "${alone[@]}" true 2>/dev/null; then
+if "${alone[@]}" ip link set lo up 2>/dev/null; then
   exec "${alone[@]}" sh -c 'ip link set lo up && exec "$@"' sh "$python" "$here/run.py" "$@"
 fi
 echo "run.sh: no network namespace of its own; whatever else uses the loopback interface is counted too" >&2
