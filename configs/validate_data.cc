@@ -88,7 +88,7 @@ void check_mix(const Data& data, const Section& s) {
 
 void check_one(const Data& data, const Section& s) {
   s.whole("max_text_tokens", data.max_text_tokens(), 2, 1 << 20);
-  s.whole("decode_threads", data.decode_threads(), 1, 64);
+  s.whole("decode_threads", data.decode_threads(), 0, 64);
   s.whole("prefetch", data.prefetch(), 1, 64);
   check_buckets(data, s);
   if (data.mix().empty())

@@ -171,7 +171,8 @@ std::unique_ptr<const Dataset> open_dataset(const config::Data& data, const Open
 OpenedData::OpenedData(const config::Data& data, const OpenOptions& options)
     : tokenizer(open_tokenizer(data, options.model_vocab)),
       dataset(open_dataset(data, options, tokenizer.get())),
-      texts(make_texts(data, options, *dataset, tokenizer.get())) {}
+      texts(make_texts(data, options, *dataset, tokenizer.get())),
+      decode_threads(options.decode_threads) {}
 
 OpenedData::OpenedData(const config::Config& config, int64_t model_vocab, int threads)
     : OpenedData(config.data(), training_options(config, model_vocab, threads)) {}
@@ -180,9 +181,16 @@ OpenOptions training_options(const config::Config& config, int64_t model_vocab, 
   OpenOptions options;
   options.model_vocab = model_vocab;
   options.threads = threads;
+  options.decode_threads = decode_threads(config, threads);
   options.with_images = image_size(config) > 0;
   if (config.loss().tokens() == config::Loss::ANSWER) options.loss_tokens = LossTokens::kAnswer;
   return options;
+}
+
+int decode_threads(const config::Config& config, int threads) {
+  constexpr int kMost = 16;
+  if (config.data().decode_threads() > 0) return config.data().decode_threads();
+  return config.parallel().device() == config::Parallel::CUDA ? std::clamp(threads - 1, 1, kMost) : 1;
 }
 
 int64_t image_size(const config::Config& config) {
@@ -221,7 +229,7 @@ LoaderConfig loader_config(const config::Data& data, const OpenedData& opened, i
   to.transform.training = data.transform() == config::Data::TRAIN;
   to.image_policy = data.image_policy() == config::ImagePolicy::SKIP ? ImagePolicy::kSkip : ImagePolicy::kFail;
   to.seed = data.seed();
-  to.threads = data.decode_threads();
+  to.threads = data.decode_threads() > 0 ? data.decode_threads() : opened.decode_threads;
   to.prefetch = data.prefetch();
   return to;
 }

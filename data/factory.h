@@ -11,6 +11,7 @@ namespace permafrost {
 struct OpenOptions {
   int64_t model_vocab = 0;    ///< rows of the text model's embedding, which must hold the tokenizer; 0: not looked at
   int threads = 1;            ///< that tokenise
+  int decode_threads = 1;     ///< of a loader, where data.decode_threads is 0
   bool with_images = true;    ///< false: images are neither looked up nor read
   bool needs_answers = true;  ///< every question must have an answer: for training, not for generation
   bool whole = false;         ///< not only what train_fraction and train_first leave to training: for evaluation
@@ -30,6 +31,7 @@ struct OpenedData {
   std::unique_ptr<const Tokenizer> tokenizer;  ///< null with task CLASSES, which needs none
   std::unique_ptr<const Dataset> dataset;
   TextTable texts;
+  int decode_threads;  ///< where data.decode_threads is 0
 
   /// From a resolved configuration; relative paths start at data.root. Errors: kData and kConfig as in the parts, and
   /// kData naming both sizes when the vocabulary does not fit `model_vocab`.
@@ -42,6 +44,8 @@ struct OpenedData {
 
 /// How the data of a configuration are opened for training its model.
 OpenOptions training_options(const config::Config& config, int64_t model_vocab, int threads);
+/// Threads that read and decode for a rank with `threads` compute threads: see data.decode_threads.
+int decode_threads(const config::Config& config, int threads);
 /// Pixels of the square its vision model reads; 0 for a model without one. Errors: kConfig for no model.
 int64_t image_size(const config::Config& config);
 

@@ -50,6 +50,10 @@ double rate(const std::vector<T>& counts, const std::vector<double>& seconds) {
          std::accumulate(seconds.begin(), seconds.end(), 0.0);
 }
 
+double share_of(const std::vector<double>& part, const std::vector<double>& whole) {
+  return std::accumulate(part.begin(), part.end(), 0.0) / std::accumulate(whole.begin(), whole.end(), 0.0);
+}
+
 OrderedJson figures_json(const StepFigures& figures, const StepBench& bench) {
   const std::vector<double>& seconds = figures.timed.seconds;
   OrderedJson j{{"step_seconds",
@@ -59,9 +63,9 @@ OrderedJson figures_json(const StepFigures& figures, const StepBench& bench) {
                 {"samples_per_s", rate(figures.timed.samples, seconds)},
                 {"tokens_per_s", rate(figures.timed.tokens, seconds)},
                 {"gflop_per_s", rate(figures.timed.flops, seconds) / 1e9},
-                {"data_wait_share",
-                 std::accumulate(figures.timed.data_wait_seconds.begin(), figures.timed.data_wait_seconds.end(), 0.0) /
-                     std::accumulate(seconds.begin(), seconds.end(), 0.0)},
+                {"data_wait_share", share_of(figures.timed.data_wait_seconds, seconds)},
+                {"device_ms", 1e3 * median_of(figures.timed.device_seconds)},
+                {"device_idle_share", 1 - share_of(figures.timed.device_seconds, seconds)},
                 {"to_first_step_seconds", bench.to_first_step().json()}};
   j.update(figures.memory.json());
   j.update(figures.checkpoint.json());
@@ -93,6 +97,15 @@ void print_bytes(const OrderedJson& head, const StepFigures& figures) {
   one("reduced", figures.timed.reduced_bytes, "; all ranks, median\n");
 }
 
+/// Empty on CPU, where no device was busy.
+std::string device_text(const OrderedJson& body) {
+  if (body["device_ms"] == 0.0) return "";
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(3) << "GPU               busy for " << body["device_ms"].get<double>()
+      << " ms of a step (median), idle for " << 100 * body["device_idle_share"].get<double>() << " % of them\n";
+  return out.str();
+}
+
 void print_text(const OrderedJson& head, const OrderedJson& body, const StepFigures& figures) {
   const OrderedJson &step = body["step_seconds"], &first = body["to_first_step_seconds"],
                     &forecast = head["forecast_bytes"];
@@ -109,11 +122,11 @@ void print_text(const OrderedJson& head, const OrderedJson& body, const StepFigu
             << body["tokens_per_s"].get<double>() << " predicted tokens/s, " << body["gflop_per_s"].get<double>()
             << " GFLOP/s\n"
             << "waiting for data  " << 100 * body["data_wait_share"].get<double>() << " % of the timed steps\n"
-            << "first step        " << first["total"].get<double>() << " s from process start: launch "
-            << first["launch"].get<double>() << ", plan " << first["plan"].get<double>() << ", weights "
-            << first["load_weights"].get<double>() << ", their hash " << first["hash_frozen"].get<double>()
-            << ", other set-up " << first["other_set_up"].get<double>() << ", step "
-            << first["first_step"].get<double>() << '\n';
+            << device_text(body) << "first step        " << first["total"].get<double>()
+            << " s from process start: launch " << first["launch"].get<double>() << ", plan "
+            << first["plan"].get<double>() << ", weights " << first["load_weights"].get<double>() << ", their hash "
+            << first["hash_frozen"].get<double>() << ", other set-up " << first["other_set_up"].get<double>()
+            << ", step " << first["first_step"].get<double>() << '\n';
   print_bytes(head, figures);
   std::cout << "memory            PSS " << mebibytes(static_cast<double>(figures.memory.pss_sum())) << " ("
             << list_of_mebibytes(figures.memory.pss_bytes) << "), forecast of the node "

@@ -34,7 +34,8 @@ void linear_forward(const Context& context, const LinearForward& args, Tensor wo
 
 /// Linear layer, gradient of the input: dx = dy W (overwritten or added).
 /// dy: (M, N) f32 or bf16;  weight: (N, K) as above;  dx: (M, K) dtype of dy.
-/// Accumulates over N as forward does over K; kAdd adds the finished f32 sum to dx and rounds once.
+/// Accumulates over N as forward does over K; kAdd adds the finished f32 sum to dx and rounds once; on
+/// CUDA, cuBLASLt may round the sum to the dtype of dx first.
 struct LinearBackwardInput {
   Tensor dy, weight, dx;
   GradMode mode = GradMode::kOverwrite;

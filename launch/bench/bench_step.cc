@@ -34,6 +34,7 @@ OrderedJson StepSeries::json() const {
           {"seconds", seconds},
           {"losses", losses},
           {"data_wait_seconds", data_wait_seconds},
+          {"device_seconds", device_seconds},
           {"samples", samples},
           {"tokens", tokens},
           {"flops", flops},
@@ -110,6 +111,7 @@ StepSeries StepBench::run(int64_t steps, StepProfile* profile) {
     if (metrics.step == 0) to_first_step_.first_step = series.seconds.back();
     series.losses.push_back(metrics.loss);
     series.data_wait_seconds.push_back(metrics.wait_ms / 1e3);
+    series.device_seconds.push_back(trainer_->last_step().device_ms / 1e3);
     series.samples.push_back(trainer_->last_step().samples);
     series.tokens.push_back(trainer_->last_step().tokens);
     series.flops.push_back(flops_so_far() - flops_before);
@@ -119,7 +121,7 @@ StepSeries StepBench::run(int64_t steps, StepProfile* profile) {
     trainer_->check_changes(metrics);  // as `train` does behind each step, and in no step's time
   }
   if (profile) trace_->remove(*trainer_, *profile);
-  for (std::vector<double>* times : {&series.seconds, &series.data_wait_seconds})
+  for (std::vector<double>* times : {&series.seconds, &series.data_wait_seconds, &series.device_seconds})
     over_ranks(runtime_.world, *times, ReduceOp::kMax);
   over_ranks(runtime_.world, series.flops, ReduceOp::kSum);
   for (std::vector<int64_t>* bytes : {&series.moved_bytes, &series.gathered_bytes, &series.reduced_bytes})

@@ -10,6 +10,7 @@
 #include <span>
 
 #include "core/base/check.h"
+#include "data/factory.h"
 #include "launch/training/agreement.h"
 
 namespace permafrost {
@@ -35,7 +36,7 @@ PlanTraceOptions plan_trace_options(const TraceOptions& options, const config::C
   PlanTraceOptions made;
   made.rank = runtime.rank();
   made.steps = steps;
-  made.loader_threads = config.data().decode_threads();
+  made.loader_threads = decode_threads(config, runtime.pool.threads());
   made.prefetch = config.data().prefetch();
   made.micro_batch = config.train().micro_batch();
   made.most_spans = options.most_spans;

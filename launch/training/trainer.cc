@@ -81,6 +81,7 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
       exponents_(trainable_count(plan), config.parallel().headroom_bits()),
       loss_scale_(loss_scale_config(config, plan.compute), trainable_count(plan)),
       voter_(runtime.size(), trainable_count(plan), plan.micro_batches),
+      device_time_(runtime.stream ? runtime.stream->queue() : nullptr),
       filler_(model_, config.train().seed(), data_.texts.pad_id(), config.train().micro_batch(), plan.buckets.back()) {
   const TrainableLayout layout = trainable_layout(plan);
   layout_index_ = layout_indices(plan, layout);

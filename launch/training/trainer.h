@@ -12,6 +12,7 @@
 #include "launch/runtime.h"
 #include "launch/training/checkpoint.h"
 #include "launch/training/device_group.h"
+#include "launch/training/device_time.h"
 #include "launch/training/frozen_hash.h"
 #include "launch/training/input_filler.h"
 #include "launch/training/memory_use.h"
@@ -42,6 +43,7 @@ struct StepAccount {
   double data_ms = 0;               ///< waiting for micro-batches
   double inputs_ms = 0;             ///< writing them into the inputs of programs
   double program_ms = 0;            ///< forward, backward and sums, waiting for sharded weights included
+  double device_ms = 0;             ///< that the GPU was busy, by its clock: programs, then reduction to working copies
   /// By PhaseKind; of kMicroBatches all three above and what is between them.
   std::array<double, kPhaseKinds> phase_ms{};
   double& phase(PhaseKind kind) { return phase_ms[static_cast<size_t>(kind)]; }
@@ -193,6 +195,7 @@ class Trainer final : private GradientSink {
   Exponents exponents_;
   LossScale loss_scale_;
   Voter voter_;
+  DeviceTime device_time_;
   std::vector<int64_t> working_bytes_per_rank_;
   std::unique_ptr<BatchIndex> index_;
   std::unique_ptr<Loader> loader_;

@@ -103,8 +103,10 @@ void Trainer::run_slot(const MicroBatch& batch, double* loss) {
   if (!filled_before) fill_inputs(batch, row_weight_);
   const PhaseScope seen(phases_, TrainerPhase::kProgram, batch.number);
   const auto filled = Clock::now();
+  device_time_.begin();
   executor_.start(bucket, this, loss);
   sums_->end_micro_batch(context_, batch.number % plan_.micro_batches);
+  device_time_.end();
   account_.program_ms += ms_since(filled);
   ++program_runs_[bucket];
 }
@@ -301,6 +303,7 @@ StepMetrics Trainer::train_step(bool stop) {
 
 void Trainer::optimizer_phases(StepMetrics& metrics) {
   const Tensor slice(slice_memory_.data(), DType::kF32, Shape{shards_.count(runtime_.rank())}, context_.device);
+  device_time_.begin();
   for (PhaseKind phase : plan_.phases) {
     if (phase == PhaseKind::kMicroBatches || phase == PhaseKind::kVote) continue;  // done by attempt()
     const auto begin = Clock::now();
@@ -310,10 +313,12 @@ void Trainer::optimizer_phases(StepMetrics& metrics) {
     account_.phase(phase) += ms;
     if (runtime_.size() > 1 && phase != PhaseKind::kOptimizer) metrics.exposed_comm_ms += ms;
   }
+  device_time_.end();
   if (context_.device.kind == DeviceKind::kCpu) return;
   const auto begin = Clock::now();
   finish(context_);
   throw_broken_exchange();
+  account_.device_ms = device_time_.take();
   account_.phase(PhaseKind::kOptimizer) += ms_since(begin);
   check_norm(metrics);
 }

@@ -39,7 +39,7 @@ TEST(Validate, EachBadValueIsNamedWithWhatIsAllowed) {
       {{"quirks.frozen_dropout=true", "model.epalm.text.dropout=0"},
        "quirks.frozen_dropout: expected false where model.epalm.text.dropout is 0; got true"},
       {{"data.max_text_tokens=1"}, "data.max_text_tokens: expected 2 to 1048576; got 1"},
-      {{"data.decode_threads=65"}, "data.decode_threads: expected 1 to 64; got 65"},
+      {{"data.decode_threads=65"}, "data.decode_threads: expected 0 to 64; got 65"},
       {{"data.prefetch=0"}, "data.prefetch: expected 1 to 64; got 0"},
       {{"data.length_buckets=32,16,64"}, "data.length_buckets[1]: expected more than 32 (ascending); got 16"},
       {{"data.length_buckets=16,32"}, "data.length_buckets[1]: expected max_text_tokens = 64 as the last one; got 32"},

@@ -141,10 +141,13 @@ TEST_P(LinearAtLevel, InputGradientMatchesReference) {
         const auto dy = random_tensor(dtype, {s.m, s.n}, 1), weight = random_tensor(dtype, {s.n, s.k}, 2);
         auto dx = mode == GradMode::kAdd ? random_tensor(dtype, {s.m, s.k}, 3) : filled_tensor(dtype, {s.m, s.k}, 0xff);
         auto want = reference::linear_dx(s, values_of(dy), values_of(weight));
+        Tolerance allowed = product_tolerance(dtype, s.n);
+        // The library rounds the product to the dtype of dx before it adds.
+        if (mode == GradMode::kAdd && on_cuda() && dtype != kF32) allowed.absolute += unit_of(dtype) * largest_of(want);
         if (mode == GradMode::kAdd) want = plus(want, values_of(dx));
         auto workspace = workspace_of(kInput, s, dtype, dtype, 2);
         backward_input(device_context(2), {dy, weight, dx, mode}, workspace);
-        EXPECT_TRUE(all_close(dx, want, product_tolerance(dtype, s.n)));
+        EXPECT_TRUE(all_close(dx, want, allowed));
         EXPECT_TRUE(dx.canaries_intact() && workspace.canaries_intact());
       }
 }

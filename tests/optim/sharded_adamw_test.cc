@@ -129,14 +129,21 @@ TEST(ShardedAdamw, UpdatesAsTheFormulaSays) {
 
 TEST(ShardedAdamw, AStepThatIsNotToBeTakenChangesNothing) {
   const Plan p = plan(1, DType::kF32);
-  StepMemory memory(p);
-  ShardedAdamw optimizer(p, 0, config());
-  std::fill_n(optimizer.master().data<float>(), optimizer.slice_end(), 0.5f);
-  optimizer.refresh_working(memory);
+  const Device device = testing::used_device();
+  const Context context = testing::device_context();
+  StepMemory memory(p, 0, nullptr, device);
+  ShardedAdamw optimizer(p, 0, config(), device);
+  {
+    HostOptimizer loading(optimizer, context);
+    std::fill_n(loading->master().data<float>(), optimizer.slice_end(), 0.5f);
+    loading.put_back();
+  }
   const testing::OwnedTensor gradient = testing::random_tensor(DType::kF32, {optimizer.slice_end()}, 1);
   const Norm infinite(1.0f, false);
-  optimizer.update(testing::cpu_context(), gradient, infinite, 1, 1, memory);
-  for (int64_t i = 0; i < optimizer.slice_end(); ++i) ASSERT_EQ(optimizer.master().data<float>()[i], 0.5f);
+  optimizer.update(context, gradient, infinite, 1, 1, memory);
+  finish(context);
+  HostOptimizer after(optimizer, context);
+  for (int64_t i = 0; i < optimizer.slice_end(); ++i) ASSERT_EQ(after->master().data<float>()[i], 0.5f);
 }
 
 }  // namespace
