@@ -84,6 +84,9 @@ class Op {
 
   virtual BackwardUse backward_use(const Needs& needs) const = 0;
 
+  /// Parameters that forward on a GPU takes in the dtype of its first output as well as in f32, and would convert.
+  virtual BitMask wants_compute_dtype() const { return 0; }
+
   /// Buffers that forward writes for backward (statistics, pre-activations), given what backward must produce.
   virtual std::vector<TensorSpec> saved(const OpSpecs&, const Needs&) const { return {}; }
 

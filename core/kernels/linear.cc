@@ -57,7 +57,10 @@ void check(const Context& context, const LinearForward& args, const Tensor& work
   const DType compute = args.x.dtype();
   const int64_t m = args.x.dim(0), k = args.x.dim(1), n = args.weight.dim(0);
   check_weight(kOp, args.weight, context, {n, k}, compute);
-  if (args.bias) check_tensor(kOp, "bias", args.bias, context, {n}, {DType::kF32});
+  if (args.bias && on_cuda(context) && args.y)
+    check_tensor(kOp, "bias", args.bias, context, {n}, {DType::kF32, args.y.dtype()});
+  else if (args.bias)
+    check_tensor(kOp, "bias", args.bias, context, {n}, {DType::kF32});
   if (compute == DType::kF32)
     check_tensor(kOp, "y", args.y, context, {m, n}, {DType::kF32});
   else

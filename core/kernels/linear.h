@@ -11,7 +11,7 @@ namespace permafrost {
 /// Linear layer, forward: y = activation(x W^T + bias).
 /// x:      (M, K)  f32 or bf16
 /// weight: (N, K)  dtype of x; under f32 compute also bf16 or f16, converted exactly block by block
-/// bias:   (N)     f32; undefined = none
+/// bias:   (N)     f32, on CUDA also dtype of y; undefined = none
 /// y:      (M, N)  dtype of x, or f32 when x is bf16 (logits)
 /// pre:    (M, N)  dtype of y: x W^T + bias before the activation, kept for backward; undefined = not kept
 /// Accumulates over K in f32, first to last, in one order that depends on K alone: the same bits for any thread count,
@@ -23,9 +23,9 @@ namespace permafrost {
 /// On CUDA products are cuBLASLt's. Their order of sums follows from the whole shape, dtypes, alignment up to 16 bytes,
 /// device and version of the library, and from what tune_linear chose or use_product_choices gave: the same bits on
 /// every run, but not for another number of rows. Products that the library has no algorithm for (odd widths in bf16,
-/// perhaps) are summed first term to last. Where y is bf16, the library adds a bias that was rounded to bf16, and
-/// activations are applied to the stored bf16 sum; the activation's slope in backward is then that of the same number.
-/// Queue::tf32 lets f32 products round their operands (allow_tf32 in cuda.h).
+/// perhaps) are summed first term to last. Where y is bf16, the library adds a bias that was rounded to bf16 (and may
+/// be given so), and activations are applied to the stored bf16 sum; the activation's slope in backward is then that of
+/// the same number. Queue::tf32 lets f32 products round their operands (allow_tf32 in cuda.h).
 struct LinearForward {
   Tensor x, weight, bias, y, pre;
   Activation activation = Activation::kNone;

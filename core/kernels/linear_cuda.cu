@@ -48,15 +48,15 @@ struct ConvertColumns {
 };
 
 /// One row over and over.
-template <typename To>
+template <typename From, typename To>
 struct RepeatRow {
-  const float* row;
+  const From* row;
   int64_t width;
   To* to;
   template <int W>
   __device__ void operator()(int64_t i) const {
 #pragma unroll
-    for (int j = 0; j < W; ++j) to[i + j] = from_float<To>(row[(i + j) % width]);
+    for (int j = 0; j < W; ++j) to[i + j] = from_float<To>(to_float(row[(i + j) % width]));
   }
 };
 
@@ -164,10 +164,12 @@ void multiply_by_weight(const Context& context, MatrixProduct product, const Ten
 /// The bias as cuBLASLt takes it: of the output's dtype, at a multiple of 16 bytes.
 const void* usable_bias(const Context& context, const Tensor& bias, DType output, std::byte* place) {
   if (!bias) return nullptr;
-  if (output == DType::kF32 && aligned(bias)) return bias.raw();
-  with_dtype(output, [&]<typename T>(T*) {
-    for_each(context, bias.elements(), aligned(bias),
-             Convert<float, T>{bias.data<float>(), reinterpret_cast<T*>(place)});
+  if (bias.dtype() == output && aligned(bias)) return bias.raw();
+  with_dtype(output, [&]<typename To>(To*) {
+    with_dtype(bias.dtype(), [&]<typename From>(From*) {
+      for_each(context, bias.elements(), aligned(bias),
+               Convert<From, To>{bias.data<From>(), reinterpret_cast<To*>(place)});
+    });
   });
   return place;
 }
@@ -175,8 +177,10 @@ const void* usable_bias(const Context& context, const Tensor& bias, DType output
 /// Every sum is its bias: there is nothing to add up.
 void bias_alone(const Context& context, const Tensor& bias, const Tensor& to) {
   if (!bias) return clear(context, to);
-  with_dtype(to.dtype(), [&]<typename T>(T*) {
-    for_each(context, to.elements(), false, RepeatRow<T>{bias.data<float>(), bias.dim(0), to.data<T>()});
+  with_dtype(to.dtype(), [&]<typename To>(To*) {
+    with_dtype(bias.dtype(), [&]<typename From>(From*) {
+      for_each(context, to.elements(), false, RepeatRow<From, To>{bias.data<From>(), bias.dim(0), to.data<To>()});
+    });
   });
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/base/narrow.h"
+#include "parallel/plan/compute_copies.h"
 #include "parallel/plan/plan.h"
 
 namespace permafrost {
@@ -22,9 +23,9 @@ int64_t table_bytes(const Plan& plan) {
 }  // namespace
 
 std::vector<MemoryItem> DeviceMemoryPlan::items() const {
-  return {{"frozen", frozen}, {"slots", slots},         {"working", working}, {"optimizer", optimizer},
-          {"sums", sums},     {"gradients", gradients}, {"norms", norms},     {"tables", tables},
-          {"arena", arena},   {"inputs", inputs},       {"state", state},     {"constant", constant}};
+  return {{"frozen", frozen},       {"slots", slots}, {"working", working},  {"optimizer", optimizer}, {"sums", sums},
+          {"gradients", gradients}, {"norms", norms}, {"tables", tables},    {"copies", copies},       {"arena", arena},
+          {"inputs", inputs},       {"state", state}, {"constant", constant}};
 }
 
 int64_t DeviceMemoryPlan::total() const {
@@ -95,6 +96,7 @@ void count_gpu_weights(Plan& plan) {
   const int parts_of = between_devices ? plan.world.ranks : 0;
   plan.device_memory.frozen = frozen_on_device(bytes, sharded, plan.gather.uses_slots(), parts_of).lasting;
   plan.device_memory.slots = plan.memory.slots;
+  plan.device_memory.copies = ComputeCopies(plan).bytes();
   plan.host_memory.node_frozen = plan.memory.node_frozen;
   if (between_devices && !plan.device_collectives)
     plan.host_memory.staging += *std::ranges::max_element(plan.slot_bytes);

@@ -27,6 +27,7 @@ struct DeviceMemoryPlan {
   int64_t gradients = 0;  ///< reduced f32 gradient of this rank's slice
   int64_t norms = 0;      ///< one f64 per block of the trainable space
   int64_t tables = 0;     ///< ranges, scales and factors of trainable parameters, and their pieces
+  int64_t copies = 0;     ///< of frozen biases, in the compute dtype
   int64_t arena = 0;      ///< activations, gradients, workspaces
   int64_t inputs = 0;     ///< of the micro-batch in use and of the next one
   int64_t state = 0;
@@ -36,7 +37,7 @@ struct DeviceMemoryPlan {
   std::vector<MemoryItem> items() const;
   int64_t total() const;
   /// What a program needs that finds frozen parameters and working copies there already, lent by another.
-  int64_t beside_lent() const { return slots + arena + inputs + state; }
+  int64_t beside_lent() const { return slots + copies + arena + inputs + state; }
 };
 
 /// Bytes of the host of one rank whose programs run on a GPU. All 0 in a plan for CPU.
@@ -59,7 +60,7 @@ int64_t frozen_bytes_of_device(const std::vector<int64_t>& unit_bytes, const std
 
 /// Everything but frozen weights and slots. forward_only: nothing is trained.
 void count_gpu_memory(Plan& plan, bool forward_only);
-/// Frozen weights and slots, once units have policies.
+/// Frozen weights, slots and copies, once units have policies.
 void count_gpu_weights(Plan& plan);
 
 }  // namespace permafrost

@@ -17,6 +17,8 @@ Executor::Executor(const Plan& plan, const StepMemory& memory, const Context& co
       context_(context),
       options_(options),
       slots_(plan, memory, context, gather_group),
+      copied_(plan),
+      copied_memory_("frozen biases", copied_.bytes(), context.device),
       steps_(plan.programs.size()),
       inputs_(memory, context),
       graphs_(context) {
@@ -44,6 +46,8 @@ void Executor::bind(size_t bucket) {
     bound.op = plan_.graphs[bucket].ops()[static_cast<size_t>(step.op)].op.get();
     bound.inputs = tensors(step.inputs);
     bound.params = tensors(step.params);
+    for (size_t i = 0; i < step.params.size(); ++i)
+      if (const ComputeCopies::Copy* copy = copied_.find(plan_, bucket, step, i)) bound.params[i] = copied(*copy);
     bound.outputs = tensors(step.outputs);
     bound.saved = tensors(step.saved);
     bound.doutputs = tensors(step.doutputs);
@@ -59,6 +63,16 @@ void Executor::bind(size_t bucket) {
   }
 }
 
+Tensor Executor::copied(const ComputeCopies::Copy& copy) const {
+  return {copied_memory_.data() + copy.offset, copy.dtype, copy.from.spec.shape, context_.device};
+}
+
+void Executor::fill_copies() {
+  if (std::exchange(copies_are_filled_, true)) return;
+  for (const ComputeCopies::Copy& copy : copied_.all())
+    accumulate(context_, memory_.tensor(copy.from), copied(copy), GradMode::kOverwrite);
+}
+
 void Executor::bind_gathers(size_t bucket) {
   const std::vector<Gather>& gathers = plan_.programs[bucket].gathers;
   for (size_t g = 0; g < gathers.size(); ++g) {
@@ -72,6 +86,7 @@ void Executor::walk(size_t bucket, GradientSink* sink, After after) {
   const std::vector<Gather>& gathers = plan_.programs[bucket].gathers;
   std::array<WeightSlots::Lease, kGatherSlots> leases;
   size_t acquired = 0;
+  fill_copies();
   if (!gathers.empty()) slots_.begin(bucket);
   if (observer_) observer_->begin_program(bucket);
   for (const BoundStep& step : steps_[bucket]) {

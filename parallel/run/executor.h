@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/device/context.h"
+#include "parallel/plan/compute_copies.h"
 #include "parallel/plan/plan.h"
 #include "parallel/run/device_copies.h"
 #include "parallel/run/executor_observer.h"
@@ -114,6 +115,9 @@ class Executor {
     std::vector<size_t> let_go;    // those that it is the last to use
   };
   void bind(size_t bucket);
+  /// Before the first program: frozen parameters are where they belong by then.
+  void fill_copies();
+  Tensor copied(const ComputeCopies::Copy& copy) const;
   void bind_gathers(size_t bucket);
   /// Calls after(step) behind each step until it returns true.
   template <typename After>
@@ -131,6 +135,9 @@ class Executor {
   Context context_;
   ExecutorOptions options_;
   WeightSlots slots_;
+  ComputeCopies copied_;
+  Buffer copied_memory_;
+  bool copies_are_filled_ = false;
   std::vector<std::vector<BoundStep>> steps_;  // per bucket
   std::vector<Tensor> losses_;                 // per bucket
   InputUploads inputs_;

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/kernels/linear_cpu.h"
+#include "core/kernels/shape_ops.h"
 #include "tests/kernels/dtypes.h"
 #include "tests/kernels/linear_tolerance.h"
 #include "tests/reference/linear_ref.h"
@@ -131,6 +132,26 @@ TEST_P(LinearAtLevel, EveryActivationIsFused) {
       allowed.absolute *= kind == Activation::kSquaredRelu ? 8 : 1.2;
       EXPECT_TRUE(all_close(y, want, allowed));
     }
+}
+
+TEST_P(LinearTest, TakesABiasInTheDtypeOfTheOutputOnAGpu) {
+  const Sizes s{33, 48, 64};
+  const auto x = random_tensor(kBF16, {s.m, s.k}, 1), weight = random_tensor(kBF16, {s.n, s.k}, 2);
+  const auto bias = random_tensor(kF32, {s.n}, 3);
+  OwnedTensor rounded(kBF16, {s.n}), y(kBF16, {s.m, s.n}), same(kBF16, {s.m, s.n});
+  accumulate(device_context(), bias, rounded, GradMode::kOverwrite);
+  auto workspace = workspace_of(kForward, s, kBF16, kBF16, 1);
+  if (!on_cuda()) {
+    EXPECT_TRUE(throws_error(
+        [&] {
+          linear_forward(device_context(), {x, weight, rounded, y, {}}, workspace);
+        },
+        ErrorKind::kShapeMismatch, {"bias", "f32", "bf16"}));
+    return;
+  }
+  linear_forward(device_context(), {x, weight, bias, y, {}}, workspace);
+  linear_forward(device_context(), {x, weight, rounded, same, {}}, workspace);
+  EXPECT_TRUE(same_bits(y, same));
 }
 
 TEST_P(LinearAtLevel, InputGradientMatchesReference) {

@@ -5,6 +5,7 @@
 
 #include "core/base/narrow.h"
 #include "core/device/cuda.h"
+#include "parallel/plan/compute_copies.h"
 #include "parallel/plan/plan_json.h"
 #include "parallel/run/step_memory.h"
 #include "tests/support/toy_graph.h"
@@ -63,7 +64,27 @@ TEST(GpuMemory, CountsTheDeviceInClosedForm) {
   EXPECT_EQ(m.tables, 12 * (48 + 80)) << "a block has twelve parameters, none of several pieces";
   EXPECT_EQ(m.constant, int64_t{600} * kGpuMiB);
   EXPECT_EQ(m.total(), m.frozen + m.arena + m.state + m.inputs + m.working + m.sums + m.optimizer + m.gradients +
-                           m.norms + m.tables + m.constant);
+                           m.norms + m.tables + m.copies + m.constant);
+  EXPECT_EQ(m.copies, 0) << "all is f32";
+}
+
+TEST(GpuMemory, FrozenBiasesAreKeptInTheComputeDtypeToo) {
+  testing::ToyConfig half;
+  half.compute = DType::kBF16;
+  PlanRequest r = gpu_request(half);
+  const Plan plan = make_plan(r);
+  // Of two frozen blocks: qkv 48, proj 16, fc1 24, fc2 16 elements of two bytes, each at a multiple of 256.
+  EXPECT_EQ(plan.device_memory.copies, 2 * 4 * ComputeCopies::kAlignment);
+  const ComputeCopies copies(plan);
+  ASSERT_EQ(copies.all().size(), 8u);
+  for (const ComputeCopies::Copy& copy : copies.all()) {
+    EXPECT_EQ(copy.from.region, Region::kFrozen);
+    EXPECT_EQ(copy.from.spec.dtype, DType::kF32);
+    EXPECT_EQ(copy.dtype, DType::kBF16);
+    EXPECT_EQ(copy.from.spec.shape.rank(), 1);
+  }
+  r.world.device = DeviceKind::kCpu;
+  EXPECT_EQ(ComputeCopies(make_plan(r)).bytes(), 0);
 }
 
 TEST(GpuMemory, TheHostKeepsFrozenWeightsInputsAndStaging) {

@@ -55,6 +55,8 @@ class LinearOp final : public Op {
     return use;
   }
 
+  BitMask wants_compute_dtype() const override { return has_bias_ ? bit(1) : 0; }
+
   std::vector<TensorSpec> saved(const OpSpecs& specs, const Needs&) const override {
     if (activation_ == Activation::kNone || activation_keeps_output(activation_)) return {};
     return {specs.outputs[0]};  // the pre-activation
