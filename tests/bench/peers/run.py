@@ -5,6 +5,7 @@ import datetime
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,11 +40,18 @@ def parse(words):
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=50, help="of a round (default: %(default)s)")
     parser.add_argument("--starts", type=int, default=1, help="measurements of the time to the first step; 0 skips them, memory and checkpoints (default: %(default)s)")
+    parser.add_argument("--prepare", choices=("inputs", "code"), help="only fill the work folder; or also compile what the sides compile, into --compiled")
+    parser.add_argument("--compiled", default=None, help="folder that keeps compiled code for later runs, whose times to the first step then mean nothing (default: one that is removed)")
+    parser.add_argument("--at-once", action="store_true", help="start all sides together, where there are cores for that")
     parser.add_argument("--go-on", action="store_true", help="a side that ends, or whose losses do not agree, stops no other (it gets no ratio all the same)")
     parser.add_argument("--work", default=None, help="folder of weights and data (default: build/peers of the repository)")
     parser.add_argument("--results", default=None, help="file that gets a line of JSON per measurement (default: results.jsonl in --work)")
     parser.add_argument("--program", default=None, help="ours (default: bin/permafrost of build/cpu, or build/cuda for a GPU)")
     options = parser.parse_args(words)
+    if options.compiled and options.starts:
+        parser.error("--compiled: expected --starts 0: a first step without its compilation is none")
+    if options.prepare == "code" and not options.compiled:
+        parser.error("--prepare code: expected --compiled FOLDER; got none")
     options.program = options.program or str(ROOT / "build" / options.device / "bin/permafrost")
     return options
 
@@ -86,7 +94,8 @@ class Comparison:
         self.logs = self.work / "logs"
         self.logs.mkdir(exist_ok=True)
         self.layout = Layout(options.ranks, options.device)
-        self.compiled = tempfile.TemporaryDirectory(prefix="peers-compiled-")
+        self.scratch = None if options.compiled else tempfile.TemporaryDirectory(prefix="peers-compiled-")
+        self.compiled = options.compiled or self.scratch.name
         self.sides, self.failed = self.make_sides(self.workload), False
         common = {"run": uuid.uuid4().hex[:12], "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "commit": git_commit(),
                   "workload": self.workload.name, "size": self.workload.size, "tokens": self.workload.tokens, "batch": self.workload.batch,
@@ -106,7 +115,7 @@ class Comparison:
         if name == "ours":
             side = OurSide(*shared, self.options.program, self.tokenizer, [*self.options.ours_set, *settings])
         elif name in SIDES:
-            cache = os.path.join(self.compiled.name, word.replace("/", "_"))
+            cache = os.path.join(self.compiled, word.replace("/", "_"))
             side = PeerSide(name, *shared, [*settings, f"inductor_cache={cache}"])
         else:
             raise KeyError(f"side: expected ours or one of {', '.join(SIDES)}; got {name}")
@@ -181,11 +190,10 @@ class Comparison:
         return agreed or self.options.go_on
 
     def first_losses(self, sides, steps, keep):
-        """{side: losses}. On a GPU, whose minutes are dear, all sides start, and compile, at once; nothing is timed yet. On CPUs they would only stand in each other's way."""
-        if self.options.device == "cpu":
+        """{side: losses}. With --at-once all sides start, and compile, together: nothing is timed yet."""
+        if not self.options.at_once:
             return self.each(sides, lambda side: self.first_losses_of(side, steps, keep))
-        for side in sides:
-            side.launch()
+        self.each(sides, lambda side: side.launch())
         started = self.each(sides, lambda side: side.ready())
         self.each(started, lambda side: side.send_run(steps))
         losses = self.each(started, lambda side: side.finish_run()["losses"])
@@ -226,27 +234,49 @@ class Comparison:
         """Of the GPU's memory, while all sides hold theirs."""
         self.results.add("device", side, device_peak_bytes=side.device_memory(), device_used_bytes=measure.gpu_bytes(side.pids()))
 
-    def close(self):
+    def compile(self):
+        """Two steps of each side, so that all code is compiled for the runs to come."""
+        self.each(self.sides, lambda side: side.launch())
+        self.each(self.sides, lambda side: side.ready())
+        self.each(self.sides, lambda side: side.run(2))
+        self.say("compiled: " + ", ".join(f"{side.label} after {side.since_start():.0f} s" for side in self.sides if not side.lost))
+
+    def close(self, patience=60):
         for side in self.sides:
-            side.close()
-        self.compiled.cleanup()
+            side.ask_to_quit()
+        for side in self.sides:
+            side.close(patience)
+        if self.scratch:
+            self.scratch.cleanup()
 
 
 def main(words):
-    comparison = Comparison(parse(words))
+    comparison, patience = Comparison(parse(words)), 60
     try:
+        if comparison.options.prepare == "code":
+            comparison.compile()
+        if comparison.options.prepare:
+            return 1 if comparison.failed else 0
         comparison.alone()
         if not comparison.agreement():
             print("The sides do not compute the same: nothing is timed, and no ratio is printed.", file=sys.stderr)
             return 1
         comparison.rounds()
+    except KeyboardInterrupt:
+        patience = 0
+        raise
     finally:
-        comparison.close()
+        comparison.close(patience)
     print(report.text_of(comparison.results.lines))
     return 1 if comparison.failed else 0
 
 
+def stop(number, frame):
+    raise KeyboardInterrupt  # so that no side is left behind
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, stop)
     try:
         sys.exit(main(sys.argv[1:]))
     except (Ended, KeyError, ValueError, FileNotFoundError) as problem:

@@ -55,11 +55,10 @@ class Pipe:
                     raise Ended(f"{self.process.args}: {found['error']}")
                 return found
 
-    def close(self):
-        with contextlib.suppress(Ended):
-            self.send("quit")
+    def close(self, patience=60):
+        """patience: seconds that the process may take to end by itself."""
         try:
-            self.process.wait(60)
+            self.process.wait(patience)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -135,7 +134,7 @@ class PeerSide(Running):
 
     def compilers(self):
         """One, which is the process itself, on CPUs: others would count as memory of the side."""
-        return 1 if self.layout.device == "cpu" else min(16, self.layout.threads)
+        return 1 if self.layout.device == "cpu" else max(1, self.layout.threads // 4)
 
     def command(self, rank):
         words = {"side": self.name, "workload": self.workload.name, "size": self.workload.size, "tokens": self.workload.tokens, "batch": self.workload.batch, "dtype": self.dtype,
@@ -171,14 +170,20 @@ class PeerSide(Running):
     def pids(self):
         return [p for pipe in self.pipes for p in (pipe.process.pid, *measure.children(pipe.process.pid))]
 
+    def ask_to_quit(self):
+        for pipe in self.pipes:
+            with contextlib.suppress(Ended):
+                pipe.send("quit")
+
     def describe(self):
         return {"versions": self.heading["versions"], "options": self.heading["options"], "trained": self.heading["trained"],
                 "parameters": self.heading["parameters"], "libraries_bytes": self.heading["libraries_bytes"]}
 
-    def close(self):
+    def close(self, patience=60):
+        self.ask_to_quit()
         pipes, self.pipes = self.pipes, []
         for pipe in pipes:
-            pipe.close()
+            pipe.close(patience)
         if self.scratch:
             self.scratch.cleanup()
 
@@ -246,7 +251,13 @@ class OurSide(Running):
         wanted = ("version", "commit", "plan_hash", "config_sha256", "parameters", "micro_batch", "plan_bytes_per_step", "forecast_bytes", "flops_per_step", "onednn")
         return {k: self.heading[k] for k in wanted if k in self.heading}
 
-    def close(self):
+    def ask_to_quit(self):
         if self.pipe:
-            self.pipe.close()
+            with contextlib.suppress(Ended):
+                self.pipe.send("quit")
+
+    def close(self, patience=60):
+        self.ask_to_quit()
+        if self.pipe:
+            self.pipe.close(patience)
             self.pipe = None
