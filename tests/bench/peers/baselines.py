@@ -116,6 +116,8 @@ class Side:
 
     def before(self, last):
         """Before each micro-batch. Gradients travel with the last one only."""
+        if self.options.compile == "reduce-overhead":
+            torch.compiler.cudagraph_mark_step_begin()
         if isinstance(self.call, nn.parallel.DistributedDataParallel):
             self.call.require_backward_grad_sync = last
 

@@ -3,7 +3,7 @@
 #   PERMAFROST_TEST_DATA=FOLDER PEERS_PYTHON=PYTHON tests/bench/peers/record_gpu.sh [--out FOLDER] [--work FOLDER] [--program FILE] [--limit SECONDS] [--only NAME,...]
 # NAME: e1-2.7b, e1-6.7b, e3-1.3b, e4-6.7b, e4-6.7b-compiled (two, because six times the weights and activations do not fit into 141 GB). First all weights are written
 # and all code is compiled, every workload at once; then one workload after the other is timed, alone. One that fails stops no other; behind each the table so far is written.
-# FOLDER (default: peers-gpu) gets results.jsonl, table.md and logs. --work (default: in /dev/shm where 40 GB are free, else in /tmp) gets 23 GB.
+# FOLDER (default: peers-gpu) gets results.jsonl, table.md and logs.tar.gz. --work (default: in /dev/shm where 40 GB are free, else in /tmp) gets 23 GB.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 die() { echo "record_gpu.sh: $*" >&2; exit 2; }
@@ -37,7 +37,7 @@ began=$SECONDS failed=0
 declare -A workload=(
   [e1-2.7b]="--workload e1 --size ${sizes[0]}" [e1-6.7b]="--workload e1 --size ${sizes[1]}" [e3-1.3b]="--workload e3 --size ${sizes[2]}"
   [e4-6.7b]="--workload e4 --size ${sizes[1]} $tokens" [e4-6.7b-compiled]="--workload e4 --size ${sizes[1]} $tokens")
-everyone="ours b0 b1-ignored b2 b3"
+everyone="ours b0 b1-ignored b2 b2:compile=reduce-overhead b3"  # the last but one: with CUDA graphs
 declare -A sides=([e1-2.7b]=$everyone [e1-6.7b]=$everyone [e3-1.3b]=$everyone [e4-6.7b]="ours b0 b3" [e4-6.7b-compiled]="ours b1-ignored b2")
 # Steps whose losses are compared, rounds, steps of a round: an E4 step takes half a second.
 declare -A counts=([e1-2.7b]="10 5 10" [e1-6.7b]="10 4 8" [e3-1.3b]="10 4 8" [e4-6.7b]="5 3 4" [e4-6.7b-compiled]="5 3 4")
@@ -54,22 +54,24 @@ peers() {
     ${workload[$name]} $(printf -- '--side %s ' $these) ${program[@]+"${program[@]}"} "$@" >"$log" 2>&1
 }
 
-# all_at_once WHAT SIDES NAME ...: the first halves, which are not timed
+# all_at_once inputs|code NAME ...: the first halves, which are not timed
 all_at_once() {
-  local what=$1 these=$2 name pids=()
-  shift 2
+  local what=$1 name these pids=()
+  shift
   for name in "$@"; do
     wanted "$name" || continue
+    these=ours
+    [ "$what" = inputs ] || these=$(tr ' ' '\n' <<<"${sides[$name]}" | grep '^b2')
     peers "$name" "$these" "$out/logs/$what-$name.log" 150 --prepare "$what" &
     pids+=("$!")
   done
-  for name in ${pids[@]+"${pids[@]}"}; do wait "$name" || echo "$what: one failed; see $out/logs"; done
+  for name in ${pids[@]+"${pids[@]}"}; do wait "$name" || echo "$what: one failed; see its log"; done
   echo "$what: $(seconds) s since the beginning"
 }
 # E4 with OPT-6.7B takes its weights from E1's, if that is wanted.
-all_at_once inputs ours e1-2.7b e1-6.7b e3-1.3b
-all_at_once inputs ours e4-6.7b e4-6.7b-compiled
-all_at_once code b2 e1-2.7b e1-6.7b e3-1.3b e4-6.7b-compiled
+all_at_once inputs e1-2.7b e1-6.7b e3-1.3b
+all_at_once inputs e4-6.7b e4-6.7b-compiled
+all_at_once code e1-2.7b e1-6.7b e3-1.3b e4-6.7b-compiled
 
 for name in "${names[@]}"; do
   wanted "$name" || continue
@@ -84,5 +86,6 @@ for name in "${names[@]}"; do
   cp -r "$work/logs" "$out/logs/sides-$name" 2>/dev/null
   [ ! -s "$results" ] || "$here/run.sh" short "$results" >"$out/table.md"
 done
+tar -C "$out" -czf "$out/logs.tar.gz" logs && rm -r "$out/logs"
 [ ! -e "$out/table.md" ] || cat "$out/table.md"
 exit $failed

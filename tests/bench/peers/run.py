@@ -5,6 +5,7 @@ import datetime
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -115,7 +116,7 @@ class Comparison:
         if name == "ours":
             side = OurSide(*shared, self.options.program, self.tokenizer, [*self.options.ours_set, *settings])
         elif name in SIDES:
-            cache = os.path.join(self.compiled, word.replace("/", "_"))
+            cache = os.path.join(self.compiled, re.sub(r"[^\w.-]", "-", word))
             side = PeerSide(name, *shared, [*settings, f"inductor_cache={cache}"])
         else:
             raise KeyError(f"side: expected ours or one of {', '.join(SIDES)}; got {name}")
@@ -238,7 +239,8 @@ class Comparison:
         """Two steps of each side, so that all code is compiled for the runs to come."""
         self.each(self.sides, lambda side: side.launch())
         self.each(self.sides, lambda side: side.ready())
-        self.each(self.sides, lambda side: side.run(2))
+        self.each(self.sides, lambda side: side.send_run(2))
+        self.each(self.sides, lambda side: side.finish_run())
         self.say("compiled: " + ", ".join(f"{side.label} after {side.since_start():.0f} s" for side in self.sides if not side.lost))
 
     def close(self, patience=60):

@@ -2,6 +2,7 @@
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -101,7 +102,7 @@ class Running:
         self.send(f"run {count}")
 
     def file_name(self):
-        return (self.label or self.name).replace("/", "_").replace(":", "-")
+        return re.sub(r"[^\w.-]", "-", self.label or self.name)
 
     def since_start(self):
         return time.perf_counter() - self.begin
