@@ -1,4 +1,4 @@
-"""A short table of lines of results, as docs/benchmarks/gpu.md has it: `run.sh short FILE.jsonl ...`. Ours and the ratio to each other side that took turns with it."""
+"""Two short tables of lines of results: `run.sh short FILE.jsonl ...`. Every side of every run, and, as docs/benchmarks/gpu.md has it, ours over each of the others."""
 import sys
 
 import page
@@ -48,13 +48,26 @@ def apart(figures, side):
 HEADER = ["workload", "side", "ms", "quartiles", "samples/s", "tokens/s", "GiB of the GPU", "losses apart, of at most", "ours is faster by"]
 
 
+OTHERS = {"b0": "B0", "b1-ignored": "B1", "b2": "B2", "b2:compile=reduce-overhead": "B2 with CUDA graphs", "b3": "B3"}
+
+
+def ratios(lines):
+    """A row for each setting, whose sides may have taken turns with ours in several runs; the last one counts."""
+    rows = {}
+    for figures in runs(lines):
+        row = rows.setdefault(page.title(figures.lines[0]), {})
+        row |= {side: ratio(figures, side) for side in figures.sides if side != "ours"}
+    return report.table(["workload", *OTHERS.values()], [[name, *(row.get(side, "not measured") for side in OTHERS)] for name, row in rows.items()])
+
+
 def text_of(lines):
     rows = []
     for figures in runs(lines):
         line = figures.lines[0]
         name = f"{line['workload']} {line['size']}, {line['batch']} x {line['tokens']}, {line['dtype']}"
         rows += [[name, side, *speed(figures, side), gibibytes(figures, side), apart(figures, side), ratio(figures, side)] for side in figures.sides]
-    return page.machine_words(lines) + f"\nCommit {lines[-1]['commit']}; GPU: {lines[-1]['machine'].get('gpu', {}).get('name', 'none')}.\n\n" + report.table(HEADER, rows)
+    return page.machine_words(lines) + f"\nCommit {lines[-1]['commit']}; GPU: {lines[-1]['machine'].get('gpu', {}).get('name', 'none')}.\n\n" + report.table(HEADER, rows) + \
+        "\n\nOur samples/s over theirs:\n\n" + ratios(lines)
 
 
 if __name__ == "__main__":
