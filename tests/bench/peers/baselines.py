@@ -66,6 +66,8 @@ class Side:
             options.loss_rows = 2048 if device.type == "cuda" else 64
         self.size = options.micro_batch = options.micro_batch or self.usual_size()
         self.model = self.load(folder)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # what loading needed besides: other sides are on the card too
         self.wrap()
         self.optimizer = make_optimizer(trained(self.model), options)
 
