@@ -182,7 +182,7 @@ function(permafrost_set_test name)
   if(NOT ARG_PROCESSORS)
     set(ARG_PROCESSORS 1)
   endif()
-  set(environment "PERMAFROST_GOLDENS=${CMAKE_SOURCE_DIR}/tests/goldens" "PERMAFROST_PROGRAM=${CMAKE_BINARY_DIR}/bin/permafrost")
+  set(environment "PERMAFROST_GOLDENS=${CMAKE_SOURCE_DIR}/tests/goldens" "PERMAFROST_CONFIGS=${CMAKE_SOURCE_DIR}/configs" "PERMAFROST_PROGRAM=${CMAKE_BINARY_DIR}/bin/permafrost")
   if(PERMAFROST_SANITIZE MATCHES "thread")
     # libgomp, which comes with oneDNN, synchronises its teams in ways that the thread sanitizer cannot see.
     list(APPEND environment "OMP_NUM_THREADS=1")

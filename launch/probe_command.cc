@@ -245,7 +245,8 @@ int run_probe(const ProbeOptions& options) {
   AdamwConfig none;
   ShardedAdamw masters(plan, 0, none);
   const auto alone = make_solo_group();
-  for (const std::string& line : load_model_weights(config, plan, memory.frozen_share(), masters, *alone, *alone).lines)
+  for (const std::string& line :
+       load_model_weights(config, plan, memory.frozen_share(), masters, *alone, *alone, pool).lines)
     std::cerr << line << '\n';
   masters.refresh_working(memory);
   memory.upload_frozen(context);

@@ -5,6 +5,7 @@
 #include "core/weights/inspect.h"
 #include "core/weights/random_weights.h"
 #include "launch/commands.h"
+#include "launch/machine.h"
 #include "launch/training/name_patterns.h"
 #include "launch/training/plan_setup.h"
 #include "launch/weights_convert.h"
@@ -25,6 +26,7 @@ void write_part(const char* part, const PartWeights& weights, const Graph& graph
   RandomWeightsOptions to;
   to.dtype = *asked_dtype(options.dtype, /*may_keep=*/false);
   to.seed = config.train().seed();
+  to.threads = usable_cores();
   to.max_shard_bytes = static_cast<int64_t>(options.shard_gb * 1e9);
   const std::string folder = (std::filesystem::path(options.out) / part).string();
   const WrittenWeights written = write_random(parameters, folder, to);

@@ -96,4 +96,17 @@ void fill(const Initializer& initializer, uint64_t seed, std::string_view name, 
   }
 }
 
+void fill(const Initializer& initializer, uint64_t seed, std::string_view name, DType dtype, int64_t first_element,
+          std::span<std::byte> out, ThreadPool& pool) {
+  constexpr int64_t kBlockTiles = 256;  // of which a thread makes one after the other
+  const int64_t elements = kBlockTiles * kTileValues;
+  const auto bytes = static_cast<size_t>(elements * size_of(dtype));
+  const auto blocks = static_cast<int64_t>((out.size() + bytes - 1) / bytes);
+  pool.run(blocks, [&](int64_t block, int) {
+    const size_t begin = static_cast<size_t>(block) * bytes;
+    fill(initializer, seed, name, dtype, first_element + block * elements,
+         out.subspan(begin, std::min(bytes, out.size() - begin)));
+  });
+}
+
 }  // namespace permafrost

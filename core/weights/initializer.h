@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/device/thread_pool.h"
 #include "core/tensor/dtype.h"
 
 namespace permafrost {
@@ -40,5 +41,8 @@ std::string to_string(const Initializer& initializer);
 /// Errors: kInvalidArgument for another dtype, a scale that is negative or not finite, or a range out of reach.
 void fill(const Initializer& initializer, uint64_t seed, std::string_view name, DType dtype, int64_t first_element,
           std::span<std::byte> out);
+/// The same bits by the threads of `pool`.
+void fill(const Initializer& initializer, uint64_t seed, std::string_view name, DType dtype, int64_t first_element,
+          std::span<std::byte> out, ThreadPool& pool);
 
 }  // namespace permafrost

@@ -6,6 +6,7 @@
 
 #include "core/base/check.h"
 #include "core/base/json.h"
+#include "core/base/narrow.h"
 #include "core/weights/convert.h"
 #include "core/weights/safetensors.h"
 
@@ -14,7 +15,7 @@ namespace permafrost {
 namespace {
 namespace fs = std::filesystem;
 
-constexpr int64_t kPieceBytes = int64_t{1} << 20;
+constexpr int64_t kPieceBytesOfThread = int64_t{4} << 20;
 
 struct Shard {
   std::string file_name;
@@ -73,14 +74,16 @@ void prepare_folder(const std::string& directory) {
 }
 
 void write_shard(const std::string& path, const Shard& shard, const RandomWeightsOptions& options,
-                 const std::map<std::string, std::string>& metadata) {
+                 const std::map<std::string, std::string>& metadata, ThreadPool& pool) {
   SafetensorsWriter writer(path, shard.declarations, metadata);
-  std::vector<std::byte> piece(kPieceBytes);
+  const int64_t most = kPieceBytesOfThread * pool.threads();
+  std::vector<std::byte> piece(narrow<size_t>(most));
   for (const RandomParameter* parameter : shard.parameters) {
     const int64_t bytes = TensorSpec{parameter->shape, options.dtype}.bytes();
-    for (int64_t begin = 0; begin < bytes; begin += kPieceBytes) {
-      const auto part = std::span(piece).first(static_cast<size_t>(std::min(kPieceBytes, bytes - begin)));
-      fill(parameter->initializer, options.seed, parameter->name, options.dtype, begin / size_of(options.dtype), part);
+    for (int64_t begin = 0; begin < bytes; begin += most) {
+      const auto part = std::span(piece).first(narrow<size_t>(std::min(most, bytes - begin)));
+      fill(parameter->initializer, options.seed, parameter->name, options.dtype, begin / size_of(options.dtype), part,
+           pool);
       writer.write(part);
     }
   }
@@ -111,10 +114,11 @@ WrittenWeights write_random(const std::vector<RandomParameter>& parameters, cons
   for (const Shard& shard : shards) written.bytes += safetensors_file_bytes(shard.declarations, metadata);
   prepare_folder(directory);
   require_free_space(directory, written.bytes);
+  ThreadPool pool(options.threads);
   try {
     for (const Shard& shard : shards) {
       const std::string path = (fs::path(directory) / shard.file_name).string();
-      write_shard(path, shard, options, metadata);
+      write_shard(path, shard, options, metadata, pool);
       written.files.push_back(path);
     }
     if (!index.empty()) {

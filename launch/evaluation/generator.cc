@@ -44,7 +44,9 @@ void Generator::load(const config::Config& config) {
   use_f32_products(executor_.context(), config.precision());
   AdamwConfig none;
   ShardedAdamw masters(plan_, runtime_.rank(), none);
-  notes_ = load_model_weights(config, plan_, memory_.frozen_share(), masters, runtime_.world, runtime_.node).lines;
+  notes_ =
+      load_model_weights(config, plan_, memory_.frozen_share(), masters, runtime_.world, runtime_.node, runtime_.pool)
+          .lines;
   runtime_.node.barrier(StreamView::caller(), "frozen weights of the node").wait();
   memory_.frozen.protect();
   memory_.upload_frozen(runtime_.program_context());

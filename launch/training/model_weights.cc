@@ -25,8 +25,13 @@ struct KeptPiece {
 class WeightLoader {
  public:
   WeightLoader(const config::Config& config, const Plan& plan, std::span<const FrozenRange> ranges,
-               const ShardedAdamw& optimizer)
-      : config_(config), plan_(plan), ranges_(ranges), optimizer_(optimizer), later_(plan.params.size(), false) {}
+               const ShardedAdamw& optimizer, ThreadPool& pool)
+      : config_(config),
+        plan_(plan),
+        ranges_(ranges),
+        optimizer_(optimizer),
+        pool_(pool),
+        later_(plan.params.size(), false) {}
 
   /// These come from another file, whatever parts loaded before it say.
   void leave_for_later(const std::vector<int>& params) {
@@ -140,13 +145,14 @@ class WeightLoader {
     const DType dtype = kept_dtype(p);
     for (const KeptPiece& piece : kept_pieces(p))
       fill(param.initializer, config_.train().seed(), param.name, dtype, piece.first,
-           {piece.target, narrow<size_t>(piece.elements * size_of(dtype))});
+           {piece.target, narrow<size_t>(piece.elements * size_of(dtype))}, pool_);
   }
 
   const config::Config& config_;
   const Plan& plan_;
   std::span<const FrozenRange> ranges_;
   const ShardedAdamw& optimizer_;
+  ThreadPool& pool_;
   std::vector<bool> later_;
   std::vector<Line> lines_;
   int64_t needed_bytes_ = 0;
@@ -185,7 +191,7 @@ void sum_over_node(LoadedWeights& loaded, Group& node) {
 }  // namespace
 
 LoadedWeights load_model_weights(const config::Config& config, const Plan& plan, std::span<const FrozenRange> ranges,
-                                 ShardedAdamw& optimizer, Group& world, Group& node) {
+                                 ShardedAdamw& optimizer, Group& world, Group& node, ThreadPool& pool) {
   const auto begin = std::chrono::steady_clock::now();
   const std::optional<int64_t> read_before = bytes_read_by_this_thread();
   const Graph& graph = plan.graphs.front();
@@ -199,7 +205,7 @@ LoadedWeights load_model_weights(const config::Config& config, const Plan& plan,
       return name.starts_with("vision.") || name.starts_with("text.");
     });
   }
-  WeightLoader loader(config, plan, ranges, optimizer);
+  WeightLoader loader(config, plan, ranges, optimizer, pool);
   loader.leave_for_later(adapter.params);
   loader.load_part("vision", config.weights().vision(), vision_weights(graph));
   loader.load_part("text", config.weights().text(), text_weights(graph));

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "configs/config.pb.h"
+#include "core/device/thread_pool.h"
 #include "optim/sharded_adamw.h"
 #include "parallel/group/group.h"
 #include "parallel/plan/plan.h"
@@ -26,11 +27,12 @@ struct LoadedWeights {
 /// weights.text and weights.adapter; a part without a file gets seeded random values and says so. What the adapter file
 /// gives is not read elsewhere. Ranges may be cut anywhere between elements; no two ranks that write the same memory
 /// may have the same bytes. Working copies are not touched. Needs, beside the values themselves, less than 64 MiB.
+/// Random values are drawn by the threads of `pool`, the same ones whoever draws.
 ///
 /// Collective over `world`, all ranks, and `node`, those of this machine: after every rank has its values, figures for
 /// the log are exchanged. A rank that finds something wrong throws before that. Errors: kWeights, kStorage;
 /// kInvalidArgument for a range that cuts an element.
 LoadedWeights load_model_weights(const config::Config& config, const Plan& plan, std::span<const FrozenRange> ranges,
-                                 ShardedAdamw& optimizer, Group& world, Group& node);
+                                 ShardedAdamw& optimizer, Group& world, Group& node, ThreadPool& pool);
 
 }  // namespace permafrost

@@ -131,7 +131,9 @@ Trainer::~Trainer() = default;
 void Trainer::load_weights() {
   const auto begin = Clock::now();
   HostOptimizer loading(optimizer_, context_);
-  notes_ = load_model_weights(config_, plan_, memory_.frozen_share(), *loading, runtime_.world, runtime_.node).lines;
+  notes_ =
+      load_model_weights(config_, plan_, memory_.frozen_share(), *loading, runtime_.world, runtime_.node, runtime_.pool)
+          .lines;
   runtime_.node.barrier(StreamView::caller(), "frozen weights of the node").wait();
   memory_.frozen.protect();
   memory_.upload_frozen(context_);

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one command and less than nine minutes: the tests of the label gpu; the same bits on 1, 2 and
-# 4 ranks of one GPU, and whatever the run; loss curves of CPU and GPU side by side; memory that does not grow;
-# compute-sanitizer; figures. Works in a folder of launch/bundle.sh and in a checkout with a build folder; needs bash and awk.
+# Everything that needs a GPU, in one command and a few minutes, less than nine: the tests of the label gpu, many at once; the same
+# bits on 1, 2 and 4 ranks of one GPU, and whatever the run; loss curves of CPU and GPU side by side; memory that does not grow;
+# compute-sanitizer; figures, with nothing beside them. Works in a folder of launch/bundle.sh and in a checkout with a build folder; needs bash and awk.
 #   tests/gpu/run.sh [--out FOLDER] [--build FOLDER] [--limit SECONDS] [--only PART,...] [--emulated]
 # FOLDER (default: gpu-results) gets gpu.json, gpu.md and the log of every part. Parts that fail do not stop the others.
 # --emulated: a few tests on the emulation of a CPU build, trainings on the CPU; figures mean nothing. Tests this script.
@@ -18,6 +18,8 @@ fact() { printf '%s\t%s\n' "$1" "$2" >>"$facts"; }
 # number FILE KEY: of a JSON file with keys on lines of their own
 number() { sed -n "s/^ *\"$2\": *\"\{0,1\}\([^,\"]*\)\"\{0,1\},\{0,1\}$/\1/p" "$1" | head -n 1; }
 device_set() { if [ "$emulated" = yes ]; then echo parallel.device=CPU; else echo parallel.device=CUDA; fi; }
+# Threads that read photographs: a GPU waits for one.
+decoding=(--set data.decode_threads=8 --set data.prefetch=4)
 
 part_machine() {
   "$permafrost" info || return 1
@@ -25,7 +27,7 @@ part_machine() {
   return 0
 }
 
-# One line of gpu_tests.txt. No test that ran is as bad as one that failed.
+# One line of gpu_tests.txt, or a shard of it (GTEST_TOTAL_SHARDS).
 part_test() {
   local program=$1 filter=$2 rc
   PERMAFROST_TEST_DEVICE=cuda PERMAFROST_GOLDENS="$root/tests/goldens" PERMAFROST_CONFIGS="$root/configs" PERMAFROST_PROGRAM="$permafrost" \
@@ -37,11 +39,32 @@ part_test() {
   fact passed "${passed:-0}"
   fact failed "${failed:-0}"
   fact skipped "${skipped:-0}"
-  [ "$rc" = 0 ] || return "$rc"
-  [ "${passed:-0}" -gt 0 ] || { echo "run.sh: expected tests in $program that match $filter; got none that passed"; return 1; }
+  return "$rc"
 }
 
 photos() { [ -e "$shared/photos/captions.json" ] || "$permafrost" data sample-photos --count 32 --out "$shared/photos" >/dev/null; }
+
+# texts_of TOKENS: a folder with the photographs and, for each, a text of that many tokens or more: its caption again and again.
+# The tokenizer of generated photographs has a token for every byte.
+texts_of() {
+  local folder="$shared/texts-$1"
+  photos || return 1
+  [ ! -e "$folder/captions.json" ] || { echo "$folder"; return; }
+  mkdir -p "$folder"
+  ln -sfn ../photos/images "$folder/images"
+  awk -v tokens="$1" '
+    match($0, /"caption": "/) {
+      head = substr($0, 1, RSTART + RLENGTH - 1)
+      text = substr($0, RSTART + RLENGTH)
+      sub(/".*/, "", text)
+      all = text
+      while (length(all) < tokens) all = all " " text
+      print head all "\""
+      next
+    }
+    { print }' "$shared/photos/captions.json" >"$folder/captions.json"
+  echo "$folder"
+}
 
 # train_ranks N RUN: the very small model of the quickstart, 8 steps
 train_ranks() {
@@ -80,29 +103,51 @@ largest_difference() {
     END { if (bad || n < least) { print "none"; exit 1 } printf "%.3g\n", most }'
 }
 
+# curve PRECISION CPU|CUDA THREADS RUN: one training of the two that part_curves compares
+curve() {
+  local steps
+  steps=$(curve_steps)
+  "$permafrost" train "$root/configs/epalm_demo.textproto" --set "data.root=$shared/curves/demo" --set "weights.vision=$shared/curves/weights/vision" \
+    --set "weights.text=$shared/curves/weights/text" --set "train.max_steps=$steps" --set "schedule.warmup_steps=$((steps / 4))" --set "precision.compute=$1" \
+    --set "parallel.device=$2" --set "parallel.threads=$3" "${decoding[@]}" --run-dir "$shared/curves/$4"
+}
+curve_steps() { if [ "$emulated" = yes ]; then echo 4; else echo 200; fi; }
+
+# The CPU's half, which takes longest: both precisions at once, on half of the cores together. Other parts run beside it.
+part_curves_cpu() {
+  local threads=$(($(nproc) / 4)) precision pids=() pid bad=0
+  [ "$threads" -ge 1 ] || threads=1
+  mkdir -p "$shared/curves"
+  "$permafrost" data demo --out "$shared/curves/demo" --pretrain 0 --text 0 --train 1000 --val 0 --test 0 || return 1
+  "$permafrost" weights random "$root/configs/epalm_demo.textproto" --set "data.root=$shared/curves/demo" --out "$shared/curves/weights" --dtype f32 || return 1
+  for precision in FP32 BF16; do
+    curve "$precision" CPU "$threads" "$precision-CPU" >"$precision.log" 2>&1 &
+    pids+=($!)
+  done
+  for pid in "${pids[@]}"; do wait "$pid" || bad=1; done
+  cat FP32.log BF16.log
+  return $bad
+}
+
 # 200 steps of the demo's eP-ALM on random frozen weights, by CPU and GPU. On one CPU, bf16 and fp32 differ by 4.7e-4 at most: that is
 # what rounding activations to 8 bits does to a loss in these steps, and two bf16 runs that round differently may differ by some
 # such (allowed: 4 times). fp32 keeps 16 bits more, but there sums in another order count too (about 16 times as much as rounding
 # once), and a loss itself is rounded to 6e-8: allowed is 2e-6.
 part_curves() {
-  local steps=200 precision bound difference config="$root/configs/epalm_demo.textproto"
-  [ "$emulated" = yes ] && steps=4
-  "$permafrost" data demo --out demo --pretrain 0 --text 0 --train 1000 --val 0 --test 0 || return 1
-  "$permafrost" weights random "$config" --set "data.root=$PWD/demo" --out weights --dtype f32 || return 1
+  local steps precision bound difference device bad=0
+  steps=$(curve_steps) device=$(device_set | cut -d = -f 2)
   for precision in FP32 BF16; do
-    for device in CPU "$(device_set | cut -d = -f 2)-2"; do
-      "$permafrost" train "$config" --set "data.root=$PWD/demo" --set weights.vision=weights/vision --set weights.text=weights/text \
-        --set "train.max_steps=$steps" --set "schedule.warmup_steps=$((steps / 4))" --set "precision.compute=$precision" \
-        --set "parallel.device=${device%-2}" --run-dir "$precision-$device" || return 1
-    done
-    difference=$(largest_difference "$precision-CPU" "$precision-$device" "$steps") || { echo "run.sh: expected $steps finite losses of both; see $PWD"; return 1; }
+    curve "$precision" "$device" 1 "$precision-GPU" || return 1
+    difference=$(largest_difference "$shared/curves/$precision-CPU" "$shared/curves/$precision-GPU" "$steps") ||
+      { echo "run.sh: expected $steps finite losses of both; see $shared/curves"; return 1; }
     bound=2e-6
     [ "$precision" = BF16 ] && bound=2e-3
     echo "$precision: largest relative difference of a step's loss $difference, allowed $bound"
     fact "largest_difference_$precision" "$difference"
     fact "allowed_difference_$precision" "$bound"
-    awk -v d="$difference" -v b="$bound" 'BEGIN { exit !(d <= b) }' || return 1
+    awk -v d="$difference" -v b="$bound" 'BEGIN { exit !(d <= b) }' || bad=1
   done
+  return $bad
 }
 
 # The card's memory while steps go by. Other programs on the card would show too: then this part says nothing.
@@ -112,7 +157,7 @@ part_soak() {
   local steps=400 pid used
   [ "$emulated" = yes ] && steps=8
   "$permafrost" train "$root/configs/quickstart.textproto" --set "data.root=$shared/photos" --set "$(device_set)" \
-    --set "train.max_steps=$steps" --set schedule.warmup_steps=2 --set train.final_check.loss=false --set train.final_check.exchanged_images=false \
+    "${decoding[@]}" --set "train.max_steps=$steps" --set schedule.warmup_steps=2 --set train.final_check.loss=false --set train.final_check.exchanged_images=false \
     --set "checkpoint.every_steps=$steps" --set logging.every_steps=1 --run-dir soak >soak.log 2>&1 &
   pid=$!
   : >used.txt
@@ -142,12 +187,18 @@ part_sanitizer() {
     tool=""
   done
   [ -n "$tool" ] || { echo "no compute-sanitizer on this machine (the CUDA toolkit has it)"; return 77; }
-  local check
-  for check in memcheck racecheck synccheck; do
-    echo "== $check"
+  local check pids=() bad=0 checks=(memcheck racecheck synccheck)
+  for check in "${checks[@]}"; do
     PERMAFROST_GOLDENS="$root/tests/goldens" PERMAFROST_CONFIGS="$root/configs" "$tool" --tool "$check" --error-exitcode 9 \
-      "$programs/kernels_test" --gtest_filter='*ScaleTest*/cuda*:*LayerNormTest*/cuda*:*CrossEntropyTest*/cuda*:*EmbeddingTest*/cuda*' || return 1
+      "$programs/kernels_test" --gtest_filter='*ScaleTest*/cuda*:*LayerNormTest*/cuda*:*CrossEntropyTest*/cuda*:*EmbeddingTest*/cuda*' >"$check.log" 2>&1 &
+    pids+=($!)
   done
+  for check in "${!checks[@]}"; do
+    wait "${pids[$check]}" || bad=1
+    echo "== ${checks[$check]}"
+    cat "${checks[$check]}.log"
+  done
+  [ "$bad" = 0 ] || return 1
   fact sanitizer "$("$tool" --version | sed -n 's/^Version //p')"
 }
 
@@ -160,19 +211,25 @@ part_kernels() {
   "$permafrost" bench kernels --device cuda --quick --json kernels.jsonl
 }
 
-# Steps of whole models at their true shapes, on weights drawn at random: speed does not depend on them. photos: captions
-# of one length, so that every step is the same.
+# Steps of whole models at their true shapes, on weights that the program draws: speed does not depend on them. Every text has all
+# its tokens, so that every step is the same and no FLOP that is counted is padding.
 part_step() {
-  local name=$1 config=$2 rows=$3 batch=$4 tokens=$5
-  shift 5
-  photos
-  local set=(--set "data.root=$shared/photos" --set "data.tokenizer.root=$shared/photos/tokenizer" --set "data.max_text_tokens=$tokens"
-    --set data.long_text=TRUNCATE --set "data.length_buckets=$tokens" --set "train.global_batch=$batch" --set "train.micro_batch=$rows" --set "$(device_set)")
+  local config=$1 batch=$2 tokens=$3 folder predicted
+  shift 3
+  folder=$(texts_of "$tokens") || return 1
+  local set=(--set "data.root=$folder" --set "data.tokenizer.root=$shared/photos/tokenizer" --set "data.max_text_tokens=$tokens" --set data.long_text=TRUNCATE
+    --set "data.length_buckets=$tokens" --set "train.global_batch=$batch" --set "train.micro_batch=$batch" --set "$(device_set)" "${decoding[@]}")
   for field in "$@"; do set+=(--set "$field"); done
   "$permafrost" bench step "$root/configs/$config.textproto" "${set[@]}" --warmup "$warmup" --steps "$timed" --json step.json || return 1
+  predicted=$(sed -n 's/.*"tokens": *\[\([0-9]*\)[],].*/\1/p' step.json)
+  [ "$predicted" = $((batch * (tokens - 1))) ] || { echo "run.sh: expected $batch x $((tokens - 1)) predicted tokens in a step; got '$predicted'"; return 1; }
   fact samples_per_s "$(sed -n 's/.*"samples_per_s": *\([^,}]*\).*/\1/p' step.json)"
   fact flop_per_s "$(sed -n 's/.*"gflop_per_s": *\([^,}]*\).*/\1/p' step.json | awk '{ print $1 * 1e9 }')"
   fact step_ms "$(sed -n 's/.*"step_seconds": *{"median": *\([^,}]*\).*/\1/p' step.json | awk '{ print $1 * 1e3 }')"
+  fact tokens_per_s "$(sed -n 's/.*"samples_per_s": *\([^,}]*\).*/\1/p' step.json | awk -v tokens="$tokens" '{ print $1 * tokens }')"
+  local idle
+  idle=$(sed -n 's/.*"device_idle_share": *\([^,}]*\).*/\1/p' step.json)
+  [ -z "$idle" ] || fact gpu_idle_percent "$(awk -v share="$idle" 'BEGIN { print 100 * share }')"
 }
 
 # ---- One part by itself.
@@ -232,19 +289,13 @@ shared=$out/shared warmup=5 timed=20
 export root programs permafrost mpirun emulated shared warmup timed
 
 wanted() { [ -z "$only" ] || [[ ",$only," == *",$1,"* ]]; }
-# part NAME SECONDS FUNCTION ARGUMENTS ...: its output in parts/NAME/log, its outcome in parts.tsv
-part() {
-  local name=$1 most=$2 left rc=0 state start=$SECONDS
+# run_part FOLDER SECONDS FUNCTION ARGUMENTS ...: its output in FOLDER/log, its outcome (state<TAB>seconds) in FOLDER/outcome
+run_part() {
+  local folder=$1 most=$2 left=$((limit - (SECONDS - began))) rc=0 state start=$SECONDS
   shift 2
-  wanted "${name%%:*}" || wanted "$name" || return 0
-  left=$((limit - (SECONDS - began)))
-  local folder="$out/parts/${name//[^A-Za-z0-9_.-]/_}"
   mkdir -p "$folder"
-  if [ "$left" -lt 5 ]; then
-    printf '%s\tno time left\t0\n' "$name" >>"$out/parts.tsv"
-    echo "no time left  $name"
-    return
-  fi
+  : >"$folder/log"
+  [ "$left" -ge 5 ] || { printf 'no time left\t0\n' >"$folder/outcome"; return; }
   [ "$emulated" = no ] || most=$((3 * most))  # a machine that builds and tests beside it
   [ "$most" -le "$left" ] || most=$left
   work=$folder facts=$folder/facts.tsv timeout -k 5 "$most" "$self" --part "$@" >"$folder/log" 2>&1 </dev/null || rc=$?
@@ -254,42 +305,119 @@ part() {
     124|137) state="over $most s" ;;
     *) state=failed ;;
   esac
-  printf '%s\t%s\t%s\n' "$name" "$state" $((SECONDS - start)) >>"$out/parts.tsv"
+  printf '%s\t%s\n' "$state" $((SECONDS - start)) >"$folder/outcome"
+}
+folder_of() { echo "$out/parts/${1//[^A-Za-z0-9_.-]/_}"; }
+# note_part NAME: what run_part left in its folder, to parts.tsv and facts.tsv
+note_part() {
+  local name=$1 folder state took
+  folder=$(folder_of "$name")
+  IFS=$'\t' read -r state took <"$folder/outcome"
+  printf '%s\t%s\t%s\n' "$name" "$state" "$took" >>"$out/parts.tsv"
   [ ! -e "$folder/facts.tsv" ] || awk -v p="$name" '{ print p "\t" $0 }' "$folder/facts.tsv" >>"$out/facts.tsv"
-  printf '%-12s  %s, %d s\n' "$state" "$name" $((SECONDS - start))
+  printf '%-12s  %s, %d s\n' "$state" "$name" "$took"
   [ "$state" = passed ] || tail -n 4 "$folder/log" | sed 's/^/    /'
+}
+# part NAME SECONDS FUNCTION ARGUMENTS ...
+part() {
+  local name=$1
+  shift
+  wanted "${name%%:*}" || wanted "$name" || return 0
+  run_part "$(folder_of "$name")" "$@"
+  note_part "$name"
+}
+
+# Reads how much of the card is free: nothing may run beside it.
+alone=CudaDevice.BufferIsZeroAndAlignedAndGivenBack
+# test_shards PROGRAM FILTER SECONDS: one after the other into parts/test_PROGRAM.N; a shard for each minute that the program may take
+test_shards() {
+  local program=$1 filter=$2 shards=$(($3 / 60)) shard
+  [ "$shards" -ge 1 ] || shards=1
+  for ((shard = 0; shard < shards; shard++)); do
+    while [ "$(jobs -rp | wc -l)" -ge "$most_jobs" ]; do wait -n; done
+    GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$shard run_part "$(folder_of "test:$program").$shard" "$3" test "$program" "$filter" &
+  done
+}
+# join_shards PROGRAM: the worst outcome of its shards, their longest time, and the sums of what they counted
+join_shards() {
+  local folder shard state took worst=passed longest=0
+  folder=$(folder_of "test:$1")
+  mkdir -p "$folder"
+  for shard in "$folder".*; do
+    IFS=$'\t' read -r state took <"$shard/outcome"
+    cat "$shard/log" >>"$folder/log"
+    [ "$took" -le "$longest" ] || longest=$took
+    [ "$state" = passed ] || [ "$worst" = failed ] || worst=$state
+  done
+  cat "$folder".*/facts.tsv 2>/dev/null | awk -F '\t' -v OFS='\t' '{ n[$1] += $2 } END { print "passed", n["passed"] + 0; print "failed", n["failed"] + 0; print "skipped", n["skipped"] + 0 }' >"$folder/facts.tsv"
+  # No test that ran is as bad as one that failed.
+  if [ "$worst" = passed ] && grep -qx $'passed\t0' "$folder/facts.tsv"; then
+    worst=failed
+    echo "run.sh: expected tests in $1 that match its filter; got none that passed" >>"$folder/log"
+  fi
+  printf '%s\t%s\n' "$worst" "$longest" >"$folder/outcome"
+  note_part "test:$1"
+}
+# Programs take their tests from gpu_tests.txt: lines program|filter|seconds.
+all_tests() {
+  local program filter seconds programs_here=()
+  while IFS='|' read -r program filter seconds; do
+    if [ "$emulated" = yes ]; then
+      case "$program" in  # what takes no time on an emulation
+        device_test) ;;
+        kernels_test) filter='*ScaleTest*/cuda*:*EmbeddingTest*/cuda*' ;;
+        trainer_test) filter='TrainerCuda.RanksChangeNoBit' ;;
+        *) continue ;;
+      esac
+    fi
+    wanted test || wanted "test:$program" || continue
+    [ -x "$programs/$program" ] || { printf 'test:%s\tnot built\t0\n' "$program" >>"$out/parts.tsv"; echo "not built     test:$program"; continue; }
+    programs_here+=("$program")
+    if [ "$program" = device_test ]; then
+      run_part "$(folder_of "test:$program").alone" 30 test "$program" "$alone"
+      case "$filter" in *-*) filter+=":$alone" ;; *) filter+="-$alone" ;; esac
+    fi
+    test_shards "$program" "$filter" "$seconds"
+  done < <(grep '^device_test|' "$list"; grep '|' "$list" | grep -v '^device_test|')  # what runs alone before anything else
+  wait
+  for program in ${programs_here[@]+"${programs_here[@]}"}; do join_shards "$program"; done
 }
 export -n out
 : >"$out/parts.tsv"
 : >"$out/facts.tsv"
+most_jobs=$(($(nproc) / 2))
+[ "$most_jobs" -ge 2 ] || most_jobs=2
 
 part machine 20 machine
-while IFS='|' read -r program filter seconds; do
-  [ -n "$program" ] || continue
-  if [ "$emulated" = yes ]; then
-    case "$program" in  # what takes no time on an emulation
-      device_test) ;;
-      kernels_test) filter='*ScaleTest*/cuda*:*EmbeddingTest*/cuda*' ;;
-      trainer_test) filter='TrainerCuda.RanksChangeNoBit' ;;
-      *) continue ;;
-    esac
-  fi
-  [ -x "$programs/$program" ] || { printf 'test:%s\tnot built\t0\n' "$program" >>"$out/parts.tsv"; echo "not built     test:$program"; continue; }
-  part "test:$program" "$seconds" test "$program" "$filter"
-done <"$list"
+all_tests
+# The CPU's curves take longest; beside them what needs a GPU and little of the host. Nothing but the soak is on the GPU while it reads how much of it is in use.
+if wanted curves; then
+  run_part "$(folder_of curves:cpu)" 150 curves_cpu &
+  curves=$!
+fi
 part ranks 60 ranks
+part soak 60 soak
+part sanitizer 90 sanitizer
+if wanted curves; then
+  wait "$curves"
+  note_part curves:cpu
+fi
+part curves 60 curves
+
+# Figures: nothing runs beside them.
 part kernels 100 kernels
 if [ "$emulated" = yes ]; then
-  part step:quickstart 20 step quickstart quickstart 8 16 48
+  part step:quickstart 20 step quickstart 8 48
 else
+  late="model.epalm.start_layer=19 model.epalm.end_layer=31"  # as published for 32 layers
   # E1: 49 tokens behind ten prompt vectors and a class token are 60 a sample.
-  part step:e1-125m 30 step e1 epalm_vitb_opt125m_coco 16 16 49
-  part step:e1-2.7b 60 step e1 epalm_vitb_opt2.7b_coco 16 16 49
-  part step:e4-125m 30 step e4 adaptors_opt125m 4 4 512
+  part step:e1-125m 30 step epalm_vitb_opt125m_coco 16 49
+  part step:e1-2.7b 60 step epalm_vitb_opt125m_coco 16 49 model.epalm.text.size=OPT_2_7B $late
+  part step:e1-6.7b 60 step epalm_vitb_opt125m_coco 16 49 model.epalm.text.size=OPT_6_7B model.epalm.vision.size=VIT_L16 $late
+  part step:e3-1.3b 60 step projector_vitb_opt125m_coco 16 45 model.projector.text.size=OPT_1_3B model.projector.vision.size=VIT_L16
+  part step:e4-125m 30 step adaptors_opt125m 4 512
+  part step:e4-6.7b 90 step adaptors_opt125m 4 2048 model.language_model.text.size=OPT_6_7B
 fi
-part curves 100 curves
-part soak 60 soak
-part sanitizer 60 sanitizer
 
 # ---- gpu.json and gpu.md.
 

@@ -15,6 +15,7 @@
 #include "parallel/group/inproc_group.h"
 #include "tests/launch/scratch_folder.h"
 #include "tests/support/compare.h"
+#include "tests/support/configs.h"
 #include "tests/support/count_allocations.h"
 
 namespace permafrost {
@@ -30,18 +31,12 @@ class TrainerTest : public ::testing::Test {
   }
   std::filesystem::path photos() const { return folder_ / "photos"; }
 
-  /// Those of the source, or of the folder that a test program was carried to (tests/gpu/run.sh).
-  static std::string configs() {
-    const char* moved = std::getenv("PERMAFROST_CONFIGS");
-    return moved ? moved : std::string(PERMAFROST_SOURCE) + "/configs";
-  }
-
   /// The quickstart model with `more`, on the generated photographs.
   config::Resolved resolved(const Overrides& more) const {
     Overrides overrides{"data.root=" + photos().string(), "train.max_steps=4",   "schedule.warmup_steps=1",
                         "train.global_batch=8",           "train.micro_batch=4", "precision.compute=FP32"};
     overrides.insert(overrides.end(), more.begin(), more.end());
-    return config::load_config(configs() + "/quickstart.textproto", overrides);
+    return config::load_config(testing::configs_folder() + "/quickstart.textproto", overrides);
   }
 
   using Body = std::function<void(Trainer&, const config::Resolved&, const Plan&, Runtime&)>;

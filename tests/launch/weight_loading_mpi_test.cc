@@ -72,9 +72,10 @@ TEST(WeightLoadingMpi, RanksTogetherReadEachByteOnceAndKeepTheirShareOnly) {
   int64_t share = optimizer.master().bytes();
   for (const FrozenRange& range : ranges) share += range.end - range.begin;
 
+  ThreadPool pool(1);
   const int64_t read_before = number_in("/proc/self/io", "rchar:");
   const int64_t held_before = number_in("/proc/self/status", "VmRSS:") * 1024;
-  const LoadedWeights loaded = load_model_weights(config.config, plan, ranges, optimizer, world, world);
+  const LoadedWeights loaded = load_model_weights(config.config, plan, ranges, optimizer, world, world, pool);
   const int64_t held_at_most = number_in("/proc/self/status", "VmHWM:") * 1024;
   const int64_t read = number_in("/proc/self/io", "rchar:") - read_before;
   EXPECT_EQ(sum_over_ranks(world, loaded.needed_bytes), in_files);

@@ -61,8 +61,8 @@ class WeightLoading : public ::testing::Test {
     run_inproc(ranks, [&](Group& group) {
       ShardedAdamw optimizer(plan, group.rank(), {});
       const auto ranges = part_of_units(plan, group.rank(), ranks, memory.data());
-      const LoadedWeights mine = load_model_weights(config.config, plan, ranges, optimizer, group, group);
-      ThreadPool pool(1);
+      ThreadPool pool(ranks == 1 ? 3 : 1);
+      const LoadedWeights mine = load_model_weights(config.config, plan, ranges, optimizer, group, group, pool);
       const FrozenHash hash = hash_frozen(plan, ranges, group, group, pool);
       std::memcpy(all.masters.data() + optimizer.slice_begin(), optimizer.master().raw(),
                   static_cast<size_t>(optimizer.master().bytes()));
@@ -208,9 +208,10 @@ TEST_F(WeightLoading, RefusesRangesThatCutAnElement) {
   ShardedAdamw optimizer(plan, 0, {});
   const FrozenRange cut{0, 4097, memory.data()};
   const auto group = make_solo_group();
+  ThreadPool pool(1);
   EXPECT_TRUE(throws_error(
       [&] {
-        load_model_weights(config.config, plan, {&cut, 1}, optimizer, *group, *group);
+        load_model_weights(config.config, plan, {&cut, 1}, optimizer, *group, *group, pool);
       },
       ErrorKind::kInvalidArgument, {"frozen range [0, 4097) must hold whole elements of 4 bytes"}));
 }

@@ -4,6 +4,7 @@
 
 #include "configs/load.h"
 #include "tests/support/compare.h"
+#include "tests/support/configs.h"
 
 namespace permafrost {
 namespace {
@@ -11,7 +12,7 @@ namespace {
 using namespace permafrost::testing;
 
 config::Config preset(const std::string& name, const std::vector<std::string>& overrides = {}) {
-  return config::load_config(std::string(PERMAFROST_CONFIGS) + "/" + name + ".textproto", overrides).config;
+  return config::load_config(configs_folder() + "/" + name + ".textproto", overrides).config;
 }
 
 std::pair<int64_t, int64_t> trainable_and_total(const config::Config& config) {

@@ -13,6 +13,7 @@
 #include "parallel/plan/check_gathers.h"
 #include "tests/models/support.h"
 #include "tests/support/compare.h"
+#include "tests/support/configs.h"
 
 namespace permafrost {
 namespace {
@@ -20,12 +21,14 @@ namespace {
 namespace fs = std::filesystem;
 
 config::Config preset(const std::string& name, const std::vector<std::string>& overrides = {}) {
-  return config::load_config(std::string(PERMAFROST_CONFIGS) + "/" + name + ".textproto", overrides).config;
+  return config::load_config(testing::configs_folder() + "/" + name + ".textproto", overrides).config;
 }
 
 std::vector<std::string> all_presets() {
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(PERMAFROST_CONFIGS)) {
+  // None where there is no folder, which PresetList says: this runs before main.
+  std::error_code absent;
+  for (const auto& entry : fs::directory_iterator(testing::configs_folder(), absent)) {
     const std::string name = entry.path().stem().string();
     if (entry.path().extension() == ".textproto") names.push_back(name);
   }

@@ -6,6 +6,7 @@
 #include "configs/load.h"
 #include "models/factory.h"
 #include "tests/support/compare.h"
+#include "tests/support/configs.h"
 
 namespace permafrost {
 namespace {
@@ -15,7 +16,7 @@ config::Config configuration(const std::vector<std::string>& more) {
   std::vector<std::string> overrides{"model.epalm.prompt={kind: MLP length: 2}", "freeze=", "optimizer.lr=1e-3",
                                      "optimizer.weight_decay=0.02"};
   overrides.insert(overrides.end(), more.begin(), more.end());
-  return config::load_config(std::string(PERMAFROST_CONFIGS) + "/quickstart.textproto", overrides).config;
+  return config::load_config(testing::configs_folder() + "/quickstart.textproto", overrides).config;
 }
 
 Plan plan_of(const config::Config& config) {

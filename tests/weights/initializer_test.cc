@@ -38,6 +38,17 @@ TEST(Fill, SlicesAreTheWhole) {
   }
 }
 
+TEST(Fill, ThreadsChangeNoBit) {
+  constexpr int64_t kElements = 3'000'001, kFirst = 1234;  // three blocks of threads, none of them at its beginning
+  ThreadPool pool(3);
+  for (const Initializer& initializer : {Initializer::normal(0.02f, 0.03f), Initializer::constant(0.5f)}) {
+    std::vector<float> values(kElements);
+    fill(initializer, 3, "a", DType::kF32, kFirst, std::as_writable_bytes(std::span(values)), pool);
+    EXPECT_TRUE(values == make(initializer, 3, "a", kFirst, kElements));
+  }
+  fill(Initializer::ones(), 3, "a", DType::kF32, 0, {}, pool);
+}
+
 TEST(Fill, DependsOnSeedAndNameOnly) {
   const auto a = make(Initializer::normal(1), 1, "a", 0, 100);
   EXPECT_EQ(a, make(Initializer::normal(1), 1, "a", 0, 100));

@@ -50,6 +50,14 @@ TEST(WriteRandom, ShardsHoldTheSameTensors) {
               many.files()[many.at(parameter.name).file]->read_all(parameter.name));
 }
 
+TEST(WriteRandom, ThreadsChangeNoBit) {
+  const ScratchFolder folder;
+  const std::vector<RandomParameter> large{{"embed.weight", {3000, 3000}, Initializer::normal(0.02f)}, kParameters[1]};
+  write_random(large, folder / "one", {.dtype = DType::kBF16, .seed = 7});
+  write_random(large, folder / "three", {.dtype = DType::kBF16, .seed = 7, .threads = 3});
+  EXPECT_TRUE(read_text(folder / "one/model.safetensors") == read_text(folder / "three/model.safetensors"));
+}
+
 TEST(WriteRandom, TheSameSeedGivesTheSameFile) {
   const ScratchFolder folder;
   write_random(kParameters, folder / "a", {DType::kF32, 7});

@@ -19,11 +19,12 @@ class Options:
     """What can be tuned. Each side's defaults are what was found best; see README.md."""
 
     micro_batch: int = 0  # samples of a rank computed together; 0 for what is best: half of them in bf16 where weights are not gathered, otherwise all
-    loss_rows: int = 64  # rows of logits made at a time; 0 for cross_entropy over all of them
+    loss_rows: int = -1  # rows of logits made at a time; 0 for cross_entropy over all of them, -1 for what is best: 64 on CPUs, 2048 on GPUs
     attention: str = "auto"  # of the decoder: "sdpa", "sdpa32", "products"; what is fastest with bf16 on CPUs
     packed: str = "auto"  # frozen weights also in oneDNN's order: 1, 0, or in bf16 on CPUs where they are whole and not compiled
     compile: str = ""  # a mode of torch.compile; B2 alone has one
-    freezing: bool = True  # compiled: the encoder's weights are packed as constants
+    regional: bool = False  # compiled: each block by itself, all with the same code, as PyTorch advises against long compilations; else encoder and decoder as wholes
+    freezing: bool = True  # compiled, on CPUs: the encoder's weights are packed as constants
     reshard: bool = False  # B1: frozen parts are dropped after the forward pass and gathered again for the backward pass
     reduce: str = "flat"  # B0 on several ranks: "ddp", or one all-reduce of all gradients ("flat")
     foreach: bool = False  # the optimizer's form that is not fused
@@ -61,8 +62,12 @@ class Side:
     def __init__(self, workload, folder, dtype, device, ranks, options):
         self.workload, self.ranks, self.options, self.device, self.dtype = workload, ranks, options, device, dtype
         self.samples = workload.batch // ranks
+        if options.loss_rows < 0:
+            options.loss_rows = 2048 if device.type == "cuda" else 64
         self.size = options.micro_batch = options.micro_batch or self.usual_size()
         self.model = self.load(folder)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # what loading needed besides: other sides are on the card too
         self.wrap()
         self.optimizer = make_optimizer(trained(self.model), options)
 
@@ -83,7 +88,7 @@ class Side:
 
     def wrap(self):
         self.pack()
-        compile_parts(self.model, self.options)
+        compile_parts(self.model, self.options, self.device, blocks=self.options.regional)
         self.call = self.model
         if self.ranks > 1 and self.options.reduce == "ddp":
             self.call = nn.parallel.DistributedDataParallel(self.model, gradient_as_bucket_view=True, broadcast_buffers=False)
@@ -113,6 +118,8 @@ class Side:
 
     def before(self, last):
         """Before each micro-batch. Gradients travel with the last one only."""
+        if self.options.compile == "reduce-overhead":
+            torch.compiler.cudagraph_mark_step_begin()
         if isinstance(self.call, nn.parallel.DistributedDataParallel):
             self.call.require_backward_grad_sync = last
 
@@ -168,7 +175,7 @@ class FsdpSide(Side):
         model, options = self.model, self.options
         mesh = dist.init_device_mesh(self.device.type, (self.ranks,))
         policy = MixedPrecisionPolicy(param_dtype=self.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
-        compile_parts(model, options, blocks=True)
+        compile_parts(model, options, self.device, blocks=True)
         frozen = {p for p in model.parameters() if not p.requires_grad}
         shared = {"mesh": mesh, "mp_policy": policy, "reshard_after_forward": options.reshard}
         for module in trained_modules(model):
@@ -212,21 +219,21 @@ def frozen_modules(model):
     return [*(model.vision.blocks if hasattr(model, "vision") else []), *model.text.layers]
 
 
-def compile_parts(model, options, blocks=False):
+def compile_parts(model, options, device, blocks=False):
     """B2. Of B0: the encoder, which may be compiled with its weights as constants, and the rest, which has gradients. Of B1: each block."""
     if not options.compile:
         return
-    import torch._inductor.config as inductor
-
-    inductor.compile_threads = 1
     mode = None if options.compile == "default" else options.compile
     if blocks:
+        # Lengths are few: code for each of them rather than for any length.
         for module in frozen_modules(model):
-            module.compile(mode=mode)
+            module.compile(mode=mode, dynamic=False)
         return
-    if hasattr(model, "vision"):
+    if hasattr(model, "vision") and device.type == "cpu":
         settings = {"freezing": options.freezing, "max_autotune": options.compile == "max-autotune"}
         model.encode = torch.compile(model.encode, options=settings, fullgraph=True)
+    elif hasattr(model, "vision"):  # weights are in the order that products take there
+        model.encode = torch.compile(model.encode, mode=mode, fullgraph=True)
     model.decode = torch.compile(model.decode, mode=mode, fullgraph=True)
 
 

@@ -1,11 +1,14 @@
 """The work folder: weights, images, texts and the start of what is trained, which both sides read.
 
-    weights/vision, weights/text   safetensors, written by `permafrost weights random`
+    weights/vision, weights/text   safetensors, written by `permafrost weights random`; links, since workloads of one size share them
     adapter.safetensors            trainable parameters at step 0, under our names
     data/captions.json, data/images/*.png
 """
+import contextlib
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -82,18 +85,43 @@ def write_adapter(path, workload):
     save_file(tensors, path)
 
 
+@contextlib.contextmanager
+def locked(folder):
+    """Of runs that prepare at once, one fills a folder; the others wait for it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{folder}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def write_weights(work, workload, dtype, program, config):
+    """Beside the folders of the workloads, once for each pair of experts; a text model alone is also there where it was written with an encoder.
+    Values depend on names, shapes and the seed, which are the same in all our configurations."""
+    folder = work / f"weights-{workload.size}-{workload.vision or 'none'}-{dtype}"
+    with locked(folder):
+        kept = sorted(work.glob(f"weights-{workload.size}-{workload.vision or '*'}-{dtype}/complete"))
+        if kept:
+            return kept[0].parent
+        shutil.rmtree(folder, ignore_errors=True)
+        settings = [f"--set={s}" for s in workload.settings]
+        command = [program, "weights", "random", str(config), *settings, "--out", str(folder), "--dtype", {"fp32": "f32", "bf16": "bf16"}[dtype]]
+        subprocess.run([*command, f"--set=data.root={work}"], check=True, stdout=subprocess.DEVNULL)
+        (folder / "complete").write_text("")
+    return folder
+
+
 def make(folder, workload, dtype, program, config, tokenizer):
     """Fills the folder unless it is whole already. dtype of the weight files: that of the computation."""
     folder = Path(folder)
-    if (folder / "complete").exists():
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = [f"--set={s}" for s in workload.settings]
-    command = [program, "weights", "random", str(config), *settings, "--out", str(folder / "weights"), "--dtype", {"fp32": "f32", "bf16": "bf16"}[dtype]]
-    subprocess.run([*command, f"--set=data.root={folder}"], check=True, stdout=subprocess.DEVNULL)
-    write_data(folder / "data", workload, Texts(tokenizer))
-    write_adapter(folder / "adapter.safetensors", workload)
-    (folder / "complete").write_text("")
+    with locked(folder):
+        if (folder / "complete").exists():
+            return folder
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (folder / "weights").symlink_to(write_weights(folder.parent, workload, dtype, program, config).resolve())
+        write_data(folder / "data", workload, Texts(tokenizer))
+        write_adapter(folder / "adapter.safetensors", workload)
+        (folder / "complete").write_text("")
     return folder
 
 

@@ -45,11 +45,16 @@ class PromptMlp(nn.Module):
         return self.prefix_embedding[3](self.prefix_embedding[2](self.prefix_embedding[1](table)))
 
 
-class Connectors(nn.ModuleList):
-    """A linear layer for each class token: list of [B,D] -> list of [B,1,width]"""
+class Connectors(nn.Module):
+    """A linear layer for each class token: list of [B,D] -> list of [B,1,width]. No ModuleList, which fully_shard takes for one without a forward."""
+
+    def __init__(self, layers):
+        super().__init__()
+        for index, layer in enumerate(layers):
+            self.add_module(str(index), layer)
 
     def forward(self, features):
-        return [connect(feature)[:, None] for connect, feature in zip(self, features)]
+        return [connect(feature)[:, None] for connect, feature in zip(self.children(), features)]
 
 
 def feature_of_layer(layer, window, count):
@@ -87,7 +92,8 @@ class Frozen(nn.Module):
             shape = (self.length(), self.length())
             self.mask = additive(torch.ones(shape, dtype=torch.bool).tril_() if visible is None else visible, dtype).to(device)
         elif visible is not None:
-            self.mask = visible.to(device)
+            # On a GPU added numbers in rows of whole 16-byte pieces: SDPA would make them of booleans, and align them, in every layer of every step.
+            self.mask = aligned(additive(visible, torch.float32 if form == "sdpa32" else dtype).to(device)) if device.type == "cuda" else visible.to(device)
 
     def length(self):
         return self.prefix + self.workload.tokens
@@ -123,7 +129,7 @@ class Epalm(Frozen):
 
     def mask_before(self):
         """Of the layers that have no class token yet: the causal rest."""
-        return None if self.mask.dtype == torch.bool else self.mask[1:, 1:]
+        return self.mask[1:, 1:] if self.text.layers[0].attention == "products" else None
 
     def decode(self, class_tokens, ids):
         connected = self.connector(class_tokens)
@@ -186,6 +192,12 @@ def additive(visible, dtype):
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, float("-inf"))
 
 
+def aligned(mask):
+    """The same numbers, the beginnings of rows 16 elements apart or a multiple of it."""
+    rows, columns = mask.shape
+    return torch.nn.functional.pad(mask, (0, -columns % 16))[:rows, :columns]
+
+
 def mean_loss(total, samples):
     """As on our side: the tokens of a sample added up, the mean over samples, times the published factor."""
     return total * (LOSS_SCALE / samples)
@@ -193,11 +205,11 @@ def mean_loss(total, samples):
 
 # -------------------------------------------------------------------------------------------------------- files
 
-def read_tensors(path):
+def read_tensors(path, device="cpu"):
     """Name and tensor of a safetensors file or of all in a folder."""
     path = Path(path)
     for file in sorted(path.glob("*.safetensors")) if path.is_dir() else [path]:
-        with safe_open(file, "pt") as opened:
+        with safe_open(file, "pt", device=str(device)) as opened:
             for name in opened.keys():
                 yield name, opened.get_tensor(name)
 
@@ -224,13 +236,13 @@ def adapter_name(name):
     return name.replace(".fc2.1.adapter.", ".adaptor.adapter.")
 
 
-def state_of_files(folder, workload):
-    """The state dict of the workload's module."""
+def state_of_files(folder, workload, device):
+    """The state dict of the workload's module, read to where it is used."""
     folder = Path(folder)
-    state = {f"text.{k}": v for k, v in fuse_qkv(read_tensors(folder / "weights/text")).items()}
+    state = {f"text.{k}": v for k, v in fuse_qkv(read_tensors(folder / "weights/text", device)).items()}
     if workload.vision:
-        state |= {f"vision.{k}": v for k, v in read_tensors(folder / "weights/vision") if not k.startswith("head.")}
-    return state | {adapter_name(k): v for k, v in read_tensors(folder / "adapter.safetensors")}
+        state |= {f"vision.{k}": v for k, v in read_tensors(folder / "weights/vision", device) if not k.startswith("head.")}
+    return state | {adapter_name(k): v for k, v in read_tensors(folder / "adapter.safetensors", device)}
 
 
 def build(workload, folder, dtype, device, options):
@@ -238,12 +250,13 @@ def build(workload, folder, dtype, device, options):
     with torch.device("meta"):
         model = MODELS[workload.name](workload, options)
     trained = {adapter_name(k) for k in trainable_shapes(workload)}
-    state = state_of_files(folder, workload)
+    state = state_of_files(folder, workload, device)
     for name, parameter in model.named_parameters():
         if parameter.shape != state[name].shape:
             raise ValueError(f"{name}: expected {tuple(parameter.shape)}; got {tuple(state[name].shape)}")
     for name in state:
-        state[name] = state[name].to(device=device, dtype=torch.float32 if name in trained else dtype, copy=True)
+        # On CPUs a copy: what was read is a mapping of the file.
+        state[name] = state[name].to(device=device, dtype=torch.float32 if name in trained else dtype, copy=device.type == "cpu")
     model.load_state_dict(state, assign=True)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trained)

@@ -5,6 +5,8 @@ import datetime
 import json
 import os
 import random
+import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,10 +41,18 @@ def parse(words):
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=50, help="of a round (default: %(default)s)")
     parser.add_argument("--starts", type=int, default=1, help="measurements of the time to the first step; 0 skips them, memory and checkpoints (default: %(default)s)")
+    parser.add_argument("--prepare", choices=("inputs", "code"), help="only fill the work folder; or also compile what the sides compile, into --compiled")
+    parser.add_argument("--compiled", default=None, help="folder that keeps compiled code for later runs, whose times to the first step then mean nothing (default: one that is removed)")
+    parser.add_argument("--at-once", action="store_true", help="start all sides together, where there are cores for that")
+    parser.add_argument("--go-on", action="store_true", help="a side that ends, or whose losses do not agree, stops no other (it gets no ratio all the same)")
     parser.add_argument("--work", default=None, help="folder of weights and data (default: build/peers of the repository)")
     parser.add_argument("--results", default=None, help="file that gets a line of JSON per measurement (default: results.jsonl in --work)")
     parser.add_argument("--program", default=None, help="ours (default: bin/permafrost of build/cpu, or build/cuda for a GPU)")
     options = parser.parse_args(words)
+    if options.compiled and options.starts:
+        parser.error("--compiled: expected --starts 0: a first step without its compilation is none")
+    if options.prepare == "code" and not options.compiled:
+        parser.error("--prepare code: expected --compiled FOLDER; got none")
     options.program = options.program or str(ROOT / "build" / options.device / "bin/permafrost")
     return options
 
@@ -85,8 +95,9 @@ class Comparison:
         self.logs = self.work / "logs"
         self.logs.mkdir(exist_ok=True)
         self.layout = Layout(options.ranks, options.device)
-        self.compiled = tempfile.TemporaryDirectory(prefix="peers-compiled-")
-        self.sides = self.make_sides(self.workload)
+        self.scratch = None if options.compiled else tempfile.TemporaryDirectory(prefix="peers-compiled-")
+        self.compiled = options.compiled or self.scratch.name
+        self.sides, self.failed = self.make_sides(self.workload), False
         common = {"run": uuid.uuid4().hex[:12], "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "commit": git_commit(),
                   "workload": self.workload.name, "size": self.workload.size, "tokens": self.workload.tokens, "batch": self.workload.batch,
                   "dtype": options.dtype, "machine": measure.machine() | ({"gpu": measure.gpu()} if options.device == "cuda" else {})}
@@ -105,7 +116,7 @@ class Comparison:
         if name == "ours":
             side = OurSide(*shared, self.options.program, self.tokenizer, [*self.options.ours_set, *settings])
         elif name in SIDES:
-            cache = os.path.join(self.compiled.name, word.replace("/", "_"))
+            cache = os.path.join(self.compiled, re.sub(r"[^\w.-]", "-", word))
             side = PeerSide(name, *shared, [*settings, f"inductor_cache={cache}"])
         else:
             raise KeyError(f"side: expected ours or one of {', '.join(SIDES)}; got {name}")
@@ -131,6 +142,24 @@ class Comparison:
                 finally:
                     side.close()
 
+    def lose(self, side, problem):
+        """A side that has ended: the others go on where that is wanted."""
+        if not self.options.go_on:
+            raise problem
+        self.say(f"{side.label}: LOST: {problem}")
+        self.failed = side.lost = True
+        side.close()
+
+    def each(self, sides, work):
+        """{side: work(side)} of those that have not ended, and do not meanwhile."""
+        done = {}
+        for side in [side for side in sides if not side.lost]:
+            try:
+                done[side] = work(side)
+            except Ended as problem:
+                self.lose(side, problem)
+        return done
+
     def measure_memory(self, side):
         pids = side.pids()
         with measure.PeakMemory(pids) as peak:
@@ -150,61 +179,106 @@ class Comparison:
 
     def agree(self, sides, steps, batch, keep):
         """Sets the losses of these sides beside those of the one that is ours (or the first)."""
-        losses = {}
-        for side in sides:
-            try:
-                side.start()
-                losses[side.label] = side.run(steps)["losses"]
-            finally:
-                if not keep:
-                    side.close()
-        reference = next((s for s in sides if s.name == "ours"), sides[0]).label
+        losses = self.first_losses(sides, steps, keep)
+        reference = next((s for s in losses if s.name == "ours"), None) or next(iter(losses), None)
         agreed = True
-        for side in sides:
-            result = agree.compare(losses[reference], losses[side.label], self.options.dtype, batch * (self.workload.tokens - 1))
-            self.results.add("agreement", side, reference=reference, agree_batch=batch, losses=losses[side.label], **result)
+        for side, found in losses.items():
+            result = agree.compare(losses[reference], found, self.options.dtype, batch * (self.workload.tokens - 1), self.workload.layers)
+            self.results.add("agreement", side, reference=reference.label, agree_batch=batch, losses=found, **result)
             self.say(agree.says(side.label, batch, result))
             agreed = agreed and result["agrees"]
-        return agreed
+        self.failed = self.failed or not agreed
+        return agreed or self.options.go_on
+
+    def first_losses(self, sides, steps, keep):
+        """{side: losses}. With --at-once all sides start, and compile, together: nothing is timed yet."""
+        if not self.options.at_once:
+            return self.each(sides, lambda side: self.first_losses_of(side, steps, keep))
+        self.each(sides, lambda side: side.launch())
+        started = self.each(sides, lambda side: side.ready())
+        self.each(started, lambda side: side.send_run(steps))
+        losses = self.each(started, lambda side: side.finish_run()["losses"])
+        self.say("started: " + ", ".join(f"{side.label} ready after {started[side]:.0f} s and behind its first {steps} steps after {side.since_start():.0f} s" for side in losses))
+        for side in losses if not keep else ():
+            side.close()
+        return losses
+
+    def first_losses_of(self, side, steps, keep):
+        try:
+            side.start()
+            return side.run(steps)["losses"]
+        finally:
+            if not keep:
+                side.close()
 
     def rounds(self):
         """Sides take turns, in an order drawn anew for each round. The first step of a turn finds cold caches and is not timed."""
         whole = self.options.agree_batch in (None, self.workload.batch)
         done = self.options.agree_steps if whole else self.options.warmup
-        for side in self.sides:
-            if self.options.warmup > done:
-                side.run(self.options.warmup - done)
+        if self.options.warmup > done:
+            self.each(self.sides, lambda side: side.run(self.options.warmup - done))
         order = random.Random(1)
         for index in range(self.options.rounds):
-            for side in order.sample(self.sides, len(self.sides)):
-                side.run(1)
-                before = measure.loopback_bytes()
-                answer = side.run(self.options.steps)
-                sent = measure.loopback_bytes() - before
-                self.results.add("round", side, round=index, loopback_bytes=sent, about=side.describe(),
-                                 seconds=answer["seconds"], losses=answer["losses"], counted_bytes=answer.get("moved_bytes"))
+            self.each(order.sample(self.sides, len(self.sides)), lambda side: self.turn(side, index))
+        if self.options.device == "cuda":
+            self.each(self.sides, self.measure_device)
 
-    def close(self):
+    def turn(self, side, index):
+        side.run(1)
+        before = measure.loopback_bytes()
+        answer = side.run(self.options.steps)
+        sent = measure.loopback_bytes() - before
+        self.results.add("round", side, round=index, loopback_bytes=sent, about=side.describe(),
+                         seconds=answer["seconds"], losses=answer["losses"], counted_bytes=answer.get("moved_bytes"))
+
+    def measure_device(self, side):
+        """Of the GPU's memory, while all sides hold theirs."""
+        self.results.add("device", side, device_peak_bytes=side.device_memory(), device_used_bytes=measure.gpu_bytes(side.pids()))
+
+    def compile(self):
+        """Two steps of each side, so that all code is compiled for the runs to come."""
+        self.each(self.sides, lambda side: side.launch())
+        self.each(self.sides, lambda side: side.ready())
+        self.each(self.sides, lambda side: side.send_run(2))
+        self.each(self.sides, lambda side: side.finish_run())
+        self.say("compiled: " + ", ".join(f"{side.label} after {side.since_start():.0f} s" for side in self.sides if not side.lost))
+
+    def close(self, patience=60):
         for side in self.sides:
-            side.close()
-        self.compiled.cleanup()
+            side.ask_to_quit()
+        for side in self.sides:
+            side.close(patience)
+        if self.scratch:
+            self.scratch.cleanup()
 
 
 def main(words):
-    comparison = Comparison(parse(words))
+    comparison, patience = Comparison(parse(words)), 60
     try:
+        if comparison.options.prepare == "code":
+            comparison.compile()
+        if comparison.options.prepare:
+            return 1 if comparison.failed else 0
         comparison.alone()
         if not comparison.agreement():
             print("The sides do not compute the same: nothing is timed, and no ratio is printed.", file=sys.stderr)
             return 1
         comparison.rounds()
+    except KeyboardInterrupt:
+        patience = 0
+        raise
     finally:
-        comparison.close()
+        comparison.close(patience)
     print(report.text_of(comparison.results.lines))
-    return 0
+    return 1 if comparison.failed else 0
+
+
+def stop(number, frame):
+    raise KeyboardInterrupt  # so that no side is left behind
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, stop)
     try:
         sys.exit(main(sys.argv[1:]))
     except (Ended, KeyError, ValueError, FileNotFoundError) as problem:

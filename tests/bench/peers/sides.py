@@ -2,6 +2,7 @@
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -55,11 +56,10 @@ class Pipe:
                     raise Ended(f"{self.process.args}: {found['error']}")
                 return found
 
-    def close(self):
-        with contextlib.suppress(Ended):
-            self.send("quit")
+    def close(self, patience=60):
+        """patience: seconds that the process may take to end by itself."""
         try:
-            self.process.wait(60)
+            self.process.wait(patience)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -82,10 +82,27 @@ class Layout:
 
 
 class Running:
-    """What both kinds of side have."""
+    """What both kinds of side have: launch and ready, send_run and finish_run, whose first halves do not wait."""
 
     begin = 0.0  # when the processes were started
     label = ""  # how it is called in the results
+    lost = False  # it has ended before its time
+
+    def start(self):
+        """Returns the seconds from the start of the processes until they are ready."""
+        self.launch()
+        return self.ready()
+
+    def run(self, count):
+        """{"seconds", "losses"}"""
+        self.send_run(count)
+        return self.finish_run()
+
+    def send_run(self, count):
+        self.send(f"run {count}")
+
+    def file_name(self):
+        return re.sub(r"[^\w.-]", "-", self.label or self.name)
 
     def since_start(self):
         return time.perf_counter() - self.begin
@@ -99,21 +116,26 @@ class PeerSide(Running):
         self.folder, self.logs, self.workload, self.dtype = folder, Path(logs), workload, dtype
         self.pipes, self.scratch = [], None
 
-    def start(self):
-        """Returns the seconds from the start of the processes until they are ready."""
+    def launch(self):
         self.scratch = tempfile.TemporaryDirectory(prefix="peers-")
-        environment = os.environ | {"OMP_NUM_THREADS": str(self.layout.threads), "GLOO_SOCKET_IFNAME": "lo", "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        environment = os.environ | {"OMP_NUM_THREADS": str(self.layout.threads), "GLOO_SOCKET_IFNAME": "lo", "TORCHINDUCTOR_COMPILE_THREADS": str(self.compilers()),
                                     "PEERS_CHECKPOINTS": self.scratch.name}
         parsed = parse_options(self.options)
-        if parsed.allocator:
+        if parsed.allocator and self.layout.device == "cpu":
             environment["GLIBC_TUNABLES"] = ALLOCATOR
         if parsed.inductor_cache:
             environment["TORCHINDUCTOR_CACHE_DIR"] = parsed.inductor_cache
         self.begin = time.perf_counter()
         for rank in range(self.layout.ranks):
-            self.pipes.append(Pipe(self.command(rank), environment, self.logs / f"{self.name}-{rank}.log", self.layout.cores[rank]))
+            self.pipes.append(Pipe(self.command(rank), environment, self.logs / f"{self.file_name()}-{rank}.log", self.layout.cores[rank]))
+
+    def ready(self):
         self.heading = [pipe.read() for pipe in self.pipes][0]
         return self.since_start()
+
+    def compilers(self):
+        """One, which is the process itself, on CPUs: others would count as memory of the side."""
+        return 1 if self.layout.device == "cpu" else max(1, self.layout.threads // 4)
 
     def command(self, rank):
         words = {"side": self.name, "workload": self.workload.name, "size": self.workload.size, "tokens": self.workload.tokens, "batch": self.workload.batch, "dtype": self.dtype,
@@ -121,14 +143,20 @@ class PeerSide(Running):
                  "threads": self.layout.threads}
         return [sys.executable, str(HERE / "worker.py"), *(f"--{k}={v}" for k, v in words.items()), *(f"--option={o}" for o in self.options)]
 
-    def ask(self, line):
+    def send(self, line):
         for pipe in self.pipes:
             pipe.send(line)
+
+    def answers(self):
         return [pipe.read() for pipe in self.pipes]
 
-    def run(self, count):
+    def ask(self, line):
+        self.send(line)
+        return self.answers()
+
+    def finish_run(self):
         """{"seconds", "losses"}: each step's slowest rank and mean loss."""
-        answers = self.ask(f"run {count}")
+        answers = self.answers()
         each = len(answers)
         return {"seconds": [max(s) for s in zip(*(a["seconds"] for a in answers))],
                 "losses": [sum(losses) / each for losses in zip(*(a["losses"] for a in answers))]}
@@ -143,14 +171,20 @@ class PeerSide(Running):
     def pids(self):
         return [p for pipe in self.pipes for p in (pipe.process.pid, *measure.children(pipe.process.pid))]
 
+    def ask_to_quit(self):
+        for pipe in self.pipes:
+            with contextlib.suppress(Ended):
+                pipe.send("quit")
+
     def describe(self):
         return {"versions": self.heading["versions"], "options": self.heading["options"], "trained": self.heading["trained"],
                 "parameters": self.heading["parameters"], "libraries_bytes": self.heading["libraries_bytes"]}
 
-    def close(self):
+    def close(self, patience=60):
+        self.ask_to_quit()
         pipes, self.pipes = self.pipes, []
         for pipe in pipes:
-            pipe.close()
+            pipe.close(patience)
         if self.scratch:
             self.scratch.cleanup()
 
@@ -178,25 +212,30 @@ class OurSide(Running):
         if workload.vision:
             settings.append(f"weights.vision={folder / 'weights/vision'}")
         if self.layout.device == "cuda":
-            settings.append("parallel.device=CUDA")
+            settings += ["parallel.device=CUDA", f"data.decode_threads={min(8, self.layout.threads)}", "data.prefetch=4"]
         command = [self.program, "bench", "step", str(ROOT / "configs" / workload.config), *(f"--set={s}" for s in settings + self.settings), "--control"]
         if self.layout.ranks == 1:
             return command
         bound = [str(HERE / "bind_rank.sh"), ";".join(",".join(map(str, c or [])) for c in self.layout.cores)]
         return [str(ROOT / "launch/mpirun.sh"), "-n", str(self.layout.ranks), *bound, *command]
 
-    def start(self):
+    def launch(self):
         self.begin = time.perf_counter()
-        self.pipe = Pipe(self.command(), dict(os.environ), self.logs / "ours.log", self.layout.cores[0] if self.layout.ranks == 1 else None)
+        self.pipe = Pipe(self.command(), dict(os.environ), self.logs / f"{self.file_name()}.log", self.layout.cores[0] if self.layout.ranks == 1 else None)
+
+    def ready(self):
         self.heading = self.pipe.read()
         return self.since_start()
 
-    def ask(self, line):
+    def send(self, line):
         self.pipe.send(line)
+
+    def ask(self, line):
+        self.send(line)
         return self.pipe.read()
 
-    def run(self, count):
-        return self.ask(f"run {count}")
+    def finish_run(self):
+        return self.pipe.read()
 
     def checkpoint(self):
         answer = self.ask("checkpoint")
@@ -213,7 +252,13 @@ class OurSide(Running):
         wanted = ("version", "commit", "plan_hash", "config_sha256", "parameters", "micro_batch", "plan_bytes_per_step", "forecast_bytes", "flops_per_step", "onednn")
         return {k: self.heading[k] for k in wanted if k in self.heading}
 
-    def close(self):
+    def ask_to_quit(self):
         if self.pipe:
-            self.pipe.close()
+            with contextlib.suppress(Ended):
+                self.pipe.send("quit")
+
+    def close(self, patience=60):
+        self.ask_to_quit()
+        if self.pipe:
+            self.pipe.close(patience)
             self.pipe = None

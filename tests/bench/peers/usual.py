@@ -110,24 +110,36 @@ class UsualSide(Side):
     def usual_size(self):
         return self.samples
 
-    def load(self, folder):
-        model = Usual(self.workload)
-        tensors = {f"text.{k if k.startswith('model.') else 'model.' + k}": v for k, v in models.read_tensors(f"{folder}/weights/text") if k != "lm_head.weight"}
+    def read(self, folder):
+        """The state dict, and the names of what is trained."""
+        text, vision, trained = (list(models.read_tensors(f"{folder}/{name}", self.device)) if name else []
+                                 for name in ("weights/text", self.workload.vision and "weights/vision", "adapter.safetensors"))
+        tensors = {f"text.{k if k.startswith('model.') else 'model.' + k}": v for k, v in text if k != "lm_head.weight"}
         if self.workload.factor:
             tensors = {k.replace(".fc2.", ".fc2.0."): v for k, v in tensors.items()}
-        if self.workload.vision:
-            tensors |= {f"vision.{k}": v for k, v in models.read_tensors(f"{folder}/weights/vision") if not k.startswith("head.")}
-        adapted = {usual_name(k): v for k, v in models.read_tensors(f"{folder}/adapter.safetensors")}
-        missing, unexpected = model.load_state_dict(tensors | adapted, strict=False)
+        tensors |= {f"vision.{k}": v for k, v in vision if not k.startswith("head.")}
+        trained = {usual_name(k): v for k, v in trained}
+        return tensors | trained, set(trained)
+
+    def load(self, folder):
+        """Without drawing weights first, as from_pretrained does it: billions of random numbers take a minute."""
+        with torch.device("meta"):
+            model = Usual(self.workload)
+        tensors, trained = self.read(folder)
+        tensors = {k: v.to(device=self.device, dtype=torch.float32 if k in trained else self.dtype, copy=self.device.type == "cpu") for k, v in tensors.items()}
+        missing, unexpected = model.load_state_dict(tensors, strict=False, assign=True)
         if unexpected or set(missing) - {"text.lm_head.weight"}:
             raise ValueError(f"b3: expected a weight for every parameter and no other; missing {missing}, unexpected {unexpected}")
+        model.text.lm_head.weight = model.text.get_input_embeddings().weight
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in adapted)
-            if name not in adapted:
-                parameter.data = parameter.data.to(self.dtype)
-        model.to(self.device).train()
+            parameter.requires_grad_(name in trained)
+        left = [name for name, value in (*model.named_parameters(), *model.named_buffers()) if value.device.type == "meta"]
+        if left:
+            raise ValueError(f"b3: expected values in every parameter and buffer; got none in {', '.join(left)}")
+        model.train()
         if self.options.checkpoint:
-            model.text.activation_checkpointing_enable()
+            enable = getattr(model.text, "activation_checkpointing_enable", None) or model.text.gradient_checkpointing_enable  # of transformers before 5.20
+            enable()
         return model
 
     def wrap(self):

@@ -38,6 +38,11 @@ class Workload:
     config: str = ""  # our configuration file, below configs/
     settings: tuple[str, ...] = field(default=())  # --set arguments for it
 
+    @property
+    def layers(self):
+        """Of the decoder."""
+        return OPT_SIZES[self.size][0]
+
 
 def opt_settings(prefix, size):
     if size in PERMAFROST_OPT:
