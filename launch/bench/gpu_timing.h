@@ -6,6 +6,7 @@
 
 #include "core/device/buffer.h"
 #include "core/device/context.h"
+#include "core/device/cuda.h"
 #include "core/tensor/tensor.h"
 
 namespace permafrost::bench {
@@ -14,23 +15,40 @@ namespace permafrost::bench {
 /// that nothing is still in the device's cache that would not be in a training step.
 using GpuCall = std::function<void(int64_t turn)>;
 
-/// Times calls of a stream against each other. A take is as many calls in a row as last some milliseconds, from an idle
-/// stream until the host sees that they are done; sides take turns, so that a clock that falls slows all of them. What
-/// it costs the host to launch shows in calls shorter than that: some microseconds.
+/// Seconds per call of one side, those of every take.
+struct GpuTakes {
+  std::vector<double> seconds;
+  bool captured = false;  ///< false: calls were given one by one, and the host's share of a launch may show
+};
+
+/// Times calls of a stream against each other; sides take turns, so that a clock that falls slows all of them. A take
+/// is as many calls in a row as last some milliseconds, captured as one CUDA graph beforehand and timed between two
+/// events of the stream: what the host takes to give work does not show, as it does not in training, whose programs are
+/// graphs too; what the device takes between two kernels does. Calls that cannot be captured are given one by one, from
+/// an idle stream until the host sees that they are done.
 class GpuStopwatch {
  public:
   /// takes: of each side. seconds: of each take; 0: one call.
-  GpuStopwatch(Stream& stream, int takes, double seconds) : stream_(stream), takes_(takes), seconds_(seconds) {}
-  /// Seconds per call, by side: those of every take.
-  std::vector<std::vector<double>> takes(const std::vector<GpuCall>& sides);
+  GpuStopwatch(Stream& stream, int takes, double seconds);
+  /// By side.
+  std::vector<GpuTakes> takes(const std::vector<GpuCall>& sides);
 
  private:
-  double take(const GpuCall& call, int64_t calls);
+  struct Side {
+    const GpuCall* call = nullptr;
+    int64_t calls = 1;
+    cuda::OwnedCapture graph;  // null: cannot be
+  };
+  Side prepared(const GpuCall& call);
+  double given_one_by_one(const GpuCall& call, int64_t calls);
+  double replayed(const Side& side);
 
   Stream& stream_;
   int takes_;
   double seconds_;
   int64_t turn_ = 0;
+  Buffer lead_;  // filled in front of a graph: the device has work while the host launches what is timed
+  cuda::OwnedMark begin_, end_;
 };
 
 /// Owns tensors in the memory of a device.

@@ -52,8 +52,8 @@ void sync_warp(unsigned mask);
 void exchange(const void* mine, void* theirs, size_t bytes, int source);
 int lane();
 std::byte* dynamic_shared();
-/// The time that events see, in milliseconds: passes only where an emulated library says that its work takes some.
-extern double clock;
+/// The time that events see, in milliseconds: passes with every piece of work, more where an emulated library says so.
+extern std::atomic<double> clock;
 /// Runs body once for each thread of each block.
 void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& body);
 

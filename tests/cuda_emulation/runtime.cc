@@ -86,7 +86,7 @@ cuda_emulation::DeviceAccess::~DeviceAccess() {
   if (--users == 0) allow(PROT_NONE);
 }
 
-double cuda_emulation::clock = 0;
+std::atomic<double> cuda_emulation::clock = 0;
 std::atomic<bool> cuda_emulation::a_gpu_for_each_thread = false;
 
 class cuda_emulation::Hold {
@@ -167,7 +167,10 @@ void cuda_emulation::wait_for(cudaStream_t stream) { wait_for_hold(last_hold(str
 void cuda_emulation::submit(cudaStream_t stream, std::function<void()> work) {
   if (!stream || !stream->capture) {
     wait_for(stream);
-    return work();
+    work();
+    constexpr double kMillisecondsOfWork = 1e-3;
+    clock += kMillisecondsOfWork;
+    return;
   }
   ++stream->given;
   stream->capture->work.push_back(std::move(work));

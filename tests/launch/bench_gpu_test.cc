@@ -9,10 +9,12 @@
 #include <set>
 #include <sstream>
 
+#include "core/base/check.h"
 #include "core/base/json.h"
 #include "core/device/cuda.h"
 #include "launch/bench/gpu_rows.h"
 #include "tests/launch/scratch_folder.h"
+#include "tests/support/compare.h"
 
 namespace permafrost {
 namespace {
@@ -47,6 +49,7 @@ TEST(BenchGpu, EveryRowRunsAndIsWritten) {
                 line["pass"].get<std::string>());
     EXPECT_GT(line["seconds"].get<double>(), 0) << line;
     EXPECT_GT(line["share"].get<double>(), 0) << line;
+    EXPECT_EQ(line["timed"], "graph") << line;
   }
   EXPECT_EQ(seen, wanted);
   EXPECT_NE(out.str().find("e4 text fc1 dx"), std::string::npos);
@@ -77,6 +80,56 @@ TEST(BenchGpu, AFileThatCannotBeWritten) {
     EXPECT_EQ(error.kind(), ErrorKind::kStorage);
     EXPECT_NE(std::string(error.what()).find("/nowhere/rows.jsonl"), std::string::npos) << error.what();
   }
+}
+
+TEST(BenchGpu, TimesCallsAsAGraph) {
+  if (cuda::device_count() == 0) GTEST_SKIP() << cuda::why_unavailable();
+  Stream stream(Device::cuda(0));
+  const Buffer memory("memory", 256, stream.device());
+  std::vector<int64_t> turns;
+  bench::GpuStopwatch watch(stream, 3, 0);
+  const auto takes = watch.takes({[&](int64_t turn) {
+    turns.push_back(turn);
+    cuda::fill(*stream.queue(), memory.data(), 1, 256);
+  }});
+  ASSERT_EQ(takes.size(), 1U);
+  EXPECT_TRUE(takes[0].captured);
+  ASSERT_EQ(takes[0].seconds.size(), 3U);
+  for (const double seconds : takes[0].seconds) EXPECT_GT(seconds, 0);
+  EXPECT_EQ(turns, (std::vector<int64_t>{0, 1})) << "once by itself, once into the graph";
+}
+
+TEST(BenchGpu, TimesFromTheHostWhatCannotBeCaptured) {
+  if (cuda::device_count() == 0) GTEST_SKIP() << cuda::why_unavailable();
+  Stream stream(Device::cuda(0));
+  const Buffer memory("memory", 256, stream.device());
+  int given = 0;
+  bench::GpuStopwatch watch(stream, 2, 0);
+  const auto takes = watch.takes({[&](int64_t) {
+                                    cuda::fill(*stream.queue(), memory.data(), 1, 256);
+                                    stream.synchronize();  // no capture allows it
+                                    ++given;
+                                  },
+                                  [&](int64_t) { cuda::fill(*stream.queue(), memory.data(), 2, 256); }});
+  EXPECT_FALSE(takes.at(0).captured);
+  for (const double seconds : takes[0].seconds) EXPECT_GT(seconds, 0);
+  EXPECT_EQ(given, 3) << "once before the attempt, and two takes";
+  EXPECT_TRUE(takes.at(1).captured) << "the stream is fit for the next capture";
+}
+
+TEST(BenchGpu, ACallThatFailsWhileItIsCaptured) {
+  if (cuda::device_count() == 0) GTEST_SKIP() << cuda::why_unavailable();
+  Stream stream(Device::cuda(0));
+  bench::GpuStopwatch watch(stream, 1, 0);
+  int calls = 0;
+  EXPECT_TRUE(testing::throws_error(
+      [&] {
+        watch.takes({[&](int64_t) {
+          if (++calls == 2) fail(ErrorKind::kInvalidArgument, "call: must be the first; got the second");
+        }});
+      },
+      ErrorKind::kInvalidArgument, {"call: must be the first; got the second"}));
+  EXPECT_TRUE(watch.takes({[](int64_t) {}}).at(0).captured) << "the stream is fit for use afterwards";
 }
 
 /// FLOPs of a step by parameters and tokens: what makes 4N and 2N mean something.
