@@ -15,7 +15,7 @@ struct Forward {
   __device__ void operator()(int64_t i) const {
     Floats<W> values = load<W>(x + i);
 #pragma unroll
-    for (int j = 0; j < W; ++j) values.v[j] = activation_value<A>(values.v[j]);
+    for (int j = 0; j < W; ++j) values.v[j] = activation_value<A, T>(values.v[j]);
     store(values, y + i);
   }
 };
@@ -30,7 +30,7 @@ struct Backward {
     const Floats<W> from = load<W>(kept + i);
     Floats<W> gradient = load<W>(dy + i);
 #pragma unroll
-    for (int j = 0; j < W; ++j) gradient.v[j] *= activation_slope<A>(from.v[j]);
+    for (int j = 0; j < W; ++j) gradient.v[j] *= activation_slope<A, T>(from.v[j]);
     store_or_add(gradient, dx + i, add);
   }
 };

@@ -65,6 +65,7 @@ void attention_forward(const Context& context, const AttentionCall& call) {
 }
 
 void attention_backward(const Context& context, const AttentionCall& call, void* workspace) {
+  if (way_of(call) == Way::kTiles && attention_is_short(call)) return attention_backward_short(context, call);
   float* delta = nullptr;
   if (call.dq || call.dk) {  // dv alone needs none
     delta = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(workspace) + 63) & ~uintptr_t{63});

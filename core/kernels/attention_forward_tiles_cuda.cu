@@ -13,6 +13,23 @@ struct Softmax {
   float top[2], sum[2];
 };
 
+/// The scores of one query that it does not see become -inf. key: of the thread's first one.
+template <int kSteps>
+__device__ inline void hide(const Sight& sight, int query, int key, int half, float (&s)[kSteps][4]) {
+  const int visible = sight.visible(query);
+#pragma unroll
+  for (int j = 0; j < kSteps; ++j)
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+      if (key + 8 * j + i >= visible) s[j][2 * half + i] = -INFINITY;
+  if (!sight.allowed) return;
+#pragma unroll
+  for (int j = 0; j < kSteps; ++j)
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+      if (!sight.sees(query, visible, key + 8 * j + i)) s[j][2 * half + i] = -INFINITY;
+}
+
 /// Scores -> e^(scaled score - top) where seen, 0 elsewhere; `out` is brought to the new maximum.
 template <int DP, int kSteps>
 __device__ inline void softmax_step(const Sight& sight, float factor, int row, int key, float (&s)[kSteps][4],
@@ -21,26 +38,25 @@ __device__ inline void softmax_step(const Sight& sight, float factor, int row, i
   const bool whole = sight.whole(row, row + 16, key + 8 * kSteps);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int query = row + group + 8 * half, visible = sight.visible(query);
     float top = state.top[half];
 #pragma unroll
     for (int j = 0; j < kSteps; ++j)
 #pragma unroll
-      for (int i = 2 * half; i < 2 * half + 2; ++i) {
-        const bool seen = whole || sight.sees(query, visible, key + 8 * j + 2 * t + i % 2);
-        s[j][i] = seen ? s[j][i] * factor : -INFINITY;
-        top = fmaxf(top, s[j][i]);  // goes past NaN, which the sum will have
-      }
+      for (int i = 2 * half; i < 2 * half + 2; ++i) s[j][i] *= factor;
+    if (!whole) hide(sight, row + group + 8 * half, key + 2 * t, half, s);
+#pragma unroll
+    for (int j = 0; j < kSteps; ++j)
+      top = fmaxf(top, fmaxf(s[j][2 * half], s[j][2 * half + 1]));  // goes past NaN, which the sum will have
     top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
     top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
     const float base = top == -INFINITY ? 0.0f : top;  // nothing seen so far: no inf - inf
-    const float shrink = exp2f(state.top[half] - base);
+    const float shrink = fast_exp2(state.top[half] - base);
     float sum = 0.0f;
 #pragma unroll
     for (int j = 0; j < kSteps; ++j)
 #pragma unroll
       for (int i = 2 * half; i < 2 * half + 2; ++i) {
-        s[j][i] = exp2f(s[j][i] - base);
+        s[j][i] = fast_exp2(s[j][i] - base);
         sum += s[j][i];
       }
     state.sum[half] = fmaf(state.sum[half], shrink, sum);
@@ -53,13 +69,19 @@ __device__ inline void softmax_step(const Sight& sight, float factor, int row, i
   }
 }
 
+/// Buffers that keys and values of so many tokens need: short sequences leave room for more blocks.
+template <int DP>
+int forward_buffers(int64_t keys) {
+  return keys > kForwardKeys<DP> ? 2 : 1;
+}
+
 /// One tile of 64 queries. The next step's keys and values are copied while this one's are in work.
 template <typename T, int DP>
-__global__ void __launch_bounds__(kTileThreads)
-    forward_kernel(AttentionCall call, int tiles, Wide wide, LengthRefusers refusers) {
+__global__ void __launch_bounds__(kTileThreads, DP <= 128 ? 4 : 1)
+    forward_kernel(AttentionCall call, int tiles, int buffers, Wide wide, LengthRefusers refusers) {
   PERMAFROST_DYNAMIC_SHARED(T, shared);
   constexpr int kKeys = kForwardKeys<DP>, kStepElements = kKeys * kRow<DP>;
-  T *q_tile = shared, *k_tiles = q_tile + kOwned * kRow<DP>, *v_tiles = k_tiles + 2 * kStepElements;
+  T *q_tile = shared, *k_tiles = q_tile + kOwned * kRow<DP>, *v_tiles = k_tiles + buffers * kStepElements;
   const Place place = place_of(call, tiles);
   const Sight sight = sight_of(call, place, refusers);
   const int size = static_cast<int>(call.head_size), begin = place.tile * kOwned;
@@ -120,8 +142,9 @@ void attention_forward_tiles(const Context& context, const AttentionCall& call) 
   const int64_t tiles = (call.queries + kOwned - 1) / kOwned;
   with_tile_type(call, [&]<typename T>() {
     with_padded_size(call.head_size, [&]<int DP>() {
-      constexpr int64_t kElements = (kOwned + 4 * kForwardKeys<DP>)*kRow<DP>;
-      launch_tiles(context, forward_kernel<T, DP>, grid_of(call, tiles), kElements, call, tiles, wide_of(call),
+      const int buffers = forward_buffers<DP>(call.keys);
+      const int64_t elements = (kOwned + 2 * buffers * kForwardKeys<DP>)*kRow<DP>;
+      launch_tiles(context, forward_kernel<T, DP>, grid_of(call, tiles), elements, call, tiles, buffers, wide_of(call),
                    length_refusers(context, call));
     });
   });

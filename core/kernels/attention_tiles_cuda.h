@@ -40,21 +40,21 @@ struct Rows {
 };
 
 /// Starts to copy rows [begin, begin + count) into a tile; rows from `end` on, and columns behind the head's size, are
-/// zeros and not read. By the whole block. The tile is there after await_copies and a barrier.
-template <int DP, int count, typename T>
+/// zeros and not read. By the whole block of so many threads. The tile is there after await_copies and a barrier.
+template <int DP, int count, int threads = kTileThreads, typename T>
 __device__ inline void load_tile(const Rows<T>& rows, int begin, int end, T* tile) {
   const int thread = static_cast<int>(threadIdx.x);
   if (rows.wide) {
     constexpr int kGroups = DP / 8;
 #pragma unroll 4
-    for (int i = thread; i < count * kGroups; i += kTileThreads) {
+    for (int i = thread; i < count * kGroups; i += threads) {
       const int row = i / kGroups, column = i % kGroups * 8;
       const bool inside = begin + row < end && column < rows.size;
       copy_async(tile + row * kRow<DP> + column,
                  rows.first + (inside ? (begin + row) * rows.stride + column : int64_t{0}), inside);
     }
   } else {
-    for (int i = thread; i < count * DP; i += kTileThreads) {
+    for (int i = thread; i < count * DP; i += threads) {
       const int row = i / DP, column = i % DP;
       const bool inside = begin + row < end && column < rows.size;
       T value;
@@ -154,13 +154,13 @@ __device__ inline void store_rows(const float (&c)[DP / 8][4], const float (&fac
 }
 
 /// Starts a kernel with more shared memory than the 48 KiB that any kernel may have.
-template <typename... Parameters, typename... Arguments>
+template <unsigned threads = kTileThreads, typename... Parameters, typename... Arguments>
 void launch_tiles(const Context& context, void (*kernel)(Parameters...), unsigned grid, int64_t elements,
                   Arguments&&... arguments) {
   const int64_t bytes = elements * 2;
   if (bytes > 48 * 1024)
     PERMAFROST_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
-  launch(context, kernel, grid, kTileThreads, bytes, std::forward<Arguments>(arguments)...);
+  launch(context, kernel, grid, threads, bytes, std::forward<Arguments>(arguments)...);
 }
 
 /// Calls body.operator()<T>() with the type of a call that has tiles.

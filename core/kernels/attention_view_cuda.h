@@ -14,6 +14,9 @@ namespace permafrost::cuda {
 constexpr int64_t kLargestTiledHead = 256;
 void attention_forward_tiles(const Context& context, const AttentionCall& call);
 void attention_backward_tiles(const Context& context, const AttentionCall& call, const float* delta);
+// One tile of queries and one of keys, all gradients in one kernel, which makes delta itself.
+bool attention_is_short(const AttentionCall& call);
+void attention_backward_short(const Context& context, const AttentionCall& call);
 void attention_forward_plain(const Context& context, const AttentionCall& call);
 void attention_backward_plain(const Context& context, const AttentionCall& call, const float* delta);
 
@@ -104,7 +107,7 @@ __device__ inline Sight sight_of(const AttentionCall& call, const Place& place, 
 /// below may turn into inf * 0. NaN stays NaN.
 __device__ inline float probability(float score, float factor, float lse_log2) {
   const float x = fmaf(score, factor, -lse_log2);
-  return exp2f(x > 120.0f ? 120.0f : x);
+  return fast_exp2(x > 120.0f ? 120.0f : x);
 }
 
 }  // namespace permafrost::cuda

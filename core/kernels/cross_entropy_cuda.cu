@@ -22,7 +22,7 @@ __device__ inline float shift_of(float max) { return max == -INFINITY ? 0.0f : m
 template <typename T>
 __device__ inline float exponential(float x) {
   if constexpr (sizeof(T) == 2)
-    return __expf(x);
+    return fast_exp2(x * 1.44269504089f);
   else
     return expf(x);
 }
@@ -56,27 +56,64 @@ __device__ inline Statistics row_combined(Statistics mine, Statistics* scratch) 
   return mine;
 }
 
+/// Sum of the numbers of a chunk. Of short ones in f32, a few roundings of which are nothing beside those of the
+/// numbers themselves, after a division that keeps it finite: conversions to f64 are slow. Behind the end of the row:
+/// 0.
+template <typename T, bool wide>
+__device__ inline double own_sum(Floats<kChunk> x, int64_t chunk, int64_t width) {
+  if constexpr (sizeof(T) == 2) {
+#pragma unroll
+    for (int i = 0; i < kChunk; ++i) x.v[i] = in_row<wide>(chunk, i, width) ? x.v[i] * (1.0f / kChunk) : 0.0f;
+    return kChunk * static_cast<double>(chunk_sum(x));
+  } else {
+    double sum = 0.0;
+#pragma unroll
+    for (int i = 0; i < kChunk; ++i)
+      if (in_row<wide>(chunk, i, width)) sum += static_cast<double>(x.v[i]);
+    return sum;
+  }
+}
+
+/// Chunks that a thread asks for before it works on them: what keeps memory busy.
+constexpr int kAtOnce = 4;
+
 /// Of this thread's part of a row, in one pass. NaN is not in max, but in both sums.
 template <bool wide, typename T>
 __device__ inline Statistics own_statistics(const T* row, int64_t width, bool with_sum) {
   Statistics s{-INFINITY, 0.0f, 0.0};
-  each_chunk(width, [&](int64_t chunk) {
-    Floats<kChunk> x = load_chunk<wide>(row, chunk, width, -INFINITY);
+  const int64_t chunks = (width + kChunk - 1) / kChunk, step = blockDim.x;
+  for (int64_t first = threadIdx.x; first < chunks; first += kAtOnce * step) {
+    Stored<T> stored[kAtOnce];
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k)
+      if (first + k * step < chunks) stored[k] = load_stored<wide>(row, first + k * step, width);
+    const auto each = [&](auto body) {
+#pragma unroll
+      for (int k = 0; k < kAtOnce; ++k) {
+        const int64_t chunk = first + k * step;
+        if (chunk >= chunks) continue;
+        Floats<kChunk> x = to_floats(stored[k]);
+#pragma unroll
+        for (int i = 0; i < kChunk; ++i)
+          if (!in_row<wide>(chunk, i, width)) x.v[i] = -INFINITY;
+        body(chunk, x);
+      }
+    };
     float max = s.max;
+    each([&](int64_t, const Floats<kChunk>& x) {
 #pragma unroll
-    for (int i = 0; i < kChunk; ++i) max = fmaxf(max, x.v[i]);
-    if (with_sum) {
-#pragma unroll
-      for (int i = 0; i < kChunk; ++i)
-        if (in_row<wide>(chunk, i, width)) s.sum += static_cast<double>(x.v[i]);
-    }
+      for (int i = 0; i < kChunk; ++i) max = fmaxf(max, x.v[i]);
+    });
     const float shift = shift_of(max);
     if (max > s.max) s.exp_sum *= exponential<T>(s.max - shift);
+    each([&](int64_t chunk, Floats<kChunk> x) {
+      if (with_sum) s.sum += own_sum<T, wide>(x, chunk, width);
 #pragma unroll
-    for (int i = 0; i < kChunk; ++i) x.v[i] = exponential<T>(x.v[i] - shift);
-    s.exp_sum += chunk_sum(x);
+      for (int i = 0; i < kChunk; ++i) x.v[i] = exponential<T>(x.v[i] - shift);
+      s.exp_sum += chunk_sum(x);
+    });
     s.max = max;
-  });
+  }
   return s;
 }
 
@@ -99,7 +136,7 @@ struct Forward {
 };
 
 template <typename T, bool wide>
-__global__ void __launch_bounds__(kMostRowThreads) forward_kernel(Forward<T> a) {
+__global__ void __launch_bounds__(kMostRowThreads, 2) forward_kernel(Forward<T> a) {
   __shared__ Statistics scratch[32];
   each_row(a.rows, [&](int64_t row) {
     const int32_t label = a.labels[row];
@@ -135,28 +172,48 @@ struct Backward {
   float smoothing;
 };
 
+/// Rows in parts, so that many blocks of equal work can go where there is room: of at most kAtOnce chunks for each
+/// thread.
+struct Parts {
+  int64_t of_row, chunks;  // parts of a row, chunks of one
+};
+inline Parts parts_of(int64_t vocabulary, dim3 threads) {
+  const int64_t chunks = (vocabulary + kChunk - 1) / kChunk, most = static_cast<int64_t>(threads.x) * kAtOnce;
+  const int64_t parts = chunks > most ? (chunks + most - 1) / most : 1;
+  return {parts, (chunks + parts - 1) / parts};
+}
+
 /// A thread writes what it alone has read, so that dlogits may be the logits.
 template <typename From, typename To, bool wide>
-__global__ void __launch_bounds__(kMostRowThreads) backward_kernel(Backward<From, To> a) {
+__global__ void __launch_bounds__(kThreads) backward_kernel(Backward<From, To> a, Parts parts) {
   const float others = a.smoothing / static_cast<float>(a.vocabulary), chosen = others + (1.0f - a.smoothing);
-  each_row(a.rows, [&](int64_t row) {
+  const int64_t step = blockDim.x, chunks = (a.vocabulary + kChunk - 1) / kChunk;
+  each_row(a.rows * parts.of_row, [&](int64_t part) {
+    const int64_t row = part / parts.of_row, begin = (part - row * parts.of_row) * parts.chunks;
+    const int64_t end = begin + parts.chunks < chunks ? begin + parts.chunks : chunks, first = begin + threadIdx.x;
     const int32_t label = a.labels[row];
     const From* logits = a.logits + row * a.vocabulary;
     To* dlogits = a.dlogits + row * a.vocabulary;
     if (!counts(a.refuser, row, label, a.vocabulary)) {
-      each_chunk(a.vocabulary,
-                 [&](int64_t chunk) { store_chunk<wide>(Floats<kChunk>{}, dlogits, chunk, a.vocabulary); });
+      for (int64_t chunk = first; chunk < end; chunk += step)
+        store_chunk<wide>(Floats<kChunk>{}, dlogits, chunk, a.vocabulary);
       return;
     }
+    Stored<From> stored[kAtOnce];
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k)
+      if (first + k * step < end) stored[k] = load_stored<wide>(logits, first + k * step, a.vocabulary);
     const float lse = a.lse[row], weight = a.row_weight[row];
-    each_chunk(a.vocabulary, [&](int64_t chunk) {
-      Floats<kChunk> x = load_chunk<wide>(logits, chunk, a.vocabulary);
-      const int64_t place = label - chunk * kChunk;
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) {
+      const int64_t chunk = first + k * step, place = label - chunk * kChunk;
+      if (chunk >= end) continue;
+      Floats<kChunk> x = to_floats(stored[k]);
 #pragma unroll
       for (int i = 0; i < kChunk; ++i)
         x.v[i] = weight * (exponential<To>(x.v[i] - lse) - (i == place ? chosen : others));
       store_chunk<wide>(x, dlogits, chunk, a.vocabulary);
-    });
+    }
   });
 }
 
@@ -220,9 +277,11 @@ void cross_entropy_backward(const Context& context, Tensor logits, Tensor labels
                                  .rows = logits.dim(0),
                                  .vocabulary = logits.dim(1),
                                  .smoothing = smoothing};
-      const dim3 threads = row_threads(a.vocabulary);
+      const dim3 of_row = row_threads(a.vocabulary), threads = of_row.y > 1 ? of_row : dim3(kThreads);
+      const Parts parts = parts_of(a.vocabulary, threads);
       with_flag(a.vocabulary % kChunk == 0 && aligned(logits, dlogits), [&]<typename Wide>(Wide) {
-        launch(context, backward_kernel<From, To, Wide::value>, row_blocks(a.rows, threads), threads, 0, a);
+        launch(context, backward_kernel<From, To, Wide::value>, row_blocks(a.rows * parts.of_row, threads), threads, 0,
+               a, parts);
       });
     });
   });

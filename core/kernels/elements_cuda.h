@@ -44,6 +44,26 @@ __device__ inline T from_float(float x) {
 #endif
 }
 
+// Within two units in the last place, in one instruction each; what is smaller than any normal number counts as 0.
+__device__ inline float fast_exp2(float x) {
+#ifdef PERMAFROST_CUDA_EMULATED
+  return exp2f(x);
+#else
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#endif
+}
+__device__ inline float fast_reciprocal(float x) {
+#ifdef PERMAFROST_CUDA_EMULATED
+  return 1.0f / x;
+#else
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#endif
+}
+
 /// W numbers in f32, from W that lie beside each other in memory.
 template <int W>
 struct Floats {

@@ -1,6 +1,6 @@
 #include "core/kernels/embedding_cuda.h"
 
-#include "core/kernels/elements_cuda.h"
+#include "core/kernels/rows_cuda.h"
 
 namespace permafrost::cuda {
 
@@ -11,20 +11,34 @@ struct LookUp {
   const int32_t* ids;
   const From* table;
   To* out;
-  int64_t width, vocabulary;
+  int64_t rows, width, vocabulary;
   Refuser refuser;
-  template <int W>
-  __device__ void operator()(int64_t i) const {
-    const int64_t row = i / width;
-    const int32_t id = ids[row];
-    if (id < 0 || id >= vocabulary) {
-      refuse(refuser, row, id);
-      store(Floats<W>{}, out + i);
-    } else {
-      store(load<W>(table + id * width + (i - row * width)), out + i);
-    }
-  }
 };
+
+template <typename From, typename To, bool wide>
+__global__ void __launch_bounds__(kMostRowThreads) look_up_kernel(LookUp<From, To> a) {
+  constexpr int kAtOnce = 2;
+  const int64_t chunks = (a.width + kChunk - 1) / kChunk, step = blockDim.x;
+  each_row(a.rows, [&](int64_t row) {
+    const int32_t id = a.ids[row];
+    To* out = a.out + row * a.width;
+    if (id < 0 || id >= a.vocabulary) {
+      if (threadIdx.x == 0) refuse(a.refuser, row, id);
+      each_chunk(a.width, [&](int64_t chunk) { store_chunk<wide>(Floats<kChunk>{}, out, chunk, a.width); });
+      return;
+    }
+    const From* from = a.table + id * a.width;
+    for (int64_t first = threadIdx.x; first < chunks; first += kAtOnce * step) {
+      Stored<From> stored[kAtOnce];
+#pragma unroll
+      for (int k = 0; k < kAtOnce; ++k)
+        if (first + k * step < chunks) stored[k] = load_stored<wide>(from, first + k * step, a.width);
+#pragma unroll
+      for (int k = 0; k < kAtOnce; ++k)
+        if (first + k * step < chunks) store_chunk<wide>(to_floats(stored[k]), out, first + k * step, a.width);
+    }
+  });
+}
 
 /// A block belongs to one row of dout. Of rows with one id the first adds them all, in order: no two blocks write to
 /// one row of the table.
@@ -58,9 +72,17 @@ void embedding_forward(const Context& context, Tensor ids, Tensor table, Tensor 
   const int64_t width = table.dim(1);
   with_dtype(table.dtype(), [&]<typename From>(From*) {
     with_dtype(out.dtype(), [&]<typename To>(To*) {
-      for_each(context, out.elements(), aligned(table, out) && width % kWide == 0,
-               LookUp<From, To>{ids.data<int32_t>(), table.data<From>(), out.data<To>(), width, table.dim(0),
-                                refuser(context, Refusal::kEmbeddingId, table.dim(0) - 1)});
+      const LookUp<From, To> a{.ids = ids.data<int32_t>(),
+                               .table = table.data<From>(),
+                               .out = out.data<To>(),
+                               .rows = width > 0 ? ids.elements() : 0,
+                               .width = width,
+                               .vocabulary = table.dim(0),
+                               .refuser = refuser(context, Refusal::kEmbeddingId, table.dim(0) - 1)};
+      const dim3 threads = row_threads(width);
+      with_flag(width % kChunk == 0 && aligned(table, out), [&]<typename Aligned>(Aligned) {
+        launch(context, look_up_kernel<From, To, Aligned::value>, row_blocks(a.rows, threads), threads, 0, a);
+      });
     });
   });
 }

@@ -11,6 +11,14 @@ namespace {
 constexpr int kKeptByWarp = 4, kKeptByBlock = 2;
 static_assert(kKeptByWarp * kChunk * 32 >= kWarpWidth);
 
+/// Blocks of rows of warps that a processor is to hold: as many rows at once as a batch of images has for each.
+constexpr int kWarpBlocks = 6;
+// Most threads of a block that has a row, and how many such blocks a processor is to hold, by registers. Rows of up to
+// 4096 numbers leave room for several.
+constexpr int kSomeThreads = 256, kForwardBlocks = 3, kBackwardBlocks = 2;
+constexpr int kForwardWarps = 24, kBackwardWarps = 20;  // of bf16: 80 and 96 registers
+static_assert(2 * kSomeThreads * kChunk == 4096 && kKeptByBlock == 2);  // row_threads: two chunks for each thread
+
 template <typename T>
 struct Forward {
   const T* x;
@@ -21,40 +29,104 @@ struct Forward {
   float eps;
 };
 
-template <typename T, bool wide, int K>
-__global__ void __launch_bounds__(kMostRowThreads) forward_kernel(Forward<T> a) {
-  __shared__ float scratch[32];
+template <typename T>
+__device__ inline void keep_statistics(const Forward<T>& a, int64_t row, float mean, float rstd) {
+  if (a.mean) a.mean[row] = mean;
+  if (a.rstd) a.rstd[row] = rstd;
+}
+
+/// Sum of (x - mean)^2.
+template <bool wide>
+__device__ inline float squares_of(Floats<kChunk> x, float mean, int64_t chunk, int64_t width) {
+#pragma unroll
+  for (int i = 0; i < kChunk; ++i) {
+    const float d = x.v[i] - mean;
+    x.v[i] = in_row<wide>(chunk, i, width) ? d * d : 0.0f;
+  }
+  return chunk_sum(x);
+}
+
+template <bool wide, typename T>
+__device__ inline void normalise(Floats<kChunk> x, float mean, float rstd, const Floats<kChunk>& gain,
+                                 const Floats<kChunk>& bias, T* y, int64_t chunk, int64_t width) {
+#pragma unroll
+  for (int i = 0; i < kChunk; ++i) x.v[i] = fmaf((x.v[i] - mean) * rstd, gain.v[i], bias.v[i]);
+  store_chunk<wide>(x, y, chunk, width);
+}
+
+/// A row of a warp.
+template <typename T, bool wide>
+__global__ void __launch_bounds__(32 * kWarpRows, kWarpBlocks) forward_kernel(Forward<T> a) {
   each_row(a.rows, [&](int64_t row) {
     const T* x = a.x + row * a.width;
     const float count = static_cast<float>(a.width);
     const auto load_x = [&](int64_t chunk) { return load_chunk<wide>(x, chunk, a.width); };
-    Floats<kChunk> kept[K];
+    Floats<kChunk> kept[kKeptByWarp];
     keep_chunks(a.width, kept, load_x);
 
     float total = 0.0f, squares = 0.0f;
-    each_kept_chunk(a.width, kept, load_x, [&](int64_t, const Floats<kChunk>& v) { total += chunk_sum(v); });
-    const float mean = row_sum(total, scratch) / count;
-    each_kept_chunk(a.width, kept, load_x, [&](int64_t chunk, Floats<kChunk> v) {
-#pragma unroll
-      for (int i = 0; i < kChunk; ++i) {
-        const float d = v.v[i] - mean;
-        v.v[i] = in_row<wide>(chunk, i, a.width) ? d * d : 0.0f;
-      }
-      squares += chunk_sum(v);
+    each_kept_chunk<false>(a.width, kept, load_x, [&](int64_t, const Floats<kChunk>& v) { total += chunk_sum(v); });
+    const float mean = warp_sum(total) / count;
+    each_kept_chunk<false>(a.width, kept, load_x, [&](int64_t chunk, const Floats<kChunk>& v) {
+      squares += squares_of<wide>(v, mean, chunk, a.width);
     });
-    const float rstd = 1.0f / sqrtf(row_sum(squares, scratch) / count + a.eps);
-    each_kept_chunk(a.width, kept, load_x, [&](int64_t chunk, Floats<kChunk> v) {
-      const Floats<kChunk> gain = load_chunk<wide>(a.gain, chunk, a.width);
-      const Floats<kChunk> bias = load_chunk<wide>(a.bias, chunk, a.width);
-#pragma unroll
-      for (int i = 0; i < kChunk; ++i) v.v[i] = fmaf((v.v[i] - mean) * rstd, gain.v[i], bias.v[i]);
-      store_chunk<wide>(v, a.y + row * a.width, chunk, a.width);
+    const float rstd = 1.0f / sqrtf(warp_sum(squares) / count + a.eps);
+    each_kept_chunk<false>(a.width, kept, load_x, [&](int64_t chunk, const Floats<kChunk>& v) {
+      normalise<wide>(v, mean, rstd, load_chunk<wide>(a.gain, chunk, a.width), load_chunk<wide>(a.bias, chunk, a.width),
+                      a.y + row * a.width, chunk, a.width);
     });
-    if (threadIdx.x == 0) {
-      if (a.mean) a.mean[row] = mean;
-      if (a.rstd) a.rstd[row] = rstd;
-    }
+    if (threadIdx.x == 0) keep_statistics(a, row, mean, rstd);
   });
+}
+
+/// A row of a block, which takes one after the other: it holds its part of gain and bias, which are larger than a row,
+/// and fetches the next row while this one is in work.
+template <typename T, bool wide, int kMost, int kBlocks>
+__global__ void __launch_bounds__(kMost, kBlocks) forward_blocks_kernel(Forward<T> a) {
+  __shared__ float scratch[32];
+  constexpr bool kOthers = kMost > kSomeThreads;  // chunks that are not held
+  const int chunks = static_cast<int>((a.width + kChunk - 1) / kChunk);
+  const float count = static_cast<float>(a.width);
+  const auto chunk_of = [&](int k) { return static_cast<int>(threadIdx.x + k * blockDim.x); };
+  Stored<T> next[kKeptByBlock];
+  const auto fetch = [&](int64_t row) {
+#pragma unroll
+    for (int k = 0; k < kKeptByBlock; ++k)
+      if (chunk_of(k) < chunks) next[k] = load_stored<wide>(a.x + row * a.width, chunk_of(k), a.width);
+  };
+  if (blockIdx.x < a.rows) fetch(blockIdx.x);
+  Floats<kChunk> gain[kKeptByBlock], bias[kKeptByBlock];
+#pragma unroll
+  for (int k = 0; k < kKeptByBlock; ++k)
+    if (chunk_of(k) < chunks) {
+      gain[k] = load_chunk<wide>(a.gain, chunk_of(k), a.width);
+      bias[k] = load_chunk<wide>(a.bias, chunk_of(k), a.width);
+    }
+  for (int64_t row = blockIdx.x; row < a.rows; row += gridDim.x) {
+    const T* x = a.x + row * a.width;
+    T* y = a.y + row * a.width;
+    const auto load_x = [&](int64_t chunk) { return load_chunk<wide>(x, chunk, a.width); };
+    Floats<kChunk> kept[kKeptByBlock];
+#pragma unroll
+    for (int k = 0; k < kKeptByBlock; ++k)
+      if (chunk_of(k) < chunks) kept[k] = to_floats(next[k]);
+    if (row + gridDim.x < a.rows) fetch(row + gridDim.x);
+
+    float total = 0.0f, squares = 0.0f;
+    each_kept_chunk<kOthers>(a.width, kept, load_x, [&](int64_t, const Floats<kChunk>& v) { total += chunk_sum(v); });
+    const float mean = block_sum(total, scratch) / count;
+    each_kept_chunk<kOthers>(a.width, kept, load_x, [&](int64_t chunk, const Floats<kChunk>& v) {
+      squares += squares_of<wide>(v, mean, chunk, a.width);
+    });
+    const float rstd = 1.0f / sqrtf(block_sum(squares, scratch) / count + a.eps);
+#pragma unroll
+    for (int k = 0; k < kKeptByBlock; ++k)
+      if (chunk_of(k) < chunks) normalise<wide>(kept[k], mean, rstd, gain[k], bias[k], y, chunk_of(k), a.width);
+    for (int64_t chunk = chunk_of(kKeptByBlock); kOthers && chunk < chunks; chunk += blockDim.x)
+      normalise<wide>(load_x(chunk), mean, rstd, load_chunk<wide>(a.gain, chunk, a.width),
+                      load_chunk<wide>(a.bias, chunk, a.width), y, chunk, a.width);
+    if (threadIdx.x == 0) keep_statistics(a, row, mean, rstd);
+  }
 }
 
 template <typename T>
@@ -71,47 +143,109 @@ struct Terms {
   Floats<kChunk> g, n;
 };
 
-template <typename T, bool wide, int K>
-__global__ void __launch_bounds__(kMostRowThreads) backward_kernel(Backward<T> a) {
-  __shared__ float scratch[2][32];
+__device__ inline Terms terms_of(const Floats<kChunk>& dy, const Floats<kChunk>& x, const Floats<kChunk>& gain,
+                                 float mean, float rstd) {
+  Terms t;
+#pragma unroll
+  for (int i = 0; i < kChunk; ++i) {
+    t.g.v[i] = dy.v[i] * gain.v[i];
+    t.n.v[i] = (x.v[i] - mean) * rstd;
+  }
+  return t;
+}
+
+struct TermSums {
+  float g = 0.0f, gn = 0.0f;
+  __device__ void add(const Terms& t) {
+    Floats<kChunk> product;  // 0 behind the end of the row, where g is 0
+#pragma unroll
+    for (int i = 0; i < kChunk; ++i) product.v[i] = t.g.v[i] * t.n.v[i];
+    g += chunk_sum(t.g);
+    gn += chunk_sum(product);
+  }
+};
+
+template <bool wide, typename T>
+__device__ inline void store_gradient(const Terms& t, float mean_g, float mean_gn, float rstd, T* dx, int64_t chunk,
+                                      const Backward<T>& a) {
+  Floats<kChunk> gradient;
+#pragma unroll
+  for (int i = 0; i < kChunk; ++i) gradient.v[i] = (t.g.v[i] - mean_g - t.n.v[i] * mean_gn) * rstd;
+  if (a.add) {
+    const Floats<kChunk> old = load_chunk<wide>(dx, chunk, a.width);
+#pragma unroll
+    for (int i = 0; i < kChunk; ++i) gradient.v[i] += old.v[i];
+  }
+  store_chunk<wide>(gradient, dx, chunk, a.width);
+}
+
+/// A row of a warp.
+template <typename T, bool wide>
+__global__ void __launch_bounds__(32 * kWarpRows) backward_kernel(Backward<T> a) {
   each_row(a.rows, [&](int64_t row) {
     const T *dy = a.dy + row * a.width, *x = a.x + row * a.width;
     T* dx = a.dx + row * a.width;
     const float mean = a.mean[row], rstd = a.rstd[row], count = static_cast<float>(a.width);
     const auto load_terms = [&](int64_t chunk) {
-      Terms t{load_chunk<wide>(dy, chunk, a.width), load_chunk<wide>(x, chunk, a.width)};
-      const Floats<kChunk> gain = load_chunk<wide>(a.gain, chunk, a.width);
-#pragma unroll
-      for (int i = 0; i < kChunk; ++i) {
-        t.g.v[i] *= gain.v[i];
-        t.n.v[i] = (t.n.v[i] - mean) * rstd;
-      }
-      return t;
+      return terms_of(load_chunk<wide>(dy, chunk, a.width), load_chunk<wide>(x, chunk, a.width),
+                      load_chunk<wide>(a.gain, chunk, a.width), mean, rstd);
     };
-    Terms kept[K];
+    Terms kept[kKeptByWarp];
     keep_chunks(a.width, kept, load_terms);
-
-    float sum_g = 0.0f, sum_gn = 0.0f;
-    each_kept_chunk(a.width, kept, load_terms, [&](int64_t, const Terms& t) {
-      Floats<kChunk> product;  // 0 behind the end of the row, where g is 0
-#pragma unroll
-      for (int i = 0; i < kChunk; ++i) product.v[i] = t.g.v[i] * t.n.v[i];
-      sum_g += chunk_sum(t.g);
-      sum_gn += chunk_sum(product);
-    });
-    const float mean_g = row_sum(sum_g, scratch[0]) / count, mean_gn = row_sum(sum_gn, scratch[1]) / count;
-    each_kept_chunk(a.width, kept, load_terms, [&](int64_t chunk, const Terms& t) {
-      Floats<kChunk> gradient;
-#pragma unroll
-      for (int i = 0; i < kChunk; ++i) gradient.v[i] = (t.g.v[i] - mean_g - t.n.v[i] * mean_gn) * rstd;
-      if (a.add) {
-        const Floats<kChunk> old = load_chunk<wide>(dx, chunk, a.width);
-#pragma unroll
-        for (int i = 0; i < kChunk; ++i) gradient.v[i] += old.v[i];
-      }
-      store_chunk<wide>(gradient, dx, chunk, a.width);
+    TermSums sums;
+    each_kept_chunk<false>(a.width, kept, load_terms, [&](int64_t, const Terms& t) { sums.add(t); });
+    const float mean_g = warp_sum(sums.g) / count, mean_gn = warp_sum(sums.gn) / count;
+    each_kept_chunk<false>(a.width, kept, load_terms, [&](int64_t chunk, const Terms& t) {
+      store_gradient<wide>(t, mean_g, mean_gn, rstd, dx, chunk, a);
     });
   });
+}
+
+/// A row of a block, one after the other, as forward_blocks_kernel does.
+template <typename T, bool wide, int kMost, int kBlocks>
+__global__ void __launch_bounds__(kMost, kBlocks) backward_blocks_kernel(Backward<T> a) {
+  __shared__ float scratch[2][32];
+  constexpr bool kOthers = kMost > kSomeThreads;  // chunks that are not held
+  const int chunks = static_cast<int>((a.width + kChunk - 1) / kChunk);
+  const float count = static_cast<float>(a.width);
+  const auto chunk_of = [&](int k) { return static_cast<int>(threadIdx.x + k * blockDim.x); };
+  Stored<T> next_dy[kKeptByBlock], next_x[kKeptByBlock];
+  float next_mean = 0.0f, next_rstd = 0.0f;
+  const auto fetch = [&](int64_t row) {
+    next_mean = a.mean[row];
+    next_rstd = a.rstd[row];
+#pragma unroll
+    for (int k = 0; k < kKeptByBlock; ++k)
+      if (chunk_of(k) < chunks) {
+        next_dy[k] = load_stored<wide>(a.dy + row * a.width, chunk_of(k), a.width);
+        next_x[k] = load_stored<wide>(a.x + row * a.width, chunk_of(k), a.width);
+      }
+  };
+  if (blockIdx.x < a.rows) fetch(blockIdx.x);
+  Floats<kChunk> gain[kKeptByBlock];
+#pragma unroll
+  for (int k = 0; k < kKeptByBlock; ++k)
+    if (chunk_of(k) < chunks) gain[k] = load_chunk<wide>(a.gain, chunk_of(k), a.width);
+  for (int64_t row = blockIdx.x; row < a.rows; row += gridDim.x) {
+    const T *dy = a.dy + row * a.width, *x = a.x + row * a.width;
+    T* dx = a.dx + row * a.width;
+    const float mean = next_mean, rstd = next_rstd;
+    const auto load_terms = [&](int64_t chunk) {
+      return terms_of(load_chunk<wide>(dy, chunk, a.width), load_chunk<wide>(x, chunk, a.width),
+                      load_chunk<wide>(a.gain, chunk, a.width), mean, rstd);
+    };
+    Terms kept[kKeptByBlock];
+#pragma unroll
+    for (int k = 0; k < kKeptByBlock; ++k)
+      if (chunk_of(k) < chunks) kept[k] = terms_of(to_floats(next_dy[k]), to_floats(next_x[k]), gain[k], mean, rstd);
+    if (row + gridDim.x < a.rows) fetch(row + gridDim.x);
+    TermSums sums;
+    each_kept_chunk<kOthers>(a.width, kept, load_terms, [&](int64_t, const Terms& t) { sums.add(t); });
+    const float mean_g = block_sum(sums.g, scratch[0]) / count, mean_gn = block_sum(sums.gn, scratch[1]) / count;
+    each_kept_chunk<kOthers>(a.width, kept, load_terms, [&](int64_t chunk, const Terms& t) {
+      store_gradient<wide>(t, mean_g, mean_gn, rstd, dx, chunk, a);
+    });
+  }
 }
 
 constexpr int kSumWarps = 8;
@@ -214,13 +348,17 @@ void input_gradient(const Context& context, const LayerNormBackward& args) {
                       .rows = args.dy.dim(0),
                       .width = args.dy.dim(1),
                       .add = args.dx_mode == GradMode::kAdd};
-  const dim3 threads = row_threads(a.width), blocks = row_blocks(a.rows, threads);
+  const dim3 threads = row_threads(a.width);
   const bool wide = a.width % kChunk == 0 && aligned(args.dy, args.x, args.gain, args.dx);
   with_flag(wide, [&]<typename Wide>(Wide) {
+    constexpr bool kWide = Wide::value;
+    const dim3 at_once = row_blocks_at_once(context, a.rows, threads, kBackwardWarps);
     if (a.width <= kWarpWidth)
-      launch(context, backward_kernel<T, Wide::value, kKeptByWarp>, blocks, threads, 0, a);
+      launch(context, backward_kernel<T, kWide>, row_blocks(a.rows, threads), threads, 0, a);
+    else if (threads.x <= kSomeThreads)
+      launch(context, backward_blocks_kernel<T, kWide, kSomeThreads, kBackwardBlocks>, at_once, threads, 0, a);
     else
-      launch(context, backward_kernel<T, Wide::value, kKeptByBlock>, blocks, threads, 0, a);
+      launch(context, backward_blocks_kernel<T, kWide, kMostRowThreads, 1>, at_once, threads, 0, a);
   });
 }
 
@@ -237,13 +375,17 @@ void layer_norm_forward(const Context& context, const LayerNormForward& args) {
                        .rows = args.x.dim(0),
                        .width = args.x.dim(1),
                        .eps = args.eps};
-    const dim3 threads = row_threads(a.width), blocks = row_blocks(a.rows, threads);
+    const dim3 threads = row_threads(a.width);
     const bool wide = a.width % kChunk == 0 && aligned(args.x, args.gain, args.bias, args.y);
     with_flag(wide, [&]<typename Wide>(Wide) {
+      constexpr bool kWide = Wide::value;
+      const dim3 at_once = row_blocks_at_once(context, a.rows, threads, kForwardWarps);
       if (a.width <= kWarpWidth)
-        launch(context, forward_kernel<T, Wide::value, kKeptByWarp>, blocks, threads, 0, a);
+        launch(context, forward_kernel<T, kWide>, row_blocks(a.rows, threads), threads, 0, a);
+      else if (threads.x <= kSomeThreads)
+        launch(context, forward_blocks_kernel<T, kWide, kSomeThreads, kForwardBlocks>, at_once, threads, 0, a);
       else
-        launch(context, forward_kernel<T, Wide::value, kKeptByBlock>, blocks, threads, 0, a);
+        launch(context, forward_blocks_kernel<T, kWide, kMostRowThreads, 1>, at_once, threads, 0, a);
     });
   });
 }

@@ -130,11 +130,28 @@ struct PlainAdd {
   }
 };
 
-__global__ void value_kernel(const long long* sums, float* gradient, double factor, int64_t n) {
+/// A thread asks for some groups of W sums before it writes any.
+template <int W>
+__global__ void __launch_bounds__(kThreads)
+    value_kernel(const long long* sums, float* gradient, double factor, int64_t groups) {
+  constexpr int kAtOnce = 4;
   const int64_t threads = static_cast<int64_t>(gridDim.x) * blockDim.x;
-#pragma unroll 4
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += threads)
-    gradient[i] = static_cast<float>(static_cast<double>(sums[i]) * factor);
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; first < groups;
+       first += kAtOnce * threads) {
+    Group<long long, W> sum[kAtOnce];
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k)
+      if (first + k * threads < groups)
+        sum[k] = reinterpret_cast<const Group<long long, W>*>(sums)[first + k * threads];
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) {
+      if (first + k * threads >= groups) continue;
+      Group<float, W> value;
+#pragma unroll
+      for (int j = 0; j < W; ++j) value.v[j] = static_cast<float>(static_cast<double>(sum[k].v[j]) * factor);
+      reinterpret_cast<Group<float, W>*>(gradient)[first + k * threads] = value;
+    }
+  }
 }
 
 /// A block per piece.
@@ -208,8 +225,14 @@ void gradient_range(const Context& context, Tensor gradient, Tensor range) {
 }
 
 void order_free_value(const Context& context, OrderFreeScale scale, Tensor sums, Tensor gradient) {
-  launch(context, value_kernel, blocks_for(context, sums.elements()), kThreads, 0, integers(sums),
-         gradient.data<float>(), std::ldexp(1.0, -scale.shift), sums.elements());
+  const int64_t n = sums.elements();
+  const double factor = std::ldexp(1.0, -scale.shift);
+  if (n % 2 == 0 && aligned(sums, gradient))
+    launch(context, value_kernel<2>, blocks_for(context, n / 2), kThreads, 0, integers(sums), gradient.data<float>(),
+           factor, n / 2);
+  else
+    launch(context, value_kernel<1>, blocks_for(context, n), kThreads, 0, integers(sums), gradient.data<float>(),
+           factor, n);
 }
 
 void order_free_values(const Context& context, Tensor pieces, Tensor scales, Tensor sums, Tensor slice) {

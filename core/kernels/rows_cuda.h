@@ -23,6 +23,13 @@ inline dim3 row_blocks(int64_t rows, dim3 threads) {
   return {static_cast<unsigned>(blocks < most ? blocks : most)};
 }
 
+/// For kernels whose blocks take row after row: as many blocks as processors hold at once, `warps` warps in each.
+inline dim3 row_blocks_at_once(const Context& context, int64_t rows, dim3 threads, int64_t warps) {
+  const int64_t of_block = threads.x * threads.y / 32, each = warps > of_block ? warps / of_block : 1;
+  const int64_t blocks = (rows + threads.y - 1) / threads.y, most = each * queue_of(context).processors;
+  return {static_cast<unsigned>(blocks < most ? blocks : most)};
+}
+
 /// body(row) for every row that falls to this thread's warp or block.
 template <typename Body>
 __device__ inline void each_row(int64_t rows, Body body) {
@@ -38,8 +45,7 @@ __device__ inline void each_chunk(int64_t width, Body body) {
 }
 
 /// What a thread has of a row, for several passes: its first K chunks from registers, the others read again, mostly
-/// from a cache. load(chunk) gives Values; body(chunk, Values). A K that is
-/// enough for the longest row of a warp is for such rows alone.
+/// from a cache. load(chunk) gives Values; body(chunk, Values). others: false where rows have no more than that.
 template <int K, typename Values, typename Load>
 __device__ inline void keep_chunks(int64_t width, Values (&kept)[K], Load load) {
   const int64_t chunks = (width + kChunk - 1) / kChunk;
@@ -50,7 +56,7 @@ __device__ inline void keep_chunks(int64_t width, Values (&kept)[K], Load load) 
   }
 }
 
-template <int K, typename Values, typename Load, typename Body>
+template <bool others, int K, typename Values, typename Load, typename Body>
 __device__ inline void each_kept_chunk(int64_t width, const Values (&kept)[K], Load load, Body body) {
   const int64_t chunks = (width + kChunk - 1) / kChunk;
 #pragma unroll
@@ -58,7 +64,7 @@ __device__ inline void each_kept_chunk(int64_t width, const Values (&kept)[K], L
     const int64_t chunk = threadIdx.x + static_cast<int64_t>(k) * blockDim.x;
     if (chunk < chunks) body(chunk, kept[k]);
   }
-  if constexpr (K * kChunk * 32 < kWarpWidth) {
+  if constexpr (others) {
     for (int64_t chunk = threadIdx.x + static_cast<int64_t>(K) * blockDim.x; chunk < chunks; chunk += blockDim.x)
       body(chunk, load(chunk));
   }
@@ -83,6 +89,38 @@ __device__ inline Floats<kChunk> load_chunk(const T* row, int64_t chunk, int64_t
     for (int i = 0; i < kChunk; ++i) out.v[i] = in_row<wide>(chunk, i, width) ? to_float(from[i]) : beyond;
     return out;
   }
+}
+
+/// A chunk as it is stored, in half the registers where T is short. Behind the end of a row: zeros.
+template <typename T>
+struct Stored {
+  uint4 words[kChunk * sizeof(T) / 16];
+};
+
+template <bool wide, typename T>
+__device__ inline Stored<T> load_stored(const T* row, int64_t chunk, int64_t width) {
+  Stored<T> out;
+  const T* from = row + chunk * kChunk;
+  if constexpr (wide) {
+#pragma unroll
+    for (size_t i = 0; i < sizeof(out) / 16; ++i) out.words[i] = reinterpret_cast<const uint4*>(from)[i];
+  } else {
+    T values[kChunk];
+#pragma unroll
+    for (int i = 0; i < kChunk; ++i) values[i] = in_row<wide>(chunk, i, width) ? from[i] : from_float<T>(0.0f);
+    memcpy(&out, values, sizeof(out));
+  }
+  return out;
+}
+
+template <typename T>
+__device__ inline Floats<kChunk> to_floats(const Stored<T>& stored) {
+  T values[kChunk];
+  memcpy(static_cast<void*>(values), &stored, sizeof(stored));
+  Floats<kChunk> out;
+#pragma unroll
+  for (int i = 0; i < kChunk; ++i) out.v[i] = to_float(values[i]);
+  return out;
 }
 
 template <bool wide, typename T>

@@ -127,7 +127,7 @@ TEST_P(AttentionTest, AgreesWithGoldens) {
 TEST_P(AttentionTest, EveryMaskAtManySizes) {
   const AttentionSizes sizes[] = {{3, 1, 1, 1, 1},    {3, 5, 5, 2, 3},    {2, 16, 16, 1, 16},  {3, 17, 17, 1, 5},
                                   {3, 33, 33, 2, 64}, {2, 46, 46, 1, 80}, {1, 50, 50, 1, 128}, {2, 65, 65, 1, 33},
-                                  {2, 7, 40, 1, 32},  {2, 40, 7, 1, 48}};
+                                  {2, 7, 40, 1, 32},  {2, 40, 7, 1, 48},  {1, 64, 60, 1, 112}};
   for (DType dtype : tested_dtypes())
     for (const AttentionSizes& n : sizes)
       for (const Mask& kind : kMasks) {
@@ -148,6 +148,10 @@ TEST_P(AttentionTest, SeveralBlocksOfQueriesAndKeys) {
       c.run_backward(level());
       expect_right(c, GetParam(), concat("197 ", kind.name, to_string(dtype)));
     }
+    const Case heads(dtype, {1, 66, 66, 1, 128}, kMasks[5]);
+    heads.run_forward(level());
+    heads.run_backward(level());
+    expect_right(heads, GetParam(), concat("heads of 128 ", to_string(dtype)));
     const Case wide(dtype, {1, 300, 530, 1, 8}, kMasks[8]);
     wide.run_forward(level());
     wide.run_backward(level());
@@ -198,12 +202,15 @@ TEST_P(AttentionTest, LargeScoresStayFinite) {
 }
 
 TEST_P(AttentionTest, EveryChoiceOfWantedGradients) {
-  for (DType dtype : tested_dtypes()) {
-    const Case all(dtype, {2, 37, 37, 2, 20}, kMasks[3]);
+  // One tile, and several.
+  for (const auto& [dtype, tokens] :
+       std::vector<std::pair<DType, size_t>>{{kF32, 37}, {kBF16, 37}, {kBF16, 70}, {tested_dtypes().back(), 37}}) {
+    const AttentionSizes n{2, tokens, tokens, 2, 20};
+    const Case all(dtype, n, kMasks[3]);
     all.run_forward(level());
     all.run_backward(level());
     for (int wanted = 0; wanted < 8; ++wanted) {
-      const Case some(dtype, {2, 37, 37, 2, 20}, kMasks[3]);
+      const Case some(dtype, n, kMasks[3]);
       some.run_forward(level());
       AttentionBackward args = some.backward_args();
       if (!(wanted & 1)) args.dq = {};

@@ -108,6 +108,7 @@ TEST_P(LayerNormTest, ForwardAndBackwardAtEverySize) {
                                {9, 768},
                                {6, 1024},
                                {6, 1025},
+                               {150, 1040},
                                {2, 4096},
                                {3, 4100},
                                {2, 9000}}) {
