@@ -8,6 +8,7 @@
 #include "configs/config.pb.h"
 #include "core/base/check.h"
 #include "core/device/cuda.h"
+#include "core/kernels/attention.h"
 
 namespace permafrost {
 
@@ -27,6 +28,15 @@ std::unique_ptr<Stream> open_gpu(DeviceKind device, int rank_on_machine) {
 void use_f32_products(const Context& context, const config::Precision& precision) {
   if (cuda::Queue* queue = context.stream.queue())
     cuda::allow_tf32(*queue, precision.f32_products() == config::F32Products::TF32);
+}
+
+void use_attention(const Context& context, const config::Parallel& parallel) {
+  cuda::Queue* queue = context.stream.queue();
+  if (!queue) return;
+  cuda::allow_cudnn(*queue, parallel.attention() != config::Parallel::OWN);
+  cuda::on_note(*queue, [](const std::string& note) { LOG(WARNING) << note; });
+  const AttentionLibrary library = attention_library(context);
+  LOG(INFO) << "attention: " << library.name << (library.missing.empty() ? "" : ": ") << library.missing;
 }
 
 int64_t free_device_memory(const Stream* gpu) { return gpu ? cuda::device_info(gpu->device().index).free_bytes : 0; }

@@ -8,6 +8,7 @@
 
 #include <CLI/Version.hpp>
 #include <array>
+#include <cstring>
 #include <iomanip>
 #include <iostream>
 
@@ -16,6 +17,7 @@
 #include "core/device/cpu_features.h"
 #include "core/device/cuda.h"
 #include "core/device/cuda_library.h"
+#include "core/device/cudnn.h"
 #include "generated_version.h"
 #include "launch/bench/onednn.h"
 #include "launch/commands.h"
@@ -71,6 +73,16 @@ OrderedJson nccl() {
           {"missing", found.missing.empty() ? OrderedJson() : OrderedJson(found.missing)}};
 }
 
+/// What computes attention on GPUs beside the project's own kernels, or why nothing.
+OrderedJson cudnn() {
+  const cuda::CudnnFound& found = cuda::find_cudnn();
+  const auto given = [](const std::string& text) { return text.empty() ? OrderedJson() : OrderedJson(text); };
+  return {{"built", cuda::cudnn_built()},
+          {"version", given(found.version)},
+          {"path", given(found.path)},
+          {"missing", given(found.missing)}};
+}
+
 /// What there is of GPUs, or why nothing.
 OrderedJson gpus() {
   OrderedJson json;
@@ -107,6 +119,7 @@ OrderedJson description(const Runtime& runtime, const Launcher& launcher) {
       {"avx2", cpu.avx2}, {"avx512", cpu.avx512}, {"avx512_bf16", cpu.avx512_bf16}, {"amx_bf16", cpu.amx_bf16}};
   json["gpus"] = gpus();
   json["nccl"] = nccl();
+  json["cudnn"] = cudnn();
   json["memory_bytes"] = memory_limit_bytes();
   json["cores"] = usable_cores();
   json["ranks"] = {{"world", runtime.size()},
@@ -156,12 +169,14 @@ std::string text_of(const OrderedJson& json) {
         << (place["path"].is_null() ? place["missing"] : place["path"]).get<std::string>() << "\n";
     first_library = false;
   }
-  const OrderedJson& nccl = json["nccl"];
-  out << "nccl              ";
-  if (nccl["missing"].is_null())
-    out << nccl["version"].get<std::string>() << " (" << nccl["path"].get<std::string>() << ")\n";
-  else
-    out << "none: " << nccl["missing"].get<std::string>() << "\n";
+  for (const char* name : {"nccl", "cudnn"}) {
+    const OrderedJson& library = json[name];
+    out << name << std::string(18 - std::strlen(name), ' ');
+    if (library["missing"].is_null())
+      out << library["version"].get<std::string>() << " (" << library["path"].get<std::string>() << ")\n";
+    else
+      out << "none: " << library["missing"].get<std::string>() << "\n";
+  }
   out << "memory            " << std::fixed << std::setprecision(1) << gib << " GiB\n"
       << "cores             " << json["cores"] << "\n"
       << "ranks             " << ranks["world"] << ", on this node " << ranks["on_this_node"] << ", threads per rank "

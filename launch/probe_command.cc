@@ -241,6 +241,7 @@ int run_probe(const ProbeOptions& options) {
   context.pool = &pool;
   if (gpu) context = {.device = gpu->device(), .pool = nullptr, .stream = *gpu};
   use_f32_products(context, config.precision());
+  use_attention(context, config.parallel());
   const StepMemory memory(plan, 0, nullptr, context.device);
   AdamwConfig none;
   ShardedAdamw masters(plan, 0, none);

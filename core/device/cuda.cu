@@ -230,6 +230,7 @@ void destroy_queue(Queue* queue) noexcept {
   cudaSetDevice(queue->device);
   cudaStreamSynchronize(queue->stream);
   if (queue->destroy_matmul) queue->destroy_matmul(queue->matmul);
+  if (queue->destroy_attention) queue->destroy_attention(queue->attention);
   cudaStreamDestroy(queue->stream);
   release_pinned(reinterpret_cast<std::byte*>(queue->refused));
   delete queue;
@@ -271,6 +272,9 @@ void fill(Queue& queue, void* to, int byte, int64_t bytes) {
 }
 
 void allow_tf32(Queue& queue, bool allowed) { queue.tf32 = allowed; }
+void allow_cudnn(Queue& queue, bool allowed) { queue.cudnn = allowed; }
+int64_t cudnn_calls(const Queue& queue) { return queue.cudnn_calls; }
+void on_note(Queue& queue, std::function<void(const std::string&)> note) { queue.note = std::move(note); }
 
 struct Mark {
   cudaEvent_t event = nullptr;

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -60,6 +61,14 @@ void fill(Queue& queue, void* to, int byte, int64_t bytes);
 /// Whether products of f32 matrices may round their operands to TF32 (11 bits instead of 24, several times as fast).
 /// At first they may not.
 void allow_tf32(Queue& queue, bool allowed);
+/// Whether attention may run in cuDNN where there is one; at first it may. Its bits are others than those of the
+/// project's own kernels.
+void allow_cudnn(Queue& queue, bool allowed);
+/// Calls of attention that went to cuDNN so far.
+int64_t cudnn_calls(const Queue& queue);
+/// What to do with what kernels have to say once, at the first call of a kind: that a library refuses what is usually
+/// left to it. At first nothing.
+void on_note(Queue& queue, std::function<void(const std::string&)> note);
 
 struct Mark;  ///< a place in a queue
 Mark* create_mark(Queue& queue);

@@ -2,6 +2,8 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <functional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -35,11 +37,16 @@ struct Queue {
   int processors = 0;
   int64_t shared_bytes = 0;
   cudaStream_t stream = nullptr;
-  unsigned long long* refused = nullptr;  ///< see Refuser
-  std::vector<Rule> rules;                ///< that kernels of this queue had so far
-  void* matmul = nullptr;                   ///< what matmul_cuda.cu keeps: see there
-  void (*destroy_matmul)(void*) = nullptr;  ///< of it; null = nothing kept
-  bool tf32 = false;                        ///< see allow_tf32
+  unsigned long long* refused = nullptr;         ///< see Refuser
+  std::vector<Rule> rules;                       ///< that kernels of this queue had so far
+  void* matmul = nullptr;                        ///< what matmul_cuda.cu keeps: see there
+  void (*destroy_matmul)(void*) = nullptr;       ///< of it; null = nothing kept
+  bool tf32 = false;                             ///< see allow_tf32
+  void* attention = nullptr;                     ///< what cudnn/attention.cu keeps
+  void (*destroy_attention)(void*) = nullptr;    ///< of it; null = nothing kept
+  bool cudnn = true;                             ///< see allow_cudnn
+  int64_t cudnn_calls = 0;                       ///< see cudnn_calls
+  std::function<void(const std::string&)> note;  ///< see on_note
 };
 
 /// Throws Error naming the call and CUDA's words for what went wrong.

@@ -27,6 +27,9 @@ void synchronize(Queue&) { absent("Stream"); }
 void copy(Queue&, void*, const void*, int64_t) { absent("Stream"); }
 void fill(Queue&, void*, int, int64_t) { absent("Stream"); }
 void allow_tf32(Queue&, bool) { absent("Stream"); }
+void allow_cudnn(Queue&, bool) { absent("Stream"); }
+int64_t cudnn_calls(const Queue&) { absent("Stream"); }
+void on_note(Queue&, std::function<void(const std::string&)>) { absent("Stream"); }
 Mark* create_mark(Queue&) { absent("Stream"); }
 void destroy_mark(Mark*) noexcept {}
 bool reached(const Mark&) { absent("Event"); }

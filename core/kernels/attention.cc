@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "core/device/cudnn.h"
 #include "core/kernels/attention_cpu.h"
 #include "core/kernels/attention_cuda.h"
 #include "core/kernels/tensor_checks.h"
@@ -108,7 +109,8 @@ int64_t attention_workspace_bytes(bool backward, int64_t batch, int64_t queries,
     // Backward still writes zeros to dk and dv of keys without queries.
     if (!backward || batch == 0 || heads == 0 || head_size == 0) return 0;
   }
-  if (device == DeviceKind::kCuda) return backward ? 4 * batch * heads * queries + kAlignment : 0;  // rowsum(dout out)
+  if (device == DeviceKind::kCuda)
+    return cuda::attention_workspace(backward, batch, queries, keys, heads, head_size, dtype).bytes;
   int64_t bytes = attention_scratch_general(backward, keys, head_size);
   if (dtype == DType::kBF16) bytes = std::max(bytes, attention_scratch_amx(backward, queries, keys, head_size));
   return bytes * threads + kAlignment;
@@ -121,7 +123,7 @@ void attention_forward_at(SimdLevel level, const Context& context, const Attenti
   check_on_device(kOp, context, call, false, args.q.dtype(), workspace);
   if (args.q.elements() == 0) return;
   call.lse = args.lse ? args.lse.data<float>() : nullptr;
-  if (on_cuda(context)) return cuda::attention_forward(context, call);
+  if (on_cuda(context)) return cuda::attention_forward(context, call, workspace.raw());
   attention_forward_cpu(call, *context.pool, level, workspace.raw());
 }
 
@@ -142,6 +144,13 @@ void attention_backward_at(SimdLevel level, const Context& context, const Attent
   call.dq = args.dq.raw(), call.dk = args.dk.raw(), call.dv = args.dv.raw();
   if (on_cuda(context)) return cuda::attention_backward(context, call, workspace.raw());
   attention_backward_cpu(call, *context.pool, level, workspace.raw());
+}
+
+AttentionLibrary attention_library(const Context& context) {
+  if (!on_cuda(context)) return {};
+  check_device("attention_library", context);
+  std::string missing = cuda::why_no_cudnn(context);
+  return {missing.empty() ? "cuDNN " + cuda::find_cudnn().version : "own kernels", std::move(missing)};
 }
 
 void attention_forward(const Context& context, const AttentionForward& args, Tensor workspace) {

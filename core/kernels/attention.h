@@ -1,4 +1,6 @@
 #pragma once
+#include <string>
+
 #include "core/device/context.h"
 #include "core/kernels/kernel_types.h"
 #include "core/tensor/tensor.h"
@@ -57,6 +59,13 @@ struct AttentionBackward {
   AttentionMask mask;
 };
 void attention_backward(const Context& context, const AttentionBackward& args, Tensor workspace);
+
+/// Who computes attention of bf16 and f16 on the context's device, for records and logs: "cuDNN 9.19.0", or "own
+/// kernels". missing: why not cuDNN; "" where it does. On CPU both are "".
+struct AttentionLibrary {
+  std::string name, missing;
+};
+AttentionLibrary attention_library(const Context& context);
 
 /// For at most `threads` threads, whose number means nothing on CUDA. A pure function of its arguments.
 int64_t attention_workspace_bytes(bool backward, int64_t batch, int64_t queries, int64_t keys, int64_t heads,

@@ -1,6 +1,7 @@
 #include "core/kernels/attention_cuda.h"
 
 #include "core/base/narrow.h"
+#include "core/kernels/attention_library_cuda.h"
 #include "core/kernels/attention_view_cuda.h"
 
 namespace permafrost::cuda {
@@ -9,12 +10,12 @@ namespace {
 
 constexpr int64_t kTokensAtOnce = 64;  // the largest tile
 
-/// The kernels that a call takes. A library's attention (cuDNN's) would be one more, for the masks, head sizes and
-/// strides that it takes.
-enum class Way : uint8_t { kTiles, kPlain };
-Way way_of(const AttentionCall& call) {
+/// The kernels that a call takes.
+enum class Way : uint8_t { kLibrary, kTiles, kPlain };
+Way way_of(const Context& context, const AttentionCall& call, bool backward) {
   // Kernels count tokens of one sample in 32 bits.
   for (const int64_t extent : {call.queries, call.keys, call.head_size}) narrow<int>(extent + 2 * kTokensAtOnce);
+  if (library_takes(context, call, backward)) return Way::kLibrary;
   return call.dtype != DType::kF32 && call.head_size <= kLargestTiledHead ? Way::kTiles : Way::kPlain;
 }
 
@@ -60,19 +61,28 @@ void make_delta(const Context& context, const AttentionCall& call, float* delta)
 
 }  // namespace
 
-void attention_forward(const Context& context, const AttentionCall& call) {
-  way_of(call) == Way::kTiles ? attention_forward_tiles(context, call) : attention_forward_plain(context, call);
+void attention_forward(const Context& context, const AttentionCall& call, void* workspace) {
+  switch (way_of(context, call, false)) {
+    case Way::kLibrary:
+      return attention_forward_library(context, call, workspace);
+    case Way::kTiles:
+      return attention_forward_tiles(context, call);
+    case Way::kPlain:
+      return attention_forward_plain(context, call);
+  }
 }
 
 void attention_backward(const Context& context, const AttentionCall& call, void* workspace) {
-  if (way_of(call) == Way::kTiles && attention_is_short(call)) return attention_backward_short(context, call);
+  const Way way = way_of(context, call, true);
+  if (way == Way::kLibrary) return attention_backward_library(context, call, workspace);
+  if (way == Way::kTiles && attention_is_short(call)) return attention_backward_short(context, call);
   float* delta = nullptr;
   if (call.dq || call.dk) {  // dv alone needs none
-    delta = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(workspace) + 63) & ~uintptr_t{63});
+    const auto mask = static_cast<uintptr_t>(kAttentionAlignment - 1);
+    delta = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(workspace) + mask) & ~mask);
     make_delta(context, call, delta);
   }
-  way_of(call) == Way::kTiles ? attention_backward_tiles(context, call, delta)
-                              : attention_backward_plain(context, call, delta);
+  way == Way::kTiles ? attention_backward_tiles(context, call, delta) : attention_backward_plain(context, call, delta);
 }
 
 }  // namespace permafrost::cuda

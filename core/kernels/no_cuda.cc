@@ -25,8 +25,9 @@ namespace {
 
 void activation_forward(const Context&, Activation, Tensor, Tensor) { absent(); }
 void activation_backward(const Context&, Activation, Tensor, Tensor, Tensor, GradMode) { absent(); }
-void attention_forward(const Context&, const AttentionCall&) { absent(); }
+void attention_forward(const Context&, const AttentionCall&, void*) { absent(); }
 void attention_backward(const Context&, const AttentionCall&, void*) { absent(); }
+std::string why_no_cudnn(const Context&) { absent(); }
 
 void combine_ranks(const Context&, RankReduction, DType, const RankPieces&, void*, int64_t) { absent(); }
 

@@ -9,7 +9,7 @@ permafrost_wheels() {
   for prefix in "${VIRTUAL_ENV:-}" "${CONDA_PREFIX:-}" "${HOME:-}/.local" "$(dirname "$(dirname "$(command -v python3 || command -v python || echo /bin/none)")")"; do
     [ -n "$prefix" ] || continue
     for folder in "$prefix"/lib/python3*/site-packages/nvidia/*/lib; do
-      if [ -e "$folder/libcublasLt.so.13" ] || [ -e "$folder/libnccl.so.2" ] || [ -e "$folder/libcupti.so.13" ]; then printf '%s\n' "$folder"; fi
+      if [ -e "$folder/libcublasLt.so.13" ] || [ -e "$folder/libnccl.so.2" ] || [ -e "$folder/libcupti.so.13" ] || [ -e "$folder/libcudnn.so.9" ]; then printf '%s\n' "$folder"; fi
     done
   done
 }

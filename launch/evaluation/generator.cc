@@ -42,6 +42,7 @@ Generator::Generator(const config::Config& config, Runtime& runtime, const Gener
 
 void Generator::load(const config::Config& config) {
   use_f32_products(executor_.context(), config.precision());
+  use_attention(executor_.context(), config.parallel());
   AdamwConfig none;
   ShardedAdamw masters(plan_, runtime_.rank(), none);
   notes_ =

@@ -97,6 +97,7 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
 
   require_labels("data", data_, *model_);
   use_f32_products(runtime.program_context(), config.precision());
+  use_attention(runtime.program_context(), config.parallel());
   load_weights();
   position_.graph_hash = plan.graph_hash();
   position_.frozen_sha256 = frozen_at_start_.sha256;

@@ -107,10 +107,11 @@ ProductChoice choice_of(const Json& j) {
 }  // namespace
 
 std::string to_text(const ProductRecord& record) {
-  const OrderedJson head = {{"format", kFormat},
-                            {"gpu", record.device.gpu},
-                            {"compute_capability", record.device.compute_capability},
-                            {"library", record.device.library}};
+  OrderedJson head = {{"format", kFormat},
+                      {"gpu", record.device.gpu},
+                      {"compute_capability", record.device.compute_capability},
+                      {"library", record.device.library}};
+  if (!record.attention.empty()) head["attention"] = record.attention;
   std::string text = json_text(head);
   text.back() = ',';
   text += "\n\"products\": [";
@@ -127,6 +128,7 @@ ProductRecord parse_product_record(std::string_view text, std::string_view who) 
       fail(ErrorKind::kWeights, "format must be ", kFormat, "; got ", json_text(j.at("format")));
     record.device = {j.at("gpu").get<std::string>(), j.at("compute_capability").get<std::string>(),
                      j.at("library").get<std::string>()};
+    record.attention = j.value("attention", std::string());
     for (const Json& product : j.at("products")) record.choices.push_back(choice_of(product));
   } catch (const Json::exception& error) {
     fail(ErrorKind::kWeights, who, " is damaged: ", error.what());

@@ -11,6 +11,7 @@ namespace permafrost {
 struct ProductRecord {
   ProductDevice device;
   std::vector<ProductChoice> choices;
+  std::string attention{};  ///< who computes it (AttentionLibrary::name); "" in records from before there was a choice
 };
 
 std::string to_text(const ProductRecord& record);

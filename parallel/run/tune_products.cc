@@ -5,6 +5,7 @@
 #include <span>
 
 #include "core/base/check.h"
+#include "core/kernels/attention.h"
 #include "parallel/run/product_record.h"
 
 namespace permafrost {
@@ -85,6 +86,15 @@ void require_device_of_first(Group& world, const ProductDevice& mine) {
        " on rank 0, ", str(mine), " on rank ", world.rank());
 }
 
+void require_attention_of_first(Group& world, const std::string& mine) {
+  const std::string first = text_of_first(world, mine);
+  if (first == mine) return;
+  fail(ErrorKind::kConfig,
+       "attention: all ranks must compute it by what rank 0 has, or bits would depend on their number "
+       "(parallel.attention: OWN needs no library); got ",
+       first, " on rank 0, ", mine, " on rank ", world.rank());
+}
+
 PreparedProducts prepare_products(Executor& executor, const Plan& plan, Group& world, bool tune,
                                   const std::string& stored) {
   PreparedProducts prepared;
@@ -92,6 +102,8 @@ PreparedProducts prepare_products(Executor& executor, const Plan& plan, Group& w
   const Context& context = executor.context();
   if (context.device.kind != DeviceKind::kCuda) return prepared;
   const ProductDevice device = product_device(context);
+  const std::string attention = attention_library(context).name;
+  require_attention_of_first(world, attention);
   if (tune) require_device_of_first(world, device);  // or they would not all measure
   bool known = false;
   if (!stored.empty()) {
@@ -103,6 +115,11 @@ PreparedProducts prepare_products(Executor& executor, const Plan& plan, Group& w
       prepared.note = concat("products: algorithms were chosen on ", str(record.device), ", and this is ", str(device),
                              ": ", tune ? "they are tuned anew" : "the first that the library names are taken",
                              "; results may differ in their last bits from what the run would have given there");
+    // Records from before there was a choice are of runs with own kernels.
+    const std::string then = record.attention.empty() ? "own kernels" : record.attention;
+    if (then != attention)
+      prepared.note += concat(prepared.note.empty() ? "" : "; ", "attention: was computed by ", then, ", and now by ",
+                              attention, ": results may differ in their last bits");
   }
   const Unobserved quiet(executor);
   const bool shares = tune && !known;
@@ -115,7 +132,7 @@ PreparedProducts prepare_products(Executor& executor, const Plan& plan, Group& w
       fail(ErrorKind::kInternal, "products: every product of rank ", world.rank(), " must be one of rank 0; got ",
            to_string(choice));
   if (shares) prepared.tuned = static_cast<size_t>(std::ranges::count_if(choices, &ProductChoice::tuned));
-  prepared.record = to_text({device, choices});
+  prepared.record = to_text({device, choices, attention});
   return prepared;
 }
 

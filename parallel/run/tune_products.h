@@ -31,5 +31,8 @@ PreparedProducts prepare_products(Executor& executor, const Plan& plan, Group& w
 
 /// What ranks that share choices must have alike: `mine` on rank 0. Collective. Errors: kConfig, on those that differ.
 void require_device_of_first(Group& world, const ProductDevice& mine);
+/// What every rank must have alike, whether or not they share choices: AttentionLibrary::name. Collective. Errors:
+/// kConfig, on those that differ.
+void require_attention_of_first(Group& world, const std::string& mine);
 
 }  // namespace permafrost

@@ -40,11 +40,22 @@ TEST_P(AttentionErrorsTest, RefusesLengthsOutOfRangeAndSmallWorkspaces) {
 }
 
 TEST(Attention, WorkspaceOnCudaIsOneNumberPerQueryAndHead) {
-  for (const int threads : {1, 7}) {
-    EXPECT_EQ(attention_workspace_bytes(false, 2, 3, 5, 4, 8, DType::kBF16, threads, DeviceKind::kCuda), 0);
-    EXPECT_EQ(attention_workspace_bytes(true, 2, 3, 5, 4, 8, DType::kBF16, threads, DeviceKind::kCuda), 4 * 24 + 64);
-    EXPECT_EQ(attention_workspace_bytes(true, 0, 3, 5, 4, 8, DType::kBF16, threads, DeviceKind::kCuda), 0);
-  }
+  for (const int threads : {1, 7})
+    for (const auto& [dtype, size] : {std::pair{DType::kF32, 8}, {DType::kBF16, 12}, {DType::kF16, 136}}) {
+      EXPECT_EQ(attention_workspace_bytes(false, 2, 3, 5, 4, size, dtype, threads, DeviceKind::kCuda), 0);
+      EXPECT_EQ(attention_workspace_bytes(true, 2, 3, 5, 4, size, dtype, threads, DeviceKind::kCuda), 256 + 256);
+      EXPECT_EQ(attention_workspace_bytes(true, 0, 3, 5, 4, size, dtype, threads, DeviceKind::kCuda), 0);
+    }
+}
+
+TEST(Attention, WorkspaceOnCudaHasRoomForCudnn) {
+  constexpr int64_t kMiB = int64_t{1} << 20;
+  const auto bytes = [](bool backward, int64_t batch, int64_t tokens, int64_t heads, int64_t size) {
+    return attention_workspace_bytes(backward, batch, tokens, tokens, heads, size, DType::kBF16, 1, DeviceKind::kCuda);
+  };
+  EXPECT_EQ(bytes(false, 4, 2048, 32, 128), kMiB + kMiB + 256 + 256);            // lse, cuDNN's, lengths
+  EXPECT_EQ(bytes(true, 4, 2048, 32, 128), 2 * kMiB + 256 * kMiB + kMiB + 512);  // one sample's scores at once
+  EXPECT_EQ(bytes(true, 2, 100, 3, 64), 2 * 2560 + 6 * 128 * 128 * 2 + kMiB + 512);
 }
 
 TEST(Attention, Errors) {

@@ -19,44 +19,8 @@ INSTANTIATE_TEST_SUITE_P(Targets, AttentionTest,
                          ::testing::Values(Target::kPortable, Target::kAvx512, Target::kAmx, Target::kCuda),
                          target_name);
 
-double largest(const std::vector<double>& values) {
-  double result = 0;
-  for (double value : values) result = std::max(result, std::abs(value));
-  return result;
-}
-
 // On CUDA, bf16 and f16 with heads of up to 256 runs in attention_forward_tiles_cuda.cu and
 // attention_backward_tiles_cuda.cu, all else in attention_plain_cuda.cu; shapes below cross the tiles of both.
-
-/// Scores are sums of `size` products in f32, whose error e makes a relative error e of a probability.
-Tolerance tolerance(DType dtype, Target target, size_t length, size_t size, double magnitude) {
-  Tolerance t = tolerance_for(dtype, int64_t(length + size), 4.0 * magnitude);
-  // AMX and CUDA: every term has a factor rounded to bf16 or f16 on its way into the product.
-  if (dtype != DType::kF32 && (target == Target::kAmx || target == Target::kCuda))
-    t.absolute += unit_of(dtype) * magnitude + static_cast<double>(length) * subnormal_of(dtype) * 4.0;
-  return t;
-}
-
-/// Compares a finished Case with the reference.
-void expect_right(const Case& c, Target target, const std::string& what) {
-  const auto want = c.wanted();
-  const double v_size = largest(values_of(c.v));
-  EXPECT_TRUE(all_close(c.out, want.out, tolerance(c.dtype, target, c.n.keys, c.n.size, v_size))) << what;
-  const auto lse = values_of(c.lse);
-  for (size_t i = 0; i < lse.size(); ++i) {
-    if (std::isinf(want.lse[i]))
-      EXPECT_EQ(lse[i], want.lse[i]) << what;
-    else
-      EXPECT_NEAR(lse[i], want.lse[i], tolerance_for(DType::kF32, int64_t(c.n.keys + c.n.size), 8.0).absolute) << what;
-  }
-  const auto g = reference::attention_gradients(c.n, double{c.scale}, want.p, values_of(c.q), values_of(c.k),
-                                                values_of(c.v), values_of(c.out), values_of(c.dout));
-  EXPECT_TRUE(all_close(c.dq, g.dq, tolerance(c.dtype, target, c.n.keys, c.n.size, g.dq_magnitude))) << what << " dq";
-  EXPECT_TRUE(all_close(c.dk, g.dk, tolerance(c.dtype, target, c.n.queries, c.n.size, g.dk_magnitude)))
-      << what << " dk";
-  EXPECT_TRUE(all_close(c.dv, g.dv, tolerance(c.dtype, target, c.n.queries, c.n.size, g.dv_magnitude)))
-      << what << " dv";
-}
 
 TEST(Attention, GradientFormulaAgreesWithDuals) {
   const AttentionSizes n{2, 4, 4, 2, 3};

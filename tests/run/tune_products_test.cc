@@ -193,6 +193,40 @@ TEST_F(TuneProducts, AnotherGpuOrLibraryIsSaidAndTunedAnew) {
     }
 }
 
+TEST_F(TuneProducts, AnotherAttentionIsSaidAndProductsStay) {
+  TunedRank measured(request_of(1, DType::kF32, false));
+  const std::string record = prepare(measured, true).record;
+  const std::string mine = "\"attention\":\"" + attention_library(measured.context).name + "\"";
+  const std::string words = "and now by " + attention_library(measured.context).name + ": results may differ";
+  ASSERT_NE(record.find(mine), std::string::npos) << record;
+  TunedRank rank(request_of(1, DType::kF32, false));
+  const PreparedProducts got = prepare(rank, true, replaced(record, mine, "\"attention\":\"another\""));
+  EXPECT_NE(got.note.find("attention: was computed by another, " + words), std::string::npos) << got.note;
+  EXPECT_EQ(got.tuned, 0u);
+  EXPECT_EQ(got.record, record);
+  // Of records from before there was a choice.
+  TunedRank later(request_of(1, DType::kF32, false));
+  cuda::allow_cudnn(*later.context.stream.queue(), false);
+  EXPECT_EQ(prepare(later, true, replaced(record, "," + mine, "")).note, "");
+  TunedRank older(request_of(1, DType::kF32, false));
+  if (attention_library(older.context).missing.empty())
+    EXPECT_NE(prepare(older, true, replaced(record, "," + mine, "")).note.find("computed by own kernels, " + words),
+              std::string::npos);
+}
+
+TEST(AttentionLibraries, MustBeAlikeOnAllRanks) {
+  const auto on_ranks = [](const std::string& second) {
+    run_inproc(2, [&](Group& world) {
+      require_attention_of_first(world, world.rank() == 0 ? "cuDNN 9.19.0" : second);
+      world.barrier(StreamView::caller(), "end").wait();
+    });
+  };
+  EXPECT_NO_THROW(on_ranks("cuDNN 9.19.0"));
+  EXPECT_TRUE(testing::throws_error(
+      [&] { on_ranks("own kernels"); }, ErrorKind::kConfig,
+      {"attention: all ranks must", "parallel.attention: OWN", "got cuDNN 9.19.0 on rank 0, own kernels on rank 1"}));
+}
+
 TEST_F(TuneProducts, RefusesDamagedRecords) {
   TunedRank measured(request_of(1, DType::kF32, false));
   const std::string record = prepare(measured, true).record;
@@ -296,10 +330,11 @@ TEST(ProductRecord, IsReadAsItWasWritten) {
   own.key = library.key;
   own.key.bias = own.key.transposed_a = true;
   own.algorithm.own = true;
-  const ProductRecord record{{"A \"GPU\"", "9.0", "cublasLt 1"}, {library, own}};
+  const ProductRecord record{{"A \"GPU\"", "9.0", "cublasLt 1"}, {library, own}, "cuDNN 1"};
   const ProductRecord read = parse_product_record(to_text(record), "text");
   EXPECT_EQ(read.device, record.device);
   EXPECT_EQ(read.choices, record.choices);
+  EXPECT_EQ(read.attention, record.attention);
   EXPECT_TRUE(parse_product_record(to_text({{}, {}}), "text").choices.empty());
 }
 

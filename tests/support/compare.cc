@@ -7,6 +7,8 @@
 #include <memory>
 #include <mutex>
 
+#include "core/device/cuda.h"
+
 namespace permafrost::testing {
 
 namespace {
@@ -22,7 +24,10 @@ Stream* stream_in_use() {
   if (device_in_use.kind == DeviceKind::kCpu) return nullptr;
   const std::lock_guard lock(mutex);
   auto& stream = streams[device_in_use.index];
-  if (!stream) stream = std::make_unique<Stream>(device_in_use);
+  if (!stream) {
+    stream = std::make_unique<Stream>(device_in_use);
+    cuda::allow_cudnn(*stream->queue(), false);  // the project's own kernels are tested; a test of cuDNN allows it
+  }
   return stream.get();
 }
 
