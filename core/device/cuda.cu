@@ -272,7 +272,7 @@ void fill(Queue& queue, void* to, int byte, int64_t bytes) {
 }
 
 void allow_tf32(Queue& queue, bool allowed) { queue.tf32 = allowed; }
-void allow_cudnn(Queue& queue, bool allowed) { queue.cudnn = allowed; }
+void use_cudnn(Queue& queue, CudnnUse use) { queue.cudnn = use; }
 int64_t cudnn_calls(const Queue& queue) { return queue.cudnn_calls; }
 void on_note(Queue& queue, std::function<void(const std::string&)> note) { queue.note = std::move(note); }
 

@@ -61,9 +61,13 @@ void fill(Queue& queue, void* to, int byte, int64_t bytes);
 /// Whether products of f32 matrices may round their operands to TF32 (11 bits instead of 24, several times as fast).
 /// At first they may not.
 void allow_tf32(Queue& queue, bool allowed);
-/// Whether attention may run in cuDNN where there is one; at first it may. Its bits are others than those of the
-/// project's own kernels.
-void allow_cudnn(Queue& queue, bool allowed);
+/// When attention runs in cuDNN, where there is one, whose bits are others than those of the project's own kernels.
+enum class CudnnUse : uint8_t {
+  kNever,
+  kWherePays,  ///< not for tokens that one tile of the own kernels holds, all in one kernel; so it is at first
+  kAlways,     ///< wherever it can
+};
+void use_cudnn(Queue& queue, CudnnUse use);
 /// Calls of attention that went to cuDNN so far.
 int64_t cudnn_calls(const Queue& queue);
 /// What to do with what kernels have to say once, at the first call of a kind: that a library refuses what is usually

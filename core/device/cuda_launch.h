@@ -44,7 +44,7 @@ struct Queue {
   bool tf32 = false;                             ///< see allow_tf32
   void* attention = nullptr;                     ///< what cudnn/attention.cu keeps
   void (*destroy_attention)(void*) = nullptr;    ///< of it; null = nothing kept
-  bool cudnn = true;                             ///< see allow_cudnn
+  CudnnUse cudnn = CudnnUse::kWherePays;         ///< see use_cudnn
   int64_t cudnn_calls = 0;                       ///< see cudnn_calls
   std::function<void(const std::string&)> note;  ///< see on_note
 };

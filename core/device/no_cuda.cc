@@ -27,7 +27,7 @@ void synchronize(Queue&) { absent("Stream"); }
 void copy(Queue&, void*, const void*, int64_t) { absent("Stream"); }
 void fill(Queue&, void*, int, int64_t) { absent("Stream"); }
 void allow_tf32(Queue&, bool) { absent("Stream"); }
-void allow_cudnn(Queue&, bool) { absent("Stream"); }
+void use_cudnn(Queue&, CudnnUse) { absent("Stream"); }
 int64_t cudnn_calls(const Queue&) { absent("Stream"); }
 void on_note(Queue&, std::function<void(const std::string&)>) { absent("Stream"); }
 Mark* create_mark(Queue&) { absent("Stream"); }

@@ -262,12 +262,13 @@ int64_t at_once(const AttentionCall& call) {
 }  // namespace
 
 std::string why_no_cudnn(const Context& context) {
-  return queue_of(context).cudnn ? cudnn::missing_for(context) : "it is not allowed (parallel.attention: OWN)";
+  return queue_of(context).cudnn != CudnnUse::kNever ? cudnn::missing_for(context) : "it is not allowed (parallel.attention: OWN)";
 }
 
 bool library_takes(const Context& context, const AttentionCall& call, bool backward) {
-  if (!queue_of(context).cudnn || !library_has_attention(call.dtype, call.queries, call.keys, call.head_size))
-    return false;
+  const CudnnUse use = queue_of(context).cudnn;
+  if (use == CudnnUse::kNever || (use == CudnnUse::kWherePays && attention_is_short(call))) return false;
+  if (!library_has_attention(call.dtype, call.queries, call.keys, call.head_size)) return false;
   if (call.allowed || call.batch > 65535 || (call.open_first && call.keys > kMostOpenKeys)) return false;
   if (backward && !(call.dq && call.dk && call.dv)) return false;
   uintptr_t all = 2 * static_cast<uintptr_t>(call.stride_q | call.stride_k | call.stride_v);

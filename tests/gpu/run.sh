@@ -278,7 +278,7 @@ out=$(readlink -f "$out")
 rm -rf "$out"/{parts,shared,gpu.json,gpu.md,parts.tsv,facts.tsv}
 mkdir -p "$out/parts" "$out/shared"
 "$permafrost" info --json >"$out/info.json" || die "expected 'permafrost info' to work; see above"
-missing=$(awk '/^ "gpus": \{/ { inside = 1 } inside && /^  "missing":/ { sub(/^ *"missing": */, ""); sub(/,$/, ""); print; exit }' "$out/info.json")
+missing=$(awk '/^ *"gpus": \{/ { inside = 1 } inside && /^ *"missing":/ { sub(/^ *"missing": */, ""); sub(/,$/, ""); print; exit }' "$out/info.json")
 if [ "$emulated" = no ] && [ "$missing" != null ]; then
   echo "run.sh: needs a GPU; there is none: $missing"
   exit 77

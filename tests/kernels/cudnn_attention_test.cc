@@ -23,12 +23,12 @@ class CudnnAttention : public KernelTest {
     const cuda::DeviceInfo info = cuda::device_info(0);
     if (!emulated() && info.major != 9)
       GTEST_SKIP() << "cuDNN's attention is used on compute capability 9; got " << info.major << "." << info.minor;
-    cuda::allow_cudnn(queue(), true);
+    cuda::use_cudnn(queue(), cuda::CudnnUse::kAlways);
     cuda::on_note(queue(), [this](const std::string& note) { notes_ += note + "\n"; });
   }
   void TearDown() override {
     if (!IsSkipped()) {
-      cuda::allow_cudnn(queue(), false);
+      cuda::use_cudnn(queue(), cuda::CudnnUse::kNever);
       cuda::on_note(queue(), {});
       EXPECT_EQ(notes_, "");
     }
@@ -182,21 +182,23 @@ void each_mask(const AttentionSizes& n, Body&& body) {
 
 constexpr std::array kTypes = {kBF16, kF16};
 
+/// Every shape is a plan of cuDNN, which takes it a part of a second to make: each size has a third of the masks, each
+/// mask three sizes at least, and every second case lies in fused tensors.
 TEST_P(CudnnAttention, EveryMaskAtManySizes) {
   const std::vector<AttentionSizes> all{{3, 16, 16, 2, 16},    {2, 7, 40, 2, 64},  {3, 20, 20, 1, 72},
                                         {3, 33, 33, 2, 64},    {2, 46, 46, 3, 80}, {4, 60, 60, 2, 80},
                                         {1, 130, 130, 1, 128}, {2, 65, 65, 2, 96}, {3, 40, 7, 2, 128}};
-  for (DType dtype : kTypes)
-    for (const AttentionSizes& n : std::span(all).first(emulated() ? 3 : all.size()))
-      each_mask(n, [&](const Mask& mask) {
-        const Case c(dtype, n, mask);
-        DeviceCase(c, false).run();
-        expect_right(c, GetParam(), text_of(c, mask, false));
-        if (n.queries != n.keys) return;
-        const Case fused(dtype, n, mask);
-        DeviceCase(fused, true).run();
-        expect_right(fused, GetParam(), text_of(c, mask, true));
-      });
+  for (size_t size = 0; size < (emulated() ? 3 : all.size()); ++size) {
+    const AttentionSizes& n = all[size];
+    size_t number = 0;
+    each_mask(n, [&](const Mask& mask) {
+      if (++number % 3 != size % 3) return;
+      const bool fused = n.queries == n.keys && (number + size) % 2 == 0;
+      const Case c(kTypes[(number / 3 + size) % 2], n, mask);
+      DeviceCase(c, fused).run();
+      expect_right(c, GetParam(), text_of(c, mask, fused));
+    });
+  }
 }
 
 TEST_P(CudnnAttention, ModelsShapes) {
@@ -204,7 +206,7 @@ TEST_P(CudnnAttention, ModelsShapes) {
   if (emulated()) GTEST_SKIP() << "takes a minute on the emulation, and shows nothing there";
   for (const AttentionSizes& n : {AttentionSizes{2, 197, 197, 2, 64}, {3, 241, 241, 2, 64}, {1, 300, 300, 1, 128}})
     for (DType dtype : kTypes)
-      for (const Mask& mask : {kMasks[0], kMasks[1], kMasks[3], kMasks[7]}) {
+      for (const Mask& mask : {kMasks[0], kMasks[3], kMasks[7]}) {
         const Case c(dtype, n, mask);
         DeviceCase(c, true).run();
         expect_right(c, GetParam(), text_of(c, mask, true));
@@ -260,12 +262,12 @@ TEST_P(CudnnAttention, PartsOfABatchGiveWhatOwnKernelsGive) {
   for (const Mask& mask : {kMasks[2], kMasks[3]}) {
     const Case c(kBF16, n, mask), own(kBF16, n, mask);
     DeviceCase(c, false).run();
-    cuda::allow_cudnn(queue(), false);
+    cuda::use_cudnn(queue(), cuda::CudnnUse::kNever);
     const DeviceCase d(own, false);
     d.forward();
     d.backward();
     d.fetch();
-    cuda::allow_cudnn(queue(), true);
+    cuda::use_cudnn(queue(), cuda::CudnnUse::kAlways);
     for (auto [got, want] : {std::pair{&c.out, &own.out}, {&c.dq, &own.dq}, {&c.dk, &own.dk}, {&c.dv, &own.dv}}) {
       const auto *a = static_cast<const bfloat16*>(got->view().raw()),
                  *b = static_cast<const bfloat16*>(want->view().raw());
@@ -296,11 +298,11 @@ TEST_P(CudnnAttention, OwnKernelsTakeItsLseAndItTheirs) {
     for (const bool own_first : {false, true}) {
       const Case c(kBF16, {3, 60, 60, 2, 64}, mask);
       const DeviceCase d(c, false);
-      cuda::allow_cudnn(queue(), !own_first);
+      cuda::use_cudnn(queue(), own_first ? cuda::CudnnUse::kNever : cuda::CudnnUse::kAlways);
       d.forward();
-      cuda::allow_cudnn(queue(), own_first);
+      cuda::use_cudnn(queue(), own_first ? cuda::CudnnUse::kAlways : cuda::CudnnUse::kNever);
       d.backward();
-      cuda::allow_cudnn(queue(), true);
+      cuda::use_cudnn(queue(), cuda::CudnnUse::kAlways);
       d.fetch();
       expect_right(c, GetParam(), concat(text_of(c, mask, false), own_first ? " own first" : " cuDNN first"));
     }
