@@ -33,7 +33,8 @@ void use_f32_products(const Context& context, const config::Precision& precision
 void use_attention(const Context& context, const config::Parallel& parallel) {
   cuda::Queue* queue = context.stream.queue();
   if (!queue) return;
-  cuda::use_cudnn(*queue, parallel.attention() == config::Parallel::OWN ? cuda::CudnnUse::kNever : cuda::CudnnUse::kWherePays);
+  cuda::use_cudnn(*queue,
+                  parallel.attention() == config::Parallel::OWN ? cuda::CudnnUse::kNever : cuda::CudnnUse::kWherePays);
   cuda::on_note(*queue, [](const std::string& note) { LOG(WARNING) << note; });
   const AttentionLibrary library = attention_library(context);
   LOG(INFO) << "attention: " << library.name << (library.missing.empty() ? "" : ": ") << library.missing;

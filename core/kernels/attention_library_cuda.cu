@@ -262,7 +262,8 @@ int64_t at_once(const AttentionCall& call) {
 }  // namespace
 
 std::string why_no_cudnn(const Context& context) {
-  return queue_of(context).cudnn != CudnnUse::kNever ? cudnn::missing_for(context) : "it is not allowed (parallel.attention: OWN)";
+  return queue_of(context).cudnn != CudnnUse::kNever ? cudnn::missing_for(context)
+                                                     : "it is not allowed (parallel.attention: OWN)";
 }
 
 bool library_takes(const Context& context, const AttentionCall& call, bool backward) {

@@ -26,7 +26,8 @@ Stream* stream_in_use() {
   auto& stream = streams[device_in_use.index];
   if (!stream) {
     stream = std::make_unique<Stream>(device_in_use);
-    cuda::use_cudnn(*stream->queue(), cuda::CudnnUse::kNever);  // the project's own kernels are tested; a test of cuDNN allows it
+    cuda::use_cudnn(*stream->queue(),
+                    cuda::CudnnUse::kNever);  // the project's own kernels are tested; a test of cuDNN allows it
   }
   return stream.get();
 }
