@@ -32,7 +32,8 @@ struct AttentionMask {
 /// can be read in place: pass tensors of the shapes above that point at their part.
 /// lse: (B, H, T) f32, log of the softmax denominator, kept for backward; undefined = not kept.
 /// A query that sees no key gives 0 (and lse -inf) and has gradient 0. NaN in what a query sees gives NaN; keys behind
-/// the valid length are not read (unless the open row sees them). A key hidden by the causal rule or by `allowed` must
+/// the valid length are not read (unless the open row sees them; in cuDNN, with T = S, they must be finite, since they
+/// are multiplied by 0). A key hidden by the causal rule or by `allowed` must
 /// be finite. Any head size. kCausal and kCausalOpenFirst with T != S are refused. Scores are never materialised for
 /// all T x S x heads at once: a thread holds those of a few queries of one head (backward: of a few hundred), a block
 /// on CUDA a tile of 64 x 64 at most. bf16 on processors with AMX, and on CUDA for head sizes up to 256: probabilities

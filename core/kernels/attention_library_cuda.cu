@@ -270,6 +270,9 @@ bool library_takes(const Context& context, const AttentionCall& call, bool backw
   const CudnnUse use = queue_of(context).cudnn;
   if (use == CudnnUse::kNever || (use == CudnnUse::kWherePays && attention_is_short(call))) return false;
   if (!library_has_attention(call.dtype, call.queries, call.keys, call.head_size)) return false;
+  // It multiplies values behind the lengths by 0. Where there are as many keys as queries, they were computed like the
+  // rest; elsewhere they may be anything, such as what a cache of tokens was never given.
+  if (call.lengths && call.queries != call.keys) return false;
   if (call.allowed || call.batch > 65535 || (call.open_first && call.keys > kMostOpenKeys)) return false;
   if (backward && !(call.dq && call.dk && call.dv)) return false;
   uintptr_t all = 2 * static_cast<uintptr_t>(call.stride_q | call.stride_k | call.stride_v);

@@ -68,14 +68,14 @@ class GpuReport {
          << "\n";
   }
 
-  void row(const GpuRow& row, double seconds, double ceiling, bool captured) {
+  void row(const GpuRow& row, double seconds, double ceiling, bool host_shows) {
     const bool product = row.flops > 0;
     const double speed = (product ? row.flops : row.bytes) / seconds, share = speed / ceiling;
     out_ << std::left << std::setw(36) << row.name() << std::setw(7) << row.freezing << std::setw(24) << row.shape
          << std::right << std::setprecision(1) << std::setw(10) << seconds * 1e6 << std::setw(10)
          << speed / (product ? 1e12 : 1e9) << std::setprecision(0) << std::setw(8) << 100 * share << "%" << std::setw(9)
          << row.per_step << (share < kWantedGpuShare && !emulated_ ? "  below 85 %" : "")
-         << (captured ? "" : "  from the host") << "\n"
+         << (host_shows ? "  from the host" : "") << "\n"
          << std::flush;
     write({{"kind", product ? "product" : "memory"},
            {"workload", row.workload},
@@ -88,7 +88,7 @@ class GpuReport {
            {"flops", row.flops},
            {"bytes", row.bytes},
            {"seconds", seconds},
-           {"timed", captured ? "graph" : "host"},
+           {"timed", host_shows ? "host" : "device"},
            {product ? "flop_per_s" : "bytes_per_s", speed},
            {"ceiling", ceiling},
            {"share", share}});
@@ -146,7 +146,7 @@ void measure_rows(const std::vector<GpuCase>& cases, const std::string& only, St
     const auto takes = watch.takes({call, product ? ceilings.product : ceilings.copy});
     report.row(each.row, quantile(takes[0].seconds, 0.5),
                (product ? ceilings.product_flops : ceilings.copy_bytes) / quantile(takes[1].seconds, 0.5),
-               takes[0].captured);
+               takes[0].host_shows);
   }
 }
 

@@ -18,14 +18,14 @@ using GpuCall = std::function<void(int64_t turn)>;
 /// Seconds per call of one side, those of every take.
 struct GpuTakes {
   std::vector<double> seconds;
-  bool captured = false;  ///< false: calls were given one by one, and the host's share of a launch may show
+  bool host_shows = false;  ///< short calls that cannot be captured: what the host takes to launch them may show
 };
 
 /// Times calls of a stream against each other; sides take turns, so that a clock that falls slows all of them. A take
 /// is as many calls in a row as last some milliseconds, captured as one CUDA graph beforehand and timed between two
 /// events of the stream: what the host takes to give work does not show, as it does not in training, whose programs are
-/// graphs too; what the device takes between two kernels does. Calls that cannot be captured are given one by one, from
-/// an idle stream until the host sees that they are done.
+/// graphs too; what the device takes between two kernels does. Calls that last long, or that cannot be captured, are
+/// given one by one between the same events.
 class GpuStopwatch {
  public:
   /// takes: of each side. seconds: of each take; 0: one call.
@@ -37,11 +37,12 @@ class GpuStopwatch {
   struct Side {
     const GpuCall* call = nullptr;
     int64_t calls = 1;
-    cuda::OwnedCapture graph;  // null: cannot be
+    cuda::OwnedCapture graph;  // null: given one by one
+    bool host_shows = false;
   };
   Side prepared(const GpuCall& call);
   double given_one_by_one(const GpuCall& call, int64_t calls);
-  double replayed(const Side& side);
+  double take(const Side& side);
 
   Stream& stream_;
   int takes_;

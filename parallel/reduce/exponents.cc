@@ -16,7 +16,10 @@ void Exponents::learn(std::span<const int32_t> agreed) {
   PERMAFROST_CHECK(agreed.size() == agreed_.size(), "exponents: one per parameter (", agreed_.size(),
                    ") is needed; got ", agreed.size());
   for (size_t i = 0; i < agreed.size(); ++i)
-    if (agreed[i] != kZeroExponent) agreed_[i] = agreed[i];
+    if (agreed_[i] == kZeroExponent)
+      agreed_[i] = agreed[i];
+    else if (agreed[i] != kZeroExponent)
+      agreed_[i] = std::max(agreed[i], std::min(agreed_[i] - 1, agreed[i] + kMostAbove));
   known_ = true;
   set_limits();
 }

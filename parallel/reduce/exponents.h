@@ -5,19 +5,23 @@
 
 namespace permafrost {
 
-/// What all ranks know of the size of each parameter's gradient: the exponents (GradientRange::exponent) agreed in the
-/// last vote. Part of the checkpoint, since the next step's scales follow from it.
+/// What all ranks know of the size of each parameter's gradient: exponents (GradientRange::exponent) as agreed in the
+/// votes so far. Part of the checkpoint, since the next step's scales follow from it.
 class Exponents {
  public:
   /// Default bits of room for gradients to grow between two steps before a step must be repeated.
   static constexpr int32_t kHeadroom = 12;
+  /// What is kept falls by one bit a step where gradients fall, and is at most so many bits above the last vote: ReLUs
+  /// that die and come back take a gradient from nothing to its old size within a step.
+  static constexpr int32_t kMostAbove = 12;
 
   explicit Exponents(int64_t params, int32_t headroom = kHeadroom);
 
   /// False before the first vote: the step runs for the maxima first (OrderFreeSums::begin_measuring).
   bool known() const { return known_; }
-  /// Takes the agreed maxima of a vote, accepted or to be repeated: a repetition has the same gradients, so it fits.
-  /// A parameter whose gradient was zero keeps what was known of it.
+  /// Takes the agreed maxima of a vote, accepted or to be repeated: a repetition has the same gradients, so it fits,
+  /// and learning the same again right away changes nothing but by one bit's fall. A parameter whose gradient was zero
+  /// keeps what was known of it.
   void learn(std::span<const int32_t> agreed);
   /// Exponents of the next step's scales: agreed + headroom; for a parameter never seen but zero, as if it were as
   /// large as the largest of all (0 when all were zero).

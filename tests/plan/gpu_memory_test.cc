@@ -62,7 +62,7 @@ TEST(GpuMemory, CountsTheDeviceInClosedForm) {
   EXPECT_EQ(m.gradients, 4 * plan.trainable_space);
   EXPECT_EQ(m.norms, 8);
   EXPECT_EQ(m.tables, 12 * (48 + 80)) << "a block has twelve parameters, none of several pieces";
-  EXPECT_EQ(m.constant, int64_t{600} * kGpuMiB);
+  EXPECT_EQ(m.constant, int64_t{544} * kGpuMiB);
   EXPECT_EQ(m.total(), m.frozen + m.arena + m.state + m.inputs + m.working + m.sums + m.optimizer + m.gradients +
                            m.norms + m.tables + m.copies + m.constant);
   EXPECT_EQ(m.copies, 0) << "all is f32";
@@ -145,7 +145,7 @@ TEST(GpuMemory, APlanForCpuHasNone) {
 TEST(GpuMemory, TextAndJsonHaveBothColumns) {
   const Plan plan = make_plan(gpu_request());
   const std::string table = plan.table();
-  for (const char* part : {"memory on each GPU: ", " = frozen ", " + constant 600.00 MiB",
+  for (const char* part : {"memory on each GPU: ", " = frozen ", " + constant 544.00 MiB",
                            "memory on the host per rank: ", " + staging ", "; per node: "})
     EXPECT_NE(table.find(part), std::string::npos) << part << '\n' << table;
   const OrderedJson j = plan_json(plan);

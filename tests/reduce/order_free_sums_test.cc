@@ -438,6 +438,24 @@ TEST_P(OrderFreeSumsTest, TheNormClipsAndKeepsAStepThatIsNotFiniteFromBeingTaken
   EXPECT_EQ(clip, static_cast<float>(10 / (norm + 1e-6)));
 }
 
+TEST(OrderFreeSums, ExponentsRiseAtOnceAndFallByABitAStep) {
+  Exponents exponents(1);
+  const auto learned = [&](int32_t agreed) {
+    exponents.learn(std::vector<int32_t>{agreed});
+    return exponents.limits()[0] - Exponents::kHeadroom;
+  };
+  EXPECT_EQ(learned(-8), -8);
+  EXPECT_EQ(learned(3), 3);
+  EXPECT_EQ(learned(3), 3);
+  EXPECT_EQ(learned(1), 2);
+  EXPECT_EQ(learned(1), 1);
+  EXPECT_EQ(learned(1), 1);
+  EXPECT_EQ(learned(-30), -30 + Exponents::kMostAbove);
+  EXPECT_EQ(learned(-30), -31 + Exponents::kMostAbove);
+  EXPECT_EQ(learned(kZeroExponent), -31 + Exponents::kMostAbove) << "nothing is known of a gradient of zeros";
+  EXPECT_EQ(learned(1), 1);
+}
+
 TEST(OrderFreeSums, ExponentsSurviveTheCheckpoint) {
   Exponents exponents(3);
   exponents.learn(std::vector<int32_t>{4, kZeroExponent, -9});
