@@ -18,6 +18,7 @@ TEST(Program, InfoDescribesTheInstallation) {
   EXPECT_TRUE(info["commit"].is_null() || info["commit"].get<std::string>().size() == 12);
   EXPECT_EQ(info["ranks"]["world"], 1);
   EXPECT_NE(info["nccl"]["version"].is_null(), info["nccl"]["missing"].is_null()) << info["nccl"];
+  EXPECT_NE(info["cudnn"]["version"].is_null(), info["cudnn"]["missing"].is_null()) << info["cudnn"];
   EXPECT_GE(info["cores"].get<int>(), 1);
   EXPECT_GT(info["memory_bytes"].get<int64_t>(), 0);
   for (const char* set : {"avx2", "avx512", "avx512_bf16", "amx_bf16"})
