@@ -55,7 +55,7 @@ void check_device_memory(const Plan& plan, int64_t available_bytes) {
   fail(ErrorKind::kConfig, "memory: a rank needs ", gib_text(needed), " of its GPU; got ", gib_text(available_bytes),
        " free, short by ", gib_text(needed - available_bytes), ". Largest: ", largest_items(plan.device_memory),
        "; context and libraries ", gib_text(plan.device_memory.constant),
-       " (not measured). Ways out: ", ways_out(plan));
+       ". Ways out: ", ways_out(plan));
 }
 
 void check_device_memory_beside(const Plan& plan, const Plan& lender, int64_t available_bytes) {

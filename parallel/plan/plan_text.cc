@@ -143,7 +143,7 @@ std::string gpu_memory_text(const Plan& plan) {
     text += concat(join, item.name, ' ', human_bytes(item.bytes));
     join = " + ";
   }
-  return concat(text, " (context and libraries, not measured)\nmemory on the host per rank: ", human_bytes(host.own()),
+  return concat(text, " (context and libraries)\nmemory on the host per rank: ", human_bytes(host.own()),
                 " = working ", human_bytes(host.working), " + inputs ", human_bytes(host.inputs), " + staging ",
                 human_bytes(host.staging), "; per node: ", human_bytes(plan.host_bytes_of_node()), ", ",
                 human_bytes(host.node_frozen), " of it frozen and shared by its ranks\n");

@@ -39,7 +39,7 @@ TEST(DeviceMemory, TheMessageHasNumbersTheLargestItemsAndWaysOut) {
   EXPECT_TRUE(throws_error(
       [] { check_device_memory(gpu_plan(), 16 * kGibibyte); }, ErrorKind::kConfig,
       {"memory: a rank needs 17.00 GiB of its GPU; got 16.00 GiB free, short by 1.00 GiB. Largest: frozen 9.00 GiB, "
-       "arena 4.00 GiB, sums 2.00 GiB, optimizer 1.00 GiB; context and libraries 0.50 GiB (not measured). Ways out: a "
+       "arena 4.00 GiB, sums 2.00 GiB, optimizer 1.00 GiB; context and libraries 0.50 GiB. Ways out: a "
        "smaller train.micro_batch shrinks arena and inputs, parallel.frozen_policy SHARDED keeps frozen weights on the "
        "host and copies them unit by unit into two slots, fewer trainable parameters shrink sums and optimizer, or a "
        "GPU with more memory (other processes on it count too)"}));
