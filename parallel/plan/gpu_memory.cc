@@ -71,6 +71,7 @@ void count_gpu_memory(Plan& plan, bool forward_only) {
   device.working = m.working;
   device.arena = m.arena;
   device.state = m.state;
+  device.copies = ComputeCopies(plan).bytes();  // at most: before units that come into slots are chosen
   device.constant = kDeviceConstantBytes;
   for (const Program& program : plan.programs) device.inputs = std::max(device.inputs, 2 * program.input_bytes);
   plan.host_memory.working = m.working;

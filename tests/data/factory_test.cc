@@ -19,5 +19,16 @@ TEST(DataFactory, ImageSizeIsThatOfTheModel) {
   EXPECT_EQ(image_size(config), 0);
 }
 
+TEST(DataFactory, DecodingTakesTheThreadsThatAGpuLeavesIdle) {
+  config::Config config;
+  EXPECT_EQ(decode_threads(config, 16), 1) << "compute threads are busy";
+  config.mutable_parallel()->set_device(config::Parallel::CUDA);
+  EXPECT_EQ(decode_threads(config, 8), 7);
+  EXPECT_EQ(decode_threads(config, 1), 1);
+  EXPECT_EQ(decode_threads(config, 64), 16);
+  config.mutable_data()->set_decode_threads(3);
+  EXPECT_EQ(decode_threads(config, 64), 3);
+}
+
 }  // namespace
 }  // namespace permafrost::testing

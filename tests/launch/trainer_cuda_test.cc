@@ -48,6 +48,7 @@ class TrainerCuda : public TrainerTest {
       run.norms.push_back(metrics.grad_norm);
       run.scales.push_back(metrics.loss_scale);
       run.scale_repeats += metrics.scale_repeats;
+      EXPECT_GT(trainer.last_step().device_ms, 0);
     }
   }
   /// A run on a GPU with nothing special, once for all tests.
