@@ -65,7 +65,7 @@ OrderedJson figures_json(const StepFigures& figures, const StepBench& bench) {
                 {"gflop_per_s", rate(figures.timed.flops, seconds) / 1e9},
                 {"data_wait_share", share_of(figures.timed.data_wait_seconds, seconds)},
                 {"device_ms", 1e3 * median_of(figures.timed.device_seconds)},
-                {"device_idle_share", 1 - share_of(figures.timed.device_seconds, seconds)},
+                {"device_outside_share", 1 - share_of(figures.timed.device_seconds, seconds)},
                 {"to_first_step_seconds", bench.to_first_step().json()}};
   j.update(figures.memory.json());
   j.update(figures.checkpoint.json());
@@ -101,8 +101,9 @@ void print_bytes(const OrderedJson& head, const StepFigures& figures) {
 std::string device_text(const OrderedJson& body) {
   if (body["device_ms"] == 0.0) return "";
   std::ostringstream out;
-  out << std::fixed << std::setprecision(3) << "GPU               busy for " << body["device_ms"].get<double>()
-      << " ms of a step (median), idle for " << 100 * body["device_idle_share"].get<double>() << " % of them\n";
+  out << std::fixed << std::setprecision(3) << "GPU               " << body["device_ms"].get<double>()
+      << " ms of a step (median) from the first to the last kernel of its programs; "
+      << 100 * body["device_outside_share"].get<double>() << " % of the steps is outside\n";
   return out.str();
 }
 

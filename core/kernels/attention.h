@@ -36,11 +36,12 @@ struct AttentionMask {
 /// are multiplied by 0). A key hidden by the causal rule or by `allowed` must
 /// be finite. Any head size. kCausal and kCausalOpenFirst with T != S are refused. Scores are never materialised for
 /// all T x S x heads at once: a thread holds those of a few queries of one head (backward: of a few hundred), a block
-/// on CUDA a tile of 64 x 64 at most. bf16 on processors with AMX, and on CUDA for head sizes up to 256: probabilities
-/// (and, backward, the gradients of scores) are rounded to bf16 for the products with v (q, k, dout); all sums are in
-/// f32. On CUDA, lengths out of range are reported where the stream is waited for. Workspace:
-/// attention_workspace_bytes. Errors: ShapeMismatch; InvalidArgument (lengths out of range, head_size or stride
-/// impossible); NotBuilt on a device without this kernel.
+/// on CUDA a tile of 64 x 64 at most; in cuDNN, backward keeps the gradients of scores of so many samples as take 256
+/// MiB, or of one, up to 1 GiB. bf16 on processors with AMX, and on CUDA for head sizes up to 256: probabilities (and,
+/// backward, the gradients of scores) are rounded to bf16 for the products with v (q, k, dout); all sums are in f32. On
+/// CUDA, lengths out of range are reported where the stream is waited for. Workspace: attention_workspace_bytes.
+/// Errors: ShapeMismatch; InvalidArgument (lengths out of range, head_size or stride impossible); NotBuilt on a device
+/// without this kernel.
 struct AttentionForward {
   Tensor q, k, v, out, lse;
   int64_t stride_q = 0, stride_k = 0, stride_v = 0;

@@ -39,8 +39,9 @@ constexpr int64_t attention_samples_at_once(int64_t batch, int64_t queries, int6
 }
 
 /// Whether cuDNN's attention is for such tensors, as far as the workspace goes.
-constexpr bool library_has_attention(DType dtype, int64_t queries, int64_t keys, int64_t head_size) {
-  return dtype != DType::kF32 && head_size % 8 == 0 && head_size <= 128 && queries > 1 && keys > 1;
+constexpr bool library_has_attention(DType dtype, int64_t queries, int64_t keys, int64_t heads, int64_t head_size) {
+  return attention_score_bytes(queries, keys, heads) <= 4 * kMostScoreBytes && dtype != DType::kF32 &&
+         head_size % 8 == 0 && head_size <= 128 && queries > 1 && keys > 1;
 }
 
 /// Where things lie in a workspace, in bytes behind its first multiple of kAttentionAlignment; -1: nowhere.
@@ -64,7 +65,7 @@ constexpr AttentionWorkspace attention_workspace(bool backward, int64_t batch, i
   };
   const int64_t rows = 4 * batch * heads * queries;
   if (backward) result.delta = take(rows);
-  if (library_has_attention(dtype, queries, keys, head_size)) {
+  if (library_has_attention(dtype, queries, keys, heads, head_size)) {
     result.lse = take(rows);
     result.lengths = take(4 * 4 * batch);
     const int64_t samples = backward ? attention_samples_at_once(batch, queries, keys, heads) : 0;

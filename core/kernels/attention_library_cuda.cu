@@ -269,7 +269,7 @@ std::string why_no_cudnn(const Context& context) {
 bool library_takes(const Context& context, const AttentionCall& call, bool backward) {
   const CudnnUse use = queue_of(context).cudnn;
   if (use == CudnnUse::kNever || (use == CudnnUse::kWherePays && attention_is_short(call))) return false;
-  if (!library_has_attention(call.dtype, call.queries, call.keys, call.head_size)) return false;
+  if (!library_has_attention(call.dtype, call.queries, call.keys, call.heads, call.head_size)) return false;
   // It multiplies values behind the lengths by 0. Where there are as many keys as queries, they were computed like the
   // rest; elsewhere they may be anything, such as what a cache of tokens was never given.
   if (call.lengths && call.queries != call.keys) return false;

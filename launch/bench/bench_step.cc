@@ -37,6 +37,7 @@ OrderedJson StepSeries::json() const {
           {"device_seconds", device_seconds},
           {"samples", samples},
           {"tokens", tokens},
+          {"attempts", attempts},
           {"flops", flops},
           {"moved_bytes", moved_bytes},
           {"gathered_bytes", gathered_bytes},
@@ -114,7 +115,9 @@ StepSeries StepBench::run(int64_t steps, StepProfile* profile) {
     series.device_seconds.push_back(trainer_->last_step().device_ms / 1e3);
     series.samples.push_back(trainer_->last_step().samples);
     series.tokens.push_back(trainer_->last_step().tokens);
-    series.flops.push_back(flops_so_far() - flops_before);
+    const int64_t attempts = trainer_->last_step().attempts;  // all of the same programs
+    series.attempts.push_back(attempts);
+    series.flops.push_back((flops_so_far() - flops_before) / static_cast<double>(attempts));
     series.moved_bytes.push_back(metrics.moved_bytes);
     series.gathered_bytes.push_back(metrics.gathered_bytes);
     series.reduced_bytes.push_back(metrics.reduced_bytes);

@@ -19,9 +19,10 @@ struct StepSeries {
   std::vector<double> seconds;
   std::vector<double> losses;
   std::vector<double> data_wait_seconds;  ///< within `seconds`
-  std::vector<double> device_seconds;     ///< within `seconds`: that the GPU was busy; 0 on CPU
+  std::vector<double> device_seconds;     ///< within `seconds`: StepAccount::device_ms; 0 on CPU
   std::vector<int64_t> samples, tokens;   ///< that counted in the loss
-  std::vector<double> flops;              ///< of all ranks, as the plan counts those of the programs that ran
+  std::vector<int64_t> attempts;          ///< how often the micro-batches ran
+  std::vector<double> flops;  ///< of all ranks, as the plan counts those of the programs that ran, one attempt's
   std::vector<int64_t> moved_bytes, gathered_bytes, reduced_bytes;
 
   OrderedJson json() const;

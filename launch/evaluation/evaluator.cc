@@ -85,6 +85,7 @@ std::unique_ptr<OpenedData> open_evaluation_data(const config::Config& config, i
   OpenOptions options;
   options.model_vocab = config.model().epalm().text().vocab();
   options.threads = threads;
+  options.decode_threads = decode_threads(config, threads);
   options.needs_answers = false;
   options.whole = true;
   return std::make_unique<OpenedData>(plain_data(config), options);

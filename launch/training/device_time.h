@@ -5,8 +5,8 @@
 
 namespace permafrost {
 
-/// How long a GPU was busy, by its own clock: stretches of work from where one begins to where it ends in a queue, what
-/// is between two kernels included, and waits of these kernels for other ranks too. Nothing without a queue.
+/// Stretches of work of a GPU by its own clock, each from where it begins to where it ends in a queue: gaps between its
+/// kernels are included, and their waits for other ranks. Nothing without a queue.
 class DeviceTime {
  public:
   /// queue: null on CPU; else outlives this.

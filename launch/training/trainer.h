@@ -40,10 +40,11 @@ struct FinalLoss {
 /// What the last step of this rank was made of; repeated attempts count.
 struct StepAccount {
   int64_t samples = 0, tokens = 0;  ///< of all ranks: those that counted in the loss
+  int64_t attempts = 0;             ///< how often the micro-batches ran
   double data_ms = 0;               ///< waiting for micro-batches
   double inputs_ms = 0;             ///< writing them into the inputs of programs
   double program_ms = 0;            ///< forward, backward and sums, waiting for sharded weights included
-  double device_ms = 0;             ///< that the GPU was busy, by its clock: programs, then reduction to working copies
+  double device_ms = 0;             ///< of the GPU's clock: programs, then reduction to working copies
   /// By PhaseKind; of kMicroBatches all three above and what is between them.
   std::array<double, kPhaseKinds> phase_ms{};
   double& phase(PhaseKind kind) { return phase_ms[static_cast<size_t>(kind)]; }

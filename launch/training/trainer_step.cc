@@ -138,6 +138,7 @@ void Trainer::take_losses() {
 
 bool Trainer::attempt(bool stop, StepMetrics& metrics) {
   const auto begin = Clock::now();
+  ++account_.attempts;
   PhaseScope seen(phases_, TrainerPhase::kMicroBatches, position_.step);
   const bool known = exponents_.known();
   const bool keeps_gradients = plan_.slots == 1 && context_.device.kind == DeviceKind::kCpu;

@@ -15,11 +15,12 @@ Exponents::Exponents(int64_t params, int32_t headroom)
 void Exponents::learn(std::span<const int32_t> agreed) {
   PERMAFROST_CHECK(agreed.size() == agreed_.size(), "exponents: one per parameter (", agreed_.size(),
                    ") is needed; got ", agreed.size());
+  const int32_t above = std::clamp(2 * kHeadroom - headroom_, 0, kMostAbove);
   for (size_t i = 0; i < agreed.size(); ++i)
     if (agreed_[i] == kZeroExponent)
       agreed_[i] = agreed[i];
     else if (agreed[i] != kZeroExponent)
-      agreed_[i] = std::max(agreed[i], std::min(agreed_[i] - 1, agreed[i] + kMostAbove));
+      agreed_[i] = std::max(agreed[i], std::min(agreed_[i] - 1, agreed[i] + above));
   known_ = true;
   set_limits();
 }

@@ -70,11 +70,11 @@ function write_steps(    i, name, any) {
   for (i = 1; i <= parts; ++i) {
     name = part[i]
     if (name !~ /^step:/) continue
-    if (!any++) printf("\n## Whole steps, weights drawn at random\n\nUtilisation: FLOPs as the plan counts them (2N, 4N or 6N by what freezing leaves, attention included, nothing twice) over the product ceiling.\n\n| workload | ms | samples/s | tokens/s | TFLOP/s | utilisation | GPU idle |\n|---|---|---|---|---|---|---|\n") > md
+    if (!any++) printf("\n## Whole steps, weights drawn at random\n\nUtilisation: FLOPs as the plan counts them (2N, 4N or 6N by what freezing leaves, attention included, nothing twice) over the product ceiling.\n\n| workload | ms | samples/s | tokens/s | TFLOP/s | utilisation | outside the GPU's programs |\n|---|---|---|---|---|---|---|\n") > md
     if (fact[name, "step_ms"] == "") { printf("| %s | not measured | not measured | not measured | not measured | not measured | not measured |\n", substr(name, 6)) > md; continue }
     printf("| %s | %.2f | %.1f | %.0f | %.2f | %s | %s |\n", substr(name, 6), fact[name, "step_ms"], fact[name, "samples_per_s"], fact[name, "tokens_per_s"], fact[name, "flop_per_s"] / 1e12,
       matmul > 0 ? sprintf("%.1f %%", 100 * fact[name, "flop_per_s"] / matmul) : "not measured",
-      (name, "gpu_idle_percent") in fact ? sprintf("%.1f %%", fact[name, "gpu_idle_percent"]) : "not measured") > md
+      (name, "gpu_outside_percent") in fact ? sprintf("%.1f %%", fact[name, "gpu_outside_percent"]) : "not measured") > md
   }
 }
 

@@ -99,6 +99,7 @@ losses() { grep -o '"loss": [^,}]*' "$1/metrics.jsonl" | cut -d ' ' -f 2; }
 largest_difference() {
   paste <(losses "$1") <(losses "$2") | head -n "${4:-1000000}" | awk -v least="$3" '
     NF != 2 || $1 + 0 != $1 + 0 || $1 == 0 { bad = 1 }
+    $1 !~ /^-?[0-9]/ || $2 !~ /^-?[0-9]/ { bad = 1 }
     { d = ($1 - $2) / $1; if (d < 0) d = -d; if (!(d <= most)) most = d; n++ }
     END { if (bad || n < least) { print "none"; exit 1 } printf "%.3g\n", most }'
 }
@@ -135,20 +136,21 @@ part_curves_cpu() {
 # 200 steps of the demo's eP-ALM on random frozen weights, by CPU and GPU. AdamW makes steps of one size out of gradients of any,
 # so runs that differ in a rounding drift apart. How far is measured: one CPU against itself with micro-batches of half the size, which
 # rounds the sums of weight gradients elsewhere and nothing else. A GPU rounds every sum elsewhere, forward and backward through some
-# 16 layers: 16 times that drift is allowed, and before there is any, in the first five steps, 2e-6 (a loss is rounded to 6e-8). In bf16,
+# 16 layers: 16 times that drift is allowed (but no more than bf16 is, and a drift of 3e-4, some four times what was seen), and before there is any, in the first five steps, 2e-6 (a loss is rounded to 6e-8). In bf16,
 # which differs from fp32 by 4.7e-4 at most on one CPU, four times that: 2e-3.
 part_curves() {
   local steps precision bound difference drift device bad=0 folder="$shared/curves"
   steps=$(curve_steps) device=$(device_set | cut -d = -f 2)
   drift=$(largest_difference "$folder/FP32-CPU" "$folder/FP32-CPU-smaller" "$steps") || { echo "run.sh: expected $steps finite losses of both CPU runs; see $folder"; return 1; }
   fact drift_of_a_cpu_FP32 "$drift"
+  curve_within "a CPU and itself in FP32" "$drift" 3e-4 cpu_FP32 || bad=1
   for precision in FP32 BF16; do
     curve "$precision" "$device" 1 "$precision-GPU" || return 1
     difference=$(largest_difference "$folder/$precision-CPU" "$folder/$precision-GPU" "$steps") ||
       { echo "run.sh: expected $steps finite losses of both; see $folder"; return 1; }
     bound=2e-3
     if [ "$precision" = FP32 ]; then
-      bound=$(awk -v d="$drift" 'BEGIN { printf "%.3g", 2e-6 + 16 * d }')
+      bound=$(awk -v d="$drift" 'BEGIN { b = 2e-6 + 16 * d; printf "%.3g", b < 2e-3 ? b : 2e-3 }')
       curve_within "first five steps in FP32" "$(largest_difference "$folder/FP32-CPU" "$folder/FP32-GPU" 1 5)" 2e-6 first_five_FP32 || bad=1
     fi
     curve_within "$precision" "$difference" "$bound" "$precision" || bad=1
@@ -160,7 +162,7 @@ curve_within() {
   echo "$1: largest relative difference of a step's loss $2, allowed $3"
   fact "largest_difference_$4" "$2"
   fact "allowed_difference_$4" "$3"
-  awk -v d="$2" -v b="$3" 'BEGIN { exit !(d <= b) }'
+  [[ "$2" =~ ^[0-9] ]] && awk -v d="$2" -v b="$3" 'BEGIN { exit !(d + 0 <= b + 0) }'
 }
 
 # The card's memory while steps go by. Other programs on the card would show too: then this part says nothing.
@@ -203,11 +205,12 @@ part_sanitizer() {
   local check pids=() bad=0 checks=(memcheck racecheck synccheck)
   for check in "${checks[@]}"; do
     PERMAFROST_GOLDENS="$root/tests/goldens" PERMAFROST_CONFIGS="$root/configs" "$tool" --tool "$check" --error-exitcode 9 \
-      "$programs/kernels_test" --gtest_filter='*ScaleTest*/cuda*:*LayerNormTest*/cuda*:*CrossEntropyTest*/cuda*:*EmbeddingTest*/cuda*' >"$check.log" 2>&1 &
+      "$programs/kernels_test" --gtest_filter='*ScaleTest*/cuda*:*LayerNormTest*/cuda*:*CrossEntropyTest*/cuda*:*EmbeddingTest*/cuda*:*AttentionTest.EveryChoiceOfWantedGradients/cuda*:*AttentionTest.RowsThatSeeNothingGiveZero/cuda*:*CudnnAttention.ForwardWithoutLse*/cuda*' >"$check.log" 2>&1 &
     pids+=($!)
   done
   for check in "${!checks[@]}"; do
     wait "${pids[$check]}" || bad=1
+    grep -q 'Running [1-9]' "${checks[$check]}.log" || bad=1  # no test that ran is as bad as one that failed
     echo "== ${checks[$check]}"
     cat "${checks[$check]}.log"
   done
@@ -241,8 +244,8 @@ part_step() {
   fact step_ms "$(sed -n 's/.*"step_seconds": *{"median": *\([^,}]*\).*/\1/p' step.json | awk '{ print $1 * 1e3 }')"
   fact tokens_per_s "$(sed -n 's/.*"samples_per_s": *\([^,}]*\).*/\1/p' step.json | awk -v tokens="$tokens" '{ print $1 * tokens }')"
   local idle
-  idle=$(sed -n 's/.*"device_idle_share": *\([^,}]*\).*/\1/p' step.json)
-  [ -z "$idle" ] || fact gpu_idle_percent "$(awk -v share="$idle" 'BEGIN { print 100 * share }')"
+  idle=$(sed -n 's/.*"device_outside_share": *\([^,}]*\).*/\1/p' step.json)
+  [ -z "$idle" ] || fact gpu_outside_percent "$(awk -v share="$idle" 'BEGIN { print 100 * share }')"
 }
 
 # ---- One part by itself.

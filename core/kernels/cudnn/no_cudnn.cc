@@ -9,7 +9,7 @@ namespace permafrost::cuda {
 namespace {
 std::string why() {
   if (!built()) return why_unavailable();
-  return "this build cannot call cuDNN: configure where cudnn_graph.h of cuDNN 9.19 or later is found, with "
+  return "this build cannot call cuDNN: configure where cudnn_graph.h of cuDNN 9.8 or later is found, with "
          "-DPERMAFROST_CUDNN=ON";
 }
 }  // namespace

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The figures of docs/benchmarks/gpu.md, "Beside PyTorch", in one call of about seven minutes on a machine with an H200 and 16 cores:
+# The figures of docs/benchmarks/gpu.md, "Beside PyTorch", in about seven minutes on a machine with an H200 and 16 cores:
 #   PERMAFROST_TEST_DATA=FOLDER PEERS_PYTHON=PYTHON tests/bench/peers/record_gpu.sh [--out FOLDER] [--work FOLDER] [--program FILE] [--limit SECONDS] [--only NAME,...] [--prepare]
 # NAME: e1-2.7b, e1-6.7b, e3-1.3b, e4-6.7b, and each with -compiled behind it: B2 beside ours. First all weights are written, every workload at once; then one workload after the other is
-# timed, alone, without B2; then all code is compiled at once (more than 90 s on 16 cores for the two sizes of E1), and B2 is timed. One that fails stops no other; behind each the table so far is written.
+# timed, alone, without B2; then all code is compiled at once (some 80 s on 16 cores for a size of E1), and B2 is timed. One that fails stops no other; behind each the table so far is written.
 # --prepare ends there; a later call with the same --work on the same machine does not do it again.
 # FOLDER (default: peers-gpu) gets results.jsonl, table.md and logs.tar.gz. --work (default: in /dev/shm where 40 GB are free, else in /tmp) gets 23 GB.
 set -uo pipefail
