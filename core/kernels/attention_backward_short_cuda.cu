@@ -2,7 +2,8 @@
 
 // Backward of sequences that one tile of queries and one of keys hold. A block owns a head of a sample: scores are made
 // once, and all of dq, dk and dv come from them. Eight warps: warp w has the 16 rows 16 (w % 4), first of queries and
-// half w / 4 of their keys, then of an output and half of its columns.
+// half w / 4 of their keys, then of an output and half of its columns. Tested by AttentionTest
+// (tests/kernels/attention_test.cc), whose sizes up to 64 tokens come here.
 namespace permafrost::cuda {
 
 namespace {

@@ -20,6 +20,8 @@ std::optional<DType> wanted(const Plan& plan, size_t bucket, const PlanStep& ste
   return output;
 }
 
+std::pair<int64_t, DType> place_of_copy(const ComputeCopies::Copy& copy) { return {copy.from.offset, copy.dtype}; }
+
 }  // namespace
 
 ComputeCopies::ComputeCopies(const Plan& plan) {
@@ -29,9 +31,8 @@ ComputeCopies::ComputeCopies(const Plan& plan) {
       for (size_t param = 0; param < step.params.size(); ++param)
         if (const std::optional<DType> dtype = wanted(plan, bucket, step, param))
           copies_.push_back({step.params[param], *dtype});
-  const auto place = [](const Copy& copy) { return std::pair(copy.from.offset, copy.dtype); };
-  std::ranges::sort(copies_, {}, place);
-  const auto repeated = std::ranges::unique(copies_, {}, place);
+  std::ranges::sort(copies_, {}, place_of_copy);
+  const auto repeated = std::ranges::unique(copies_, {}, place_of_copy);
   copies_.erase(repeated.begin(), repeated.end());
   for (Copy& copy : copies_) {
     copy.offset = bytes_;
@@ -44,8 +45,7 @@ const ComputeCopies::Copy* ComputeCopies::find(const Plan& plan, size_t bucket, 
   if (copies_.empty()) return nullptr;
   const std::optional<DType> dtype = wanted(plan, bucket, step, param);
   if (!dtype) return nullptr;
-  const auto found = std::ranges::lower_bound(copies_, std::pair(step.params[param].offset, *dtype), {},
-                                              [](const Copy& copy) { return std::pair(copy.from.offset, copy.dtype); });
+  const auto found = std::ranges::lower_bound(copies_, std::pair(step.params[param].offset, *dtype), {}, place_of_copy);
   return &*found;
 }
 

@@ -15,7 +15,6 @@ class ComputeCopies {
  public:
   static constexpr int64_t kAlignment = 256;
 
-  ComputeCopies() = default;
   /// Of parameters that stay where they are, in the frozen space. None in a plan for CPU.
   explicit ComputeCopies(const Plan& plan);
 

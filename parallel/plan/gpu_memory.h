@@ -8,8 +8,8 @@ namespace permafrost {
 class Plan;
 
 /// CUDA context, libraries and code of a process on its device: 531 MiB on an H200 with driver 580 and cuBLASLt 13.1
-/// (the driver's own count less what the plan places), and some MiB of cuDNN's code. Stated once, the same for all
-/// configurations.
+/// (the driver's own count less what the plan places), before cuDNN was used; with it that was not counted. Stated
+/// once, the same for all configurations.
 constexpr int64_t kDeviceConstantBytes = int64_t{544} << 20;
 
 /// A piece of memory by its name.

@@ -12,8 +12,8 @@ class Exponents {
   /// Default bits of room for gradients to grow between two steps before a step must be repeated.
   static constexpr int32_t kHeadroom = 12;
   /// What is kept falls by one bit a vote where gradients fall, and is at most so many bits above the last vote (with
-  /// a larger headroom, so many fewer): ReLUs that die and come back take a gradient from nothing to its old size
-  /// within a step.
+  /// a larger headroom, so many fewer): a gradient that all but vanished may be back at its old size within a step,
+  /// as when ReLUs die and come back.
   static constexpr int32_t kMostAbove = 12;
 
   explicit Exponents(int64_t params, int32_t headroom = kHeadroom);
