@@ -4,6 +4,7 @@
 #include <cstring>
 #include <map>
 
+#include "core/device/bytes.h"
 #include "models/language_model.h"
 #include "parallel/plan/compute_copies.h"
 #include "parallel/run/executor.h"
@@ -130,7 +131,8 @@ class CopiesOfGradients final : public GradientSink {
   void add(int param, const Tensor& gradient) override {
     OwnedTensor& copy = gradients[plan_.params[static_cast<size_t>(param)].name];
     copy = OwnedTensor(gradient.dtype(), gradient.shape());
-    std::memcpy(copy.view().raw(), gradient.raw(), static_cast<size_t>(gradient.bytes()));
+    copy_bytes(device_context(), copy.view().raw(), gradient.raw(), gradient.bytes());
+    finish(device_context());
   }
   std::map<std::string, OwnedTensor> gradients;
 
@@ -161,15 +163,17 @@ void fill_texts(const LanguageModel& model, const InputTensors& inputs) {
   model.fill(batch, inputs);
 }
 
-/// All gradients of a run in the memory of a plan, on CPU.
+/// All gradients of a run in the memory of a plan.
 std::map<std::string, OwnedTensor> gradients_in_plan(const LanguageModel& model, const Plan& plan) {
-  const StepMemory memory(plan);
+  const StepMemory memory(plan, 0, nullptr, used_device());
   for (size_t p = 0; p < plan.params.size(); ++p) {
     const Tensor to = memory.host_param(plan.params[p]);
     const OwnedTensor from = make_tensor(to.dtype(), to.shape(), values_for(p, plan.graphs[0].params()[p]));
     std::memcpy(to.raw(), from.view().raw(), static_cast<size_t>(to.bytes()));
   }
-  Executor executor(plan, memory, cpu_context(), ExecutorOptions{true});
+  memory.upload_frozen(device_context());
+  memory.upload_working(device_context());
+  Executor executor(plan, memory, device_context(), ExecutorOptions{true});
   fill_texts(model, [&](std::string_view name) { return executor.value(0, name); });
   CopiesOfGradients sink(plan);
   EXPECT_TRUE(std::isfinite(executor.run(0, &sink)));
@@ -215,11 +219,11 @@ TEST(OptPlan, ComputesOneProductWhereWeightsLieTogetherAndThreeElsewhere) {
   for (const DType compute : {DType::kF32, DType::kBF16})
     for (const auto& [freezing, one_product] : {std::pair{kPositions, true}, {kEverything, true}, {kQueries, false}}) {
       SCOPED_TRACE(concat(to_string(compute), " ", freezing[0].pattern));
-      const Plan plan = make_plan(opt_request(config, freezing, compute));
       PlanRequest request = opt_request(config, freezing, compute);
+      request.world.device = used_device().kind;
+      const Plan plan = make_plan(request);
       request.frozen_policy = PolicyChoice::kSharded;
       request.gather = GatherChoice::kCopy;
-      request.world.ranks = 1;
       const auto got = gradients_in_plan(model, plan), in_slots = gradients_in_plan(model, make_plan(request));
       const auto joined = gradients_in_runner(model, plan, true), apart = gradients_in_runner(model, plan, false);
       ASSERT_FALSE(got.empty());
