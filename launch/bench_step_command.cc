@@ -149,12 +149,12 @@ TraceOptions trace_options(const BenchStepOptions& options) {
 }
 
 void measure(const BenchStepOptions& options, StepBench& bench, Runtime& runtime) {
-  if (options.profile && runtime.stream)
-    fail(ErrorKind::kConfig, "bench step: --profile times what the host does; expected parallel.device CPU, got CUDA");
   StepFigures figures;
   figures.warmup = bench.run(options.warmup);
   std::optional<StepProfile> profile;
-  if (options.profile && runtime.first()) profile.emplace(bench.plan(), runtime.pool, runtime.rank(), options.steps);
+  if (options.profile && runtime.first())
+    profile.emplace(bench.plan(), runtime.pool, runtime.rank(), options.steps,
+                    runtime.stream ? runtime.stream->queue() : nullptr);
   figures.timed = bench.run(options.steps, profile ? &*profile : nullptr);
   const std::optional<std::string> traced = bench.run_trace().finish();
   figures.memory = bench.memory();

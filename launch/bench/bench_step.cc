@@ -99,7 +99,7 @@ void StepBench::require_steps(int64_t steps) const {
 StepSeries StepBench::run(int64_t steps, StepProfile* profile) {
   require_steps(steps);
   StepSeries series;
-  if (profile) trace_->add(*trainer_, *profile);
+  if (profile) trace_->add(*trainer_, *profile, *profile);
   series.first_step = trainer_->step();
   runtime_.world.barrier(StreamView::caller(), "bench step: all ranks begin").wait();
   for (int64_t i = 0; i < steps; ++i) {
@@ -123,7 +123,7 @@ StepSeries StepBench::run(int64_t steps, StepProfile* profile) {
     series.reduced_bytes.push_back(metrics.reduced_bytes);
     trainer_->check_changes(metrics);  // as `train` does behind each step, and in no step's time
   }
-  if (profile) trace_->remove(*trainer_, *profile);
+  if (profile) trace_->remove(*trainer_, *profile, *profile);
   for (std::vector<double>* times : {&series.seconds, &series.data_wait_seconds, &series.device_seconds})
     over_ranks(runtime_.world, *times, ReduceOp::kMax);
   over_ranks(runtime_.world, series.flops, ReduceOp::kSum);

@@ -4,6 +4,7 @@
 #include <map>
 #include <numeric>
 #include <tuple>
+#include <utility>
 
 #include "core/base/check.h"
 #include "launch/bench/quantile.h"
@@ -24,7 +25,7 @@ std::vector<double> ExecutorOverhead::sum() const {
   return both;
 }
 
-StepProfile::StepProfile(const Plan& plan, ThreadPool& pool, int rank, int64_t steps)
+StepProfile::StepProfile(const Plan& plan, ThreadPool& pool, int rank, int64_t steps, cuda::Queue* queue)
     : plan_(plan), pool_(pool), most_steps_(static_cast<size_t>(steps)) {
   size_t largest = 0;
   for (const Program& program : plan.programs) {
@@ -40,18 +41,27 @@ StepProfile::StepProfile(const Plan& plan, ThreadPool& pool, int rank, int64_t s
   overhead_.whole.reserve(calls);
   accounts_.reserve(most_steps_);
   for (auto* list : {&step_seconds_, &gather_ms_, &gap_ms_}) list->reserve(most_steps_);
-  pool_.time_runs(&pool_nanoseconds_);
+  device_phase_ms_.reserve(most_steps_);
+  if (queue)
+    device_.reset(
+        new OnDevice{{MarkedWork(*queue, largest), MarkedWork(*queue, largest)}, MarkedWork(*queue, kPhaseKinds)});
+  else
+    pool_.time_runs(&pool_nanoseconds_);
 }
 
-StepProfile::~StepProfile() { pool_.time_runs(nullptr); }
+StepProfile::~StepProfile() {
+  if (!device_) pool_.time_runs(nullptr);
+}
 
 void StepProfile::begin_training_step() {
   PERMAFROST_CHECK(training_step_ < most_steps_, "step profile: there is room for ", most_steps_,
                    " steps; got one more");
   gather_nanoseconds_ = gaps_nanoseconds_ = 0;
+  phase_nanoseconds_ = {};
 }
 
 void StepProfile::end_training_step(double seconds, const StepAccount& account) {
+  if (device_) take_device_times();
   ++training_step_;
   accounts_.push_back(account);
   step_seconds_.push_back(seconds);
@@ -62,16 +72,18 @@ void StepProfile::end_training_step(double seconds, const StepAccount& account) 
 void StepProfile::begin_program(size_t bucket) {
   bucket_ = bucket;
   waited_ = false;
-  end_ = Clock::now();
+  if (!device_) end_ = Clock::now();
 }
 
 void StepProfile::begin_gather(size_t /*step*/) {
+  waited_ = true;
+  if (device_) return;
   begin_ = Clock::now();
   gap_nanoseconds_ = nanoseconds_between(end_, begin_);
-  waited_ = true;
 }
 
-void StepProfile::begin_step(size_t /*step*/) {
+void StepProfile::begin_step(size_t step) {
+  if (device_) return device_->programs[device_->current].begin(at(bucket_, step), std::exchange(waited_, false));
   const auto now = Clock::now();
   if (waited_)
     gather_nanoseconds_ += nanoseconds_between(begin_, now);
@@ -83,6 +95,7 @@ void StepProfile::begin_step(size_t /*step*/) {
 }
 
 void StepProfile::end_step(size_t step) {
+  if (device_) return device_->programs[device_->current].end();
   const int64_t took = nanoseconds_between(begin_, Clock::now()), in_pool = pool_nanoseconds_ - pool_before_;
   Times& times = times_[training_step_ * ops_ + at(bucket_, step)];
   times.nanoseconds += took;
@@ -159,33 +172,43 @@ std::vector<ProfiledOp> StepProfile::groups() const {
 
 double StepProfile::median_step_seconds() const { return bench::quantile(step_seconds_, 0.5); }
 
-std::vector<std::pair<std::string, double>> StepProfile::parts() const {
-  std::vector<std::pair<std::string, double>> parts;
-  std::vector<double> operations(training_step_, 0), other(training_step_, 0);
-  for (size_t t = 0; t < training_step_; ++t) {
+std::vector<double> StepProfile::operations_ms() const {
+  std::vector<double> operations(training_step_, 0);
+  for (size_t t = 0; t < training_step_; ++t)
     for (size_t op = 0; op < ops_; ++op) operations[t] += static_cast<double>(times_[t * ops_ + op].nanoseconds) / 1e6;
-    other[t] = step_seconds_[t] * 1e3;
-    for (const double phase : accounts_[t].phase_ms) other[t] -= phase;
-    other[t] += accounts_[t].phase_ms[0] - accounts_[t].data_ms - accounts_[t].inputs_ms - accounts_[t].program_ms;
+  return operations;
+}
+
+NamedMilliseconds StepProfile::medians_of(const std::vector<NamedValue>& values) const {
+  NamedMilliseconds medians;
+  for (const auto& [name, value] : values) {
+    std::vector<double> of_steps;
+    for (size_t t = 0; t < training_step_; ++t) of_steps.push_back(value(t));
+    medians.emplace_back(name, bench::quantile(of_steps, 0.5));
   }
-  const auto add = [&](std::string name, const std::vector<double>& values) {
-    parts.emplace_back(std::move(name), bench::quantile(values, 0.5));
+  return medians;
+}
+
+NamedMilliseconds StepProfile::parts() const {
+  if (device_) return parts_on_device();
+  const std::vector<double> operations = operations_ms();
+  std::vector<NamedValue> values{
+      {"waiting for data", [&](size_t t) { return accounts_[t].data_ms; }},
+      {"filling inputs", [&](size_t t) { return accounts_[t].inputs_ms; }},
+      {"operations", [&](size_t t) { return operations[t]; }},
+      {"between operations", [&](size_t t) { return gap_ms_[t]; }},
+      {"waiting for sharded weights", [&](size_t t) { return gather_ms_[t]; }},
   };
-  const auto add_account = [&](std::string name, auto value) {
-    std::vector<double> values;
-    for (const StepAccount& account : accounts_) values.push_back(value(account));
-    add(std::move(name), values);
-  };
-  add_account("waiting for data", [](const StepAccount& a) { return a.data_ms; });
-  add_account("filling inputs", [](const StepAccount& a) { return a.inputs_ms; });
-  add("operations", operations);
-  add("between operations", gap_ms_);
-  add("waiting for sharded weights", gather_ms_);
   for (size_t phase = 1; phase < kPhaseKinds; ++phase)
-    add_account(std::string(to_string(static_cast<PhaseKind>(phase))),
-                [phase](const StepAccount& a) { return a.phase_ms[phase]; });
-  add("other", other);
-  return parts;
+    values.emplace_back(to_string(static_cast<PhaseKind>(phase)),
+                        [this, phase](size_t t) { return accounts_[t].phase_ms[phase]; });
+  values.emplace_back("other", [&](size_t t) {
+    const StepAccount& account = accounts_[t];
+    double other = step_seconds_[t] * 1e3;
+    for (const double phase : account.phase_ms) other -= phase;
+    return other + account.phase_ms[0] - account.data_ms - account.inputs_ms - account.program_ms;
+  });
+  return medians_of(values);
 }
 
 }  // namespace permafrost

@@ -11,7 +11,7 @@ namespace {
 
 double per_second(double amount, double seconds) { return seconds > 0 ? amount / seconds : 0; }
 
-OrderedJson json_of(const ProfiledOp& op, double step_seconds) {
+OrderedJson json_of(const ProfiledOp& op, double step_seconds, bool on_device) {
   OrderedJson j{{"kind", op.kind}, {"direction", op.direction}, {"shape", op.shape}};
   if (!op.name.empty()) j["name"] = op.name;
   if (!op.unit.empty()) j["unit"] = op.unit;
@@ -23,7 +23,7 @@ OrderedJson json_of(const ProfiledOp& op, double step_seconds) {
   j["flops_per_call"] = op.flops;
   j["gflop_per_s"] = per_second(op.flops * op.calls, op.mean) / 1e9;
   j["bytes_per_call"] = op.bytes;
-  j["outside_pool_us_per_call"] = op.outside_us;
+  if (!on_device) j["outside_pool_us_per_call"] = op.outside_us;
   return j;
 }
 
@@ -40,14 +40,36 @@ void write_overhead(std::ostream& out, const char* what, const std::vector<doubl
   out << '\n';
 }
 
+void write_head_of_overhead(std::ostream& out, const char* what) {
+  out << '\n' << std::left << std::setw(54) << what << std::right;
+  for (const char* share : {"25%", "median", "75%", "99%"}) out << std::setw(9) << share;
+  out << '\n';
+}
+
+void write_parts(std::ostream& out, const NamedMilliseconds& parts, double step_ms) {
+  for (const auto& [name, ms] : parts)
+    out << std::setprecision(2) << std::setw(10) << ms << std::setprecision(1) << std::setw(6)
+        << 100 * per_second(ms, step_ms) << "%  " << name << '\n';
+}
+
+OrderedJson parts_json(const NamedMilliseconds& parts) {
+  OrderedJson j;
+  for (const auto& [name, ms] : parts) j[name] = ms;
+  return j;
+}
+
 }  // namespace
 
 std::string StepProfile::table() const {
+  const bool on_device = device_ != nullptr;
   const double step_ms = median_step_seconds() * 1e3;
   std::ostringstream out;
-  out << std::fixed << "operations of rank 0, by kind and shape; ms: per step, median over " << training_step_
-      << " steps; GB/s: tensors of the call, each once; outside: us per call not within the thread pool\n"
-      << "      ms  share   calls   GFLOP/s     GB/s  outside  operation\n";
+  out << std::fixed << "operations of rank 0" << (on_device ? " on the device" : "")
+      << ", by kind and shape; ms: per step" << (on_device ? " by the clock of the device" : "") << ", median over "
+      << training_step_ << " steps; GB/s: tensors of the call, each once; "
+      << (on_device ? "programs were given operation by operation, not as graphs"
+                    : "outside: us per call not within the thread pool")
+      << "\n      ms  share   calls   GFLOP/s     GB/s" << (on_device ? "" : "  outside") << "  operation\n";
   double total = 0;
   for (const double seconds : step_seconds_) total += seconds;
   const double mean_step = per_second(total, static_cast<double>(training_step_));
@@ -55,33 +77,52 @@ std::string StepProfile::table() const {
     out << std::setprecision(2) << std::setw(8) << op.seconds * 1e3 << std::setprecision(1) << std::setw(6)
         << 100 * per_second(op.mean, mean_step) << "%" << std::setw(8) << op.calls << std::setw(10)
         << per_second(op.flops * op.calls, op.mean) / 1e9 << std::setw(9)
-        << per_second(static_cast<double>(op.bytes) * op.calls, op.mean) / 1e9 << std::setw(9) << op.outside_us << "  "
-        << op.kind << (op.direction.empty() ? "" : " ") << op.direction << "  " << op.shape << '\n';
+        << per_second(static_cast<double>(op.bytes) * op.calls, op.mean) / 1e9;
+    if (!on_device) out << std::setw(9) << op.outside_us;
+    out << "  " << op.kind << (op.direction.empty() ? "" : " ") << op.direction << "  " << op.shape << '\n';
   }
-  out << "\nparts of a step (ms, median), of " << std::setprecision(2) << step_ms << ":\n";
-  for (const auto& [name, ms] : parts())
-    out << std::setw(10) << ms << std::setprecision(1) << std::setw(6) << 100 * per_second(ms, step_ms) << "%  "
-        << std::setprecision(2) << name << '\n';
-  out << "\nexecutor overhead (us per operation):" << std::setw(26) << "25%" << std::setw(9) << "median" << std::setw(9)
-      << "75%" << std::setw(9) << "99%" << '\n';
+  out << "\nparts of a step (ms, median), of " << std::setprecision(2) << step_ms;
+  if (on_device) out << "; all but \"other\" by the clock of the device, together " << device_ms();
+  out << ":\n";
+  write_parts(out, parts(), step_ms);
+  if (on_device) {
+    out << "\nthe host meanwhile (ms, median), giving work and waiting for it:\n";
+    write_parts(out, host_parts(), step_ms);
+    write_head_of_overhead(out, "on the device (us per operation):");
+  } else {
+    write_head_of_overhead(out, "executor overhead (us per operation):");
+  }
   write_overhead(out, "between operations", overhead_.between);
-  write_overhead(out, "within an operation, outside the thread pool", overhead_.within);
-  write_overhead(out, "both", overhead_.sum());
+  if (!on_device) {
+    write_overhead(out, "within an operation, outside the thread pool", overhead_.within);
+    write_overhead(out, "both", overhead_.sum());
+  }
   write_overhead(out, "a whole operation, kernels included", overhead_.whole);
   return out.str();
 }
 
 OrderedJson StepProfile::json() const {
   OrderedJson j;
+  const bool on_device = device_ != nullptr;
   const double step_seconds = median_step_seconds();
   j["step_seconds"] = step_seconds;
-  for (const auto& [name, ms] : parts()) j["parts_ms"][name] = ms;
-  j["overhead_us"] = {{"between", distribution(overhead_.between)},
-                      {"within", distribution(overhead_.within)},
-                      {"both", distribution(overhead_.sum())},
-                      {"whole", distribution(overhead_.whole)}};
-  for (const ProfiledOp& op : groups()) j["groups"].push_back(json_of(op, step_seconds));
-  for (const ProfiledOp& op : operations()) j["operations"].push_back(json_of(op, step_seconds));
+  j["clock"] = on_device ? "device" : "host";
+  if (on_device) {
+    j["graphs"] = false;
+    j["device_ms"] = device_ms();
+  }
+  j["parts_ms"] = parts_json(parts());
+  if (on_device) {
+    j["host_ms"] = parts_json(host_parts());
+    j["device_us"] = {{"between", distribution(overhead_.between)}, {"whole", distribution(overhead_.whole)}};
+  } else {
+    j["overhead_us"] = {{"between", distribution(overhead_.between)},
+                        {"within", distribution(overhead_.within)},
+                        {"both", distribution(overhead_.sum())},
+                        {"whole", distribution(overhead_.whole)}};
+  }
+  for (const ProfiledOp& op : groups()) j["groups"].push_back(json_of(op, step_seconds, on_device));
+  for (const ProfiledOp& op : operations()) j["operations"].push_back(json_of(op, step_seconds, on_device));
   return j;
 }
 

@@ -2,27 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <exception>
 
 namespace permafrost {
 
-DeviceLane::DeviceLane(cuda::Queue& queue, TraceLane& lane, size_t room) : queue_(queue), lane_(lane), origin_(make()) {
-  work_.reserve(room);
-  for (size_t i = 0; i < room; ++i) work_.push_back({make(), make()});
-}
-
-template <typename Call>
-void DeviceLane::guarded(Call call) {
-  if (!failure_.empty()) return;
-  try {
-    call();
-  } catch (const std::exception& error) {
-    failure_ = error.what();
-  }
-}
+DeviceLane::DeviceLane(cuda::Queue& queue, TraceLane& lane, size_t room)
+    : queue_(queue), lane_(lane), origin_(cuda::create_timed_mark(queue)), work_(queue, room) {}
 
 void DeviceLane::take_origin() {
-  guarded([&] {
+  work_.guarded([&] {
     cuda::record(*origin_, queue_);
     cuda::wait(*origin_);  // for everything before
     const int64_t before = trace_clock();
@@ -34,41 +21,20 @@ void DeviceLane::take_origin() {
 }
 
 void DeviceLane::begin(uint32_t name, int64_t number) {
-  if (!has_origin_ || !lane_.records() || count_ == work_.size()) return;
-  guarded([&] {
-    Work& work = work_[count_];
-    work.name = name;
-    work.number = number;
-    cuda::record(*work.begin, queue_);
-    open_ = true;
-  });
+  if (has_origin_ && lane_.records()) work_.begin(name, number);
 }
 
-void DeviceLane::end() {
-  if (!open_) return;
-  open_ = false;
-  guarded([&] {
-    cuda::record(*work_[count_].end, queue_);
-    ++count_;
-  });
-}
+void DeviceLane::end() { work_.end(); }
 
 void DeviceLane::collect() {
-  const size_t count = count_;
-  count_ = 0;
-  open_ = false;
-  if (count == 0) return;
-  guarded([&] {
-    cuda::wait(*work_[count - 1].end);
-    const auto time_of = [&](const Mark& mark) -> int64_t {
-      return origin_time_ + std::llround(cuda::milliseconds_between(*origin_, *mark) * 1e6);
-    };
-    int64_t earliest = INT64_MIN;  // times are rounded each by itself; work of one queue does not overlap
-    for (size_t i = 0; i < count; ++i) {
-      const int64_t begin = std::max(time_of(work_[i].begin), earliest), end = std::max(time_of(work_[i].end), begin);
-      lane_.add(work_[i].name, begin, end, work_[i].number);
-      earliest = end;
-    }
+  const auto time_of = [&](const cuda::OwnedMark& mark) -> int64_t {
+    return origin_time_ + std::llround(cuda::milliseconds_between(*origin_, *mark) * 1e6);
+  };
+  int64_t earliest = INT64_MIN;  // times are rounded each by itself; work of one queue does not overlap
+  work_.collect([&](const MarkedWork::Piece& piece) {
+    const int64_t begin = std::max(time_of(piece.begin), earliest), end = std::max(time_of(piece.end), begin);
+    lane_.add(static_cast<uint32_t>(piece.what), begin, end, piece.number);
+    earliest = end;
   });
 }
 

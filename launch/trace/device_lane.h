@@ -1,18 +1,16 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string>
-#include <vector>
 
 #include "core/device/cuda.h"
+#include "launch/trace/marked_work.h"
 #include "launch/trace/recorder.h"
 
 namespace permafrost {
 
-/// When a device ran what the host gave it: a mark before and behind each piece of work in a queue, whose times become
-/// spans of a lane. Marks are made here and used again; no call but the constructor throws. An error of the driver
-/// stops the lane (what it was is in failure()); the program that made it meets it, too.
+/// When a device ran what the host gave it: pieces of marked work, whose times become spans of a lane. As there, marks
+/// are made once, no call but the constructor throws, and an error of the driver stops the lane.
 class DeviceLane {
  public:
   /// For at most `room` pieces of work between two calls of collect. `queue` and `lane` must outlive it.
@@ -25,27 +23,15 @@ class DeviceLane {
   /// Waits for the last piece of work and writes the spans of all.
   void collect();
 
-  const std::string& failure() const { return failure_; }
+  const std::string& failure() const { return work_.failure(); }
 
  private:
-  using Mark = std::unique_ptr<cuda::Mark, void (*)(cuda::Mark*)>;
-  struct Work {
-    Mark begin, end;
-    uint32_t name = 0;
-    int64_t number = 0;
-  };
-  template <typename Call>
-  void guarded(Call call);
-  Mark make() const { return {cuda::create_timed_mark(queue_), cuda::destroy_mark}; }
-
   cuda::Queue& queue_;
   TraceLane& lane_;
-  Mark origin_;
+  cuda::OwnedMark origin_;
   int64_t origin_time_ = 0;  // of the host
-  std::vector<Work> work_;
-  size_t count_ = 0;
-  bool has_origin_ = false, open_ = false;
-  std::string failure_;
+  MarkedWork work_;
+  bool has_origin_ = false;
 };
 
 }  // namespace permafrost

@@ -14,6 +14,7 @@ class Observers final : public ExecutorObserver, public PhaseObserver {
   void add(ExecutorObserver* observer) { executor_.push_back(observer); }
   void add(PhaseObserver* observer) { phases_.push_back(observer); }
   void remove(ExecutorObserver* observer) { std::erase(executor_, observer); }
+  void remove(PhaseObserver* observer) { std::erase(phases_, observer); }
   bool sees_programs() const { return !executor_.empty(); }
   bool sees_phases() const { return !phases_.empty(); }
 

@@ -110,13 +110,15 @@ void RunTrace::show(Trainer& trainer) {
 
 void RunTrace::attach(Trainer& trainer) { show(trainer); }
 
-void RunTrace::add(Trainer& trainer, ExecutorObserver& observer) {
-  observers_.add(&observer);
+void RunTrace::add(Trainer& trainer, ExecutorObserver& programs, PhaseObserver& phases) {
+  observers_.add(&programs);
+  observers_.add(&phases);
   show(trainer);
 }
 
-void RunTrace::remove(Trainer& trainer, ExecutorObserver& observer) {
-  observers_.remove(&observer);
+void RunTrace::remove(Trainer& trainer, ExecutorObserver& programs, PhaseObserver& phases) {
+  observers_.remove(&programs);
+  observers_.remove(&phases);
   show(trainer);
 }
 

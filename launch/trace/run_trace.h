@@ -39,9 +39,9 @@ class RunTrace {
            int64_t first_step, int64_t end_step);
 
   void attach(Trainer& trainer);
-  /// For as long as it is there, `observer` sees programs, too. Between steps.
-  void add(Trainer& trainer, ExecutorObserver& observer);
-  void remove(Trainer& trainer, ExecutorObserver& observer);
+  /// For as long as they are there, `programs` and `phases` see what their names say, too. Between steps.
+  void add(Trainer& trainer, ExecutorObserver& programs, PhaseObserver& phases);
+  void remove(Trainer& trainer, ExecutorObserver& programs, PhaseObserver& phases);
 
   /// Collective, between steps: `step` is the next one. Writes the file when the last step of it is over. Returns what
   /// rank 0 has to say about it. A file that cannot be written is a warning.

@@ -46,7 +46,7 @@ constexpr TrainerPhase phase_of(PhaseKind kind) {
 }
 
 /// Sees a trainer at work, to time it. Called on the thread that trains; must not throw. Must neither allocate nor wait
-/// but at kStep, where it may wait for the device.
+/// but for the device: at the begin of kStep, and at the end of kProgram.
 class PhaseObserver {
  public:
   virtual ~PhaseObserver() = default;
