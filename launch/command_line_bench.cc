@@ -62,9 +62,10 @@ void add_bench_step(CommandLine& line, CLI::App& bench, const Launcher& launcher
                                        "Also write the figures to this file, one JSON object on one line (keys: "
                                        "docs/benchmarks/step.md; default: none)")
                           ->type_name("FILE");
-  CLI::Option* profile =
-      command->add_flag("--profile", options->profile,
-                        "Time every operation of the timed steps, and what the executor costs beside them");
+  CLI::Option* profile = command->add_flag(
+      "--profile", options->profile,
+      "Time every operation of the timed steps, and what passes between them: on a GPU by its own clock, "
+      "operation by operation, without CUDA graphs");
   CLI::Option* trace =
       add_trace_options(*command, options->trace, options->trace_steps, "the first ten that are timed");
   command

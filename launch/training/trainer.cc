@@ -123,7 +123,7 @@ void Trainer::note_device() {
   for (const std::string& note : exchange_.notes()) notes_.push_back(note);
   std::string last;
   for (size_t bucket = 0; bucket < plan_.programs.size(); ++bucket)
-    if (const std::string why = executor_.why_no_graphs(bucket); !why.empty()) last = why;
+    if (const std::string_view why = executor_.why_no_graphs(bucket); !why.empty()) last = why;
   if (!last.empty()) notes_.push_back("device: kernels are given one by one, not as CUDA graphs: " + last);
 }
 

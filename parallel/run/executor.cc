@@ -156,7 +156,7 @@ void Executor::execute(const BoundStep& step, GradientSink* sink) const {
   for (const Tensor& released : step.released) fill_with_nan(static_cast<std::byte*>(released.raw()), released.bytes());
 }
 
-std::string Executor::why_no_graphs(size_t bucket) const {
+std::string_view Executor::why_no_graphs(size_t bucket) const {
   if (!on_cuda()) return "";
   if (!options_.graphs) return "they are off";
   if (observer_ && observer_->needs_steps()) return "operations are observed one by one";

@@ -77,9 +77,9 @@ class Executor {
 
   /// Since the last call: milliseconds that computing waited for sharded weights, and bytes gathered from other ranks.
   double take_gather_ms() { return slots_.take_waited_ms(); }
-  /// Programs launched as graphs so far, and in words why none are; "" when they are, and on CPU.
+  /// Programs launched as graphs so far, and in words (constants) why none are; "" when they are, and on CPU.
   int64_t graph_launches() const { return graphs_.launches(); }
-  std::string why_no_graphs(size_t bucket) const;
+  std::string_view why_no_graphs(size_t bucket) const;
   /// From the next program on; returns what was before.
   void forget_graphs() { graphs_.forget(); }
   bool use_graphs(bool use) { return std::exchange(options_.graphs, use); }

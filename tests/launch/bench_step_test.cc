@@ -24,11 +24,27 @@ TEST_F(BenchStep, ProfilesOperations) {
   for (const char* which : {"between", "within", "both", "whole"})
     for (const char* value : {"median", "q1", "q3", "p99"})
       EXPECT_GT(profile["overhead_us"][which][value].get<double>(), 0) << which << value;
+  EXPECT_EQ(profile["clock"], "host");
+  for (const char* key : {"graphs", "device_ms", "device_us", "host_ms"}) EXPECT_FALSE(profile.contains(key)) << key;
   EXPECT_GT(profile["operations"].size(), profile["groups"].size());
   for (const auto& op : profile["operations"])
     for (const char* key : {"kind", "direction", "shape", "name", "unit", "calls_per_step", "seconds", "flops_per_call",
                             "gflop_per_s", "bytes_per_call", "share", "outside_pool_us_per_call"})
       EXPECT_TRUE(op.contains(key)) << key;
+}
+
+/// The program never has the emulation: where there is no GPU it says so, of the device and not of the profile.
+TEST_F(BenchStep, ProfilesOperationsOfAGpu) {
+  const auto gpus = parse_json(run("info --json").output)["gpus"];
+  const Outcome given =
+      bench("--set parallel.device=CUDA --warmup 1 --steps 2 --profile --json " + json_path().string());
+  if (!gpus["missing"].is_null()) {
+    EXPECT_NE(given.code, 0);
+    EXPECT_NE(given.output.find(gpus["missing"].get<std::string>()), std::string::npos) << given.output;
+    return;
+  }
+  ASSERT_TRUE(ends(given, 0, {"operations of rank 0 on the device", "linear forward", "the host meanwhile"}));
+  EXPECT_EQ(figures()["profile"]["clock"], "device");
 }
 
 TEST_F(BenchStep, LeavesNothingBehind) {
@@ -52,7 +68,8 @@ TEST_F(BenchStep, SaysWhatIsWrong) {
 
 TEST_F(BenchStep, HelpNamesEveryOption) {
   EXPECT_TRUE(ends(run("bench step --help"), 0,
-                   {"--set", "--warmup", "=3", "--steps", "=20", "--json", "--profile", "--control", "run N"}));
+                   {"--set", "--warmup", "=3", "--steps", "=20", "--json", "--profile", "on a GPU by its own clock",
+                    "--control", "run N"}));
 }
 
 }  // namespace

@@ -1,12 +1,11 @@
 // Profiles of programs on a GPU, or on its emulation, whose clock passes with each piece of work and not between them.
 #include <algorithm>
-#include <map>
-#include <numeric>
 
 #include "core/device/cuda.h"
 #include "core/device/stream.h"
 #include "launch/bench/bench_step.h"
 #include "tests/launch/trainer_fixture.h"
+#include "tests/support/compare.h"
 
 namespace permafrost {
 namespace {
@@ -190,6 +189,25 @@ TEST_F(StepProfileCuda, SaysWhoseTimesTheyAre) {
                               "flops_per_call", "gflop_per_s", "bytes_per_call", "share"})
         EXPECT_TRUE(op.contains(key)) << key;
       EXPECT_FALSE(op.contains("outside_pool_us_per_call"));
+    }
+  });
+}
+
+TEST_F(StepProfileCuda, SaysWhenTheDeviceHasNoTimes) {
+  with_trainer(on_gpu(), 1, [](Trainer& trainer, const config::Resolved&, const Plan& plan, Runtime& runtime) {
+    cuda::Queue& queue = *runtime.stream->queue();
+    StepProfile profile = profile_of(plan, runtime, 1);
+    profile.begin_training_step();
+    cuda::begin_capture(queue);  // what is captured is not done, so nobody can wait for it
+    profile.begin_program(0);
+    profile.begin_step(0);
+    profile.end_step(0);
+    EXPECT_TRUE(
+        testing::throws_error([&] { profile.end_training_step(1, trainer.last_step()); }, ErrorKind::kInternal,
+                              {"step profile: times of the device must be readable; got ", "cudaEventSynchronize"}));
+    try {
+      const cuda::OwnedCapture captured(cuda::end_capture(queue));
+    } catch (const Error&) {  // that question may have made it invalid
     }
   });
 }

@@ -97,5 +97,31 @@ TEST_F(DeviceTrace, HasRoomForSoMuchWork) {
   EXPECT_EQ(device.failure(), "");
 }
 
+TEST_F(DeviceTrace, AnErrorOfTheDriverEndsMarkedWork) {
+  Stream stream(Device::cuda(0));
+  MarkedWork work(*stream.queue(), 1);
+  const auto pieces = [&] {
+    work.begin(7, 3);
+    work.end();
+    int count = 0;
+    work.collect([&](const MarkedWork::Piece& piece) {
+      EXPECT_EQ(piece.what, 7u);
+      EXPECT_EQ(piece.number, 3);
+      ++count;
+    });
+    return count;
+  };
+  EXPECT_EQ(pieces(), 1);
+  EXPECT_EQ(pieces(), 1) << "marks are used again";
+  cuda::begin_capture(*stream.queue());  // what is captured is not done, so nobody can wait for it
+  EXPECT_EQ(pieces(), 0);
+  EXPECT_NE(work.failure().find("cudaEventSynchronize"), std::string::npos) << work.failure();
+  try {
+    const cuda::OwnedCapture captured(cuda::end_capture(*stream.queue()));
+  } catch (const Error&) {  // that question may have made it invalid
+  }
+  EXPECT_EQ(pieces(), 0) << "from then on";
+}
+
 }  // namespace
 }  // namespace permafrost

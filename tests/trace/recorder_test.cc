@@ -228,9 +228,12 @@ TEST(Observers, TellAllOneWithinTheOther) {
                                              "b program", "a gather", "b gather", "a step", "b step", "b step ends",
                                              "a step ends", "a fill", "b fill", "b fill ends", "a fill ends"}));
   notes.clear();
-  both.remove(&b);
+  both.remove(static_cast<ExecutorObserver*>(&b));
   both.begin_program(0);
-  EXPECT_EQ(notes, std::vector<std::string>{"a program"});
+  both.begin_phase(TrainerPhase::kVote, 1);
+  both.remove(static_cast<PhaseObserver*>(&b));
+  both.begin_phase(TrainerPhase::kVote, 1);
+  EXPECT_EQ(notes, (std::vector<std::string>{"a program", "a phase", "b phase", "a phase"}));
 }
 
 }  // namespace
