@@ -46,9 +46,9 @@ void write_head_of_overhead(std::ostream& out, const char* what) {
   out << '\n';
 }
 
-void write_parts(std::ostream& out, const NamedMilliseconds& parts, double step_ms) {
+void write_parts(std::ostream& out, const NamedMilliseconds& parts, double step_ms, int decimals) {
   for (const auto& [name, ms] : parts)
-    out << std::setprecision(2) << std::setw(10) << ms << std::setprecision(1) << std::setw(6)
+    out << std::setprecision(decimals) << std::setw(10) << ms << std::setprecision(1) << std::setw(6)
         << 100 * per_second(ms, step_ms) << "%  " << name << '\n';
 }
 
@@ -62,6 +62,7 @@ OrderedJson parts_json(const NamedMilliseconds& parts) {
 
 std::string StepProfile::table() const {
   const bool on_device = device_ != nullptr;
+  const int decimals = on_device ? 3 : 2;  // of milliseconds
   const double step_ms = median_step_seconds() * 1e3;
   std::ostringstream out;
   out << std::fixed << "operations of rank 0" << (on_device ? " on the device" : "")
@@ -74,20 +75,20 @@ std::string StepProfile::table() const {
   for (const double seconds : step_seconds_) total += seconds;
   const double mean_step = per_second(total, static_cast<double>(training_step_));
   for (const ProfiledOp& op : groups()) {
-    out << std::setprecision(2) << std::setw(8) << op.seconds * 1e3 << std::setprecision(1) << std::setw(6)
+    out << std::setprecision(decimals) << std::setw(8) << op.seconds * 1e3 << std::setprecision(1) << std::setw(6)
         << 100 * per_second(op.mean, mean_step) << "%" << std::setw(8) << op.calls << std::setw(10)
         << per_second(op.flops * op.calls, op.mean) / 1e9 << std::setw(9)
         << per_second(static_cast<double>(op.bytes) * op.calls, op.mean) / 1e9;
     if (!on_device) out << std::setw(9) << op.outside_us;
     out << "  " << op.kind << (op.direction.empty() ? "" : " ") << op.direction << "  " << op.shape << '\n';
   }
-  out << "\nparts of a step (ms, median), of " << std::setprecision(2) << step_ms;
+  out << "\nparts of a step (ms, median), of " << std::setprecision(decimals) << step_ms;
   if (on_device) out << "; all but \"other\" by the clock of the device, together " << device_ms();
   out << ":\n";
-  write_parts(out, parts(), step_ms);
+  write_parts(out, parts(), step_ms, decimals);
   if (on_device) {
     out << "\nthe host meanwhile (ms, median), giving work and waiting for it:\n";
-    write_parts(out, host_parts(), step_ms);
+    write_parts(out, host_parts(), step_ms, decimals);
     write_head_of_overhead(out, "on the device (us per operation):");
   } else {
     write_head_of_overhead(out, "executor overhead (us per operation):");
