@@ -108,7 +108,7 @@ class Executor {
   struct BoundStep {
     const PlanStep* plan = nullptr;
     const Op* op = nullptr;
-    std::vector<Tensor> inputs, params, outputs, saved, doutputs, dinputs, dparams;
+    std::vector<Tensor> inputs, params, outputs, saved, doutputs, dinputs, dparams, before_inputs;
     Tensor workspace;
     std::vector<Tensor> released;  // buffers whose life ends with this step
     std::vector<size_t> acquired;  // gathers that this step is the first to use

@@ -218,6 +218,7 @@ std::vector<int64_t> tensor_bytes(const Program& program) {
     for (const auto* refs : {&step.outputs, &step.saved, &step.dinputs, &step.dparams})
       for (const TensorRef& ref : *refs)
         if (ref.region == Region::kArena) bytes[static_cast<size_t>(ref.buffer)] = ref.spec.bytes();
+    if (step.before >= 0) bytes[static_cast<size_t>(step.inputs[0].buffer)] = step.inputs[0].spec.bytes();
     if (step.workspace.region == Region::kArena)
       bytes[static_cast<size_t>(step.workspace.buffer)] = step.workspace.spec.bytes();
   }
@@ -287,6 +288,20 @@ TEST(Executor, FindsTheFirstValueThatIsNotFinite) {
   EXPECT_EQ(report->value, "blocks.1.fc1.weight");
   EXPECT_EQ(report->unit, "blocks.1");
   EXPECT_EQ(report->index, 3);
+}
+
+TEST(Executor, FindsASumThatOverflowsOnTheWayToTheNextUnitsNorm) {
+  Session s(kAll);
+  s.set_inputs(0);
+  for (const char* name : {"blocks.0.proj.bias", "blocks.0.fc2.bias"})  // each of them is finite, and their sum is not
+    s.memory.host_param(s.plan.params[static_cast<size_t>(s.plan.graphs[0].find_param(name))]).data<float>()[5] = 2e38f;
+  s.upload();
+  const auto report = s.executor.find_non_finite(0);
+  ASSERT_TRUE(report.has_value());
+  EXPECT_EQ(report->value, "blocks.0.out");
+  EXPECT_EQ(report->unit, "blocks.0");
+  EXPECT_EQ(report->index, 5);
+  EXPECT_TRUE(std::isinf(report->number));
 }
 
 TEST(Executor, KeepsNamedValuesAndGradientsForProbing) {
