@@ -6,6 +6,7 @@
 #include "core/graph/ops/dropout.h"
 #include "core/graph/ops/embedding.h"
 #include "core/graph/ops/head_loss.h"
+#include "core/graph/ops/joined_linear.h"
 #include "core/graph/ops/linear.h"
 #include "core/graph/ops/shape_ops.h"
 #include "models/blocks/loss.h"
@@ -39,18 +40,29 @@ Value maybe_dropout(Graph& graph, const OptConfig& c, Value x, Value address, in
 
 Value self_attention(Graph& graph, const OptConfig& c, const std::string& name, Value x,
                      const OptLayerOptions& options) {
-  const auto product = [&](const char* part) {
-    return named_linear(graph, x, concat(name, "self_attn.", part, "_proj"), c.hidden, kTransformerWeight,
-                        kTransformerBias);
-  };
   AttentionConfig config;
   config.heads = c.heads;
   config.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.hidden / c.heads)));
   config.mask = options.mask;
   config.lengths = options.lengths;
   config.open_lengths = options.open_lengths;
-  const Value q = product("q"), k = product("k"), v = product("v");
-  const Value mixed = options.attend ? options.attend(q, k, v, config) : attention(graph, q, k, v, config);
+  // Declared in this order, so that the plan puts the weights together: see joined_linear.h.
+  const auto each = [&](const char* what, const Shape& shape, const Initializer& initializer) {
+    std::vector<Param> params;
+    for (const char* part : {"q", "k", "v"})
+      params.push_back(graph.param(concat(name, "self_attn.", part, "_proj.", what), shape, initializer));
+    return params;
+  };
+  const std::vector<Param> weights = each("weight", {c.hidden, c.hidden}, kTransformerWeight),
+                           biases = each("bias", {c.hidden}, kTransformerBias);
+  const auto product = [&](size_t part) { return linear(graph, x, weights[part], biases[part]); };
+  Value mixed;
+  if (options.attend) {
+    const Value q = product(0), k = product(1), v = product(2);
+    mixed = options.attend(q, k, v, config);
+  } else {
+    mixed = attention_fused(graph, joined_linear(graph, x, weights, biases), config);
+  }
   return named_linear(graph, mixed, name + "self_attn.out_proj", c.hidden, kTransformerWeight, kTransformerBias);
 }
 

@@ -50,7 +50,7 @@ struct OptLayerOptions {
   /// and residual. Empty = nothing.
   std::function<Value(Value input, Value output)> after_attention, after_ffn;
   /// Takes the place of attention among the tokens of x: called inside the layer's unit with q, k, v (B, T, hidden) and
-  /// what the fields above make; the result is (B, T, hidden). Empty = that attention.
+  /// what the fields above make, three products; the result is (B, T, hidden). Empty = that attention, on one product.
   std::function<Value(Value q, Value k, Value v, const AttentionConfig& config)> attend;
 };
 

@@ -1,4 +1,5 @@
 #pragma once
+#include <bit>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -43,9 +44,17 @@ struct OpSpecs {
 /// Floating-point operations (a multiply-add counts as two) of one use.
 struct OpFlops {
   double forward = 0, backward_inputs = 0, backward_params = 0;
+  /// Parameters that have an equal share of backward_params each; 0 = it is due as a whole, whichever are wanted.
+  BitMask shares = 0;
   /// Of a backward pass that produces these gradients.
   double backward(const Needs& needs) const {
-    return (needs.inputs ? backward_inputs : 0) + (needs.params ? backward_params : 0);
+    return (needs.inputs ? backward_inputs : 0) + backward_params * wanted_share(needs.params);
+  }
+
+ private:
+  double wanted_share(BitMask params) const {
+    if (shares == 0) return params != 0 ? 1 : 0;
+    return static_cast<double>(std::popcount(params & shares)) / static_cast<double>(std::popcount(shares));
   }
 };
 

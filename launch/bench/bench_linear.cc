@@ -16,14 +16,14 @@ struct Layer {
   int64_t n, k;
 };
 
-// ViT-B/16 on 224 x 224: 197 tokens a sample, 196 before the class token. OPT-125M on 32 tokens a sample; its four
-// projections of attention have one shape, and so do its head and the tied embedding.
+// ViT-B/16 on 224 x 224: 197 tokens a sample, 196 before the class token. OPT-125M on 32 tokens a sample; its head and
+// the tied embedding have one shape.
 constexpr Layer kLayers[] = {
     {"vit_b16", "patch_embed", 16 * 196, 196, 768, 768}, {"vit_b16", "qkv", 16 * 197, 197, 2304, 768},
     {"vit_b16", "proj", 16 * 197, 197, 768, 768},        {"vit_b16", "fc1", 16 * 197, 197, 3072, 768},
-    {"vit_b16", "fc2", 16 * 197, 197, 768, 3072},        {"opt_125m", "q_k_v_out", 16 * 32, 32, 768, 768},
-    {"opt_125m", "fc1", 16 * 32, 32, 3072, 768},         {"opt_125m", "fc2", 16 * 32, 32, 768, 3072},
-    {"opt_125m", "lm_head", 16 * 32, 32, 50272, 768},
+    {"vit_b16", "fc2", 16 * 197, 197, 768, 3072},        {"opt_125m", "qkv", 16 * 32, 32, 2304, 768},
+    {"opt_125m", "out", 16 * 32, 32, 768, 768},          {"opt_125m", "fc1", 16 * 32, 32, 3072, 768},
+    {"opt_125m", "fc2", 16 * 32, 32, 768, 3072},         {"opt_125m", "lm_head", 16 * 32, 32, 50272, 768},
 };
 
 constexpr LinearPass kPasses[] = {LinearPass::kForward, LinearPass::kBackwardInput, LinearPass::kBackwardWeight};

@@ -177,7 +177,8 @@ class Products {
 
   void text() {
     const auto layers = static_cast<double>(w_.layers);
-    linear("text q_k_v_out", "4N", w_.rows(), w_.width, w_.width, 4 * layers, false, true);
+    linear("text qkv", "4N", w_.rows(), 3 * w_.width, w_.width, layers, false, true);
+    linear("text out", "4N", w_.rows(), w_.width, w_.width, layers, false, true);
     linear("text fc1", "4N", w_.rows(), w_.hidden, w_.width, layers, false, true);
     linear("text fc2", "4N", w_.rows(), w_.width, w_.hidden, layers, false, true);
     linear("text lm_head", "4N", w_.predicted, w_.vocabulary, w_.width, 1, false, true);
@@ -205,19 +206,29 @@ class Products {
     }
   }
 
+  /// q, k or v of a fused (B, T, 3, H, D), as the models' products leave them.
+  static Tensor attention_part(const Tensor& fused, int64_t index) {
+    const Shape& all = fused.shape();
+    const Shape shape{all[0], all[1], all[3], all[4]};
+    return {static_cast<std::byte*>(fused.raw()) + index * all[3] * all[4] * size_of(fused.dtype()), fused.dtype(),
+            shape, fused.device()};
+  }
+
   static GpuCall attention_call(Stream& stream, bool backward, int64_t batch, int64_t tokens, int64_t heads,
                                 int64_t size, MaskKind mask) {
     auto t = std::make_shared<GpuTensors>(stream);
     const Shape shape{batch, tokens, heads, size};
-    const auto make = [&] { return t->make(kProductType, shape); };
+    const auto fused = [&] { return t->make(kProductType, {batch, tokens, 3, heads, size}); };
     const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(size)));
-    const Tensor q = make(), k = make(), v = make(), out = make(), lse = t->make(DType::kF32, {batch, heads, tokens});
+    const Tensor qkv = fused(), out = t->make(kProductType, shape), lse = t->make(DType::kF32, {batch, heads, tokens});
     const auto room = [&](bool back) {
       return t->make(DType::kU8, {attention_workspace_bytes(back, batch, tokens, tokens, heads, size, kProductType, 1,
                                                             DeviceKind::kCuda)});
     };
     AttentionForward forward;
-    forward.q = q, forward.k = k, forward.v = v, forward.out = out, forward.lse = lse;
+    forward.q = attention_part(qkv, 0), forward.k = attention_part(qkv, 1), forward.v = attention_part(qkv, 2);
+    forward.out = out, forward.lse = lse;
+    forward.stride_q = forward.stride_k = forward.stride_v = 3 * heads * size;
     forward.scale = scale;
     forward.mask.kind = mask;
     const Tensor workspace = room(false);
@@ -228,10 +239,13 @@ class Products {
         attention_forward(context, forward, workspace);
       };
     }
-    attention_forward(context, forward, workspace);  // out and lse are those of q, k and v
+    attention_forward(context, forward, workspace);  // out and lse are those of qkv
     AttentionBackward back;
-    back.q = q, back.k = k, back.v = v, back.out = out, back.lse = lse;
-    back.dout = make(), back.dq = make(), back.dk = make(), back.dv = make();
+    back.q = forward.q, back.k = forward.k, back.v = forward.v, back.out = out, back.lse = lse;
+    back.stride_q = back.stride_k = back.stride_v = forward.stride_q;
+    const Tensor dqkv = fused();
+    back.dout = t->make(kProductType, shape);
+    back.dq = attention_part(dqkv, 0), back.dk = attention_part(dqkv, 1), back.dv = attention_part(dqkv, 2);
     back.scale = scale;
     back.mask.kind = mask;
     const Tensor back_workspace = room(true);

@@ -25,7 +25,9 @@ struct Problem {
   Graph graph;
   OpSpecs specs;
   std::vector<OwnedTensor> inputs, params;
-  OwnedTensor dout, dinput_base, dparam_base;
+  std::vector<OwnedTensor> together;  // what holds the parameters that lie together
+  std::vector<Tensor> param_views;    // where the operation finds each
+  OwnedTensor dout;
   std::vector<double> output;                         // of the reference
   std::vector<std::vector<double>> dinputs, dparams;  // of the reference; empty where not differentiable
   const Op& op() const { return *graph.ops()[0].op; }
@@ -38,6 +40,22 @@ std::vector<Duals> as_duals(const std::vector<OwnedTensor>& tensors) {
     duals.emplace_back(values.begin(), values.end());
   }
   return duals;
+}
+
+void place_params(Problem& p) {
+  p.param_views = views(p.params);
+  for (const std::vector<size_t>& group : p.op_case.together) {
+    int64_t bytes = 0;
+    for (size_t i : group) bytes += p.params[i].view().bytes();
+    const Tensor memory = p.together.emplace_back(DType::kU8, Shape{bytes});
+    auto* next = static_cast<std::byte*>(memory.raw());
+    for (size_t i : group) {
+      const Tensor from = p.params[i];
+      std::memcpy(next, from.raw(), static_cast<size_t>(from.bytes()));
+      p.param_views[i] = Tensor(next, from.spec(), from.device());
+      next += from.bytes();
+    }
+  }
 }
 
 void find_reference(Problem& p) {
@@ -81,6 +99,7 @@ Problem make_problem(const OpCase& op_case, DType compute) {
   }
   for (size_t i = 0; i < p.specs.params.size(); ++i)  // vectors are kept in f32
     p.params.push_back(random_tensor(p.specs.params[i].rank() > 1 ? compute : DType::kF32, p.specs.params[i], 20 + i));
+  place_params(p);
   if (!op_case.is_loss) p.dout = random_tensor(compute, p.specs.outputs[op_case.output].shape, 30);
   find_reference(p);
   return p;
@@ -143,7 +162,7 @@ Outcome run(const Problem& p, const Variant& v) {
   std::vector<Tensor> output_views = views(outputs);
   if (v.in_place) output_views[0] = inputs[*op.in_place_input()];
 
-  const std::vector<Tensor> params = views(p.params), input_views = views(inputs), saved_views = views(saved);
+  const std::vector<Tensor>&params = p.param_views, input_views = views(inputs), saved_views = views(saved);
   OwnedTensor workspace = workspace_for(p, Pass::kForward, v);
   op.forward(device_context(v.threads), {input_views, params, output_views, saved_views, workspace});
   EXPECT_TRUE(workspace.canaries_intact() && all_intact(outputs) && all_intact(saved) && all_intact(inputs));
@@ -173,7 +192,8 @@ Outcome run(const Problem& p, const Variant& v) {
   op.backward(device_context(v.threads), {used_inputs, used_params, used_outputs, saved_views, dout_views, dinputs,
                                           modes, dparams, param_modes, workspace});
   EXPECT_TRUE(workspace.canaries_intact() && all_intact(outputs) && all_intact(saved) && all_intact(inputs) &&
-              all_intact(douts) && all_intact(p.params) && all_intact(result.dinputs) && all_intact(result.dparams));
+              all_intact(douts) && all_intact(p.params) && all_intact(p.together) && all_intact(result.dinputs) &&
+              all_intact(result.dparams));
   EXPECT_TRUE(same_bits(output_views[p.op_case.output], result.output));
   if (!p.op_case.is_loss && !use.clobbers_dout) {
     EXPECT_TRUE(same_bits(douts[p.op_case.output], p.dout));

@@ -226,20 +226,43 @@ Duals fused_part(const Duals& qkv, size_t index) {
   return part;
 }
 
+/// Every mask of a decoder's text, on one product of q, k and v.
 TEST(FreezingMatrix, AttentionFused) {
-  check_freezing_matrix({"causal with lengths",
-                         [](Graph& g) {
-                           AttentionConfig config{2, 0.5f, MaskKind::kCausal, {}, {}, {}};
-                           const Value qkv = value_in(g, {2, 5, 18});
-                           config.lengths = input_in(g, {2}, DType::kI32);
-                           attention_fused(g, qkv, config);
-                         },
-                         [](const Operands& x, const Operands&) {
-                           const auto seen = reference::visibility(kSelf, MaskKind::kCausal, {5, 3}, {}, {}, false);
-                           return attend(kSelf, seen, fused_part(x[0], 0), fused_part(x[0], 1), fused_part(x[0], 2));
-                         },
-                         bit(0),
-                         {{1, {5, 3}}}});
+  struct Masked {
+    const char* name;
+    MaskKind kind;
+    std::vector<int64_t> lengths, open;
+    std::vector<uint8_t> allowed;
+  };
+  std::vector<uint8_t> every_third(2 * 5 * 5, 1);
+  for (size_t i = 0; i < every_third.size(); i += 3) every_third[i] = 0;
+  for (const Masked& m :
+       {Masked{"no mask", MaskKind::kNone, {}, {}, {}}, Masked{"lengths", MaskKind::kNone, {5, 3}, {}, {}},
+        Masked{"causal with lengths", MaskKind::kCausal, {5, 3}, {}, {}},
+        Masked{"open first row", MaskKind::kCausalOpenFirst, {5, 3}, {}, {}},
+        Masked{"open first row with lengths of its own", MaskKind::kCausalOpenFirst, {5, 3}, {5, 4}, {}},
+        Masked{"explicit with lengths", MaskKind::kExplicit, {4, 5}, {}, every_third}}) {
+    std::map<size_t, std::vector<double>> fixed;
+    const auto fix = [&](const auto& values) {
+      if (!values.empty()) fixed.insert({1 + fixed.size(), {values.begin(), values.end()}});
+    };
+    fix(m.lengths), fix(m.allowed), fix(m.open);
+    check_freezing_matrix({m.name,
+                           [&](Graph& g) {
+                             AttentionConfig config{2, 0.5f, m.kind, {}, {}, {}};
+                             const Value qkv = value_in(g, {2, 5, 18});
+                             if (!m.lengths.empty()) config.lengths = input_in(g, {2}, DType::kI32);
+                             if (!m.allowed.empty()) config.allowed = input_in(g, {2, 5, 5}, DType::kU8);
+                             if (!m.open.empty()) config.open_lengths = input_in(g, {2}, DType::kI32);
+                             attention_fused(g, qkv, config);
+                           },
+                           [&](const Operands& x, const Operands&) {
+                             const auto seen =
+                                 reference::visibility(kSelf, m.kind, m.lengths, m.open, m.allowed, false);
+                             return attend(kSelf, seen, fused_part(x[0], 0), fused_part(x[0], 1), fused_part(x[0], 2));
+                           },
+                           bit(0), fixed});
+  }
 }
 
 TEST(FreezingMatrix, AttentionOnSeparateValues) {

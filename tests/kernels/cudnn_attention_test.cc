@@ -202,6 +202,19 @@ TEST_P(CudnnAttention, EveryMaskAtManySizes) {
   }
 }
 
+/// Backward as OPT has it: q, k, v and their gradients in rows of one product, under every mask that a text may have.
+TEST_P(CudnnAttention, RowsOfOneProductUnderEveryMask) {
+  const AttentionSizes n{3, 21, 21, 2, 16};
+  each_mask(n, [&](const Mask& mask) {
+    const Case c(kBF16, n, mask), apart(kBF16, n, mask);
+    DeviceCase(c, true).run();
+    expect_right(c, GetParam(), text_of(c, mask, true));
+    if (!emulated()) return;  // there is another plan for other strides
+    DeviceCase(apart, false).run();
+    expect_same(c, apart, text_of(c, mask, true));
+  });
+}
+
 TEST_P(CudnnAttention, ModelsShapes) {
   // ViT's 197 patches; text of 241 tokens; keys of several tiles.
   if (emulated()) GTEST_SKIP() << "takes a minute on the emulation, and shows nothing there";

@@ -154,5 +154,15 @@ TEST(BenchGpu, CountsFlopsByParametersAndTokens) {
   }
 }
 
+TEST(BenchGpu, ListsQueriesKeysAndValuesAsOneProduct) {
+  std::set<std::string> shapes;
+  for (const bench::GpuCase& each : bench::product_cases(bench::gpu_workloads(false).front()))
+    if (each.row.part == "text qkv" || each.row.part == "text out")
+      shapes.insert(each.row.name() + " " + each.row.shape);
+  EXPECT_EQ(shapes, (std::set<std::string>{
+                        "e1-2.7b text out dx 960 x 2560 x 2560", "e1-2.7b text out forward 960 x 2560 x 2560",
+                        "e1-2.7b text qkv dx 960 x 7680 x 2560", "e1-2.7b text qkv forward 960 x 7680 x 2560"}));
+}
+
 }  // namespace
 }  // namespace permafrost

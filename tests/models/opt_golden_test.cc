@@ -45,6 +45,22 @@ void set_inputs(GraphRunner& runner, const Golden& golden, const std::function<d
   runner.set_input("row_weight", weights);
 }
 
+/// Gradients of all parameters that train, against the file's.
+void expect_gradients(const GraphRunner& runner, const Golden& golden, const std::vector<bool>& trainable,
+                      PathLength backward) {
+  for (size_t p = 0; p < trainable.size(); ++p) {
+    if (!trainable[p]) continue;
+    const std::string& name = runner.graph().params()[p].name;
+    const std::string stored = "grad:" + name.substr(5);
+    const auto want = golden.values(stored);
+    // A bias of keys moves all scores of a query alike, so its gradient is 0: a sum that cancels. Its rounding errors
+    // are those of its terms, whose size shows in the gradient of the weight beside it.
+    const bool cancels = stored.ends_with("k_proj.bias");
+    const auto scale = cancels ? golden.values(stored.substr(0, stored.size() - 4) + "weight") : want;
+    EXPECT_TRUE(all_close(runner.gradient(name), want, model_tolerance(DType::kF32, backward, scale))) << name;
+  }
+}
+
 class OptGolden : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(OptGolden, ValuesLossesAndAllGradients) {
@@ -74,16 +90,27 @@ TEST_P(OptGolden, ValuesLossesAndAllGradients) {
     EXPECT_TRUE(all_close(got, want, model_tolerance(DType::kF32, path, want))) << name;
   }
   const PathLength backward = gradient_path(path, shape.elements());
-  for (const ParamInfo& info : graph.params()) {
-    const std::string stored = "grad:" + info.name.substr(5);
-    const auto want = golden.values(stored);
-    // A bias of keys moves all scores of a query alike, so its gradient is 0: a sum that cancels. Its rounding errors
-    // are those of its terms, whose size shows in the gradient of the weight beside it.
-    const bool cancels = stored.ends_with("k_proj.bias");
-    const auto scale = cancels ? golden.values(stored.substr(0, stored.size() - 4) + "weight") : want;
-    EXPECT_TRUE(all_close(runner.gradient(info.name), want, model_tolerance(DType::kF32, backward, scale)))
-        << info.name;
-  }
+  expect_gradients(runner, golden, std::vector<bool>(graph.params().size(), true), backward);
+}
+
+/// Weights of q, k and v in a row are multiplied as one; where they lie apart, one by one, whichever train.
+TEST_P(OptGolden, GradientsWhereverWeightsLieAndWhicheverTrain) {
+  const Golden golden(GetParam() + ".safetensors"), stored(GetParam() + "_weights.safetensors");
+  const OptConfig config = opt_config_of(golden);
+  const Shape shape = golden.shape("input_ids");
+  const Graph graph = opt_graph(config, shape, DType::kF32);
+  for (const bool together : {false, true})
+    for (const char* pattern : {"*q_proj.*", "*v_proj.weight", "*k_proj.bias", "*embed_positions.weight", "*"}) {
+      SCOPED_TRACE(concat(pattern, together ? " together" : " apart"));
+      GraphRunner::Options options;
+      options.params_together = together;
+      const std::vector<bool> trainable = trainable_by(graph, {pattern});
+      GraphRunner runner(graph, trainable, options);
+      load_params(runner, "text.", stored);
+      set_inputs(runner, golden, [](int64_t count) { return 1.0 / static_cast<double>(count); });
+      runner.run();
+      expect_gradients(runner, golden, trainable, gradient_path(opt_path(config, shape[1]), shape.elements()));
+    }
 }
 
 TEST_P(OptGolden, NarrowDtypesAreCloseWithinTheirRoundings) {

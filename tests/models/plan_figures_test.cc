@@ -74,10 +74,11 @@ TEST(PlanFigures, FlopsAreThoseOfTheProductsAndALittle) {
   double other_forward = 0, other_backward = 0;  // norms, activations, softmax of the loss: by element
   for (size_t o = 0; o < graph.ops().size(); ++o) {
     const OpInfo& op = graph.ops()[o];
-    if (op.op->kind() == "linear" || op.op->kind().starts_with("attention")) continue;
+    const std::string_view kind = op.op->kind();
+    if (kind == "linear" || kind == "joined_linear" || kind.starts_with("attention")) continue;
     const OpFlops flops = op.op->flops(graph.specs_of(op));
     const Needs& needs = plan.needs.back().op_needs[o];
-    if (op.op->kind() == "head_loss") {  // a product and the softmax: the product counts as those of linear layers
+    if (kind == "head_loss") {  // a product and the softmax: the product counts as those of linear layers
       other_forward -= product(kBatch * (kText - 1), kVocab, kWidth);
       other_backward -= product(kBatch * (kText - 1), kVocab, kWidth);
     }

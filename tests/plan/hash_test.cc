@@ -9,6 +9,7 @@
 #include "core/graph/ops/cross_entropy.h"
 #include "core/graph/ops/dropout.h"
 #include "core/graph/ops/head_loss.h"
+#include "core/graph/ops/joined_linear.h"
 #include "core/graph/ops/layer_norm.h"
 #include "core/graph/ops/linear.h"
 #include "core/graph/ops/patchify.h"
@@ -34,6 +35,14 @@ void linear_with(Graph& g, Activation activation, bool wide) {
   linear(g, tokens(g), matrix(g), vector(g, "b"), activation, wide);
 }
 
+void joined_with(Graph& g, int64_t weights, bool biases) {
+  const Value x = tokens(g);
+  std::vector<Param> w, b;
+  for (int64_t i = 0; i < weights; ++i) w.push_back(g.param(concat("w", i), {12, 12}, Initializer::zeros()));
+  for (int64_t i = 0; biases && i < weights; ++i) b.push_back(vector(g, concat("b", i).c_str()));
+  joined_linear(g, x, w, b);
+}
+
 /// The only mask value is a (B) i32 that means lengths or open_lengths.
 void attention_with(Graph& g, bool fused, int64_t heads, float scale, MaskKind mask, bool open = false) {
   const Value qkv = tokens(g, fused ? 36 : 12), lengths = g.input("lengths", {{2}, DType::kI32});
@@ -52,6 +61,8 @@ std::vector<Row> rows() {
        [](Graph& g, bool c) { linear_with(g, c ? Activation::kSquaredRelu : Activation::kRelu, false); }},
       {"linear.wide_output", [](Graph& g, bool c) { linear_with(g, Activation::kNone, c); }},
       {"linear.bias", [](Graph& g, bool c) { linear(g, tokens(g), matrix(g), c ? vector(g, "b") : Param{}); }},
+      {"joined_linear.parts", [](Graph& g, bool c) { joined_with(g, c ? 2 : 3, false); }},
+      {"joined_linear.bias", [](Graph& g, bool c) { joined_with(g, 2, c); }},
       {"layer_norm.eps",
        [](Graph& g, bool c) { layer_norm(g, tokens(g), vector(g, "g"), vector(g, "b"), c ? 1e-3f : 1e-5f); }},
       {"cross_entropy.smoothing",

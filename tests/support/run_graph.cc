@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/base/narrow.h"
 #include "core/graph/freezing.h"
 #include "core/kernels/shape_ops.h"
 #include "core/weights/initializer.h"
@@ -30,8 +31,8 @@ GraphRunner::GraphRunner(const Graph& graph, const std::vector<bool>& trainable,
     const TensorSpec stored{shape, shape.rank() <= 1 ? DType::kF32 : options.matrices};
     // The offset of a parameter is its index: each has memory of its own here.
     placements.push_back({trainable[p] ? Region::kWorking : Region::kFrozen, static_cast<int64_t>(p), stored});
-    params_.push_back(filled_tensor(stored.dtype, shape, kNanByte));
   }
+  place_params(placements);
   ProgramOptions program_options;
   program_options.workers = {options.threads, context_.device.kind};
   program_options.reuse_memory = false;
@@ -41,6 +42,22 @@ GraphRunner::GraphRunner(const Graph& graph, const std::vector<bool>& trainable,
   arena_ = nan_memory(program_.arena_bytes, context_.device);
   inputs_ = nan_memory(program_.input_bytes, context_.device);
   state_ = nan_memory(program_.state_bytes, context_.device);
+}
+
+void GraphRunner::place_params(const std::vector<ParamPlacement>& placements) {
+  if (!options_.params_together) {
+    for (const auto& [region, offset, stored] : placements)
+      params_.push_back(apart_.emplace_back(filled_tensor(stored.dtype, stored.shape, kNanByte)));
+    return;
+  }
+  int64_t bytes = 0;
+  for (const ParamPlacement& placement : placements) bytes += round_up(placement.stored.bytes(), kArenaAlignment);
+  together_ = nan_memory(bytes, context_.device);
+  std::byte* next = together_.data();
+  for (const ParamPlacement& placement : placements) {
+    params_.emplace_back(next, placement.stored, context_.device);
+    next += round_up(placement.stored.bytes(), kArenaAlignment);
+  }
 }
 
 Tensor GraphRunner::tensor(const TensorRef& ref) const {
@@ -56,7 +73,7 @@ Tensor GraphRunner::tensor(const TensorRef& ref) const {
       return in(state_);
     case Region::kFrozen:
     case Region::kWorking:
-      return params_[static_cast<size_t>(ref.offset)].view();
+      return params_[static_cast<size_t>(ref.offset)];
     case Region::kSlots:
       break;  // nothing is sharded here
   }
@@ -104,7 +121,7 @@ double GraphRunner::run() {
 Tensor GraphRunner::param(const std::string& name) const {
   const int index = graph_.find_param(name);
   PERMAFROST_CHECK(index >= 0, "GraphRunner: a parameter of the graph expected; got ", name);
-  return params_[static_cast<size_t>(index)].view();
+  return params_[static_cast<size_t>(index)];
 }
 
 Tensor GraphRunner::input(const std::string& name) const {
@@ -140,7 +157,7 @@ void GraphRunner::set_loss_scale(double scale) const {
 void GraphRunner::initialise(uint64_t seed) {
   for (size_t p = 0; p < params_.size(); ++p) {
     const ParamInfo& info = graph_.params()[p];
-    const Tensor t = params_[p].view();
+    const Tensor& t = params_[p];
     fill(info.initializer, seed, info.name, t.dtype(), 0,
          {static_cast<std::byte*>(t.raw()), static_cast<size_t>(t.bytes())});
   }

@@ -19,6 +19,7 @@ class GraphRunner {
     int threads = 1;
     DType matrices = DType::kF32;  ///< storage of parameters of rank 2 and more; vectors are f32
     bool keep_values = true;       ///< false: operations that the loss does not need are left out
+    bool params_together = false;  ///< parameters lie one behind the other, as a plan places those of a unit
   };
   GraphRunner(const Graph& graph, const std::vector<bool>& trainable) : GraphRunner(graph, trainable, Options{}) {}
   /// `graph` must outlive the runner.
@@ -48,6 +49,7 @@ class GraphRunner {
   const NeedAnalysis& needs() const { return needs_; }
 
  private:
+  void place_params(const std::vector<ParamPlacement>& placements);
   static void assign(const Tensor& tensor, const std::vector<double>& values);
   Tensor tensor(const TensorRef& ref) const;
   std::vector<Tensor> tensors(const std::vector<TensorRef>& refs) const;
@@ -57,8 +59,9 @@ class GraphRunner {
   NeedAnalysis needs_;
   Program program_;
   Context context_;
-  Buffer arena_, inputs_, state_;
-  std::vector<OwnedTensor> params_;
+  Buffer arena_, inputs_, state_, together_;
+  std::vector<OwnedTensor> apart_;
+  std::vector<Tensor> params_;
 };
 
 /// One flag per parameter of the graph: does any of the patterns match it?

@@ -5,6 +5,7 @@
 #include "core/base/narrow.h"
 #include "core/graph/constants.h"
 #include "core/graph/ops/loss_scale.h"
+#include "core/graph/ops/workspace_pieces.h"
 #include "core/kernels/activation.h"
 #include "core/kernels/cross_entropy.h"
 #include "core/kernels/linear.h"
@@ -14,7 +15,7 @@ namespace permafrost {
 namespace {
 
 constexpr int64_t kRows = 512;  // at a time, at most: the weight is read once for all of them
-constexpr int64_t kRowStep = 64, kPlace = 64;
+constexpr int64_t kRowStep = 64;
 
 Tensor flat(const Tensor& t) { return t.reshaped({t.elements()}); }
 Tensor as_matrix(const Tensor& t, int64_t rows) { return t.defined() ? t.reshaped({rows, t.dim(-1)}) : t; }
@@ -37,12 +38,14 @@ struct Sizes {
     chunk = std::min(rows, round_up(div_up(rows, chunks), kRowStep));
     last_chunk = chunk == 0 ? 0 : rows - (div_up(rows, chunk) - 1) * chunk;
   }
-  int64_t logits_bytes() const { return round_up(chunk * vocabulary * 4, kPlace); }
+  int64_t logits_bytes() const { return WorkspacePieces::bytes({{chunk, vocabulary}, DType::kF32}); }
   /// Where the compute dtype is f32, the gradient takes the place of the logits.
   int64_t gradient_bytes() const {
-    return compute == DType::kF32 ? 0 : round_up(chunk * vocabulary * size_of(compute), kPlace);
+    return compute == DType::kF32 ? 0 : WorkspacePieces::bytes({{chunk, vocabulary}, compute});
   }
-  int64_t row_bytes() const { return round_up(chunk * 4, kPlace); }  ///< one f32 for each row of a chunk
+  int64_t row_bytes() const {
+    return WorkspacePieces::bytes({{chunk}, DType::kF32});
+  }  ///< one f32 for each row of a chunk
   int64_t product_bytes(LinearPass pass, int64_t m, const Workers& workers) const {
     return linear_workspace_bytes(pass, m, vocabulary, width, compute, compute, workers.threads, workers.device);
   }
@@ -50,29 +53,6 @@ struct Sizes {
   int64_t chunk_product_bytes(LinearPass pass, const Workers& workers) const {
     return std::max(product_bytes(pass, chunk, workers), product_bytes(pass, last_chunk, workers));
   }
-};
-
-/// Hands out pieces of the workspace.
-struct Pieces {
-  std::byte* next;
-  int64_t left;
-  Device device;
-
-  explicit Pieces(const Tensor& workspace)
-      : next(static_cast<std::byte*>(workspace.raw())), left(workspace.bytes()), device(workspace.device()) {
-    const auto off = static_cast<int64_t>(reinterpret_cast<uintptr_t>(next) % kPlace);
-    skip(off == 0 ? 0 : kPlace - off);
-  }
-  void skip(int64_t bytes) {
-    next += bytes;
-    left -= bytes;
-  }
-  Tensor take(DType dtype, const Shape& shape, int64_t bytes) {
-    const Tensor t(next, dtype, shape, device);
-    skip(bytes);
-    return t;
-  }
-  Tensor rest() const { return {next, DType::kU8, {left}, device}; }
 };
 
 class HeadLossOp final : public Op {
@@ -116,7 +96,8 @@ class HeadLossOp final : public Op {
       const bool keeps_dx = needs.params == 0 && needs.inputs != 0;
       if (keeps_dx) product = std::max(product, s.chunk_product_bytes(LinearPass::kBackwardInput, workers));
       const int64_t vectors = needs.any() && has_loss_scale(specs) ? 2 : 1;  // lse and scaled weights
-      return kPlace + s.logits_bytes() + vectors * s.row_bytes() + (keeps_dx ? s.gradient_bytes() : 0) + product;
+      return kWorkspacePiece + s.logits_bytes() + vectors * s.row_bytes() + (keeps_dx ? s.gradient_bytes() : 0) +
+             product;
     }
     if (needs.params == 0) return 0;
     product = s.product_bytes(LinearPass::kBackwardWeight, s.rows, workers);
@@ -138,14 +119,13 @@ class HeadLossOp final : public Op {
     const Tensor x = as_matrix(args.inputs[0], s.rows), labels = flat(args.inputs[1]), weights = flat(args.inputs[2]);
     const Tensor kept = args.saved.empty() ? Tensor() : args.saved[0];
     const bool keeps_dlogits = args.saved.size() == 2;
-    Pieces pieces(args.workspace);
-    const Tensor logits = pieces.take(DType::kF32, {s.chunk, s.vocabulary}, s.logits_bytes());
-    const Tensor chunk_lse = pieces.take(DType::kF32, {s.chunk}, s.row_bytes());
+    WorkspacePieces pieces(args.workspace);
+    const Tensor logits = pieces.take(DType::kF32, {s.chunk, s.vocabulary});
+    const Tensor chunk_lse = pieces.take(DType::kF32, {s.chunk});
     Tensor gradient = logits, chunk_weights;
-    if (kept.defined() && args.inputs.size() > kLossScaleInput)
-      chunk_weights = pieces.take(DType::kF32, {s.chunk}, s.row_bytes());
+    if (kept.defined() && args.inputs.size() > kLossScaleInput) chunk_weights = pieces.take(DType::kF32, {s.chunk});
     if (kept.defined() && !keeps_dlogits && s.compute != DType::kF32)
-      gradient = pieces.take(s.compute, {s.chunk, s.vocabulary}, s.gradient_bytes());
+      gradient = pieces.take(s.compute, {s.chunk, s.vocabulary});
     for (int64_t row = 0; row < s.rows; row += s.chunk) {
       const int64_t rows = std::min(s.chunk, s.rows - row);
       const Tensor some_logits = rows_of(logits, 0, rows), some_labels = rows_of(labels, row, rows);
