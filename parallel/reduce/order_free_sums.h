@@ -81,6 +81,10 @@ class OrderFreeSums {
   /// Sums over ranks and converts this rank's slice. slice: (shards.count(rank)) f32. Collective. The sums are used up:
   /// begin the next step after this.
   void reduce(const Context& context, Group& group, const Tensor& slice);
+  /// Its two halves, one behind the other. `convert` gives a stream the same work in every step, so that it can be
+  /// captured; in plain mode `exchange` alone gives the slice, and `convert` nothing.
+  void exchange(const Context& context, Group& group, const Tensor& slice);
+  void convert(const Context& context, const Tensor& slice) const;
 
   /// See GradientSink::same_work: of a step whose exponents are known.
   int captured_work() const { return phase_ == Phase::kSumming ? 1 : -1; }
@@ -89,7 +93,7 @@ class OrderFreeSums {
   SumMode mode() const { return mode_; }
 
  private:
-  enum class Phase : uint8_t { kIdle, kMeasuring, kKeeping, kSumming };
+  enum class Phase : uint8_t { kIdle, kMeasuring, kKeeping, kSumming, kExchanged };
   bool on_cuda() const { return sums_.device().kind == DeviceKind::kCuda; }
   void check(const Context& context) const;
   void make_pieces(int rank);
@@ -101,7 +105,9 @@ class OrderFreeSums {
   Tensor scale_of(size_t param) const;
   Tensor range_of(size_t param) const;
   Tensor piece(int64_t begin, int64_t end) const;
+  Tensor own_sums() const { return piece(shards_.begin(rank_), shards_.end(rank_)); }
   Tensor place_to_keep(const TrainableParam& param) const;
+  void check_slice(const Tensor& slice) const;
   void clear_unwritten(const Context& context);
 
   TrainableLayout layout_;

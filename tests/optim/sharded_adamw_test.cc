@@ -66,7 +66,8 @@ std::pair<std::vector<float>, std::vector<std::byte>> train(int ranks, DType com
     testing::OwnedTensor gradient(DType::kF32, {size});
     for (int step = 1; step <= 3; ++step) {
       for (int64_t i = 0; i < size; ++i) gradient.view().data<float>()[i] = gradient_at(begin + i, step);
-      optimizer.update(context, gradient, norm, step == 2 ? 0.1 : 1.0, step, memory);
+      optimizer.begin_step(step == 2 ? 0.1 : 1.0, step);
+      optimizer.update(context, gradient, norm, memory);
       finish(context);
     }
     std::copy_n(HostOptimizer(optimizer, context)->master().data<float>(), size, masters.begin() + begin);
@@ -140,7 +141,8 @@ TEST(ShardedAdamw, AStepThatIsNotToBeTakenChangesNothing) {
   }
   const testing::OwnedTensor gradient = testing::random_tensor(DType::kF32, {optimizer.slice_end()}, 1);
   const Norm infinite(1.0f, false);
-  optimizer.update(context, gradient, infinite, 1, 1, memory);
+  optimizer.begin_step(1, 1);
+  optimizer.update(context, gradient, infinite, memory);
   finish(context);
   HostOptimizer after(optimizer, context);
   for (int64_t i = 0; i < optimizer.slice_end(); ++i) ASSERT_EQ(after->master().data<float>()[i], 0.5f);
