@@ -70,6 +70,9 @@ class DeviceAccess {
 /// The one GPU looks like another one to every thread, as to ranks that have one each.
 extern std::atomic<bool> a_gpu_for_each_thread;
 
+/// No capture succeeds, as on a driver that cannot make a graph of it.
+extern std::atomic<bool> refuses_captures;
+
 /// Work of a library on a stream that does not end before it is released: what is given to the stream afterwards waits.
 class Hold;
 std::shared_ptr<Hold> hold(CUstream_st* stream);

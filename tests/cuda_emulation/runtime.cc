@@ -88,6 +88,7 @@ cuda_emulation::DeviceAccess::~DeviceAccess() {
 
 std::atomic<double> cuda_emulation::clock = 0;
 std::atomic<bool> cuda_emulation::a_gpu_for_each_thread = false;
+std::atomic<bool> cuda_emulation::refuses_captures = false;
 
 class cuda_emulation::Hold {
  public:
@@ -295,6 +296,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
     joined = joined && other->awaited == other->given;
     other->capture = nullptr;
   }
+  capture->invalid = capture->invalid || cuda_emulation::refuses_captures;
   if (capture->invalid || !joined) {
     const cudaError_t error = capture->invalid ? cudaErrorStreamCaptureInvalidated : cudaErrorStreamCaptureUnjoined;
     delete capture;
