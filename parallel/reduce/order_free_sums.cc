@@ -159,12 +159,13 @@ void OrderFreeSums::accumulate(const Context& context, int param, const Tensor& 
   if (gradient.elements() != place.elements)
     fail(ErrorKind::kShapeMismatch, "order_free: gradient must have ", place.elements, " elements; got ",
          gradient.shape(), " [param=", place.name, "]");
-  PERMAFROST_CHECK(added_[p] < micro_batches_, "order_free: at most ", micro_batches_,
+  // On CUDA calls say little: a launch of what was captured adds without one, and a capture given up adds nothing.
+  PERMAFROST_CHECK((on_cuda() ? ended_ : added_[p]) < micro_batches_, "order_free: at most ", micro_batches_,
                    " gradients per step have room; got one more [param=", place.name, "]");
   PERMAFROST_CHECK(phase_ != Phase::kKeeping || added_[p] == 0,
                    "order_free: one gradient of a parameter can be kept; got one more [param=", place.name, "]");
   add(context, p, gradient);
-  ++added_[p];
+  if (!on_cuda()) ++added_[p];
 }
 
 void OrderFreeSums::add(const Context& context, size_t param, const Tensor& gradient) {

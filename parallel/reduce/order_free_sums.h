@@ -64,7 +64,8 @@ class OrderFreeSums {
   void sum_kept(const Context& context, std::span<const int32_t> limits);
 
   /// gradient: f32, the parameter's elements.
-  /// Errors: kShapeMismatch; kInvalidArgument for an unknown parameter or more than G summands of one parameter.
+  /// Errors: kShapeMismatch; kInvalidArgument for an unknown parameter or more than G summands of one parameter (on
+  /// CUDA: one behind G micro-batches).
   void accumulate(const Context& context, int param, const Tensor& gradient);
   /// All gradients of a micro-batch have been given. micro_batch: global index in the step, for messages.
   /// Errors: kInvalidArgument for more than G micro-batches.
@@ -117,7 +118,7 @@ class OrderFreeSums {
   SumMode mode_;
   Tensor sums_;
   Phase phase_ = Phase::kIdle;
-  std::vector<int64_t> added_;  // summands per parameter in this step; on CUDA only of those that were not captured
+  std::vector<int64_t> added_;  // summands per parameter in this step; on CUDA not counted
   int64_t ended_ = 0;           // micro-batches in this step
   std::vector<int32_t> exponents_;
   bool overflow_ = false;
