@@ -219,20 +219,6 @@ TEST_F(TrainerTest, F16IsForGpus) {
   EXPECT_EQ(dtype(in_f16({"parallel.device=CUDA"})), DType::kF16);
 }
 
-TEST_F(TrainerCuda, RanksChangeNoBit) {
-  const Learned& alone = plain_run();
-  Learned shared;
-  const CheckpointStore store = new_store();
-  with_ranks(2, 1, on_gpu({}), [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& runtime) {
-    Learned mine;
-    step(trainer, 3, mine);
-    mine.adapter_sha256 = trainer.save(store);
-    if (runtime.first()) shared = mine;
-  });
-  EXPECT_EQ(shared.losses, alone.losses);
-  EXPECT_EQ(shared.adapter_sha256, alone.adapter_sha256);
-}
-
 TEST_F(TrainerCuda, GraphsChangeNoBit) {
   const Learned &graphs = plain_run(), kernels = train(on_gpu({"parallel.cuda_graphs=false"}));
   expect_same_bits(graphs, kernels);
@@ -260,7 +246,7 @@ TEST_F(TrainerCuda, GraphsChangeNoBitOfStepsThatLeaveSamplesOut) {
     const std::string name = json["images"][bad]["file_name"];
     std::ofstream(photos() / "images" / name) << "no photograph";
   }
-  constexpr int kSteps = 7;
+  constexpr int kSteps = 5;
   const auto run = [&](const std::string& graphs) {
     Learned learned;
     const CheckpointStore store = new_store();
@@ -284,7 +270,7 @@ TEST_F(TrainerCuda, GraphsChangeNoBitOfStepsThatLeaveSamplesOut) {
 }
 
 /// Each rank has one of two micro-batches, and what is between exchanges: up to the norms, and from there on.
-TEST_F(TrainerCuda, GraphsOfRanksChangeNoBit) {
+TEST_F(TrainerCuda, RanksAndTheirGraphsChangeNoBit) {
   for (const bool graphs : {true, false}) {
     Learned shared;
     const CheckpointStore store = new_store();
@@ -365,11 +351,11 @@ TEST_F(TrainerCuda, NoGraphsUnderAnObserverOfSteps) {
 }
 
 TEST_F(TrainerCuda, TakesNoDeviceMemoryOnceGraphsAreCaptured) {
-  with_trainer(on_gpu({"train.max_steps=4"}), 1, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
+  with_trainer(on_gpu({}), 1, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
     Learned run;
     step(trainer, 2, run);
     const int64_t free_bytes = cuda::device_info(0).free_bytes;
-    step(trainer, 2, run);
+    step(trainer, 1, run);
     EXPECT_EQ(cuda::device_info(0).free_bytes, free_bytes);
   });
 }
