@@ -82,6 +82,7 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
       loss_scale_(loss_scale_config(config, plan.compute), trainable_count(plan)),
       voter_(runtime.size(), trainable_count(plan), plan.micro_batches),
       device_time_(runtime.stream ? runtime.stream->queue() : nullptr),
+      segments_(context_, [this](StepWork work) { do_work(work); }),
       filler_(model_, config.train().seed(), data_.texts.pad_id(), config.train().micro_batch(), plan.buckets.back()) {
   const TrainableLayout layout = trainable_layout(plan);
   layout_index_ = layout_indices(plan, layout);
@@ -124,7 +125,8 @@ void Trainer::note_device() {
   std::string last;
   for (size_t bucket = 0; bucket < plan_.programs.size(); ++bucket)
     if (const std::string why = executor_.why_no_graphs(bucket); !why.empty()) last = why;
-  if (!last.empty()) notes_.push_back("device: kernels are given one by one, not as CUDA graphs: " + last);
+  const char* which = executor_.why_no_graphs().empty() ? "kernels of programs" : "kernels";
+  if (!last.empty()) notes_.push_back(concat("device: ", which, " are given one by one, not as CUDA graphs: ", last));
 }
 
 Trainer::~Trainer() = default;

@@ -41,10 +41,12 @@ UnitCopies::UnitCopies(const Plan& plan, const StepMemory& memory, const Context
   began_.reset(cuda::create_mark(*computing.stream.queue()));
 }
 
-/// The wait is for what read the slots before, and makes the copies part of what is captured.
+/// The wait is for what read the slots before, and makes the copies part of what is captured. An error from before has
+/// ended its program, perhaps a capture that was given up: then this is the same program again.
 void UnitCopies::begin(const std::vector<Gather>& gathers) {
   gathers_ = &gathers;
   started_ = 0;
+  error_ = nullptr;
   for (Slot& slot : slots_) slot.used = false;
   cuda::record(*began_, *computing_.stream.queue());
   cuda::wait_in_queue(*began_, *copying_.queue());

@@ -21,7 +21,7 @@ Executor::Executor(const Plan& plan, const StepMemory& memory, const Context& co
       copied_memory_("frozen biases", copied_.bytes(), context.device),
       steps_(plan.programs.size()),
       inputs_(memory, context),
-      graphs_(context) {
+      graphs_(context, [](WorkGraphs::Key key) { return concat("program ", key.first); }) {
   if (!(memory.device == context.device))
     fail(ErrorKind::kInvalidArgument, "executor: context must be of the device of its memory; got another");
   if (on_cuda()) staging_ = Buffer::pinned("loss", sizeof(double), context.device);
@@ -162,11 +162,16 @@ void Executor::execute(const BoundStep& step, GradientSink* sink) const {
   for (const Tensor& released : step.released) fill_with_nan(static_cast<std::byte*>(released.raw()), released.bytes());
 }
 
-std::string Executor::why_no_graphs(size_t bucket) const {
+std::string Executor::why_no_graphs() const {
   if (!on_cuda()) return "";
   if (!options_.graphs) return "they are off";
   if (observer_ && observer_->needs_steps()) return "operations are observed one by one";
   if (options_.poison_released) return "released memory is filled";
+  return "";
+}
+
+std::string Executor::why_no_graphs(size_t bucket) const {
+  if (const std::string why = why_no_graphs(); !why.empty() || !on_cuda()) return why;
   if (!plan_.programs[bucket].gathers.empty() && plan_.gather.kind != GatherKind::kCopy)
     return "devices gather sharded weights from each other";
   return "";
