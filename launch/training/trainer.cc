@@ -22,6 +22,7 @@
 #include "models/factory.h"
 #include "optim/factory.h"
 #include "parallel/reduce/global_norm.h"
+#include "parallel/run/same_attention.h"
 #include "parallel/run/tune_products.h"
 
 namespace permafrost {
@@ -336,6 +337,8 @@ ValidationMetrics Trainer::validate() {
   PERMAFROST_CHECK(validation_, "trainer: ", metric_name(metric), " must be given to validate_by; got nothing");
   const MeasuredValue measured = validation_->measure();
   filled_ahead_ = false;  // other inputs are where they were
+  // Generating has shapes that training has not.
+  require_same_attention(runtime_.world, executor_.context());
   if (!std::isfinite(measured.value))
     fail(ErrorKind::kNonFinite, "validation: ", metric_name(metric), " after step ", position_.step,
          " must be finite; got ", measured.value);
