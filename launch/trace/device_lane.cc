@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <exception>
+#include <utility>
 
 namespace permafrost {
 
@@ -33,22 +34,22 @@ void DeviceLane::take_origin() {
   });
 }
 
-void DeviceLane::begin(uint32_t name, int64_t number) {
+void DeviceLane::begin(uint32_t name, int64_t number, cuda::Queue& queue) {
   if (!has_origin_ || !lane_.records() || count_ == work_.size()) return;
   guarded([&] {
     Work& work = work_[count_];
     work.name = name;
     work.number = number;
-    cuda::record(*work.begin, queue_);
-    open_ = true;
+    cuda::record(*work.begin, queue);
+    open_ = &queue;
   });
 }
 
 void DeviceLane::end() {
   if (!open_) return;
-  open_ = false;
+  cuda::Queue& queue = *std::exchange(open_, nullptr);
   guarded([&] {
-    cuda::record(*work_[count_].end, queue_);
+    cuda::record(*work_[count_].end, queue);
     ++count_;
   });
 }
@@ -56,7 +57,7 @@ void DeviceLane::end() {
 void DeviceLane::collect() {
   const size_t count = count_;
   count_ = 0;
-  open_ = false;
+  open_ = nullptr;
   if (count == 0) return;
   guarded([&] {
     cuda::wait(*work_[count - 1].end);

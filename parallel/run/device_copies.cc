@@ -59,7 +59,10 @@ void UnitCopies::start_until(int steps_done) {
     Slot& slot = slots_[static_cast<size_t>(gather.slot)];
     if (slot.used) cuda::wait_in_queue(*slot.free, *copying_.queue());
     slot.used = true;
+    const auto unit = static_cast<size_t>(gather.unit);
+    if (observer_) observer_->begin_copy(unit, *copying_.queue());
     fill(gather);
+    if (observer_) observer_->end_copy(unit);
     cuda::record(*slot.filled, *copying_.queue());
   }
 }

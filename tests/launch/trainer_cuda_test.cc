@@ -8,6 +8,7 @@
 #include "core/base/json.h"
 #include "core/base/sha256.h"
 #include "core/device/cuda.h"
+#include "core/device/cudnn.h"
 #include "tests/launch/run_program.h"
 #include "tests/launch/trainer_fixture.h"
 
@@ -217,6 +218,25 @@ TEST_F(TrainerTest, F16IsForGpus) {
   EXPECT_TRUE(testing::throws_error([&] { dtype(in_f16()); }, ErrorKind::kConfig,
                                     {"precision.compute: FP16 needs parallel.device=CUDA; got CPU; use BF16 or FP32"}));
   EXPECT_EQ(dtype(in_f16({"parallel.device=CUDA"})), DType::kF16);
+}
+
+/// As when texts are generated of a shape that one cuDNN refuses.
+TEST_F(TrainerCuda, RanksThatPartInAValidationAreRefused) {
+  const Overrides config = on_gpu({"precision.compute=BF16", "parallel.cuda_graphs=false", "parallel.attention=OWN",
+                                   "validation.every_steps=1", "validation.samples=2"});
+  const auto validate = [&](bool part) {
+    with_ranks(2, 1, config, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& runtime) {
+      trainer.train_step(false);
+      if (part && runtime.first()) cuda::use_cudnn(*runtime.stream->queue(), cuda::CudnnUse::kAlways);
+      trainer.validate();
+    });
+  };
+  EXPECT_NO_THROW(validate(false));
+  if (!cuda::find_cudnn().missing.empty()) GTEST_SKIP() << "no cuDNN here";
+  EXPECT_TRUE(testing::throws_error([&] { validate(true); }, ErrorKind::kConfig,
+                                    {"attention: all ranks must compute a call by the same library",
+                                     " on rank 0, own "
+                                     "kernels on rank 1 (it is not allowed (parallel.attention: OWN))"}));
 }
 
 TEST_F(TrainerCuda, GraphsChangeNoBit) {
