@@ -1,5 +1,6 @@
 #include "parallel/run/same_attention.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <map>
