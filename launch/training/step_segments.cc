@@ -9,39 +9,39 @@ namespace permafrost {
 
 namespace {
 
-size_t bit_of(StepWork work) { return size_t{1} << static_cast<unsigned>(work); }
+size_t bit_of(VotedWork work) { return size_t{1} << static_cast<unsigned>(work); }
 
 template <typename Visit>
 void visit_works(size_t segment, Visit visit) {
-  for (int i = 0; i < kStepWorks; ++i)
-    if (const auto work = static_cast<StepWork>(i); segment & bit_of(work)) visit(work);
+  for (int i = 0; i < kVotedWorks; ++i)
+    if (const auto work = static_cast<VotedWork>(i); segment & bit_of(work)) visit(work);
 }
 
 std::string name_of_segment(size_t segment) {
   std::string works;
-  visit_works(segment, [&](StepWork work) { works += concat(works.empty() ? "" : ", ", to_string(work)); });
+  visit_works(segment, [&](VotedWork work) { works += concat(works.empty() ? "" : ", ", to_string(work)); });
   return concat("work behind the vote (", works, ")");
 }
 
 }  // namespace
 
-const char* to_string(StepWork work) {
+const char* to_string(VotedWork work) {
   switch (work) {
-    case StepWork::kConvertSums:
+    case VotedWork::kConvertSums:
       return "sums to gradients";
-    case StepWork::kScaleSlice:
+    case VotedWork::kScaleSlice:
       return "scale";
-    case StepWork::kNormBlocks:
+    case VotedWork::kNormBlocks:
       return "norm blocks";
-    case StepWork::kNorm:
+    case VotedWork::kNorm:
       return "norm";
-    case StepWork::kUpdate:
+    case VotedWork::kUpdate:
       break;
   }
   return "update";
 }
 
-StepSegments::StepSegments(const Context& context, std::function<void(StepWork)> give)
+StepSegments::StepSegments(const Context& context, std::function<void(VotedWork)> give)
     : give_(std::move(give)), graphs_(context, [](WorkGraphs::Key key) { return name_of_segment(key.first); }) {}
 
 void StepSegments::begin(bool graphs) {
@@ -49,7 +49,7 @@ void StepSegments::begin(bool graphs) {
   segment_ = 0;  // of a step that ended in an error
 }
 
-void StepSegments::add(StepWork work) {
+void StepSegments::add(VotedWork work) {
   if (!collects_) return give_(work);
   PERMAFROST_CHECK(bit_of(work) > segment_, "step: works must come in their order; got ", to_string(work), " behind ",
                    name_of_segment(segment_));

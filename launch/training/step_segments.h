@@ -9,16 +9,16 @@
 namespace permafrost {
 
 /// What a step does behind its vote, exchanges between ranks left out, in its order.
-enum class StepWork : uint8_t {
+enum class VotedWork : uint8_t {
   kConvertSums,  ///< of integers to this rank's slice of the gradient
   kScaleSlice,   ///< by what samples left out and the loss scale ask for; in steps that have such a factor
   kNormBlocks,   ///< squares of the slice
   kNorm,         ///< of all gradients, with what follows from it
   kUpdate,       ///< of masters, moments and working copies
 };
-constexpr int kStepWorks = 5;
+constexpr int kVotedWorks = 5;
 /// As in "norm blocks".
-const char* to_string(StepWork work);
+const char* to_string(VotedWork work);
 
 /// The work of a step in segments, between which ranks exchange. On CUDA a segment is given to the stream when it ends,
 /// from the second time on that there is one of the same works as one graph, but for a single work; bits are the same.
@@ -30,12 +30,12 @@ const char* to_string(StepWork work);
 class StepSegments {
  public:
   /// give: does a work, or gives it to the context's stream; the same in every step.
-  StepSegments(const Context& context, std::function<void(StepWork)> give);
+  StepSegments(const Context& context, std::function<void(VotedWork)> give);
 
   /// Of a step. graphs: whether it may use them; false on CPU.
   void begin(bool graphs);
-  /// In the order of StepWork, each at most once in a step.
-  void add(StepWork work);
+  /// In the order of VotedWork, each at most once in a step.
+  void add(VotedWork work);
   /// All that was added is done, or given to the stream: before an exchange that needs it, and at the end.
   void end_segment();
 
@@ -44,7 +44,7 @@ class StepSegments {
  private:
   bool collects_ = false;
   size_t segment_ = 0;  // what was collected: a bit for each work
-  std::function<void(StepWork)> give_;
+  std::function<void(VotedWork)> give_;
   WorkGraphs graphs_;
 };
 

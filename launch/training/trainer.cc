@@ -84,7 +84,7 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
       loss_scale_(loss_scale_config(config, plan.compute), trainable_count(plan)),
       voter_(runtime.size(), trainable_count(plan), plan.micro_batches),
       device_time_(runtime.stream ? runtime.stream->queue() : nullptr),
-      segments_(context_, [this](StepWork work) { do_work(work); }),
+      segments_(context_, [this](VotedWork work) { do_work(work); }),
       filler_(model_, config.train().seed(), data_.texts.pad_id(), config.train().micro_batch(), plan.buckets.back()) {
   const TrainableLayout layout = trainable_layout(plan);
   layout_index_ = layout_indices(plan, layout);

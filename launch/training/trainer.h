@@ -161,7 +161,7 @@ class Trainer final : private GradientSink {
   const Vote& vote(bool stop, StepMetrics& metrics);
   void optimizer_phases(StepMetrics& metrics);
   void run_phase(PhaseKind phase, StepMetrics& metrics);
-  void do_work(StepWork work);
+  void do_work(VotedWork work);
   int64_t moved_so_far() const;
   void load_weights();
   void note_device();

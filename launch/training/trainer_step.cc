@@ -336,26 +336,26 @@ void Trainer::run_phase(PhaseKind phase, StepMetrics& metrics) {
       return;
     case PhaseKind::kReduceGradients:
       sums_->exchange(context_, *exchange_, slice());
-      if (sums_->mode() == SumMode::kOrderFree) segments_.add(StepWork::kConvertSums);
+      if (sums_->mode() == SumMode::kOrderFree) segments_.add(VotedWork::kConvertSums);
       if (const float factor = kept_scale_ * loss_scale_.inverse(); factor != 1) {
         *reinterpret_cast<float*>(kept_memory_.data()) = factor;
-        segments_.add(StepWork::kScaleSlice);
+        segments_.add(VotedWork::kScaleSlice);
       }
       metrics.reduced_bytes += moved_bytes(runtime_.rank(), runtime_.size(), plan_.trainable_space, shards_.counts(),
                                            plan_.reduction == Reduction::kOrderFree ? DType::kI64 : DType::kF32);
       return;
     case PhaseKind::kGatherNorms:
-      segments_.add(StepWork::kNormBlocks);
+      segments_.add(VotedWork::kNormBlocks);
       if (runtime_.size() > 1) segments_.end_segment();
       gather_norm_blocks(context_, *exchange_, shards_, norm_blocks());
-      segments_.add(StepWork::kNorm);
+      segments_.add(VotedWork::kNorm);
       if (context_.device.kind == DeviceKind::kCpu) check_norm(metrics);
       return;
     case PhaseKind::kOptimizer:
       optimizer_.begin_step(schedule_factor(schedule_, position_.step, position_.step / order.steps_per_epoch(),
                                             position_.step % order.steps_per_epoch()),
                             position_.step + 1);
-      segments_.add(StepWork::kUpdate);
+      segments_.add(VotedWork::kUpdate);
       segments_.end_segment();
       return;
     case PhaseKind::kGatherWorking:
@@ -365,21 +365,21 @@ void Trainer::run_phase(PhaseKind phase, StepMetrics& metrics) {
 }
 
 /// Gives a stream the same in every step.
-void Trainer::do_work(StepWork work) {
+void Trainer::do_work(VotedWork work) {
   switch (work) {
-    case StepWork::kConvertSums:
+    case VotedWork::kConvertSums:
       return sums_->convert(context_, slice());
-    case StepWork::kScaleSlice:
+    case VotedWork::kScaleSlice:
       copy_bytes(context_, kept_on_device_.data(), kept_memory_.data(), kept_memory_.bytes());
       return scale_forward(context_, slice(), {kept_on_device_.data(), DType::kF32, Shape{1}, context_.device},
                            slice());
-    case StepWork::kNormBlocks:
+    case VotedWork::kNormBlocks:
       return own_norm_blocks(context_, runtime_.rank(), shards_, slice(), norm_blocks());
-    case StepWork::kNorm: {
+    case VotedWork::kNorm: {
       const GradientNorm result = gradient_norm();
       return norm_of_blocks(context_, norm_blocks(), optimizer_.clip_norm(), result.norm, result.clip, result.apply);
     }
-    case StepWork::kUpdate:
+    case VotedWork::kUpdate:
       return optimizer_.update(context_, slice(), gradient_norm(), memory_);
   }
 }

@@ -9,13 +9,13 @@ namespace permafrost {
 namespace {
 
 TEST(StepSegments, OnCpuEachWorkIsDoneWhenItIsAdded) {
-  std::vector<StepWork> done;
-  StepSegments segments(Context(), [&](StepWork work) { done.push_back(work); });
+  std::vector<VotedWork> done;
+  StepSegments segments(Context(), [&](VotedWork work) { done.push_back(work); });
   segments.begin(false);
-  segments.add(StepWork::kNormBlocks);
-  EXPECT_EQ(done, std::vector{StepWork::kNormBlocks});
-  segments.add(StepWork::kUpdate);
-  const std::vector both{StepWork::kNormBlocks, StepWork::kUpdate};
+  segments.add(VotedWork::kNormBlocks);
+  EXPECT_EQ(done, std::vector{VotedWork::kNormBlocks});
+  segments.add(VotedWork::kUpdate);
+  const std::vector both{VotedWork::kNormBlocks, VotedWork::kUpdate};
   EXPECT_EQ(done, both);
   segments.end_segment();
   EXPECT_EQ(done, both);
@@ -24,20 +24,20 @@ TEST(StepSegments, OnCpuEachWorkIsDoneWhenItIsAdded) {
 
 TEST(StepSegments, WorksHaveNamesOfTheirOwn) {
   std::set<std::string> names;
-  for (int i = 0; i < kStepWorks; ++i) names.insert(to_string(static_cast<StepWork>(i)));
-  EXPECT_EQ(names.size(), static_cast<size_t>(kStepWorks));
+  for (int i = 0; i < kVotedWorks; ++i) names.insert(to_string(static_cast<VotedWork>(i)));
+  EXPECT_EQ(names.size(), static_cast<size_t>(kVotedWorks));
 }
 
 /// Each work adds one to a byte of its own.
 class StepSegmentsCuda : public ::testing::Test {
  protected:
-  using Works = std::vector<StepWork>;
+  using Works = std::vector<VotedWork>;
   void SetUp() override {
     if (cuda::device_count() == 0) GTEST_SKIP() << cuda::why_unavailable();
     stream_.emplace(Device::cuda(0));
     context_ = {.device = Device::cuda(0), .pool = nullptr, .stream = *stream_};
-    memory_ = Buffer::pinned("bytes", kStepWorks, Device::cuda(0));
-    segments_.emplace(context_, [this](StepWork work) {
+    memory_ = Buffer::pinned("bytes", kVotedWorks, Device::cuda(0));
+    segments_.emplace(context_, [this](VotedWork work) {
       given_.push_back(work);
       fill_bytes(context_, memory_.data() + static_cast<int>(work), 1, 1);
       if (waits_) finish(context_);
@@ -47,13 +47,13 @@ class StepSegmentsCuda : public ::testing::Test {
   Works run(const Works& works) {
     given_.clear();
     fill_bytes(context_, memory_.data(), 0, memory_.bytes());
-    for (const StepWork work : works) segments_->add(work);
+    for (const VotedWork work : works) segments_->add(work);
     EXPECT_TRUE(given_.empty()) << "collected until the segment ends";
     segments_->end_segment();
     finish(context_);
-    for (int i = 0; i < kStepWorks; ++i) {
-      const bool wanted = std::ranges::find(works, static_cast<StepWork>(i)) != works.end();
-      EXPECT_EQ(static_cast<int>(memory_.data()[i]), wanted ? 1 : 0) << to_string(static_cast<StepWork>(i));
+    for (int i = 0; i < kVotedWorks; ++i) {
+      const bool wanted = std::ranges::find(works, static_cast<VotedWork>(i)) != works.end();
+      EXPECT_EQ(static_cast<int>(memory_.data()[i]), wanted ? 1 : 0) << to_string(static_cast<VotedWork>(i));
     }
     return given_;
   }
@@ -66,8 +66,8 @@ class StepSegmentsCuda : public ::testing::Test {
 };
 
 TEST_F(StepSegmentsCuda, OneGraphForEachSetOfWorks) {
-  const Works plain{StepWork::kConvertSums, StepWork::kNormBlocks},
-      scaled{StepWork::kConvertSums, StepWork::kScaleSlice, StepWork::kNormBlocks};
+  const Works plain{VotedWork::kConvertSums, VotedWork::kNormBlocks},
+      scaled{VotedWork::kConvertSums, VotedWork::kScaleSlice, VotedWork::kNormBlocks};
   segments_->begin(true);
   EXPECT_EQ(run(plain), plain) << "the first time by calls";
   EXPECT_EQ(run(scaled), scaled) << "another segment";
@@ -81,13 +81,13 @@ TEST_F(StepSegmentsCuda, OneGraphForEachSetOfWorks) {
 
 TEST_F(StepSegmentsCuda, ASingleWorkIsNoGraph) {
   segments_->begin(true);
-  for (int i = 0; i < 3; ++i) EXPECT_EQ(run({StepWork::kNormBlocks}), Works{StepWork::kNormBlocks});
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(run({VotedWork::kNormBlocks}), Works{VotedWork::kNormBlocks});
   EXPECT_EQ(run({}), Works{}) << "nor is nothing";
   EXPECT_EQ(segments_->graph_launches(), 0);
 }
 
 TEST_F(StepSegmentsCuda, WhatCannotBeCapturedIsGivenCallByCallAndSaid) {
-  const Works works{StepWork::kNorm, StepWork::kUpdate};
+  const Works works{VotedWork::kNorm, VotedWork::kUpdate};
   segments_->begin(true);
   EXPECT_EQ(run(works), works);
   waits_ = true;
@@ -103,11 +103,11 @@ TEST_F(StepSegmentsCuda, WhatCannotBeCapturedIsGivenCallByCallAndSaid) {
 
 TEST_F(StepSegmentsCuda, WorksComeInTheirOrder) {
   segments_->begin(true);
-  segments_->add(StepWork::kNorm);
-  EXPECT_TRUE(testing::throws_error([&] { segments_->add(StepWork::kNormBlocks); }, ErrorKind::kInvalidArgument,
+  segments_->add(VotedWork::kNorm);
+  EXPECT_TRUE(testing::throws_error([&] { segments_->add(VotedWork::kNormBlocks); }, ErrorKind::kInvalidArgument,
                                     {"in their order; got norm blocks behind work behind the vote (norm)"}));
   segments_->begin(true);  // nothing is left of a step that ended in an error
-  EXPECT_EQ(run({StepWork::kNormBlocks}), Works{StepWork::kNormBlocks});
+  EXPECT_EQ(run({VotedWork::kNormBlocks}), Works{VotedWork::kNormBlocks});
 }
 
 }  // namespace
