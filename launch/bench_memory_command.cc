@@ -61,7 +61,7 @@ std::string memory_table(const Plan& plan, const std::vector<Moment>& moments) {
     out << '\n';
   }
   out << std::left << std::setw(12) << "total (PSS)";
-  cell(mib(plan.host_bytes_of_rank() + kProcessConstantBytes));
+  cell(mib(plan.host_bytes_of_rank() + process_constant_bytes(plan.world.device)));
   for (const Moment& moment : moments) cell(mib(moment.pss_bytes));
   out << '\n' << std::left << std::setw(12) << "peak RSS";
   cell("");

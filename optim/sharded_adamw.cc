@@ -80,8 +80,7 @@ void ShardedAdamw::refresh_working(const StepMemory& memory) const {
         GradMode::kOverwrite);
 }
 
-/// Of each piece's parameter, where the kernel reads them.
-Tensor ShardedAdamw::write_factors(const Context& context, double factor, int64_t step) const {
+void ShardedAdamw::begin_step(double factor, int64_t step) {
   auto* factors = reinterpret_cast<AdamwFactors*>(factors_.data());
   for (size_t i = 0; i < pieces_.size(); ++i) {
     const ParameterSettings& settings = settings_[static_cast<size_t>(pieces_[i].param)];
@@ -95,6 +94,9 @@ Tensor ShardedAdamw::write_factors(const Context& context, double factor, int64_
     check_adamw_step(call);
     factors[i] = adamw_factors(call);
   }
+}
+
+Tensor ShardedAdamw::factors_of_step(const Context& context) const {
   const bool on_cuda = device_factors_.bytes() > 0;
   if (on_cuda) copy_bytes(context, device_factors_.data(), factors_.data(), factors_.bytes());
   constexpr int64_t kFactors = sizeof(AdamwFactors) / sizeof(float);
@@ -102,10 +104,10 @@ Tensor ShardedAdamw::write_factors(const Context& context, double factor, int64_
           master_.device()};
 }
 
-void ShardedAdamw::update(const Context& context, const Tensor& gradient, const GradientNorm& norm, double factor,
-                          int64_t step, const StepMemory& memory) {
+void ShardedAdamw::update(const Context& context, const Tensor& gradient, const GradientNorm& norm,
+                          const StepMemory& memory) {
   adamw_pieces(context, {.pieces = table_.view(),
-                         .factors = write_factors(context, factor, step),
+                         .factors = factors_of_step(context),
                          .clip = norm.clip,
                          .apply = norm.apply,
                          .master = master(),

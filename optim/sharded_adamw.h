@@ -36,11 +36,13 @@ class ShardedAdamw {
   /// optimizer in host memory.
   void refresh_working(const StepMemory& memory) const;
 
+  /// What the next update needs to know of its step: factor: of schedule_factor; step from 1. Written by the host where
+  /// `update` takes it from, so the update before must be finished.
+  void begin_step(double factor, int64_t step);
   /// One update with the gradient of the slice, flat f32; norm: of all gradients, which clips this one and keeps a step
-  /// from being taken whose gradient is not finite. factor: of schedule_factor; step from 1. Writes this rank's part of
-  /// the working copies that programs read. On CUDA it does not wait; `step` before must be finished.
-  void update(const Context& context, const Tensor& gradient, const GradientNorm& norm, double factor, int64_t step,
-              const StepMemory& memory);
+  /// from being taken whose gradient is not finite. Writes this rank's part of the working copies that programs read.
+  /// On CUDA it does not wait, and gives the stream the same work in every step, so that it can be captured.
+  void update(const Context& context, const Tensor& gradient, const GradientNorm& norm, const StepMemory& memory);
 
   /// Largest L2 norm of all gradients together; 0 = no clipping.
   double clip_norm() const { return config_.clip_norm; }
@@ -57,7 +59,8 @@ class ShardedAdamw {
   Tensor view(const Buffer& buffer) const {
     return {buffer.data(), DType::kF32, Shape{end_ - begin_}, buffer.device()};
   }
-  Tensor write_factors(const Context& context, double factor, int64_t step) const;
+  /// Of each piece's parameter, where the kernel reads them.
+  Tensor factors_of_step(const Context& context) const;
 
   AdamwConfig config_;
   std::vector<ParameterSettings> settings_;

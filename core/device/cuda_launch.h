@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -46,6 +47,7 @@ struct Queue {
   void (*destroy_attention)(void*) = nullptr;    ///< of it; null = nothing kept
   CudnnUse cudnn = CudnnUse::kWherePays;         ///< see use_cudnn
   int64_t cudnn_calls = 0;                       ///< see cudnn_calls
+  std::shared_ptr<void> attention_answers;       ///< what attention_library_cuda.cu keeps
   std::function<void(const std::string&)> note;  ///< see on_note
 };
 

@@ -106,6 +106,10 @@ class Op {
   /// An input whose memory output 0 may take over when nobody reads that input afterwards.
   virtual std::optional<size_t> in_place_input() const { return std::nullopt; }
 
+  /// Whether forward_with can compute `before` along the way: the operation that runs right before this one and whose
+  /// output 0 is input 0 of this one. One pass over memory instead of two, with the same bits; backward of both stays.
+  virtual bool takes_along(const Op& /*before*/) const { return false; }
+
   /// Inputs whose gradient *is* the gradient of output 0 (addition): the plan may let them share memory, and then
   /// passes the shared tensor as dinput; backward must do nothing when dinput and doutput are the same memory.
   virtual BitMask passes_gradient(const OpSpecs&) const { return 0; }
@@ -114,6 +118,10 @@ class Op {
   virtual bool adds_input_gradient(size_t /*input*/) const { return true; }
 
   virtual void forward(const Context& context, const ForwardArgs& args) const = 0;
+  /// forward, which first writes inputs[0] with what an operation that it takes along makes of `before`, its inputs.
+  virtual void forward_with(const Context&, const ForwardArgs&, std::span<const Tensor> /*before*/) const {
+    fail(ErrorKind::kInternal, kind(), ": takes no operation along; got one");
+  }
   virtual void backward(const Context& context, const BackwardArgs& args) const = 0;
 };
 

@@ -153,6 +153,12 @@ AttentionLibrary attention_library(const Context& context) {
   return {missing.empty() ? "cuDNN " + cuda::find_cudnn().version : "own kernels", std::move(missing)};
 }
 
+std::vector<AttentionChoice> attention_choices(const Context& context) {
+  if (!on_cuda(context)) return {};
+  check_device("attention_choices", context);
+  return cuda::attention_choices(context);
+}
+
 void attention_forward(const Context& context, const AttentionForward& args, Tensor workspace) {
   attention_forward_at(simd_level(), context, args, workspace);
 }

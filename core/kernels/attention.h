@@ -1,5 +1,6 @@
 #pragma once
 #include <string>
+#include <vector>
 
 #include "core/device/context.h"
 #include "core/kernels/kernel_types.h"
@@ -68,6 +69,15 @@ struct AttentionLibrary {
   std::string name, missing;
 };
 AttentionLibrary attention_library(const Context& context);
+
+/// A call of attention that could go to a library.
+struct AttentionChoice {
+  std::string call;     ///< "attention forward bf16 (B, T, S, H, D) = (...), ...": all that a choice depends on
+  std::string library;  ///< AttentionLibrary::name of the one that computes it; "": own kernels do
+  std::string refusal;  ///< why no library does; "" where one does
+};
+/// Of every such call that the context's stream has met, in the order of what they are made of; none on CPU.
+std::vector<AttentionChoice> attention_choices(const Context& context);
 
 /// For at most `threads` threads, whose number means nothing on CUDA. A pure function of its arguments.
 int64_t attention_workspace_bytes(bool backward, int64_t batch, int64_t queries, int64_t keys, int64_t heads,

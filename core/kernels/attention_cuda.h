@@ -1,8 +1,10 @@
 #pragma once
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include "core/device/context.h"
+#include "core/kernels/attention.h"
 #include "core/kernels/attention_cpu.h"
 
 namespace permafrost::cuda {
@@ -18,6 +20,8 @@ void attention_backward(const Context& context, const AttentionCall& call, void*
 
 /// Why cuDNN computes no attention on the context's stream; "" where it does.
 std::string why_no_cudnn(const Context& context);
+/// As attention.h says.
+std::vector<AttentionChoice> attention_choices(const Context& context);
 
 /// What a plan of cuDNN may need besides gradients of scores.
 constexpr int64_t kAttentionLibraryBytes = int64_t{1} << 20;

@@ -1,8 +1,11 @@
 #include "core/kernels/attention_library_cuda.h"
 
 #include <limits>
+#include <map>
+#include <memory>
 #include <type_traits>
 
+#include "core/device/cudnn.h"
 #include "core/kernels/attention_view_cuda.h"
 #include "core/kernels/cudnn/attention.h"
 
@@ -259,16 +262,20 @@ int64_t at_once(const AttentionCall& call) {
   return attention_samples_at_once(call.batch, call.queries, call.keys, call.heads);
 }
 
-}  // namespace
+const std::string kNotAllowed = "it is not allowed (parallel.attention: OWN)";
 
-std::string why_no_cudnn(const Context& context) {
-  return queue_of(context).cudnn != CudnnUse::kNever ? cudnn::missing_for(context)
-                                                     : "it is not allowed (parallel.attention: OWN)";
+/// Why own kernels compute a call; "" where cuDNN does.
+using Answers = std::map<cudnn::AttentionKey, std::string>;
+
+/// What became of calls on the context's stream.
+Answers& answers_of(const Context& context) {
+  std::shared_ptr<void>& kept = queue_of(context).attention_answers;
+  if (!kept) kept = std::make_shared<Answers>();
+  return *static_cast<Answers*>(kept.get());
 }
 
-bool library_takes(const Context& context, const AttentionCall& call, bool backward) {
-  const CudnnUse use = queue_of(context).cudnn;
-  if (use == CudnnUse::kNever || (use == CudnnUse::kWherePays && attention_is_short(call))) return false;
+/// As far as the call alone can tell: the same on every machine.
+bool is_for_library(const AttentionCall& call, bool backward) {
   if (!library_has_attention(call.dtype, call.queries, call.keys, call.heads, call.head_size)) return false;
   // It multiplies values behind the lengths by 0. Where there are as many keys as queries, they were computed like the
   // rest; elsewhere they may be anything, such as what a cache of tokens was never given.
@@ -282,11 +289,45 @@ bool library_takes(const Context& context, const AttentionCall& call, bool backw
     for (const void* p : {call.dout, static_cast<const void*>(call.dq), static_cast<const void*>(call.dk),
                           static_cast<const void*>(call.dv)})
       all |= reinterpret_cast<uintptr_t>(p);
-  if (all % 16 != 0) return false;
-  if (!backward) return cudnn::refusal_of(context, key_of(call, false, call.batch)).empty();
+  return all % 16 == 0;
+}
+
+std::string refusal_of(const Context& context, const AttentionCall& call, bool backward) {
+  if (queue_of(context).cudnn == CudnnUse::kNever) return kNotAllowed;
+  if (!backward) return cudnn::refusal_of(context, key_of(call, false, call.batch));
   const int64_t samples = at_once(call), rest = call.batch % samples;
-  return cudnn::refusal_of(context, key_of(call, true, samples)).empty() &&
-         (rest == 0 || cudnn::refusal_of(context, key_of(call, true, rest)).empty());
+  const std::string refusal = cudnn::refusal_of(context, key_of(call, true, samples));
+  return refusal.empty() && rest > 0 ? cudnn::refusal_of(context, key_of(call, true, rest)) : refusal;
+}
+
+}  // namespace
+
+std::string cudnn::describe(const AttentionKey& key) {
+  return concat("attention ", key.backward ? "backward" : "forward", " ", to_string(key.dtype), " (B, T, S, H, D) = (",
+                key.batch, ", ", key.queries, ", ", key.keys, ", ", key.heads, ", ", key.head_size, "), strides ",
+                key.stride_q, " ", key.stride_k, " ", key.stride_v, key.causal ? ", causal" : "",
+                key.lengths ? ", lengths" : "", ", scale ", key.scale);
+}
+
+std::string why_no_cudnn(const Context& context) {
+  return queue_of(context).cudnn != CudnnUse::kNever ? cudnn::missing_for(context) : kNotAllowed;
+}
+
+std::vector<AttentionChoice> attention_choices(const Context& context) {
+  const std::string library = "cuDNN " + find_cudnn().version;
+  std::vector<AttentionChoice> choices;
+  for (const auto& [key, refusal] : answers_of(context))
+    choices.push_back({cudnn::describe(key), refusal.empty() ? library : "", refusal});
+  return choices;
+}
+
+bool library_takes(const Context& context, const AttentionCall& call, bool backward) {
+  if (queue_of(context).cudnn == CudnnUse::kWherePays && attention_is_short(call)) return false;
+  if (!is_for_library(call, backward)) return false;
+  std::string refusal = refusal_of(context, call, backward);
+  const bool taken = refusal.empty();
+  answers_of(context).insert_or_assign(key_of(call, backward, call.batch), std::move(refusal));
+  return taken;
 }
 
 void attention_forward_library(const Context& context, const AttentionCall& call, void* workspace) {

@@ -74,22 +74,32 @@ __device__ inline double own_sum(Floats<kChunk> x, int64_t chunk, int64_t width)
   }
 }
 
-/// Chunks that a thread asks for before it works on them: what keeps memory busy.
+/// Chunks that a thread asks for before it works on them: what keeps memory busy. In forward, half as many where they
+/// are twice as long, since the next are on their way while it works.
 constexpr int kAtOnce = 4;
+template <typename T>
+constexpr int kFetched = sizeof(T) == 2 ? kAtOnce : kAtOnce / 2;
 
 /// Of this thread's part of a row, in one pass. NaN is not in max, but in both sums.
 template <bool wide, typename T>
 __device__ inline Statistics own_statistics(const T* row, int64_t width, bool with_sum) {
   Statistics s{-INFINITY, 0.0f, 0.0};
   const int64_t chunks = (width + kChunk - 1) / kChunk, step = blockDim.x;
-  for (int64_t first = threadIdx.x; first < chunks; first += kAtOnce * step) {
-    Stored<T> stored[kAtOnce];
+  Stored<T> next[kFetched<T>];
+  const auto fetch = [&](int64_t first) {
 #pragma unroll
-    for (int k = 0; k < kAtOnce; ++k)
-      if (first + k * step < chunks) stored[k] = load_stored<wide>(row, first + k * step, width);
+    for (int k = 0; k < kFetched<T>; ++k)
+      if (first + k * step < chunks) next[k] = load_stored<wide>(row, first + k * step, width);
+  };
+  fetch(threadIdx.x);
+  for (int64_t first = threadIdx.x; first < chunks; first += kFetched<T> * step) {
+    Stored<T> stored[kFetched<T>];
+#pragma unroll
+    for (int k = 0; k < kFetched<T>; ++k) stored[k] = next[k];
+    fetch(first + kFetched<T> * step);
     const auto each = [&](auto body) {
 #pragma unroll
-      for (int k = 0; k < kAtOnce; ++k) {
+      for (int k = 0; k < kFetched<T>; ++k) {
         const int64_t chunk = first + k * step;
         if (chunk >= chunks) continue;
         Floats<kChunk> x = to_floats(stored[k]);

@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "core/base/narrow.h"
+#include "core/kernels/elementwise.h"
 #include "core/kernels/layer_norm_chunks.h"
 #include "core/kernels/layer_norm_cpu.h"
 #include "core/kernels/layer_norm_cuda.h"
@@ -37,6 +38,22 @@ void combine_chunks(const Context& context, const Tensor& gradient, GradMode mod
   });
 }
 
+/// x = a + b of some rows.
+void add_rows(const LayerNormForward& args, int64_t begin, int64_t rows) {
+  const int64_t width = args.x.dim(1), first = begin * width;
+  const DType dtype = args.x.dtype();
+  cpu::element_loops().add(dtype, cpu::at(args.a, first), dtype, cpu::at(args.b, first), cpu::at(args.x, first),
+                           rows * width);
+}
+
+void check_sum(std::string_view op, const Context& context, const LayerNormForward& args) {
+  PERMAFROST_CHECK(args.a.defined() == args.b.defined(), op, ": a and b must be given both or not at all; got ",
+                   args.a ? "a" : "b", " alone");
+  if (!args.a) return;
+  check_tensor(op, "a", args.a, context, args.x.shape(), {args.x.dtype()});
+  check_tensor(op, "b", args.b, context, args.x.shape(), {args.x.dtype()});
+}
+
 void check_backward(const Context& context, const LayerNormBackward& args) {
   constexpr std::string_view kOp = "layer_norm_backward";
   check_rank(kOp, "dy", args.dy, context, 2, "(R, C)", activation_dtypes(context));
@@ -63,6 +80,7 @@ void layer_norm_forward_at(SimdLevel level, const Context& context, const LayerN
   if (args.rstd) check_tensor(kOp, "rstd", args.rstd, context, {rows}, {DType::kF32});
   if ((args.mean || args.rstd) && args.y.raw() == args.x.raw() && args.x.elements() > 0)
     fail(ErrorKind::kShapeMismatch, kOp, ": y must not be x when mean or rstd is kept; got the same memory");
+  check_sum(kOp, context, args);
   check_device(kOp, context);
   if (rows == 0 || width == 0) return;
   if (on_cuda(context)) return cuda::layer_norm_forward(context, args);
@@ -70,7 +88,8 @@ void layer_norm_forward_at(SimdLevel level, const Context& context, const LayerN
   const int64_t bytes = size_of(args.x.dtype());
   const int64_t block_rows = std::max<int64_t>(1, kBlockElements / width);
   context.pool->run(div_up(rows, block_rows), [&](int64_t block, int) {
-    const int64_t begin = block * block_rows;
+    const int64_t begin = block * block_rows, some = std::min(block_rows, rows - begin);
+    if (args.a) add_rows(args, begin, some);
     layer_norm_forward_cpu({.bf16 = args.x.dtype() == DType::kBF16,
                             .x = row_pointer<void>(args.x, begin, width, bytes),
                             .gain = args.gain.data<float>(),
@@ -78,7 +97,7 @@ void layer_norm_forward_at(SimdLevel level, const Context& context, const LayerN
                             .y = row_pointer<void>(args.y, begin, width, bytes),
                             .mean = row_pointer<float>(args.mean, begin, 1, 4),
                             .rstd = row_pointer<float>(args.rstd, begin, 1, 4),
-                            .rows = std::min(block_rows, rows - begin),
+                            .rows = some,
                             .width = width,
                             .eps = args.eps},
                            level);

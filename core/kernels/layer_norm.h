@@ -9,11 +9,14 @@ namespace permafrost {
 /// population variance, statistics in f32 (two passes: no cancellation when the mean is large).
 /// x, y: (R, C) f32 or bf16, same dtype;  gain, bias: (C) f32
 /// mean, rstd: (R) f32, kept for backward; undefined = not kept. y == x is allowed when nothing is kept.
-/// Errors: ShapeMismatch; NotBuilt on a device without this kernel.
-/// Source: Ba et al. 2016, arXiv 1607.06450, eq. 4; eps inside the root.
+/// a, b: (R, C) dtype of x, both or none. Given: x is written first, with what add_forward(a, b) gives, bit for bit:
+/// the sum of a residual stream and its norm in one pass over memory. x == a is allowed. Errors: ShapeMismatch;
+/// InvalidArgument (one of a and b alone); NotBuilt on a device without this kernel. Source: Ba et al. 2016, arXiv
+/// 1607.06450, eq. 4; eps inside the root.
 struct LayerNormForward {
   Tensor x, gain, bias, y, mean, rstd;
   float eps = 1e-5f;
+  Tensor a = {}, b = {};
 };
 void layer_norm_forward(const Context& context, const LayerNormForward& args);
 

@@ -17,11 +17,13 @@ constexpr int kWarpBlocks = 6;
 // 4096 numbers leave room for several.
 constexpr int kSomeThreads = 256, kForwardBlocks = 3, kBackwardBlocks = 2;
 constexpr int kForwardWarps = 24, kBackwardWarps = 20;  // of bf16: 80 and 96 registers
+constexpr int kAddingBlocks = 2, kAddingWarps = 16;  // of a forward that makes x first, and fetches two rows for each
 static_assert(2 * kSomeThreads * kChunk == 4096 && kKeptByBlock == 2);  // row_threads: two chunks for each thread
 
 template <typename T>
 struct Forward {
-  const T* x;
+  T* x;  ///< written where a and b are given, otherwise read alone
+  const T *a, *b;
   const float *gain, *bias;
   T* y;
   float *mean, *rstd;
@@ -54,13 +56,27 @@ __device__ inline void normalise(Floats<kChunk> x, float mean, float rstd, const
   store_chunk<wide>(x, y, chunk, width);
 }
 
-/// A row of a warp.
-template <typename T, bool wide>
+/// Makes a chunk of x.
+template <bool wide, typename T>
+__device__ inline Floats<kChunk> put_sum(const Stored<T>& a, const Stored<T>& b, T* x, int64_t chunk, int64_t width) {
+  const Stored<T> sum = sum_of(a, b);
+  store_stored<wide>(sum, x, chunk, width);
+  return to_floats(sum);
+}
+
+/// A row of a warp. sums: x = a + b is made first.
+template <typename T, bool wide, bool sums>
 __global__ void __launch_bounds__(32 * kWarpRows, kWarpBlocks) forward_kernel(Forward<T> a) {
   each_row(a.rows, [&](int64_t row) {
-    const T* x = a.x + row * a.width;
+    const int64_t first = row * a.width;
     const float count = static_cast<float>(a.width);
-    const auto load_x = [&](int64_t chunk) { return load_chunk<wide>(x, chunk, a.width); };
+    const auto load_x = [&](int64_t chunk) {  // once for each chunk: a warp keeps all of a row
+      if constexpr (sums)
+        return put_sum<wide>(load_stored<wide>(a.a + first, chunk, a.width),
+                             load_stored<wide>(a.b + first, chunk, a.width), a.x + first, chunk, a.width);
+      else
+        return load_chunk<wide>(a.x + first, chunk, a.width);
+    };
     Floats<kChunk> kept[kKeptByWarp];
     keep_chunks(a.width, kept, load_x);
 
@@ -80,19 +96,22 @@ __global__ void __launch_bounds__(32 * kWarpRows, kWarpBlocks) forward_kernel(Fo
 }
 
 /// A row of a block, which takes one after the other: it holds its part of gain and bias, which are larger than a row,
-/// and fetches the next row while this one is in work.
-template <typename T, bool wide, int kMost, int kBlocks>
+/// and fetches the next row while this one is in work. sums: as above.
+template <typename T, bool wide, bool sums, int kMost, int kBlocks>
 __global__ void __launch_bounds__(kMost, kBlocks) forward_blocks_kernel(Forward<T> a) {
   __shared__ float scratch[32];
   constexpr bool kOthers = kMost > kSomeThreads;  // chunks that are not held
   const int chunks = static_cast<int>((a.width + kChunk - 1) / kChunk);
   const float count = static_cast<float>(a.width);
   const auto chunk_of = [&](int k) { return static_cast<int>(threadIdx.x + k * blockDim.x); };
-  Stored<T> next[kKeptByBlock];
+  Stored<T> next[kKeptByBlock], next_b[kKeptByBlock];  // of x, or of a and b
   const auto fetch = [&](int64_t row) {
 #pragma unroll
     for (int k = 0; k < kKeptByBlock; ++k)
-      if (chunk_of(k) < chunks) next[k] = load_stored<wide>(a.x + row * a.width, chunk_of(k), a.width);
+      if (chunk_of(k) < chunks) {
+        next[k] = load_stored<wide>((sums ? a.a : a.x) + row * a.width, chunk_of(k), a.width);
+        if constexpr (sums) next_b[k] = load_stored<wide>(a.b + row * a.width, chunk_of(k), a.width);
+      }
   };
   if (blockIdx.x < a.rows) fetch(blockIdx.x);
   Floats<kChunk> gain[kKeptByBlock], bias[kKeptByBlock];
@@ -103,17 +122,28 @@ __global__ void __launch_bounds__(kMost, kBlocks) forward_blocks_kernel(Forward<
       bias[k] = load_chunk<wide>(a.bias, chunk_of(k), a.width);
     }
   for (int64_t row = blockIdx.x; row < a.rows; row += gridDim.x) {
-    const T* x = a.x + row * a.width;
-    T* y = a.y + row * a.width;
+    T *x = a.x + row * a.width, *y = a.y + row * a.width;
     const auto load_x = [&](int64_t chunk) { return load_chunk<wide>(x, chunk, a.width); };
+    const auto first_x = [&](int64_t chunk) {
+      if constexpr (sums)
+        return put_sum<wide>(load_stored<wide>(a.a + row * a.width, chunk, a.width),
+                             load_stored<wide>(a.b + row * a.width, chunk, a.width), x, chunk, a.width);
+      else
+        return load_x(chunk);
+    };
     Floats<kChunk> kept[kKeptByBlock];
 #pragma unroll
     for (int k = 0; k < kKeptByBlock; ++k)
-      if (chunk_of(k) < chunks) kept[k] = to_floats(next[k]);
+      if (chunk_of(k) < chunks) {
+        if constexpr (sums)
+          kept[k] = put_sum<wide>(next[k], next_b[k], x, chunk_of(k), a.width);
+        else
+          kept[k] = to_floats(next[k]);
+      }
     if (row + gridDim.x < a.rows) fetch(row + gridDim.x);
 
     float total = 0.0f, squares = 0.0f;
-    each_kept_chunk<kOthers>(a.width, kept, load_x, [&](int64_t, const Floats<kChunk>& v) { total += chunk_sum(v); });
+    each_kept_chunk<kOthers>(a.width, kept, first_x, [&](int64_t, const Floats<kChunk>& v) { total += chunk_sum(v); });
     const float mean = block_sum(total, scratch) / count;
     each_kept_chunk<kOthers>(a.width, kept, load_x, [&](int64_t chunk, const Floats<kChunk>& v) {
       squares += squares_of<wide>(v, mean, chunk, a.width);
@@ -362,30 +392,37 @@ void input_gradient(const Context& context, const LayerNormBackward& args) {
   });
 }
 
+template <typename T, bool wide, bool sums>
+void forward(const Context& context, const LayerNormForward& args) {
+  const Forward<T> a{.x = args.x.data<T>(),
+                     .a = sums ? args.a.data<T>() : nullptr,
+                     .b = sums ? args.b.data<T>() : nullptr,
+                     .gain = args.gain.data<float>(),
+                     .bias = args.bias.data<float>(),
+                     .y = args.y.data<T>(),
+                     .mean = floats_of(args.mean),
+                     .rstd = floats_of(args.rstd),
+                     .rows = args.x.dim(0),
+                     .width = args.x.dim(1),
+                     .eps = args.eps};
+  const dim3 threads = row_threads(a.width);
+  const dim3 at_once = row_blocks_at_once(context, a.rows, threads, sums ? kAddingWarps : kForwardWarps);
+  if (a.width <= kWarpWidth)
+    launch(context, forward_kernel<T, wide, sums>, row_blocks(a.rows, threads), threads, 0, a);
+  else if (threads.x <= kSomeThreads)
+    launch(context, forward_blocks_kernel < T, wide, sums, kSomeThreads, sums ? kAddingBlocks : kForwardBlocks >,
+           at_once, threads, 0, a);
+  else
+    launch(context, forward_blocks_kernel<T, wide, sums, kMostRowThreads, 1>, at_once, threads, 0, a);
+}
+
 }  // namespace
 
 void layer_norm_forward(const Context& context, const LayerNormForward& args) {
   with_dtype(args.x.dtype(), [&]<typename T>(T*) {
-    const Forward<T> a{.x = args.x.data<T>(),
-                       .gain = args.gain.data<float>(),
-                       .bias = args.bias.data<float>(),
-                       .y = args.y.data<T>(),
-                       .mean = floats_of(args.mean),
-                       .rstd = floats_of(args.rstd),
-                       .rows = args.x.dim(0),
-                       .width = args.x.dim(1),
-                       .eps = args.eps};
-    const dim3 threads = row_threads(a.width);
-    const bool wide = a.width % kChunk == 0 && aligned(args.x, args.gain, args.bias, args.y);
+    const bool wide = args.x.dim(1) % kChunk == 0 && aligned(args.x, args.a, args.b, args.gain, args.bias, args.y);
     with_flag(wide, [&]<typename Wide>(Wide) {
-      constexpr bool kWide = Wide::value;
-      const dim3 at_once = row_blocks_at_once(context, a.rows, threads, kForwardWarps);
-      if (a.width <= kWarpWidth)
-        launch(context, forward_kernel<T, kWide>, row_blocks(a.rows, threads), threads, 0, a);
-      else if (threads.x <= kSomeThreads)
-        launch(context, forward_blocks_kernel<T, kWide, kSomeThreads, kForwardBlocks>, at_once, threads, 0, a);
-      else
-        launch(context, forward_blocks_kernel<T, kWide, kMostRowThreads, 1>, at_once, threads, 0, a);
+      with_flag(args.a.defined(), [&]<typename Sums>(Sums) { forward<T, Wide::value, Sums::value>(context, args); });
     });
   });
 }

@@ -28,6 +28,7 @@ void activation_backward(const Context&, Activation, Tensor, Tensor, Tensor, Gra
 void attention_forward(const Context&, const AttentionCall&, void*) { absent(); }
 void attention_backward(const Context&, const AttentionCall&, void*) { absent(); }
 std::string why_no_cudnn(const Context&) { absent(); }
+std::vector<AttentionChoice> attention_choices(const Context&) { absent(); }
 
 void combine_ranks(const Context&, RankReduction, DType, const RankPieces&, void*, int64_t) { absent(); }
 

@@ -124,6 +124,33 @@ __device__ inline Floats<kChunk> to_floats(const Stored<T>& stored) {
 }
 
 template <bool wide, typename T>
+__device__ inline void store_stored(const Stored<T>& values, T* row, int64_t chunk, int64_t width) {
+  T* to = row + chunk * kChunk;
+  if constexpr (wide) {
+#pragma unroll
+    for (size_t i = 0; i < sizeof(values) / 16; ++i) reinterpret_cast<uint4*>(to)[i] = values.words[i];
+  } else {
+    T numbers[kChunk];
+    memcpy(static_cast<void*>(numbers), &values, sizeof(values));
+#pragma unroll
+    for (int i = 0; i < kChunk; ++i)
+      if (in_row<wide>(chunk, i, width)) to[i] = numbers[i];
+  }
+}
+
+/// In f32, rounded once.
+template <typename T>
+__device__ inline Stored<T> sum_of(const Stored<T>& a, const Stored<T>& b) {
+  const Floats<kChunk> x = to_floats(a), y = to_floats(b);
+  T sums[kChunk];
+#pragma unroll
+  for (int i = 0; i < kChunk; ++i) sums[i] = from_float<T>(x.v[i] + y.v[i]);
+  Stored<T> out;
+  memcpy(&out, sums, sizeof(out));
+  return out;
+}
+
+template <bool wide, typename T>
 __device__ inline void store_chunk(const Floats<kChunk>& values, T* row, int64_t chunk, int64_t width) {
   T* to = row + chunk * kChunk;
   if constexpr (wide) {

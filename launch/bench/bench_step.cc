@@ -176,9 +176,10 @@ OrderedJson StepBench::describe() const {
   j["text_buckets"] = plan_.buckets;
   j["program_flops"] = program_flops_;  // of a micro-batch, per bucket
   const int64_t ranks = runtime_.ranks_on_node();
-  j["forecast_bytes"] = {{"per_rank", plan_.host_bytes_of_rank() + kProcessConstantBytes},
-                         {"node", plan_.host_bytes_of_node() + ranks * kProcessConstantBytes},
-                         {"process_constant", kProcessConstantBytes}};
+  const int64_t constant = process_constant_bytes(plan_.world.device);
+  j["forecast_bytes"] = {{"per_rank", plan_.host_bytes_of_rank() + constant},
+                         {"node", plan_.host_bytes_of_node() + ranks * constant},
+                         {"process_constant", constant}};
   if (runtime_.stream) j["forecast_bytes"]["device"] = plan_.device_memory.total();
   TrafficPlan sum;
   for (int rank = 0; rank < runtime_.size(); ++rank) {

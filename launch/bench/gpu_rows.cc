@@ -51,6 +51,7 @@ GpuWorkload epalm(std::string name, const TextSize& text, const VisionSize& visi
   const int64_t prompts = tiny ? 2 : 10, words = tiny ? 5 : 49;
   if (tiny) w.batch = 2, w.patches = 4, w.vocabulary = 96;
   w.text_tokens = 1 + prompts + words;
+  w.seeing_layers = tiny ? 1 : 12;
   w.predicted = w.batch * (words - 1);
   w.trained = {{"connector", 6, w.batch, text.width, vision.width, false},
                {"prompt", 2, prompts, text.width, text.width, true}};

@@ -36,6 +36,7 @@ struct GpuWorkload {
   std::string name;
   int64_t batch = 0, text_tokens = 0, predicted = 0;  ///< predicted: rows of logits of all samples together
   int64_t layers = 0, width = 0, heads = 0, hidden = 0, vocabulary = 0;
+  int64_t seeing_layers = 0;  ///< layers that get a visual token in front, between the last sum and their first norm
   int64_t vision_layers = 0, vision_width = 0, vision_heads = 0, patches = 0;  ///< 0: no vision
   // Trained linear layers: so many, rows of each, from width to width; and whether gradients of their inputs are
   // needed.

@@ -63,21 +63,29 @@ class MemoryCases {
     cases_.push_back({row, [=](Stream& stream) { return in_turns(stream, bytes, make); }});
   }
 
-  void norm(const std::string& part, int64_t rows, int64_t width, double per_step, bool backward) {
+  /// of_sums: norms in a step that make the sum of a residual stream first; apart: those behind something else.
+  void norm(const std::string& part, int64_t rows, int64_t width, double of_sums, double apart, bool backward) {
     const double one = bytes_of(rows * width);
-    const auto make = [=](bool back) {
+    enum class Kind { kForward, kOfSum, kBackward };
+    const auto make = [=](Kind kind) {
       return [=](GpuTensors& t) -> Work {
         const Shape shape{rows, width};
         const Tensor x = t.make(kMemoryType, shape), y = t.make(kMemoryType, shape),
                      gain = t.make(DType::kF32, {width}), bias = t.make(DType::kF32, {width}),
                      mean = t.make(DType::kF32, {rows}), rstd = t.make(DType::kF32, {rows});
-        if (!back) return [=](const Context& c) { layer_norm_forward(c, {x, gain, bias, y, mean, rstd}); };
+        if (kind == Kind::kForward)
+          return [=](const Context& c) { layer_norm_forward(c, {x, gain, bias, y, mean, rstd}); };
+        if (kind == Kind::kOfSum) {
+          const Tensor a = t.make(kMemoryType, shape), b = t.make(kMemoryType, shape);
+          return [=](const Context& c) { layer_norm_forward(c, {x, gain, bias, y, mean, rstd, 1e-5f, a, b}); };
+        }
         const Tensor dy = t.make(kMemoryType, shape);
         return [=](const Context& c) { layer_norm_backward(c, {dy, x, gain, mean, rstd, y, {}, {}}, {}); };
       };
     };
-    add(part + " norm", "forward", rows, width, 2 * one, per_step, make(false));
-    if (backward) add(part + " norm", "dx", rows, width, 3 * one, per_step, make(true));
+    add(part + " norm of a sum", "forward", rows, width, 4 * one, of_sums, make(Kind::kOfSum));
+    if (apart > 0) add(part + " norm", "forward", rows, width, 2 * one, apart, make(Kind::kForward));
+    if (backward) add(part + " norm", "dx", rows, width, 3 * one, of_sums + apart, make(Kind::kBackward));
   }
 
   void activation(const std::string& part, Activation kind, int64_t rows, int64_t width, double per_step,
@@ -107,17 +115,18 @@ class MemoryCases {
   void vision() {
     const auto layers = static_cast<double>(w_.vision_layers);
     const int64_t rows = w_.batch * (w_.patches + 1), width = w_.vision_width;
-    norm("vision", rows, width, 2 * layers + 1, false);
+    norm("vision", rows, width, 2 * layers - 1, 2, false);  // apart: the first, behind positions, and the last
     activation("vision gelu", Activation::kGelu, rows, 4 * width, layers, false);
-    residual("vision", rows, width, 2 * layers);
+    residual("vision", rows, width, 1);
   }
 
   void text() {
     const auto layers = static_cast<double>(w_.layers);
+    const auto seeing = static_cast<double>(w_.seeing_layers);
     const int64_t rows = w_.rows(), width = w_.width, vocabulary = w_.vocabulary;
-    norm("text", rows, width, 2 * layers + 1, true);
+    norm("text", rows, width, 2 * layers + 1 - seeing, seeing, true);
     activation("text relu", Activation::kRelu, rows, w_.hidden, layers, true);
-    residual("text", rows, width, 2 * layers);
+    if (seeing > 0) residual("text", rows, width, seeing);
     add("text embedding", "forward", rows, width, 2 * bytes_of(rows * width), 1, [=](GpuTensors& t) -> Work {
       const Tensor ids = t.indices(rows, vocabulary), table = t.make(kMemoryType, {vocabulary, width}),
                    out = t.make(kMemoryType, {rows, width});

@@ -61,7 +61,7 @@ void check_room(const Plan& plan, const Plan& lender, int64_t available_bytes) {
   const int64_t ranks = plan.world.most_ranks_of_a_node();
   const bool on_gpu = plan.world.device == DeviceKind::kCuda;
   const int64_t own = on_gpu ? plan.host_memory.own() : plan.memory.own() - plan.memory.working;
-  const int64_t needed = lender.host_bytes_of_node() + ranks * (own + kProcessConstantBytes);
+  const int64_t needed = lender.host_bytes_of_node() + ranks * (own + process_constant_bytes(plan.world.device));
   if (needed > available_bytes)
     fail(ErrorKind::kConfig, "memory: ", ranks, " ranks of a node need ", gib_text(needed),
          " for training and for generating texts beside it; got ", gib_text(available_bytes),

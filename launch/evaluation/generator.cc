@@ -23,8 +23,9 @@ Generator::Generator(const config::Config& config, Runtime& runtime, const Gener
     : runtime_(runtime),
       setup_(setup),
       plan_(plan),
-      memory_(plan, runtime.rank(), &runtime.node, runtime.device()),
-      gather_group_(make_gather_group(config.parallel(), plan, runtime)),
+      memory_(plan, runtime.rank(), &runtime.node, runtime.device(),
+              gather_allocator(config.parallel(), plan, runtime)),
+      gather_group_(make_gather_group(config.parallel(), plan, runtime, memory_)),
       executor_(plan, memory_, runtime.program_context(), {.graphs = config.parallel().cuda_graphs()},
                 gather_group_.get()) {
   load(config);
@@ -35,8 +36,8 @@ Generator::Generator(const config::Config& config, Runtime& runtime, const Gener
     : runtime_(runtime),
       setup_(setup),
       plan_(plan),
-      memory_(plan, lender, lender_plan, &runtime.node),
-      gather_group_(make_gather_group(config.parallel(), plan, runtime)),
+      memory_(plan, lender, lender_plan, &runtime.node, gather_allocator(config.parallel(), plan, runtime)),
+      gather_group_(make_gather_group(config.parallel(), plan, runtime, memory_)),
       executor_(plan, memory_, runtime.program_context(), {.graphs = config.parallel().cuda_graphs()},
                 gather_group_.get()) {}
 

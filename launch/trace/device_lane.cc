@@ -20,8 +20,8 @@ void DeviceLane::take_origin() {
   });
 }
 
-void DeviceLane::begin(uint32_t name, int64_t number) {
-  if (has_origin_ && lane_.records()) work_.begin(name, number);
+void DeviceLane::begin(uint32_t name, int64_t number, cuda::Queue& queue) {
+  if (has_origin_ && lane_.records()) work_.begin(name, number, queue);
 }
 
 void DeviceLane::end() { work_.end(); }

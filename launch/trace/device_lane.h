@@ -13,12 +13,15 @@ namespace permafrost {
 /// are made once, no call but the constructor throws, and an error of the driver stops the lane.
 class DeviceLane {
  public:
-  /// For at most `room` pieces of work between two calls of collect. `queue` and `lane` must outlive it.
+  /// For at most `room` pieces of work between two calls of collect. queue: of the device, whose time is taken by it;
+  /// the work is of this one unless said otherwise. `queue` and `lane` must outlive it.
   DeviceLane(cuda::Queue& queue, TraceLane& lane, size_t room);
 
   /// Waits for the queue, and from then on takes its time here for that of the host.
   void take_origin();
-  void begin(uint32_t name, int64_t number);
+  void begin(uint32_t name, int64_t number) { begin(name, number, queue_); }
+  /// The same of work in another queue of the device, of one at a time between two calls of collect.
+  void begin(uint32_t name, int64_t number, cuda::Queue& queue);
   void end();
   /// Waits for the last piece of work and writes the spans of all.
   void collect();

@@ -9,7 +9,7 @@
 
 namespace permafrost {
 
-/// Pieces of work that the host gives a device, each with a mark before and behind it in a queue. Marks are made here
+/// Pieces of work that the host gives a device, each with a mark before and behind it in its queue. Marks are made here
 /// and used again; no call but the constructor throws or allocates. An error of the driver ends it (what it was is in
 /// failure()); the program that gives the work meets it, too.
 class MarkedWork {
@@ -19,10 +19,13 @@ class MarkedWork {
     size_t what = 0;  ///< both as begin() was told
     int64_t number = 0;
   };
-  /// For at most `room` pieces between two calls of collect; what is more is left out. `queue` must outlive it.
+  /// For at most `room` pieces between two calls of collect; what is more is left out. queue: where work is that is not
+  /// said to be in another one. It must outlive this.
   MarkedWork(cuda::Queue& queue, size_t room);
 
-  void begin(size_t what, int64_t number);
+  void begin(size_t what, int64_t number) { begin(what, number, queue_); }
+  /// Of work in another queue of the device; of one at a time between two calls of collect.
+  void begin(size_t what, int64_t number, cuda::Queue& queue);
   void end();
   /// Waits for the last piece, calls each(piece) in the order in which they were given, and forgets them; also one that
   /// was not ended.
@@ -30,7 +33,7 @@ class MarkedWork {
   void collect(Each each) {
     const size_t count = count_;
     count_ = 0;
-    open_ = false;
+    open_ = nullptr;
     if (count == 0) return;
     guarded([&] {
       cuda::wait(*pieces_[count - 1].end);
@@ -54,7 +57,7 @@ class MarkedWork {
   cuda::Queue& queue_;
   std::vector<Piece> pieces_;
   size_t count_ = 0;
-  bool open_ = false;
+  cuda::Queue* open_ = nullptr;  // of the piece of work that has begun
   std::string failure_;
 };
 

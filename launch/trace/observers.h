@@ -36,6 +36,12 @@ class Observers final : public ExecutorObserver, public PhaseObserver {
   void end_fill(size_t unit) override {
     for (size_t i = executor_.size(); i-- > 0;) executor_[i]->end_fill(unit);
   }
+  void begin_copy(size_t unit, cuda::Queue& copying) override {
+    for (ExecutorObserver* each : executor_) each->begin_copy(unit, copying);
+  }
+  void end_copy(size_t unit) override {
+    for (size_t i = executor_.size(); i-- > 0;) executor_[i]->end_copy(unit);
+  }
   bool needs_steps() const override {
     return std::ranges::any_of(executor_, [](const ExecutorObserver* each) { return each->needs_steps(); });
   }

@@ -57,13 +57,14 @@ std::string number_key_of(TrainerPhase phase) {
 
 PlanTrace::PlanTrace(const Plan& plan, const PlanTraceOptions& options) : plan_(plan), steps_(options.steps) {
   for (size_t bucket = 0; bucket < plan.programs.size(); ++bucket) name_steps(bucket);
-  for (size_t unit = 0; unit < plan.frozen_units.size(); ++unit)
-    fill_names_.push_back(trace_.name({"gather " + plan.units[unit].name,
-                                       "gather",
-                                       {{"unit", plan.units[unit].name},
-                                        {"bytes", plan.frozen_units[unit].bytes},
-                                        {"how", plan.gather.kind == GatherKind::kCopy ? "copy" : "collective"}},
-                                       ""}));
+  for (size_t unit = 0; unit < plan.frozen_units.size(); ++unit) {
+    const std::string& name = plan.units[unit].name;
+    const OrderedJson args{{"unit", name},
+                           {"bytes", plan.frozen_units[unit].bytes},
+                           {"how", plan.gather.kind == GatherKind::kCopy ? "copy" : "collective"}};
+    fill_names_.push_back(trace_.name({"gather " + name, "gather", args, ""}));
+    copy_names_.push_back(trace_.name({"gather " + name, "gather", args, "micro_batch"}));
+  }
   name_phases(options.rank);
   sample_name_ = trace_.name({"prepare sample", "data", nullptr, "micro_batch"});
   make_lanes(options);
@@ -123,10 +124,14 @@ void PlanTrace::make_lanes(const PlanTraceOptions& options) {
   phases_ = &trace_.lane("steps", 1, room(0, 16), recording_);
   compute_ = &trace_.lane("compute", 2, room(spans, 0), recording_programs_);
   data_ = &trace_.lane("data", 3, room(2, 0), recording_);
-  if (gathers > 0) fills_ = &trace_.lane("gathers", 4, room(gathers, 0), recording_programs_);
+  if (gathers > 0 && !options.queue) fills_ = &trace_.lane("gathers", 4, room(gathers, 0), recording_programs_);
   if (options.queue) {
     TraceLane& lane = trace_.lane(options.device + " (device time)", 5, room(steps, 0), recording_programs_);
     device_ = std::make_unique<DeviceLane>(*options.queue, lane, steps);
+  }
+  if (options.queue && gathers > 0) {
+    TraceLane& lane = trace_.lane(options.device + " copies (device time)", 6, room(gathers, 0), recording_programs_);
+    copies_ = std::make_unique<DeviceLane>(*options.queue, lane, gathers);
   }
   // Loaders run ahead, and a step that runs twice makes another one. Any thread may prepare all samples.
   const auto samples = static_cast<size_t>(options.micro_batch), ahead = 2 * static_cast<size_t>(options.prefetch + 1);
@@ -148,18 +153,22 @@ void PlanTrace::begin_phase(TrainerPhase phase, int64_t number) {
   if (phase == TrainerPhase::kStep) set_recording(steps_.contains(number));
   if (phase == TrainerPhase::kProgram) {  // a span of the lane of its steps: see begin_program
     micro_batch_ = number;
+    running_ = true;
     return;
   }
   lane_of(phase).begin(phase_names_[static_cast<size_t>(phase)], number);
-  if (phase == TrainerPhase::kStep && device_ && recording_.on) device_->take_origin();
+  if (phase == TrainerPhase::kStep && recording_.on)
+    for (DeviceLane* lane : {device_.get(), copies_.get()})
+      if (lane) lane->take_origin();
   if (phase == TrainerPhase::kValidation) recording_programs_.on = false;
 }
 
 void PlanTrace::end_phase(TrainerPhase phase) {
   if (phase == TrainerPhase::kProgram) {
     compute_->end_all();  // also those that something thrown left open
-    waiting_ = false;
-    if (device_) device_->collect();
+    waiting_ = running_ = false;
+    for (DeviceLane* lane : {device_.get(), copies_.get()})
+      if (lane) lane->collect();
     return;
   }
   lane_of(phase).end();
@@ -197,6 +206,20 @@ void PlanTrace::begin_fill(size_t unit) {
 
 void PlanTrace::end_fill(size_t /*unit*/) {
   if (fills_) fills_->end();
+}
+
+void PlanTrace::begin_copy(size_t unit, cuda::Queue& copying) {
+  if (copies_ && running_) copies_->begin(copy_names_[unit], micro_batch_, copying);
+}
+
+void PlanTrace::end_copy(size_t /*unit*/) {
+  if (copies_) copies_->end();
+}
+
+std::string PlanTrace::device_failure() const {
+  for (const DeviceLane* lane : {device_.get(), copies_.get()})
+    if (lane && !lane->failure().empty()) return lane->failure();
+  return "";
 }
 
 void PlanTrace::begin_sample(int thread, int64_t micro_batch) {

@@ -33,7 +33,7 @@ class PlanTrace final : public ExecutorObserver, public PhaseObserver, public Lo
   PlanTrace(const Plan& plan, const PlanTraceOptions& options);
   const Trace& trace() const { return trace_; }
   /// Why there are no times of the device, or none any more; "" when nothing went wrong.
-  std::string device_failure() const { return device_ ? device_->failure() : ""; }
+  std::string device_failure() const;
   /// Nothing is recorded from now on.
   void stop() { set_recording(false); }
 
@@ -43,6 +43,8 @@ class PlanTrace final : public ExecutorObserver, public PhaseObserver, public Lo
   void end_step(size_t step) override;
   void begin_fill(size_t unit) override;
   void end_fill(size_t unit) override;
+  void begin_copy(size_t unit, cuda::Queue& copying) override;
+  void end_copy(size_t unit) override;
   void begin_phase(TrainerPhase phase, int64_t number) override;
   void end_phase(TrainerPhase phase) override;
   void begin_sample(int thread, int64_t micro_batch) override;
@@ -61,17 +63,17 @@ class PlanTrace final : public ExecutorObserver, public PhaseObserver, public Lo
   TraceSwitch recording_, recording_programs_;                  // the latter not during validations
   std::vector<std::vector<uint32_t>> step_names_, wait_names_;  // [bucket][step]
   std::vector<uint32_t> program_names_;                         // per bucket
-  std::vector<uint32_t> fill_names_;                            // per unit
+  std::vector<uint32_t> fill_names_, copy_names_;               // per unit: on the host, on a device
   std::array<uint32_t, kTrainerPhases> phase_names_{};
   uint32_t sample_name_ = 0;
   TraceLane *phases_ = nullptr, *compute_ = nullptr, *data_ = nullptr, *fills_ = nullptr;
   std::vector<TraceLane*> loader_;
-  std::unique_ptr<DeviceLane> device_;
+  std::unique_ptr<DeviceLane> device_, copies_;
 
   // Of the program that runs.
   size_t bucket_ = 0;
   int64_t micro_batch_ = 0;
-  bool waiting_ = false;
+  bool waiting_ = false, running_ = false;
 };
 
 }  // namespace permafrost

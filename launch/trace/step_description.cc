@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "core/base/check.h"
+#include "parallel/plan/step_traffic.h"
 
 namespace permafrost {
 
@@ -13,8 +14,8 @@ namespace {
 int64_t bytes_touched(const PlanStep& step) {
   std::set<std::tuple<Region, int64_t, int64_t>> seen;
   int64_t bytes = 0;
-  for (const auto* refs :
-       {&step.inputs, &step.params, &step.outputs, &step.saved, &step.doutputs, &step.dinputs, &step.dparams})
+  for (const auto* refs : {&step.inputs, &step.params, &step.outputs, &step.saved, &step.doutputs, &step.dinputs,
+                           &step.dparams, &step.before_inputs})
     for (const TensorRef& ref : *refs)
       if (ref.region != Region::kNone && seen.emplace(ref.region, ref.offset, ref.spec.bytes()).second)
         bytes += ref.spec.bytes();
@@ -65,8 +66,8 @@ StepDescription describe_step(const Plan& plan, size_t bucket, size_t step) {
   described.kind = info.op->kind();
   described.direction = forward ? "forward" : "backward";
   described.shape = first_shapes(specs);
-  described.flops =
-      forward ? flops.forward : flops.backward(plan.needs[bucket].op_needs[static_cast<size_t>(planned.op)]);
+  described.flops = forward ? forward_flops(graph, planned)
+                            : flops.backward(plan.needs[bucket].op_needs[static_cast<size_t>(planned.op)]);
   return described;
 }
 

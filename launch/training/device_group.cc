@@ -79,15 +79,34 @@ std::vector<std::string> DeviceGroup::notes() const {
       concat("device: ranks exchange through the memory of their hosts, slowly, not through NCCL: ", exchange_.reason)};
 }
 
-std::unique_ptr<Group> make_gather_group(const config::Parallel& parallel, const Plan& plan, Runtime& runtime) {
-  if (plan.gather.kind != GatherKind::kCollective || plan.memory.slots == 0) return nullptr;
-  if (const DeviceExchange exchange = decide_exchange(parallel, runtime); exchange.nccl)
-    return make_nccl_group(runtime.world, *runtime.stream, nccl_options(parallel, exchange, "gathers", nullptr));
+namespace {
+bool are_gathered(const Plan& plan) { return plan.gather.kind == GatherKind::kCollective && plan.memory.slots > 0; }
+}  // namespace
+
+GatherAllocator gather_allocator(const config::Parallel& parallel, const Plan& plan, Runtime& runtime) {
+  if (!are_gathered(plan) || !decide_exchange(parallel, runtime).nccl) return {};
+  return nccl_memory;
+}
+
+std::unique_ptr<Group> make_gather_group(const config::Parallel& parallel, const Plan& plan, Runtime& runtime,
+                                         const StepMemory& memory) {
+  if (!are_gathered(plan)) return nullptr;
+  if (const DeviceExchange exchange = decide_exchange(parallel, runtime); exchange.nccl) {
+    auto group = make_nccl_group(runtime.world, *runtime.stream, nccl_options(parallel, exchange, "gathers", nullptr));
+    for (const Tensor& piece : memory.gathered_memory())
+      group->register_memory(static_cast<std::byte*>(piece.raw()), piece.bytes());
+    return group;
+  }
   const bool on_cuda = runtime.device().kind == DeviceKind::kCuda;
   auto group = runtime.world.split(0, runtime.rank(), "frozen weights",
                                    plan.gather.prefetch && !on_cuda ? Waiting::kSleeping : Waiting::kEager);
   if (!on_cuda) return group;
   return make_host_staged_group(std::move(group), runtime.device(), *std::ranges::max_element(plan.slot_bytes));
+}
+
+std::vector<std::string> gather_notes(const Group* gathers) {
+  if (const auto* nccl = dynamic_cast<const NcclGroup*>(gathers)) return {nccl->describe()};
+  return {};
 }
 
 }  // namespace permafrost

@@ -77,7 +77,14 @@ class DeviceGroup {
   NcclGroup* nccl_ = nullptr;  // own_, if it is one
 };
 
-/// For gathers of frozen weights beside what computes; null where there are none. Collective.
-std::unique_ptr<Group> make_gather_group(const config::Parallel& parallel, const Plan& plan, Runtime& runtime);
+/// Of the memory that devices gather frozen weights into and from: such as can be registered where NCCL does it.
+/// Collective.
+GatherAllocator gather_allocator(const config::Parallel& parallel, const Plan& plan, Runtime& runtime);
+/// For gathers of frozen weights beside what computes, with that memory registered where that helps; null where there
+/// are none. `memory` outlives it. Collective.
+std::unique_ptr<Group> make_gather_group(const config::Parallel& parallel, const Plan& plan, Runtime& runtime,
+                                         const StepMemory& memory);
+/// For the log: as DeviceGroup::notes, of a group that make_gather_group made.
+std::vector<std::string> gather_notes(const Group* gathers);
 
 }  // namespace permafrost

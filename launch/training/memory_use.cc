@@ -54,7 +54,7 @@ std::vector<MemoryUse> memory_use(const Plan& plan, const std::vector<MemoryPiec
     if (use.category == "frozen") use.used = div_up(use.used, plan.world.most_ranks_of_a_node());
     known += use.used;
   }
-  uses.push_back({"process", kProcessConstantBytes, pss_bytes - known});
+  uses.push_back({"process", process_constant_bytes(plan.world.device), pss_bytes - known});
   return uses;
 }
 

@@ -28,7 +28,7 @@ int64_t resident_bytes(const std::byte* data, int64_t bytes);
 
 /// The categories of MemoryPlan (on a GPU those of HostMemoryPlan), each with what is resident of its pieces; of the
 /// frozen memory of the node this rank's share. The last line, "process", is the rest of this process's proportional
-/// set size, beside the stated constant (kProcessConstantBytes).
+/// set size, beside the stated constant (process_constant_bytes).
 std::vector<MemoryUse> memory_use(const Plan& plan, const std::vector<MemoryPiece>& pieces, int64_t pss_bytes);
 
 /// The largest resident set size of this process since the last call of `reset_peak_memory` (or its start); 0 where the

@@ -155,7 +155,7 @@ PlanRequest plan_request(const config::Config& config, const PlanChoices& choice
   request.gather = gather_choice(config.parallel().gather());
   request.node_memory_bytes = node_memory_limit(config, choices);
   request.device_memory_bytes = choices.device_memory_bytes;
-  request.process_bytes = kProcessConstantBytes;
+  request.process_bytes = process_constant_bytes(choices.world.device);
   request.options = choices.program;
   request.options.reuse_memory = config.parallel().reuse_buffers();
   const auto files = choices.read_files ? file_dtypes(config, request.build_graph(request.buckets.front()))
@@ -193,7 +193,7 @@ std::string ways_out(const Plan& plan) {
 
 void check_memory(const Plan& plan, int64_t available_bytes) {
   const int64_t ranks = plan.world.most_ranks_of_a_node();
-  const int64_t needed = plan.host_bytes_of_node() + ranks * kProcessConstantBytes;
+  const int64_t needed = plan.host_bytes_of_node() + ranks * process_constant_bytes(plan.world.device);
   if (needed <= available_bytes) return;
   fail(ErrorKind::kConfig, "memory: ", ranks, " ranks of a node need ", gib_text(needed), "; got ",
        gib_text(available_bytes), ", short by ", gib_text(needed - available_bytes),

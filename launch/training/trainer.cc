@@ -22,6 +22,7 @@
 #include "models/factory.h"
 #include "optim/factory.h"
 #include "parallel/reduce/global_norm.h"
+#include "parallel/run/same_attention.h"
 #include "parallel/run/tune_products.h"
 
 namespace permafrost {
@@ -61,8 +62,9 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
       model_(make_model(config)),
       weighting_(loss_weighting(config.loss())),
       data_(config, model_->vocab(), runtime.pool.threads()),
-      memory_(plan, runtime.rank(), &runtime.node, runtime.device()),
-      gather_group_(make_gather_group(config.parallel(), plan, runtime)),
+      memory_(plan, runtime.rank(), &runtime.node, runtime.device(),
+              gather_allocator(config.parallel(), plan, runtime)),
+      gather_group_(make_gather_group(config.parallel(), plan, runtime, memory_)),
       exchange_(config.parallel(), runtime, std::max(plan.memory.sums, plan.memory.working)),
       executor_(plan, memory_, runtime.program_context(), {.graphs = config.parallel().cuda_graphs()},
                 gather_group_.get()),
@@ -82,6 +84,7 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
       loss_scale_(loss_scale_config(config, plan.compute), trainable_count(plan)),
       voter_(runtime.size(), trainable_count(plan), plan.micro_batches),
       device_time_(runtime.stream ? runtime.stream->queue() : nullptr),
+      segments_(context_, [this](VotedWork work) { do_work(work); }),
       filler_(model_, config.train().seed(), data_.texts.pad_id(), config.train().micro_batch(), plan.buckets.back()) {
   const TrainableLayout layout = trainable_layout(plan);
   layout_index_ = layout_indices(plan, layout);
@@ -120,11 +123,13 @@ Trainer::Trainer(const config::Config& config, Runtime& runtime, const Plan& pla
 /// What of the device's fast ways is not taken, and why.
 void Trainer::note_device() {
   if (context_.device.kind == DeviceKind::kCpu) return;
-  for (const std::string& note : exchange_.notes()) notes_.push_back(note);
+  for (const std::vector<std::string>& notes : {exchange_.notes(), gather_notes(gather_group_.get())})
+    notes_.insert(notes_.end(), notes.begin(), notes.end());
   std::string last;
   for (size_t bucket = 0; bucket < plan_.programs.size(); ++bucket)
     if (const std::string_view why = executor_.why_no_graphs(bucket); !why.empty()) last = why;
-  if (!last.empty()) notes_.push_back("device: kernels are given one by one, not as CUDA graphs: " + last);
+  const char* which = executor_.why_no_graphs().empty() ? "kernels of programs" : "kernels";
+  if (!last.empty()) notes_.push_back(concat("device: ", which, " are given one by one, not as CUDA graphs: ", last));
 }
 
 Trainer::~Trainer() = default;
@@ -336,6 +341,8 @@ ValidationMetrics Trainer::validate() {
   PERMAFROST_CHECK(validation_, "trainer: ", metric_name(metric), " must be given to validate_by; got nothing");
   const MeasuredValue measured = validation_->measure();
   filled_ahead_ = false;  // other inputs are where they were
+  // Generating has shapes that training has not.
+  require_same_attention(runtime_.world, executor_.context());
   if (!std::isfinite(measured.value))
     fail(ErrorKind::kNonFinite, "validation: ", metric_name(metric), " after step ", position_.step,
          " must be finite; got ", measured.value);

@@ -17,6 +17,7 @@
 #include "launch/training/input_filler.h"
 #include "launch/training/memory_use.h"
 #include "launch/training/phase_observer.h"
+#include "launch/training/step_segments.h"
 #include "launch/training/trainable_watch.h"
 #include "launch/training/validation.h"
 #include "optim/learning_rate.h"
@@ -94,8 +95,8 @@ class Trainer final : private GradientSink {
   /// Per bucket: how often this rank has run its program in training steps, repeated attempts included.
   const std::vector<int64_t>& program_runs() const { return program_runs_; }
   const SetupSeconds& setup_seconds() const { return setup_; }
-  /// Programs launched as CUDA graphs so far.
-  int64_t graph_launches() const { return executor_.graph_launches(); }
+  /// Programs, and segments of the work behind votes, launched as CUDA graphs so far.
+  int64_t graph_launches() const { return executor_.graph_launches() + segments_.graph_launches(); }
   /// Of the programs of steps: Executor::observe.
   void observe(ExecutorObserver* observer) { executor_.observe(observer); }
   /// Of phases, and of the threads that prepare samples; null: nobody. Both must outlive the trainer.
@@ -159,13 +160,16 @@ class Trainer final : private GradientSink {
   void prepare_products();
   const Vote& vote(bool stop, StepMetrics& metrics);
   void optimizer_phases(StepMetrics& metrics);
-  void run_phase(PhaseKind phase, const Tensor& slice, StepMetrics& metrics);
+  void run_phase(PhaseKind phase, StepMetrics& metrics);
+  void do_work(VotedWork work);
   int64_t moved_so_far() const;
   void load_weights();
   void note_device();
   FrozenHash hash_frozen_now();
   std::vector<std::string> changed_since_start(const FrozenHash& now) const;
   void gather_working(StepMetrics& metrics);
+  Tensor slice() const;
+  Tensor norm_blocks() const;
   GradientNorm gradient_norm() const;
   void check_norm(StepMetrics& metrics);
   void smaller_scale_or_report(const Vote& vote, StepMetrics& metrics);
@@ -197,6 +201,7 @@ class Trainer final : private GradientSink {
   LossScale loss_scale_;
   Voter voter_;
   DeviceTime device_time_;
+  StepSegments segments_;
   std::vector<int64_t> working_bytes_per_rank_;
   std::unique_ptr<BatchIndex> index_;
   std::unique_ptr<Loader> loader_;

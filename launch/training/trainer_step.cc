@@ -9,6 +9,7 @@
 
 #include "core/base/elapsed.h"
 #include "core/device/bytes.h"
+#include "core/kernels/order_free.h"
 #include "core/kernels/scale.h"
 #include "launch/training/trainer.h"
 #include "launch/training/working_copies.h"
@@ -303,19 +304,20 @@ StepMetrics Trainer::train_step(bool stop) {
 }
 
 void Trainer::optimizer_phases(StepMetrics& metrics) {
-  const Tensor slice(slice_memory_.data(), DType::kF32, Shape{shards_.count(runtime_.rank())}, context_.device);
+  const bool on_cuda = context_.device.kind == DeviceKind::kCuda;
+  segments_.begin(on_cuda && executor_.why_no_graphs().empty());
   device_time_.begin();
   for (PhaseKind phase : plan_.phases) {
     if (phase == PhaseKind::kMicroBatches || phase == PhaseKind::kVote) continue;  // done by attempt()
     const auto begin = Clock::now();
     const PhaseScope seen(phases_, phase_of(phase), position_.step);
-    run_phase(phase, slice, metrics);
+    run_phase(phase, metrics);
     const double ms = ms_since(begin);
     account_.phase(phase) += ms;
     if (runtime_.size() > 1 && phase != PhaseKind::kOptimizer) metrics.exposed_comm_ms += ms;
   }
   device_time_.end();
-  if (context_.device.kind == DeviceKind::kCpu) return;
+  if (!on_cuda) return;
   const auto begin = Clock::now();
   finish(context_);
   throw_broken_exchange();
@@ -324,38 +326,71 @@ void Trainer::optimizer_phases(StepMetrics& metrics) {
   check_norm(metrics);
 }
 
-void Trainer::run_phase(PhaseKind phase, const Tensor& slice, StepMetrics& metrics) {
+/// Exchanges, what the host has to say about this step, and which work is to be done between them. A group of one
+/// exchanges nothing: then all work is one segment.
+void Trainer::run_phase(PhaseKind phase, StepMetrics& metrics) {
   const BatchOrder& order = index_->order();
   switch (phase) {
     case PhaseKind::kMicroBatches:
     case PhaseKind::kVote:
       return;
     case PhaseKind::kReduceGradients:
-      sums_->reduce(context_, *exchange_, slice);
+      sums_->exchange(context_, *exchange_, slice());
+      if (sums_->mode() == SumMode::kOrderFree) segments_.add(VotedWork::kConvertSums);
       if (const float factor = kept_scale_ * loss_scale_.inverse(); factor != 1) {
         *reinterpret_cast<float*>(kept_memory_.data()) = factor;
-        copy_bytes(context_, kept_on_device_.data(), kept_memory_.data(), kept_memory_.bytes());
-        scale_forward(context_, slice, {kept_on_device_.data(), DType::kF32, Shape{1}, context_.device}, slice);
+        segments_.add(VotedWork::kScaleSlice);
       }
       metrics.reduced_bytes += moved_bytes(runtime_.rank(), runtime_.size(), plan_.trainable_space, shards_.counts(),
                                            plan_.reduction == Reduction::kOrderFree ? DType::kI64 : DType::kF32);
       return;
     case PhaseKind::kGatherNorms:
-      global_norm(context_, *exchange_, shards_, slice,
-                  Tensor(norm_memory_.data(), DType::kF64, Shape{shards_.blocks()}, context_.device),
-                  optimizer_.clip_norm(), gradient_norm());
+      segments_.add(VotedWork::kNormBlocks);
+      if (runtime_.size() > 1) segments_.end_segment();
+      gather_norm_blocks(context_, *exchange_, shards_, norm_blocks());
+      segments_.add(VotedWork::kNorm);
       if (context_.device.kind == DeviceKind::kCpu) check_norm(metrics);
       return;
-    case PhaseKind::kOptimizer: {
-      const double factor = schedule_factor(schedule_, position_.step, position_.step / order.steps_per_epoch(),
-                                            position_.step % order.steps_per_epoch());
-      optimizer_.update(context_, slice, gradient_norm(), factor, position_.step + 1, memory_);
+    case PhaseKind::kOptimizer:
+      optimizer_.begin_step(schedule_factor(schedule_, position_.step, position_.step / order.steps_per_epoch(),
+                                            position_.step % order.steps_per_epoch()),
+                            position_.step + 1);
+      segments_.add(VotedWork::kUpdate);
+      segments_.end_segment();
       return;
-    }
     case PhaseKind::kGatherWorking:
       gather_working(metrics);
       return;
   }
+}
+
+/// Gives a stream the same in every step.
+void Trainer::do_work(VotedWork work) {
+  switch (work) {
+    case VotedWork::kConvertSums:
+      return sums_->convert(context_, slice());
+    case VotedWork::kScaleSlice:
+      copy_bytes(context_, kept_on_device_.data(), kept_memory_.data(), kept_memory_.bytes());
+      return scale_forward(context_, slice(), {kept_on_device_.data(), DType::kF32, Shape{1}, context_.device},
+                           slice());
+    case VotedWork::kNormBlocks:
+      return own_norm_blocks(context_, runtime_.rank(), shards_, slice(), norm_blocks());
+    case VotedWork::kNorm: {
+      const GradientNorm result = gradient_norm();
+      return norm_of_blocks(context_, norm_blocks(), optimizer_.clip_norm(), result.norm, result.clip, result.apply);
+    }
+    case VotedWork::kUpdate:
+      return optimizer_.update(context_, slice(), gradient_norm(), memory_);
+  }
+}
+
+/// This rank's, of the summed gradients.
+Tensor Trainer::slice() const {
+  return {slice_memory_.data(), DType::kF32, Shape{shards_.count(runtime_.rank())}, context_.device};
+}
+
+Tensor Trainer::norm_blocks() const {
+  return {norm_memory_.data(), DType::kF64, Shape{shards_.blocks()}, context_.device};
 }
 
 GradientNorm Trainer::gradient_norm() const {

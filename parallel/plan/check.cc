@@ -58,8 +58,11 @@ class Replay {
 
   std::vector<bool> ops_with(StepKind kind) const {
     std::vector<bool> found(graph_.ops().size(), false);
-    for (const PlanStep& step : program_.steps)
-      if (step.kind == kind) found[static_cast<size_t>(step.op)] = true;
+    for (const PlanStep& step : program_.steps) {
+      if (step.kind != kind) continue;
+      found[static_cast<size_t>(step.op)] = true;
+      if (step.before >= 0) found[static_cast<size_t>(step.before)] = true;
+    }
     return found;
   }
 
@@ -83,6 +86,10 @@ class Replay {
     }
   }
 
+  size_t inputs_before(const PlanStep& step) const {
+    return step.before < 0 ? 0 : graph_.ops()[static_cast<size_t>(step.before)].inputs.size();
+  }
+
   bool has_all_operands(const PlanStep& step) {
     const OpInfo& info = op(step);
     const size_t inputs = info.inputs.size(), params = info.params.size(), outputs = info.outputs.size();
@@ -90,7 +97,7 @@ class Replay {
     switch (step.kind) {
       case StepKind::kForward:
         all = step.inputs.size() == inputs && step.params.size() == params &&
-              step.outputs.size() == outputs + (info.state >= 0);
+              step.outputs.size() == outputs + (info.state >= 0) && step.before_inputs.size() == inputs_before(step);
         break;
       case StepKind::kBackward:
         all = step.inputs.size() == inputs && step.params.size() == params && step.outputs.size() == outputs &&
@@ -185,8 +192,27 @@ class Replay {
     return found == state_content_.end() ? kNothing : found->second;
   }
 
+  /// What an operation without a step of its own reads and makes, before the operation that takes it along.
+  void forward_before(const PlanStep& step) {
+    const OpInfo& info = graph_.ops()[static_cast<size_t>(step.before)];
+    if (info.outputs.size() != 1 || info.outputs[0] != op(step).inputs[0] || !op(step).op->takes_along(*info.op))
+      problem(op(step).scope, " (", op(step).op->kind(), ") cannot take along ", info.op->kind(), " in ", info.scope);
+    const auto in_place = info.op->in_place_input();
+    for (size_t i = 0; i < info.inputs.size(); ++i) {
+      const TensorRef& ref = step.before_inputs[i];
+      same_spec(ref, graph_.values()[static_cast<size_t>(info.inputs[i])].spec, name(info.inputs[i]));
+      expect(ref, content_for(step.before, info.inputs[i]), name(info.inputs[i]));
+      if (!in_place || *in_place != i || !same_memory(step.inputs[0], ref))
+        disjoint(step.inputs[0], ref, name(info.outputs[0]));
+      for (const TensorRef& output : step.outputs)
+        if (!same_memory(output, step.inputs[0])) disjoint(output, ref, name(op(step).outputs[0]));
+    }
+    value_content_[static_cast<size_t>(info.outputs[0])] = write(step.inputs[0], name(info.outputs[0]));
+  }
+
   void forward(const PlanStep& step) {
     const OpInfo& info = op(step);
+    if (step.before >= 0) forward_before(step);
     for (size_t i = 0; i < info.inputs.size(); ++i) {
       const auto v = static_cast<size_t>(info.inputs[i]);
       same_spec(step.inputs[i], graph_.values()[v].spec, name(info.inputs[i]));
@@ -241,8 +267,8 @@ class Replay {
       problem("the workspace of ", info.scope, " (", info.op->kind(), ") has ", planned,
               " bytes, the operation asks for ", wanted);
     if (planned == 0) return;
-    for (const auto* refs :
-         {&step.inputs, &step.params, &step.outputs, &step.saved, &step.doutputs, &step.dinputs, &step.dparams})
+    for (const auto* refs : {&step.inputs, &step.params, &step.outputs, &step.saved, &step.doutputs, &step.dinputs,
+                             &step.dparams, &step.before_inputs})
       for (const TensorRef& ref : *refs) disjoint(step.workspace, ref, "workspace");
     write(step.workspace, "a workspace");
   }

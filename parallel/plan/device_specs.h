@@ -6,6 +6,13 @@
 
 namespace permafrost {
 
+/// Which part of its data sheet a card reaches by itself: large products of matrices, a copy within its memory.
+struct Ceilings {
+  double bf16 = 0.66, tf32 = 0.66, f32 = 0.66;  ///< large bf16 products are said to reach 600 to 700 of 989 TFLOP/s
+  double memory = 0.90;
+  bool measured = false;  ///< by this program on a card of the kind; else assumed
+};
+
 /// What a GPU's maker says of it, and the machine that is assumed around it. Rates are per second and of one direction,
 /// FLOPs dense (a multiply-add counts as two).
 struct DeviceSpec {
@@ -18,19 +25,16 @@ struct DeviceSpec {
   double nvlink_bytes_per_s = 0;   ///< to the other GPUs of its node
   double host_bytes_per_s = 0;     ///< PCIe, 16 lanes
   double network_bytes_per_s = 0;  ///< assumed: one network card for each GPU
+  Ceilings ceilings;
 };
 
 std::span<const DeviceSpec> device_specs();
 /// Errors: kConfig naming those that are known.
 const DeviceSpec& device_spec(std::string_view name);
 
-// What is attained of the numbers above. Assumptions, none of them measured by this program.
+// What else is attained of the numbers above. Assumptions, none of them measured by this program.
 
-/// Large bf16 products reach 600 to 700 of 989 TFLOP/s on H100 and H200: power and clocks.
-constexpr double kProductCeiling = 0.66;
-/// Copies within the device's memory.
-constexpr double kMemoryCeiling = 0.90;
-/// What our products are to attain of that ceiling at the shapes of models, and other kernels of that of memory.
+/// What our products are to attain of their ceiling at the shapes of models, and other kernels of that of memory.
 constexpr double kOfCeiling = 0.85;
 /// Gathers over NVLink move 360 of 450 GB/s.
 constexpr double kNvlinkAttained = 0.80;
@@ -56,7 +60,9 @@ struct Rates {
   double product_flops = 0;
   double memory_bytes = 0;
   double node_link_bytes = 0, host_link_bytes = 0, network_bytes = 0;
-  bool products_measured = false, memory_measured = false;  ///< the ceiling; else from the data sheet
+  bool products_measured = false, memory_measured = false;  ///< the ceiling was given; else from the data sheet
+  double product_ceiling = 0, memory_ceiling = 0;           ///< of the data sheet, where it is from there, ...
+  bool ceilings_known = false;                              ///< ... as measured on a card of the kind; else assumed
 };
 
 Rates rates_of(const DeviceSpec& spec, Products products, const MeasuredCeilings& measured = {});

@@ -87,15 +87,18 @@ void place_params(Plan& plan, const Graph& graph, const std::vector<bool>& train
   plan.memory.working = byte;
 }
 
-/// Calls visit(step, flops forward, flops backward) for each operation of a program.
+/// Calls visit(unit, flops forward, flops backward) for each operation of a program.
 template <typename Visit>
 void for_each_forward(const Plan& plan, size_t bucket, Visit visit) {
   const Graph& graph = plan.graphs[bucket];
   for (const PlanStep& step : plan.programs[bucket].steps) {
     if (step.kind != StepKind::kForward) continue;
-    const OpInfo& info = graph.ops()[static_cast<size_t>(step.op)];
-    const OpFlops flops = info.op->flops(graph.specs_of(info));
-    visit(step, flops.forward, flops.backward(plan.needs[bucket].op_needs[static_cast<size_t>(step.op)]));
+    for (int op : {step.before, step.op}) {
+      if (op < 0) continue;
+      const OpInfo& info = graph.ops()[static_cast<size_t>(op)];
+      const OpFlops flops = info.op->flops(graph.specs_of(info));
+      visit(info.unit, flops.forward, flops.backward(plan.needs[bucket].op_needs[static_cast<size_t>(op)]));
+    }
   }
 }
 
@@ -124,8 +127,8 @@ void describe_units(Plan& plan, std::vector<std::string> reasons) {
     unit.optimizer_bytes += 12 * param.shape.elements();
     unit.reductions = 1;
   }
-  for_each_forward(plan, largest, [&](const PlanStep& step, double forward, double backward) {
-    UnitPlan& unit = plan.units[static_cast<size_t>(step.unit)];
+  for_each_forward(plan, largest, [&](int index, double forward, double backward) {
+    UnitPlan& unit = plan.units[static_cast<size_t>(index)];
     unit.flops_forward += forward;
     unit.flops_backward += backward;
   });
@@ -172,7 +175,7 @@ int64_t Plan::micro_batches_of(int rank) const {
 
 double Plan::program_flops(size_t bucket) const {
   double sum = 0;
-  for_each_forward(*this, bucket, [&](const PlanStep&, double forward, double backward) { sum += forward + backward; });
+  for_each_forward(*this, bucket, [&](int, double forward, double backward) { sum += forward + backward; });
   return sum;
 }
 double Plan::flops_forward() const {

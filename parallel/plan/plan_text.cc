@@ -143,8 +143,8 @@ std::string gpu_memory_text(const Plan& plan) {
     text += concat(join, item.name, ' ', human_bytes(item.bytes));
     join = " + ";
   }
-  return concat(text, " (context and libraries)\nmemory on the host per rank: ", human_bytes(host.own()),
-                " = working ", human_bytes(host.working), " + inputs ", human_bytes(host.inputs), " + staging ",
+  return concat(text, " (context and libraries)\nmemory on the host per rank: ", human_bytes(host.own()), " = working ",
+                human_bytes(host.working), " + inputs ", human_bytes(host.inputs), " + staging ",
                 human_bytes(host.staging), "; per node: ", human_bytes(plan.host_bytes_of_node()), ", ",
                 human_bytes(host.node_frozen), " of it frozen and shared by its ranks\n");
 }
@@ -180,9 +180,10 @@ std::string Plan::hash() const {
     for (const PlanStep& step : program.steps) {
       hash.add(static_cast<int64_t>(step.kind));
       hash.add(int64_t{step.op});
+      hash.add(int64_t{step.before});
       hash.add(int64_t{step.param});
-      for (const auto* refs :
-           {&step.inputs, &step.params, &step.outputs, &step.saved, &step.doutputs, &step.dinputs, &step.dparams})
+      for (const auto* refs : {&step.inputs, &step.params, &step.outputs, &step.saved, &step.doutputs, &step.dinputs,
+                               &step.dparams, &step.before_inputs})
         for (const TensorRef& ref : *refs) hash.add(ref);
       for (const auto* modes : {&step.dinput_modes, &step.dparam_modes})
         for (GradMode mode : *modes) hash.add(static_cast<int64_t>(mode));

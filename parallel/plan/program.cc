@@ -107,11 +107,32 @@ class ProgramBuilder {
   void emit_forward() {
     forward_step_.assign(graph_.ops().size(), -1);
     backward_step_.assign(graph_.ops().size(), -1);
-    for (size_t o = 0; o < graph_.ops().size(); ++o) {
-      if (!running_[o]) continue;
-      forward_step_[o] = narrow<int>(program_.steps.size());
-      add_step(StepKind::kForward, static_cast<int>(o));
+    int last = -1;
+    for (int o = 0; o < narrow<int>(graph_.ops().size()); ++o) {
+      if (!running_[static_cast<size_t>(o)]) continue;
+      if (last >= 0 && takes_along(o, last)) {
+        PlanStep& step = program_.steps.back();
+        step.before = last;
+        step.op = o;
+        step.unit = op(o).unit;
+      } else {
+        add_step(StepKind::kForward, o);
+      }
+      forward_step_[static_cast<size_t>(o)] = narrow<int>(program_.steps.size()) - 1;
+      last = program_.steps.back().before < 0 ? o : -1;  // one at most
     }
+  }
+
+  /// Whether operation `before`, the one that runs right before o, becomes a part of o's step. A step has one set of
+  /// parameters, one workspace and one set of what is saved: those of o.
+  bool takes_along(int o, int before) const {
+    const OpInfo& first = op(before);
+    if (op(o).inputs.empty() || first.outputs.empty() || op(o).inputs[0] != first.outputs[0]) return false;
+    if (!op(o).op->takes_along(*first.op)) return false;
+    const OpSpecs specs = graph_.specs_of(first);
+    return first.outputs.size() == 1 && first.params.empty() && first.state < 0 &&
+           first.op->saved(specs, needs(before)).empty() &&
+           first.op->workspace_bytes(specs, Pass::kForward, needs(before), options_.workers) == 0;
   }
 
   /// Backward may read inputs again. A state must still hold then what forward read.
@@ -341,7 +362,7 @@ class ProgramBuilder {
       const OpInfo& info = graph_.ops()[o];
       const OpSpecs specs = graph_.specs_of(info);
       PlanStep& forward = program_.steps[static_cast<size_t>(forward_step_[o])];
-      assign_workspace(forward, specs, Pass::kForward, forward_step_[o]);
+      if (forward.op == static_cast<int>(o)) assign_workspace(forward, specs, Pass::kForward, forward_step_[o]);
       if (backward_step_[o] < 0) continue;
       PlanStep& backward = program_.steps[static_cast<size_t>(backward_step_[o])];
       assign_workspace(backward, specs, Pass::kBackward, backward_step_[o]);
@@ -387,8 +408,8 @@ class ProgramBuilder {
     for (auto* refs : {&program_.values, &program_.value_gradients, &program_.param_gradients})
       for (TensorRef& ref : *refs) fix(ref);
     for (PlanStep& step : program_.steps) {
-      for (auto* refs :
-           {&step.inputs, &step.params, &step.outputs, &step.saved, &step.doutputs, &step.dinputs, &step.dparams})
+      for (auto* refs : {&step.inputs, &step.params, &step.outputs, &step.saved, &step.doutputs, &step.dinputs,
+                         &step.dparams, &step.before_inputs})
         for (TensorRef& ref : *refs) fix(ref);
       fix(step.workspace);
     }
@@ -414,6 +435,8 @@ class ProgramBuilder {
       step.outputs.push_back(forward || has(use.outputs, i) ? program_.values[static_cast<size_t>(info.outputs[i])]
                                                             : TensorRef{});
     if (forward) {
+      if (step.before >= 0)
+        for (int v : op(step.before).inputs) step.before_inputs.push_back(program_.values[static_cast<size_t>(v)]);
       if (info.state >= 0) step.outputs.push_back(program_.values[static_cast<size_t>(info.state)]);
       return;
     }

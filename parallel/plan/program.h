@@ -51,9 +51,12 @@ enum class StepKind : uint8_t {
 struct PlanStep {
   StepKind kind = StepKind::kForward;
   int op = -1;
+  /// kForward: an operation that is computed along with this one and has no step of its own (Op::takes_along), or -1.
+  /// What it reads is `before_inputs`; what it makes is inputs[0], which this step writes before it reads it.
+  int before = -1;
   int param = -1;  ///< kSumGradient
   int unit = -1;
-  std::vector<TensorRef> inputs, params, outputs, saved, doutputs, dinputs, dparams;
+  std::vector<TensorRef> inputs, params, outputs, saved, doutputs, dinputs, dparams, before_inputs;
   std::vector<GradMode> dinput_modes, dparam_modes;
   TensorRef workspace;
 };

@@ -17,10 +17,11 @@ std::string fixed_text(double value, int digits) {
 }
 std::string ms(double seconds) { return fixed_text(1e3 * seconds, 3); }
 
-/// "a data sheet's 989.4 TFLOP/s, of which ..." or "a measured ...".
-std::string rate_text(double attained, double unit, const char* name, bool measured, double ceiling) {
-  const std::string of =
-      measured ? "of a measured ceiling" : concat("of a ceiling that is ", ceiling, " of the data sheet");
+/// "664.4 TFLOP/s (0.85 of ...)": of a ceiling that was given, or of a part of the data sheet.
+std::string rate_text(double attained, double unit, const char* name, bool given, double ceiling, bool known) {
+  const std::string of = given ? "of a measured ceiling"
+                               : concat("of a ceiling that is ", ceiling, " of the data sheet, ",
+                                        known ? "as measured on one card" : "assumed");
   return concat(fixed_text(attained / unit, 1), ' ', name, " (", kOfCeiling, ' ', of, ")");
 }
 
@@ -39,9 +40,12 @@ std::string assumptions(const Plan& plan, const ForecastOptions& options) {
   const bool device = options.collectives == Collectives::kDevice;
   std::string text = concat(
       "predicted for ", rates.device, ", not measured: ", to_string(rates.products), " products ",
-      rate_text(rates.product_flops, 1e12, "TFLOP/s", rates.products_measured, kProductCeiling), "; memory ",
-      rate_text(rates.memory_bytes, 1e9, "GB/s", rates.memory_measured, kMemoryCeiling), "; host link ",
-      fixed_text(rates.host_link_bytes / 1e9, 1), " GB/s; ", options.launch_seconds * 1e6, " us to launch a step");
+      rate_text(rates.product_flops, 1e12, "TFLOP/s", rates.products_measured, rates.product_ceiling,
+                rates.ceilings_known),
+      "; memory ",
+      rate_text(rates.memory_bytes, 1e9, "GB/s", rates.memory_measured, rates.memory_ceiling, rates.ceilings_known),
+      "; host link ", fixed_text(rates.host_link_bytes / 1e9, 1), " GB/s; ", options.launch_seconds * 1e6,
+      " us to launch a step");
   if (plan.world.ranks == 1) return text + '\n';
   text += concat("; collectives ", device ? "between GPUs (NCCL)" : "over the hosts' memory", ", ",
                  options.collective_seconds * 1e6, " us each");

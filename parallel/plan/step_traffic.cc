@@ -35,7 +35,9 @@ int64_t bytes_moved(const Plan& plan, const PlanStep& step, const OpInfo* info, 
   switch (step.kind) {
     case StepKind::kForward: {
       const int64_t params = info->op->kind() == "embedding" ? bytes_of(step.outputs) : bytes_of(step.params);
-      return bytes_of(step.inputs) + params + bytes_of(step.outputs) + bytes_of(step.saved);
+      // What an operation that came along makes is written, and not read again.
+      return bytes_of(step.before_inputs) + bytes_of(step.inputs) + params + bytes_of(step.outputs) +
+             bytes_of(step.saved);
     }
     case StepKind::kBackward:
       if (info->op->passes_gradient(specs) != 0) return passed_bytes(step);
@@ -56,6 +58,16 @@ int64_t bytes_moved(const Plan& plan, const PlanStep& step, const OpInfo* info, 
 
 }  // namespace
 
+double forward_flops(const Graph& graph, const PlanStep& step) {
+  double flops = 0;
+  for (int op : {step.op, step.before}) {
+    if (op < 0) continue;
+    const OpInfo& info = graph.ops()[static_cast<size_t>(op)];
+    flops += info.op->flops(graph.specs_of(info)).forward;
+  }
+  return flops;
+}
+
 StepWork step_work(const Plan& plan, size_t bucket, const PlanStep& step) {
   const Graph& graph = plan.graphs[bucket];
   const OpInfo* info = step.op < 0 ? nullptr : &graph.ops()[static_cast<size_t>(step.op)];
@@ -63,10 +75,9 @@ StepWork step_work(const Plan& plan, size_t bucket, const PlanStep& step) {
   StepWork work;
   work.bytes = bytes_moved(plan, step, info, specs);
   if (step.kind != StepKind::kForward && step.kind != StepKind::kBackward) return work;
-  const OpFlops flops = info->op->flops(specs);
   const double done = step.kind == StepKind::kForward
-                          ? flops.forward
-                          : flops.backward(plan.needs[bucket].op_needs[static_cast<size_t>(step.op)]);
+                          ? forward_flops(graph, step)
+                          : info->op->flops(specs).backward(plan.needs[bucket].op_needs[static_cast<size_t>(step.op)]);
   bool trainable = false;
   for (int p : info->params) trainable |= plan.params[static_cast<size_t>(p)].trainable;
   (trainable ? work.trainable_flops : work.frozen_flops) = done;

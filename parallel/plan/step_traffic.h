@@ -15,6 +15,9 @@ struct StepWork {
   int64_t bytes = 0;
 };
 
+/// Of a kForward step: its operation's, and those of one that comes along.
+double forward_flops(const Graph& graph, const PlanStep& step);
+
 /// step: of the program of this bucket.
 StepWork step_work(const Plan& plan, size_t bucket, const PlanStep& step);
 

@@ -150,7 +150,8 @@ void OrderFreeSums::sum_kept(const Context& context, std::span<const int32_t> li
 }
 
 void OrderFreeSums::accumulate(const Context& context, int param, const Tensor& gradient) {
-  PERMAFROST_CHECK(phase_ != Phase::kIdle, "order_free: begin_step or begin_measuring must come before accumulate");
+  PERMAFROST_CHECK(phase_ != Phase::kIdle && phase_ != Phase::kExchanged,
+                   "order_free: begin_step or begin_measuring must come before accumulate");
   PERMAFROST_CHECK(param >= 0 && param < std::ssize(layout_.params), "order_free: parameter must be in 0..",
                    std::ssize(layout_.params) - 1, "; got ", param);
   const auto p = static_cast<size_t>(param);
@@ -158,12 +159,13 @@ void OrderFreeSums::accumulate(const Context& context, int param, const Tensor& 
   if (gradient.elements() != place.elements)
     fail(ErrorKind::kShapeMismatch, "order_free: gradient must have ", place.elements, " elements; got ",
          gradient.shape(), " [param=", place.name, "]");
-  PERMAFROST_CHECK(added_[p] < micro_batches_, "order_free: at most ", micro_batches_,
+  // On CUDA calls say little: a launch of what was captured adds without one, and a capture given up adds nothing.
+  PERMAFROST_CHECK((on_cuda() ? ended_ : added_[p]) < micro_batches_, "order_free: at most ", micro_batches_,
                    " gradients per step have room; got one more [param=", place.name, "]");
   PERMAFROST_CHECK(phase_ != Phase::kKeeping || added_[p] == 0,
                    "order_free: one gradient of a parameter can be kept; got one more [param=", place.name, "]");
   add(context, p, gradient);
-  ++added_[p];
+  if (!on_cuda()) ++added_[p];
 }
 
 void OrderFreeSums::add(const Context& context, size_t param, const Tensor& gradient) {
@@ -223,21 +225,34 @@ void OrderFreeSums::clear_unwritten(const Context& context) {
   }
 }
 
+void OrderFreeSums::check_slice(const Tensor& slice) const {
+  const TensorSpec want{Shape{shards_.count(rank_)}, DType::kF32};
+  if (!slice.defined() || slice.spec() != want)
+    fail(ErrorKind::kShapeMismatch, "order_free: slice must be ", want, "; got ", slice.spec());
+}
+
 void OrderFreeSums::reduce(const Context& context, Group& group, const Tensor& slice) {
+  exchange(context, group, slice);
+  convert(context, slice);
+}
+
+void OrderFreeSums::exchange(const Context& context, Group& group, const Tensor& slice) {
   PERMAFROST_CHECK(phase_ == Phase::kSumming, "order_free: reduce must follow begin_step and its gradients");
   PERMAFROST_CHECK(group.size() == shards_.ranks() && group.rank() == rank_, "order_free: the group must have ",
                    shards_.ranks(), " ranks and this one be ", rank_, "; got ", group.size(), " and ", group.rank());
-  const int64_t begin = shards_.begin(rank_), end = shards_.end(rank_);
-  const TensorSpec want{Shape{end - begin}, DType::kF32};
-  if (!slice.defined() || slice.spec() != want)
-    fail(ErrorKind::kShapeMismatch, "order_free: slice must be ", want, "; got ", slice.spec());
+  check_slice(slice);
   clear_unwritten(context);
   const bool plain = mode_ == SumMode::kPlain;
-  const Event summed = group.reduce_scatter(sums_, plain ? slice : piece(begin, end), shards_.counts(), ReduceOp::kSum,
+  const Event summed = group.reduce_scatter(sums_, plain ? slice : own_sums(), shards_.counts(), ReduceOp::kSum,
                                             context.stream, plain ? "plain gradient sums" : "order-free gradient sums");
-  if (!on_cuda()) summed.wait();  // there the stream keeps the order
-  if (!plain) order_free_values(context, pieces_.view(), scales_on_device(), piece(begin, end), slice);
-  phase_ = Phase::kIdle;
+  if (!on_cuda()) summed.wait();  // on CUDA the stream keeps the order
+  phase_ = Phase::kExchanged;
+}
+
+void OrderFreeSums::convert(const Context& context, const Tensor& slice) const {
+  PERMAFROST_CHECK(phase_ == Phase::kExchanged, "order_free: convert must follow exchange");
+  check_slice(slice);
+  if (mode_ == SumMode::kOrderFree) order_free_values(context, pieces_.view(), scales_on_device(), own_sums(), slice);
 }
 
 }  // namespace permafrost

@@ -64,7 +64,8 @@ class OrderFreeSums {
   void sum_kept(const Context& context, std::span<const int32_t> limits);
 
   /// gradient: f32, the parameter's elements.
-  /// Errors: kShapeMismatch; kInvalidArgument for an unknown parameter or more than G summands of one parameter.
+  /// Errors: kShapeMismatch; kInvalidArgument for an unknown parameter or more than G summands of one parameter (on
+  /// CUDA: one behind G micro-batches).
   void accumulate(const Context& context, int param, const Tensor& gradient);
   /// All gradients of a micro-batch have been given. micro_batch: global index in the step, for messages.
   /// Errors: kInvalidArgument for more than G micro-batches.
@@ -81,6 +82,10 @@ class OrderFreeSums {
   /// Sums over ranks and converts this rank's slice. slice: (shards.count(rank)) f32. Collective. The sums are used up:
   /// begin the next step after this.
   void reduce(const Context& context, Group& group, const Tensor& slice);
+  /// Its two halves, one behind the other. `convert` gives a stream the same work in every step, so that it can be
+  /// captured; in plain mode `exchange` alone gives the slice, and `convert` nothing.
+  void exchange(const Context& context, Group& group, const Tensor& slice);
+  void convert(const Context& context, const Tensor& slice) const;
 
   /// See GradientSink::same_work: of a step whose exponents are known.
   int captured_work() const { return phase_ == Phase::kSumming ? 1 : -1; }
@@ -89,7 +94,7 @@ class OrderFreeSums {
   SumMode mode() const { return mode_; }
 
  private:
-  enum class Phase : uint8_t { kIdle, kMeasuring, kKeeping, kSumming };
+  enum class Phase : uint8_t { kIdle, kMeasuring, kKeeping, kSumming, kExchanged };
   bool on_cuda() const { return sums_.device().kind == DeviceKind::kCuda; }
   void check(const Context& context) const;
   void make_pieces(int rank);
@@ -101,7 +106,9 @@ class OrderFreeSums {
   Tensor scale_of(size_t param) const;
   Tensor range_of(size_t param) const;
   Tensor piece(int64_t begin, int64_t end) const;
+  Tensor own_sums() const { return piece(shards_.begin(rank_), shards_.end(rank_)); }
   Tensor place_to_keep(const TrainableParam& param) const;
+  void check_slice(const Tensor& slice) const;
   void clear_unwritten(const Context& context);
 
   TrainableLayout layout_;
@@ -111,7 +118,7 @@ class OrderFreeSums {
   SumMode mode_;
   Tensor sums_;
   Phase phase_ = Phase::kIdle;
-  std::vector<int64_t> added_;  // summands per parameter in this step; on CUDA only of those that were not captured
+  std::vector<int64_t> added_;  // summands per parameter in this step; on CUDA not counted
   int64_t ended_ = 0;           // micro-batches in this step
   std::vector<int32_t> exponents_;
   bool overflow_ = false;

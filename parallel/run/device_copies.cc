@@ -41,10 +41,12 @@ UnitCopies::UnitCopies(const Plan& plan, const StepMemory& memory, const Context
   began_.reset(cuda::create_mark(*computing.stream.queue()));
 }
 
-/// The wait is for what read the slots before, and makes the copies part of what is captured.
+/// The wait is for what read the slots before, and makes the copies part of what is captured. An error from before has
+/// ended its program, perhaps a capture that was given up: then this is the same program again.
 void UnitCopies::begin(const std::vector<Gather>& gathers) {
   gathers_ = &gathers;
   started_ = 0;
+  error_ = nullptr;
   for (Slot& slot : slots_) slot.used = false;
   cuda::record(*began_, *computing_.stream.queue());
   cuda::wait_in_queue(*began_, *copying_.queue());
@@ -57,7 +59,10 @@ void UnitCopies::start_until(int steps_done) {
     Slot& slot = slots_[static_cast<size_t>(gather.slot)];
     if (slot.used) cuda::wait_in_queue(*slot.free, *copying_.queue());
     slot.used = true;
+    const auto unit = static_cast<size_t>(gather.unit);
+    if (observer_) observer_->begin_copy(unit, *copying_.queue());
     fill(gather);
+    if (observer_) observer_->end_copy(unit);
     cuda::record(*slot.filled, *copying_.queue());
   }
 }

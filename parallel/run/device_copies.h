@@ -8,6 +8,7 @@
 #include "core/device/cuda.h"
 #include "parallel/group/group.h"
 #include "parallel/plan/plan.h"
+#include "parallel/run/executor_observer.h"
 #include "parallel/run/step_memory.h"
 
 namespace permafrost {
@@ -41,6 +42,8 @@ class UnitCopies {
   /// outlive this object.
   UnitCopies(const Plan& plan, const StepMemory& memory, const Context& computing, Group* group,
              const std::vector<std::vector<int64_t>>& counts);
+  /// Of copies alone; between programs.
+  void observe(ExecutorObserver* observer) { observer_ = observer; }
   /// A program starts.
   void begin(const std::vector<Gather>& gathers);
   /// What the computing stream is given from now on finds the unit of this gather in its slot. Errors: what gathering
@@ -59,6 +62,7 @@ class UnitCopies {
   Stream copying_;
   Group* group_;
   const std::vector<std::vector<int64_t>>& counts_;
+  ExecutorObserver* observer_ = nullptr;
   std::exception_ptr error_;
   struct Slot {
     cuda::OwnedMark filled, free;

@@ -21,7 +21,7 @@ Executor::Executor(const Plan& plan, const StepMemory& memory, const Context& co
       copied_memory_("frozen biases", copied_.bytes(), context.device),
       steps_(plan.programs.size()),
       inputs_(memory, context),
-      graphs_(context) {
+      graphs_(context, [](WorkGraphs::Key key) { return concat("program ", key.first); }) {
   if (!(memory.device == context.device))
     fail(ErrorKind::kInvalidArgument, "executor: context must be of the device of its memory; got another");
   if (on_cuda()) staging_ = Buffer::pinned("loss", sizeof(double), context.device);
@@ -53,6 +53,7 @@ void Executor::bind(size_t bucket) {
     bound.doutputs = tensors(step.doutputs);
     bound.dinputs = tensors(step.dinputs);
     bound.dparams = tensors(step.dparams);
+    bound.before_inputs = tensors(step.before_inputs);
     bound.workspace = memory_.tensor(step.workspace);
   }
   if (!options_.poison_released) return;
@@ -136,9 +137,14 @@ void Executor::only_gather(size_t bucket) {
 
 void Executor::execute(const BoundStep& step, GradientSink* sink) const {
   switch (step.plan->kind) {
-    case StepKind::kForward:
-      step.op->forward(context_, {step.inputs, step.params, step.outputs, step.saved, step.workspace});
+    case StepKind::kForward: {
+      const ForwardArgs args{step.inputs, step.params, step.outputs, step.saved, step.workspace};
+      if (step.plan->before < 0)
+        step.op->forward(context_, args);
+      else
+        step.op->forward_with(context_, args, step.before_inputs);
       break;
+    }
     case StepKind::kBackward:
       step.op->backward(context_, {step.inputs, step.params, step.outputs, step.saved, step.doutputs, step.dinputs,
                                    step.plan->dinput_modes, step.dparams, step.plan->dparam_modes, step.workspace});
@@ -156,11 +162,16 @@ void Executor::execute(const BoundStep& step, GradientSink* sink) const {
   for (const Tensor& released : step.released) fill_with_nan(static_cast<std::byte*>(released.raw()), released.bytes());
 }
 
-std::string_view Executor::why_no_graphs(size_t bucket) const {
+std::string_view Executor::why_no_graphs() const {
   if (!on_cuda()) return "";
   if (!options_.graphs) return "they are off";
   if (observer_ && observer_->needs_steps()) return "operations are observed one by one";
   if (options_.poison_released) return "released memory is filled";
+  return "";
+}
+
+std::string_view Executor::why_no_graphs(size_t bucket) const {
+  if (const std::string_view why = why_no_graphs(); !why.empty() || !on_cuda()) return why;
   if (!plan_.programs[bucket].gathers.empty() && plan_.gather.kind != GatherKind::kCopy)
     return "devices gather sharded weights from each other";
   return "";
@@ -239,16 +250,21 @@ std::optional<NonFiniteReport> Executor::find_non_finite(size_t bucket) {
   inputs_.take(plan_.programs[bucket].input_bytes);
   walk(bucket, nullptr, [&](const BoundStep& step) {
     const OpInfo& op = graph.ops()[static_cast<size_t>(step.plan->op)];
-    const std::string& unit = graph.units()[static_cast<size_t>(step.plan->unit)].name;
+    int unit = step.plan->unit;
     const auto look = [&](const std::string& prefix, const std::string& name, const Tensor& tensor) {
       if (found || !tensor.defined()) return;
       Buffer copy = Buffer::pinned("copy for diagnosis", on_cuda() ? tensor.bytes() : 0, context_.device);
       const int64_t bad = find_bad(host_copy(tensor, copy), number);
-      if (bad >= 0) found = NonFiniteReport{prefix + name, unit, bad, number};
+      if (bad >= 0) found = NonFiniteReport{prefix + name, graph.units()[static_cast<size_t>(unit)].name, bad, number};
     };
     const auto value = [&](int v) { return graph.values()[static_cast<size_t>(v)].name; };
     const auto param = [&](int p) { return graph.params()[static_cast<size_t>(p)].name; };
     if (step.plan->kind == StepKind::kForward) {
+      if (step.plan->before >= 0 && step.inputs[0].raw() != step.outputs[0].raw()) {  // otherwise gone by now
+        unit = graph.ops()[static_cast<size_t>(step.plan->before)].unit;
+        look("", value(op.inputs[0]), step.inputs[0]);
+        unit = step.plan->unit;
+      }
       for (size_t i = 0; i < op.params.size(); ++i) look("", param(op.params[i]), step.params[i]);
       for (size_t i = 0; i < op.outputs.size(); ++i) look("", value(op.outputs[i]), step.outputs[i]);
     } else if (step.plan->kind == StepKind::kBackward) {

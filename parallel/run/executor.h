@@ -12,9 +12,9 @@
 #include "parallel/plan/plan.h"
 #include "parallel/run/device_copies.h"
 #include "parallel/run/executor_observer.h"
-#include "parallel/run/program_graphs.h"
 #include "parallel/run/step_memory.h"
 #include "parallel/run/weight_slots.h"
+#include "parallel/run/work_graphs.h"
 
 namespace permafrost {
 
@@ -77,9 +77,11 @@ class Executor {
 
   /// Since the last call: milliseconds that computing waited for sharded weights, and bytes gathered from other ranks.
   double take_gather_ms() { return slots_.take_waited_ms(); }
-  /// Programs launched as graphs so far, and in words (constants) why none are; "" when they are, and on CPU.
+  /// Programs launched as graphs so far, and in words (constants) why none are, of a bucket or of any; "" when they are, and on
+  /// CPU.
   int64_t graph_launches() const { return graphs_.launches(); }
   std::string_view why_no_graphs(size_t bucket) const;
+  std::string_view why_no_graphs() const;
   /// From the next program on; returns what was before.
   void forget_graphs() { graphs_.forget(); }
   bool use_graphs(bool use) { return std::exchange(options_.graphs, use); }
@@ -108,7 +110,7 @@ class Executor {
   struct BoundStep {
     const PlanStep* plan = nullptr;
     const Op* op = nullptr;
-    std::vector<Tensor> inputs, params, outputs, saved, doutputs, dinputs, dparams;
+    std::vector<Tensor> inputs, params, outputs, saved, doutputs, dinputs, dparams, before_inputs;
     Tensor workspace;
     std::vector<Tensor> released;  // buffers whose life ends with this step
     std::vector<size_t> acquired;  // gathers that this step is the first to use
@@ -141,7 +143,7 @@ class Executor {
   std::vector<std::vector<BoundStep>> steps_;  // per bucket
   std::vector<Tensor> losses_;                 // per bucket
   InputUploads inputs_;
-  ProgramGraphs graphs_;
+  WorkGraphs graphs_;
   mutable Buffer staging_;                                                 // on CUDA: for the loss
   mutable std::map<std::tuple<Region, int64_t, int64_t>, Buffer> copies_;  // on CUDA: of values asked for
   ExecutorObserver* observer_ = nullptr;

@@ -1,6 +1,8 @@
 #pragma once
 #include <cstddef>
 
+#include "core/device/cuda.h"
+
 namespace permafrost {
 
 /// Sees an executor at work, to time it. Called on the computing thread, but for fills; must not throw, allocate or
@@ -20,6 +22,10 @@ class ExecutorObserver {
   /// ended when it throws.
   virtual void begin_fill(size_t /*unit*/) {}
   virtual void end_fill(size_t /*unit*/) {}
+  /// On CUDA instead: around what brings a sharded unit into its slot as `copying` is given it, by the computing
+  /// thread, before begin_program for the first ones. Not ended when it throws.
+  virtual void begin_copy(size_t /*unit*/, cuda::Queue& /*copying*/) {}
+  virtual void end_copy(size_t /*unit*/) {}
   /// Whether every step must be seen. A program may be replayed as a whole (a graph of the device) only where not.
   virtual bool needs_steps() const { return true; }
 };

@@ -11,7 +11,9 @@ namespace permafrost {
 struct ProductRecord {
   ProductDevice device;
   std::vector<ProductChoice> choices;
-  std::string attention{};  ///< who computes it (AttentionLibrary::name); "" in records from before there was a choice
+  /// The library that computes what of it a library can (AttentionLibrary::name), "own kernels" where there is no such
+  /// call; "" in records from before there was a choice.
+  std::string attention{};
 };
 
 std::string to_text(const ProductRecord& record);

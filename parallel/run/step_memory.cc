@@ -1,6 +1,7 @@
 #include "parallel/run/step_memory.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "core/base/narrow.h"
@@ -71,7 +72,8 @@ void check_same_places(const Plan& plan, const Plan& lender) {
 
 }  // namespace
 
-StepMemory::StepMemory(const Plan& plan, const StepMemory& lender, const Plan& lender_plan, NodeGroup* node)
+StepMemory::StepMemory(const Plan& plan, const StepMemory& lender, const Plan& lender_plan, NodeGroup* node,
+                       const GatherAllocator& gathered)
     : rank(lender.rank),
       device(lender.device),
       layout((check_same_places(plan, lender_plan), plan.frozen_layout(lender.rank))),
@@ -82,10 +84,10 @@ StepMemory::StepMemory(const Plan& plan, const StepMemory& lender, const Plan& l
       working(ReadableMemory::borrowed(lender.working)),
       frozen(SharedMemory::of_window(lender.frozen.name(), lender.frozen.bytes(), lender.frozen.data())),
       weights_(lender.weights_) {
-  place_on_device(plan);
+  place_on_device(plan, gathered);
 }
 
-StepMemory::StepMemory(const Plan& plan, int rank, NodeGroup* node, Device device)
+StepMemory::StepMemory(const Plan& plan, int rank, NodeGroup* node, Device device, const GatherAllocator& gathered)
     : rank(rank),
       device(device),
       layout(plan.frozen_layout(rank)),
@@ -96,23 +98,31 @@ StepMemory::StepMemory(const Plan& plan, int rank, NodeGroup* node, Device devic
       working("working copies", plan.memory.working, node),
       frozen(node ? node->allocate("frozen parameters", layout.node_bytes())
                   : SharedMemory::alone("frozen parameters", layout.node_bytes())) {
-  place_on_device(plan);
+  place_on_device(plan, gathered);
 }
 
-void StepMemory::place_on_device(const Plan& plan) {
+void StepMemory::place_on_device(const Plan& plan, const GatherAllocator& gathered) {
   if (!on_cuda()) return;
+  gathers_ = plan.gather.kind == GatherKind::kCollective && plan.memory.slots > 0;
+  const auto gather_memory = [&](const char* name, int64_t bytes) {
+    return gathers_ && gathered && bytes > 0 ? gathered(name, bytes, device) : Buffer(name, bytes, device);
+  };
   device_inputs_ = Buffer("inputs", inputs.bytes(), device);
-  device_slots_ = Buffer("slots", plan.memory.slots, device);
+  device_slots_ = gather_memory("slots", plan.memory.slots);
   if (weights_) return;  // the lender's, which pinned what is copied from
   if (plan.gather.kind == GatherKind::kCopy && plan.memory.slots > 0 && frozen.bytes() > 0)
     pinned_ = PinnedMemory(frozen.name(), frozen.data(), frozen.bytes(), device);
   weights_ = std::make_shared<DeviceWeights>();
-  int64_t bytes = 0;
+  int64_t whole = 0, parts = 0;
   for (size_t u = 0; u < layout.units().size(); ++u) {
-    weights_->places.push_back(place_of(plan, u, bytes));
-    bytes += round_up(weights_->places.back().bytes, kFrozenBlock);
+    DevicePlace place = place_of(plan, u);
+    int64_t& end = place.part ? parts : whole;
+    place.at = end;
+    end += round_up(place.room, kFrozenBlock);
+    weights_->places.push_back(place);
   }
-  weights_->frozen = Buffer("frozen parameters", bytes, device);
+  weights_->frozen = Buffer("frozen parameters", whole, device);
+  weights_->parts = gather_memory("parts of frozen parameters", parts);
   weights_->working = Buffer("working copies", plan.memory.working, device);
 }
 
@@ -120,24 +130,34 @@ void StepMemory::upload_frozen(const Context& context) const {
   if (!on_cuda()) return;
   for (size_t u = 0; u < layout.units().size(); ++u)
     if (const DevicePlace& place = weights_->places[u]; place.bytes > 0)
-      cuda::copy(*context.stream.queue(), weights_->frozen.data() + place.at, frozen.data() + place.host_at,
-                 place.bytes);
+      cuda::copy(*context.stream.queue(), weights_->at(place), frozen.data() + place.host_at, place.bytes);
 }
 
 /// What a device holds of a unit: all of one that programs read there; of one that they read in a slot nothing, or this
 /// rank's part where devices gather it from each other.
-StepMemory::DevicePlace StepMemory::place_of(const Plan& plan, size_t unit, int64_t at) const {
+StepMemory::DevicePlace StepMemory::place_of(const Plan& plan, size_t unit) const {
+  const int64_t bytes = layout.units()[unit].bytes;
   const bool in_slots = layout.units()[unit].sharded && plan.gather.uses_slots();
-  if (!in_slots) return {at, layout.whole_at(unit), layout.units()[unit].bytes};
-  if (plan.gather.kind != GatherKind::kCollective) return {at, 0, 0};
+  if (!in_slots) return {.host_at = layout.whole_at(unit), .bytes = bytes, .room = bytes};
+  if (plan.gather.kind != GatherKind::kCollective) return {};
   const ShardSpec parts = layout.parts(unit);
-  const int64_t host_at = layout.whole(unit) ? layout.whole_at(unit) + parts.begin(rank) : layout.own_part_at(unit);
-  return {at, host_at, parts.count(rank)};
+  return {.host_at = layout.whole(unit) ? layout.whole_at(unit) + parts.begin(rank) : layout.own_part_at(unit),
+          .bytes = parts.count(rank),
+          .room = std::ranges::max(parts.counts()),
+          .part = true};
+}
+
+std::vector<Tensor> StepMemory::gathered_memory() const {
+  std::vector<Tensor> memory;
+  if (!gathers_) return memory;
+  for (const Buffer* buffer : std::array<const Buffer*, 2>{&weights_->parts, &device_slots_})
+    if (buffer->bytes() > 0) memory.emplace_back(buffer->data(), DType::kU8, Shape{buffer->bytes()}, device);
+  return memory;
 }
 
 Tensor StepMemory::device_part(size_t unit) const {
   const DevicePlace& place = weights_->places[unit];
-  return {weights_->frozen.data() + place.at, DType::kU8, Shape{place.bytes}, device};
+  return {weights_->at(place), DType::kU8, Shape{place.bytes}, device};
 }
 
 std::vector<size_t> StepMemory::units_that_differ(const Context& context) const {
@@ -149,7 +169,7 @@ std::vector<size_t> StepMemory::units_that_differ(const Context& context) const 
     const DevicePlace& place = weights_->places[u];
     for (int64_t at = 0; at < place.bytes; at += kPiece) {
       const int64_t count = std::min(kPiece, place.bytes - at);
-      cuda::copy(*context.stream.queue(), piece.data(), weights_->frozen.data() + place.at + at, count);
+      cuda::copy(*context.stream.queue(), piece.data(), weights_->at(place) + at, count);
       cuda::synchronize(*context.stream.queue());
       if (std::memcmp(piece.data(), frozen.data() + place.host_at + at, static_cast<size_t>(count)) == 0) continue;
       differ.push_back(u);
@@ -191,7 +211,7 @@ std::byte* StepMemory::address(Region region, int64_t offset) const {
   const size_t unit = unit_at(offset);
   const int64_t inside = offset - layout.units()[unit].begin;
   if (!on_cuda()) return frozen.data() + layout.whole_at(unit) + inside;
-  return weights_->frozen.data() + weights_->places[unit].at + inside;
+  return weights_->at(weights_->places[unit]) + inside;
 }
 
 Tensor StepMemory::tensor(const TensorRef& ref) const {

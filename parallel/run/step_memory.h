@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -44,6 +45,10 @@ class PinnedMemory {
   std::byte* memory_ = nullptr;
 };
 
+/// Makes zero-filled memory of a device that it gathers into and from: such as the library that does it wants. Empty:
+/// plain memory.
+using GatherAllocator = std::function<Buffer(std::string name, int64_t bytes, Device device)>;
+
 /// The memory that the programs of a plan run in, one piece per region, sized by the plan. Everything is allocated
 /// here, before the first step.
 /// On CUDA, `device` has its own copy of what programs read; the host's frozen parameters, working copies and inputs
@@ -59,11 +64,13 @@ struct StepMemory {
   SharedMemory frozen;  ///< what this node has of the frozen space, once for all its ranks
 
   /// Collective over `node`, the ranks that the plan's world puts on this rank's node; null: nobody shares this memory.
-  explicit StepMemory(const Plan& plan, int rank = 0, NodeGroup* node = nullptr, Device device = Device::cpu());
+  explicit StepMemory(const Plan& plan, int rank = 0, NodeGroup* node = nullptr, Device device = Device::cpu(),
+                      const GatherAllocator& gathered = {});
   /// For programs over the weights of another plan's memory, which must live longer: frozen parameters and working
   /// copies are the lender's. Collective like the other. Errors: kInvalidArgument naming the first parameter or unit
   /// that the two plans place differently.
-  StepMemory(const Plan& plan, const StepMemory& lender, const Plan& lender_plan, NodeGroup* node = nullptr);
+  StepMemory(const Plan& plan, const StepMemory& lender, const Plan& lender_plan, NodeGroup* node = nullptr,
+             const GatherAllocator& gathered = {});
 
   /// This rank's part in filling and hashing the frozen memory of its node.
   std::vector<FrozenRange> frozen_share() const { return layout.share(frozen.data()); }
@@ -83,6 +90,9 @@ struct StepMemory {
   std::byte* device_inputs() const { return address(Region::kInputs, 0); }
   /// What a device holds of a unit that devices gather from each other, (bytes) u8: this rank's part.
   Tensor device_part(size_t unit) const;
+  /// Where all such parts lie, and the slots, (bytes) u8 each: of the same sizes, and with units at the same places, on
+  /// all ranks. None where devices gather nothing from each other.
+  std::vector<Tensor> gathered_memory() const;
 
   /// To the device, in the order of the context's stream; on CPU there is nothing to do. Of a lender's weights the
   /// lender does it.
@@ -93,24 +103,28 @@ struct StepMemory {
 
  private:
   bool on_cuda() const { return device.kind == DeviceKind::kCuda; }
-  void place_on_device(const Plan& plan);
+  void place_on_device(const Plan& plan, const GatherAllocator& gathered);
   size_t unit_at(int64_t offset) const;
   std::byte* address(Region region, int64_t offset) const;
 
   // On CUDA alone; nothing on CPU.
   struct DevicePlace {
-    int64_t at = 0;       ///< in the device's frozen memory
+    int64_t at = 0;       ///< in the device's frozen memory, or in that of parts
     int64_t host_at = 0;  ///< in the node's
     int64_t bytes = 0;    ///< 0: programs read it in a slot, and it is copied there from the host
+    int64_t room = 0;     ///< what it takes: of a part, the largest of all ranks
+    bool part = false;    ///< that devices gather
   };
-  DevicePlace place_of(const Plan& plan, size_t unit, int64_t at) const;
+  DevicePlace place_of(const Plan& plan, size_t unit) const;
   struct DeviceWeights {
-    Buffer frozen, working;
+    Buffer frozen, parts, working;
     std::vector<DevicePlace> places;  ///< per unit
+    std::byte* at(const DevicePlace& place) const { return (place.part ? parts : frozen).data() + place.at; }
   };
   std::shared_ptr<DeviceWeights> weights_;  // a borrower's are the lender's
   PinnedMemory pinned_;                     // of the host's frozen parameters, where units are copied into slots
   Buffer device_inputs_, device_slots_;
+  bool gathers_ = false;  // devices from each other, into slots
 };
 
 }  // namespace permafrost

@@ -7,6 +7,7 @@
 #include "core/base/check.h"
 #include "core/kernels/attention.h"
 #include "parallel/run/product_record.h"
+#include "parallel/run/same_attention.h"
 
 namespace permafrost {
 
@@ -41,6 +42,15 @@ std::string text_of_first(Group& world, std::string text) {
   text.resize(static_cast<size_t>(bytes));
   world.broadcast(Tensor(text.data(), DType::kU8, Shape{bytes}), 0, StreamView::caller(), "products").wait();
   return text;
+}
+
+constexpr const char* kOwnKernels = "own kernels";
+
+/// Who computed what the stream has met so far, own kernels for calls that the library has not included.
+std::string attention_of(const Context& context) {
+  for (const AttentionChoice& choice : attention_choices(context))
+    if (!choice.library.empty()) return choice.library;
+  return kOwnKernels;
 }
 
 std::set<ProductKey> keys_of(const Context& context) {
@@ -86,15 +96,6 @@ void require_device_of_first(Group& world, const ProductDevice& mine) {
        " on rank 0, ", str(mine), " on rank ", world.rank());
 }
 
-void require_attention_of_first(Group& world, const std::string& mine) {
-  const std::string first = text_of_first(world, mine);
-  if (first == mine) return;
-  fail(ErrorKind::kConfig,
-       "attention: all ranks must compute it by what rank 0 has, or bits would depend on their number "
-       "(parallel.attention: OWN needs no library); got ",
-       first, " on rank 0, ", mine, " on rank ", world.rank());
-}
-
 PreparedProducts prepare_products(Executor& executor, const Plan& plan, Group& world, bool tune,
                                   const std::string& stored) {
   PreparedProducts prepared;
@@ -102,10 +103,9 @@ PreparedProducts prepare_products(Executor& executor, const Plan& plan, Group& w
   const Context& context = executor.context();
   if (context.device.kind != DeviceKind::kCuda) return prepared;
   const ProductDevice device = product_device(context);
-  const std::string attention = attention_library(context).name;
-  require_attention_of_first(world, attention);
   if (tune) require_device_of_first(world, device);  // or they would not all measure
   bool known = false;
+  std::string attention_then;  // "": nothing is known
   if (!stored.empty()) {
     const ProductRecord record = parse_product_record(stored, "products.json");
     known = record.device == device;
@@ -116,16 +116,18 @@ PreparedProducts prepare_products(Executor& executor, const Plan& plan, Group& w
                              ": ", tune ? "they are tuned anew" : "the first that the library names are taken",
                              "; results may differ in their last bits from what the run would have given there");
     // Records from before there was a choice are of runs with own kernels.
-    const std::string then = record.attention.empty() ? "own kernels" : record.attention;
-    if (then != attention)
-      prepared.note += concat(prepared.note.empty() ? "" : "; ", "attention: was computed by ", then, ", and now by ",
-                              attention, ": results may differ in their last bits");
+    attention_then = record.attention.empty() ? kOwnKernels : record.attention;
   }
   const Unobserved quiet(executor);
   const bool shares = tune && !known;
   if (shares) share_tuned(executor, plan, world);
   const std::set<ProductKey> before = keys_of(context);
   run_all(executor, plan);
+  require_same_attention(world, context);
+  const std::string attention = attention_of(context);
+  if (!attention_then.empty() && attention_then != attention)
+    prepared.note += concat(prepared.note.empty() ? "" : "; ", "attention: was computed by ", attention_then,
+                            ", and now by ", attention, ": results may differ in their last bits");
   const std::vector<ProductChoice> choices = product_choices(context);
   for (const ProductChoice& choice : choices)
     if (shares && !before.contains(choice.key))

@@ -25,14 +25,12 @@ struct PreparedProducts {
 /// Runs every program once or twice on inputs as they are (in range for every kernel, zeros say): what it leaves in
 /// arena and states is anything, parameters are only read, no gradient is handed over and no observer sees it.
 /// Collective over `world`. Errors: kWeights for a stored record that is damaged; kConfig when ranks that share choices
-/// have other GPUs or libraries than rank 0; kInternal when a rank has a product that rank 0 has not.
+/// have other GPUs or libraries than rank 0, or a call of attention of the programs is computed by a library on one
+/// rank and otherwise on another (require_same_attention); kInternal when a rank has a product that rank 0 has not.
 PreparedProducts prepare_products(Executor& executor, const Plan& plan, Group& world, bool tune,
                                   const std::string& stored);
 
 /// What ranks that share choices must have alike: `mine` on rank 0. Collective. Errors: kConfig, on those that differ.
 void require_device_of_first(Group& world, const ProductDevice& mine);
-/// What every rank must have alike, whether or not they share choices: AttentionLibrary::name. Collective. Errors:
-/// kConfig, on those that differ.
-void require_attention_of_first(Group& world, const std::string& mine);
 
 }  // namespace permafrost

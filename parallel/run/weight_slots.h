@@ -61,7 +61,10 @@ class WeightSlots {
 
   /// Of fills alone; see Executor::observe. Between programs: then the communication thread is in none of its calls,
   /// and `allowed_` carries the change to it.
-  void observe(ExecutorObserver* observer) { observer_ = observer; }
+  void observe(ExecutorObserver* observer) {
+    observer_ = observer;
+    if (copies_) copies_->observe(observer);
+  }
 
  private:
   void fill_seen(const Gather& gather);

@@ -70,6 +70,9 @@ class DeviceAccess {
 /// The one GPU looks like another one to every thread, as to ranks that have one each.
 extern std::atomic<bool> a_gpu_for_each_thread;
 
+/// Pieces of work that a capture takes; one more makes it invalid, as what cannot be captured does.
+extern std::atomic<size_t> capture_room;
+
 /// Work of a library on a stream that does not end before it is released: what is given to the stream afterwards waits.
 class Hold;
 std::shared_ptr<Hold> hold(CUstream_st* stream);
@@ -263,7 +266,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t);
 
 namespace cuda_emulation {
 /// Work for a stream: done at once, or written down while the stream is captured.
-void submit(cudaStream_t stream, std::function<void()> work);
+cudaError_t submit(cudaStream_t stream, std::function<void()> work);
 }  // namespace cuda_emulation
 template <typename T>
 cudaError_t cudaFuncSetAttribute(T*, cudaFuncAttribute, int) {
@@ -281,8 +284,7 @@ template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
   const std::tuple<Parameters...> kept(static_cast<Parameters>(std::forward<Arguments>(arguments))...);
-  cuda_emulation::submit(config->stream, [config = *config, kernel, kept] {
+  return cuda_emulation::submit(config->stream, [config = *config, kernel, kept] {
     cuda_emulation::run(config.gridDim, config.blockDim, config.dynamicSmemBytes, [&] { std::apply(kernel, kept); });
   });
-  return cudaSuccess;
 }

@@ -3,6 +3,7 @@
 // cuDNN promises nothing.
 #include "core/device/cudnn.h"
 
+#include <atomic>
 #include <cstring>
 
 #include "core/kernels/attention_view_cuda.h"
@@ -68,15 +69,29 @@ void check_lengths(const AttentionKey& key, const AttentionMemory& memory) {
   }
 }
 
+/// Of the first that asks, for as long as it is there: so that one rank is refused what another is given.
+bool has_five_heads(Queue& queue) {
+  static std::atomic<Queue*> owner = nullptr;
+  Queue* nobody = nullptr;
+  if (owner.compare_exchange_strong(nobody, &queue)) {
+    queue.attention = &queue;
+    queue.destroy_attention = [](void*) { owner = nullptr; };
+  }
+  return owner == &queue;
+}
+
 }  // namespace
 
 const std::string& missing_for(const Context&) { return find_cudnn().missing; }
 
 const std::string& refusal_of(const Context& context, const AttentionKey& key) {
-  static const std::string none, some = "the emulation refuses 7 heads";
-  if (key.heads != 7) return none;
-  if (queue_of(context).note) queue_of(context).note("attention runs without cuDNN: " + some);
-  return some;
+  static const std::string none, always = "the emulation refuses 7 heads",
+                                 others = "the emulation has 5 heads for one stream alone";
+  Queue& queue = queue_of(context);
+  if (key.heads != 7 && (key.heads != 5 || has_five_heads(queue))) return none;
+  const std::string& refusal = key.heads == 7 ? always : others;
+  if (queue.note) queue.note("attention runs without cuDNN: " + refusal);
+  return refusal;
 }
 
 void run_attention(const Context& context, const AttentionKey& key, const AttentionMemory& memory, void* workspace) {

@@ -88,6 +88,7 @@ cuda_emulation::DeviceAccess::~DeviceAccess() {
 
 std::atomic<double> cuda_emulation::clock = 0;
 std::atomic<bool> cuda_emulation::a_gpu_for_each_thread = false;
+std::atomic<size_t> cuda_emulation::capture_room = SIZE_MAX;
 
 class cuda_emulation::Hold {
  public:
@@ -164,16 +165,20 @@ bool cuda_emulation::released(const Hold& hold) {
 
 void cuda_emulation::wait_for(cudaStream_t stream) { wait_for_hold(last_hold(stream).get()); }
 
-void cuda_emulation::submit(cudaStream_t stream, std::function<void()> work) {
+cudaError_t cuda_emulation::submit(cudaStream_t stream, std::function<void()> work) {
   if (!stream || !stream->capture) {
     wait_for(stream);
     work();
     constexpr double kMillisecondsOfWork = 1e-3;
     clock += kMillisecondsOfWork;
-    return;
+    return cudaSuccess;
   }
+  CUgraph_st& capture = *stream->capture;
+  if (capture.work.size() >= capture_room) capture.invalid = true;
+  if (capture.invalid) return result(cudaErrorStreamCaptureInvalidated);
   ++stream->given;
-  stream->capture->work.push_back(std::move(work));
+  capture.work.push_back(std::move(work));
+  return cudaSuccess;
 }
 
 const char* cudaGetErrorName(cudaError_t error) {
@@ -234,18 +239,16 @@ cudaError_t cudaFree(void* pointer) { return release(pointer, device_memory); }
 cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) { return allocate(pointer, bytes, pinned_memory); }
 cudaError_t cudaFreeHost(void* pointer) { return release(pointer, pinned_memory); }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
-  cuda_emulation::submit(stream, [=] {
+  return cuda_emulation::submit(stream, [=] {
     const cuda_emulation::DeviceAccess access;
     if (bytes > 0) std::memcpy(to, from, bytes);
   });
-  return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
-  cuda_emulation::submit(stream, [=] {
+  return cuda_emulation::submit(stream, [=] {
     const cuda_emulation::DeviceAccess access;
     if (bytes > 0) std::memset(to, value, bytes);
   });
-  return cudaSuccess;
 }
 cudaError_t cudaHostRegister(void* memory, size_t bytes, unsigned) {
   const std::lock_guard lock(mutex);
@@ -317,6 +320,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  if (stream && stream->capture && stream->capture->invalid) return result(cudaErrorStreamCaptureInvalidated);
   event->behind = cuda_emulation::last_hold(stream);
   event->time = cuda_emulation::clock;
   event->capture = stream ? stream->capture : nullptr;

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/kernels/layer_norm_cpu.h"
+#include "core/kernels/shape_ops.h"
 #include "tests/kernels/dtypes.h"
 #include "tests/reference/layer_norm_ref.h"
 #include "tests/support/compare.h"
@@ -259,6 +260,43 @@ TEST_P(LayerNormTest, InPlaceAndWithoutKeeping) {
     }
 }
 
+TEST_P(LayerNormTest, MakesTheSumFirst) {
+  for (DType dtype : tested_dtypes())
+    for (auto [rows, width] : {std::pair<int64_t, int64_t>{5, 15},
+                               {4, 16},
+                               {70, 96},
+                               {6, 1024},
+                               {6, 1025},
+                               {40, 1040},
+                               {3, 4100},
+                               {2, 9000}}) {
+      Case apart(dtype, rows, width), kept(dtype, rows, width), over(dtype, rows, width), plain(dtype, rows, width);
+      const auto a = random_tensor(dtype, {rows, width}, 5), b = random_tensor(dtype, {rows, width}, 6);
+      add_forward(device_context(2), a, b, apart.x);
+      layer_norm_forward_at(level(), device_context(2), apart.forward());
+      LayerNormForward args = kept.forward();
+      kept.x = filled_tensor(dtype, {rows, width}, 0xff);
+      args.x = kept.x, args.a = a, args.b = b;
+      layer_norm_forward_at(level(), device_context(2), args);
+      const auto agrees = [&](const Case& c, const Tensor& x, const Tensor& y) {
+        EXPECT_TRUE(same_bits(x, apart.x) && same_bits(y, apart.y)) << rows << " x " << width;
+        EXPECT_TRUE(c.canaries_intact() && c.x.canaries_intact());
+      };
+      agrees(kept, kept.x, kept.y);
+      EXPECT_TRUE(same_bits(kept.mean, apart.mean) && same_bits(kept.rstd, apart.rstd));
+      over.x = a;  // the residual stream in place
+      args = over.forward();
+      args.a = over.x, args.b = b;
+      layer_norm_forward_at(level(), device_context(2), args);
+      agrees(over, over.x, over.y);
+      plain.x = a;  // and over it the norm, which nobody goes back through
+      args = plain.forward();
+      args.a = args.y = plain.x, args.b = b, args.mean = args.rstd = {};
+      layer_norm_forward_at(level(), device_context(2), args);
+      EXPECT_TRUE(same_bits(plain.x, apart.y) && plain.x.canaries_intact()) << rows << " x " << width;
+    }
+}
+
 TEST_P(LayerNormTest, EmptySizes) {
   for (DType dtype : tested_dtypes()) {
     Case no_rows(dtype, 0, 5);
@@ -324,6 +362,12 @@ TEST(LayerNorm, Errors) {
   forward([&](auto& a) { a.mean = wrong; }, {"mean must be (4) f32", "got (5)"});
   forward([&](auto& a) { a.rstd = wrong; }, {"rstd must be (4) f32", "got (5)"});
   forward([&](auto& a) { a.y = a.x; }, {"y must not be x when mean or rstd is kept"});
+  forward([&](auto& a) { a.a = c.dy, a.b = half; }, {"layer_norm_forward: b must be (4, 6) f32", "got (4, 6) bf16"});
+  forward([&](auto& a) { a.a = wrong, a.b = c.dy; }, {"layer_norm_forward: a must be (4, 6) f32", "got (5)"});
+  LayerNormForward half_sum = c.forward();
+  half_sum.b = c.dy;
+  EXPECT_TRUE(throws_error([&] { layer_norm_forward(cpu, half_sum); }, ErrorKind::kInvalidArgument,
+                           {"layer_norm_forward: a and b must be given both or not at all; got b alone"}));
   const auto backward = [&](auto change, const std::vector<std::string>& parts) {
     LayerNormBackward args = c.backward();
     change(args);

@@ -83,7 +83,7 @@ TEST(DeviceMemory, TheHostIsCheckedForWhatTheHostKeeps) {
   plan.host_memory.staging = kGibibyte;
   EXPECT_NO_THROW(check_memory(plan, 5 * kGibibyte));
   EXPECT_TRUE(throws_error([&] { check_memory(plan, 4 * kGibibyte); }, ErrorKind::kConfig,
-                           {"1 ranks of a node need 4.19 GiB; got 4.00 GiB",
+                           {"1 ranks of a node need 4.59 GiB; got 4.00 GiB",
                             "Per rank: working 0.00 GiB, inputs 0.00 GiB, staging 1.00 GiB. Ways out: a smaller "
                             "train.micro_batch or data.prefetch shrinks inputs"}));
 }

@@ -134,7 +134,9 @@ TEST_F(EvaluatorTest, RefusesPlansThatPlaceWeightsDifferently) {
 TEST_F(EvaluatorTest, MemoryThatIsShortIsRefusedBeforeItIsTaken) {
   with_trainer(settings(), 1,
                [&](Trainer& trainer, const config::Resolved& config, const Plan& plan, Runtime& runtime) {
-                 const auto alone = [](const Plan& one) { return one.memory.node(1) + kProcessConstantBytes; };
+                 const auto alone = [](const Plan& one) {
+                   return one.memory.node(1) + process_constant_bytes(one.world.device);
+                 };
                  const Evaluator with_room(config.config, runtime, trainer.memory(), plan);
                  const int64_t fits_either = std::max(alone(plan), alone(with_room.plan()));
                  const auto limited = [&](int64_t bytes) {

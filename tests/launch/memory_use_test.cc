@@ -88,6 +88,7 @@ TEST(MemoryUse, OnAGpuTheHostHasOtherCategories) {
   EXPECT_EQ(uses[3].forecast, 80);
   EXPECT_EQ(uses[3].used, Pages::page());
   EXPECT_EQ(uses.back().used, 9 * Pages::page());
+  EXPECT_EQ(uses.back().forecast, int64_t{608} << 20) << "with the driver's and CUDA's libraries";
 }
 
 TEST(MemoryUse, ThePeakIsThatSinceTheLastReset) {

@@ -1,10 +1,14 @@
 // Trainers whose programs run on a GPU (or its emulation): what they learn, and that it depends on no rank.
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <map>
 
+#include "core/base/json.h"
 #include "core/base/sha256.h"
 #include "core/device/cuda.h"
+#include "core/device/cudnn.h"
 #include "tests/launch/run_program.h"
 #include "tests/launch/trainer_fixture.h"
 
@@ -80,6 +84,15 @@ class TrainerCuda : public TrainerTest {
     });
     EXPECT_EQ(gathered.losses, resident.losses);
     EXPECT_EQ(gathered.adapter_sha256, resident.adapter_sha256);
+  }
+  /// Of three steps of two micro-batches on one rank. The first step measures before. Programs: neither what measures
+  /// nor what sums first; and behind each vote but the first all there is, as one.
+  static constexpr int64_t kGraphsOf3Steps = (3 * 2 - 1) + (3 - 1);
+  static void expect_same_bits(const Learned& got, const Learned& want) {
+    EXPECT_EQ(got.losses, want.losses);
+    EXPECT_EQ(got.norms, want.norms);
+    EXPECT_EQ(got.scales, want.scales);
+    EXPECT_EQ(got.adapter_sha256, want.adapter_sha256);
   }
   static void expect_close(const std::vector<double>& got, const std::vector<double>& want, double relative) {
     ASSERT_EQ(got.size(), want.size());
@@ -207,35 +220,164 @@ TEST_F(TrainerTest, F16IsForGpus) {
   EXPECT_EQ(dtype(in_f16({"parallel.device=CUDA"})), DType::kF16);
 }
 
-TEST_F(TrainerCuda, RanksChangeNoBit) {
-  const Learned& alone = plain_run();
-  Learned shared;
-  const CheckpointStore store = new_store();
-  with_ranks(2, 1, on_gpu({}), [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& runtime) {
-    Learned mine;
-    step(trainer, 3, mine);
-    mine.adapter_sha256 = trainer.save(store);
-    if (runtime.first()) shared = mine;
-  });
-  EXPECT_EQ(shared.losses, alone.losses);
-  EXPECT_EQ(shared.adapter_sha256, alone.adapter_sha256);
+/// As when texts are generated of a shape that one cuDNN refuses.
+TEST_F(TrainerCuda, RanksThatPartInAValidationAreRefused) {
+  if (!cuda::find_cudnn().missing.empty() || cuda::device_info(0).major != 9) GTEST_SKIP() << "no cuDNN here";
+  const Overrides config = on_gpu({"precision.compute=BF16", "parallel.cuda_graphs=false", "parallel.attention=OWN",
+                                   "validation.every_steps=1", "validation.samples=2"});
+  std::atomic<int> alike = 0;
+  EXPECT_TRUE(testing::throws_error(
+      [&] {
+        with_ranks(2, 1, config, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& runtime) {
+          trainer.validate();
+          ++alike;
+          if (runtime.first()) cuda::use_cudnn(*runtime.stream->queue(), cuda::CudnnUse::kAlways);
+          trainer.validate();
+        });
+      },
+      ErrorKind::kConfig,
+      {"attention: all ranks must compute a call by the same library",
+       " on rank 0, own kernels on rank 1 (it is not allowed (parallel.attention: OWN))"}));
+  EXPECT_EQ(alike, 2);
 }
 
 TEST_F(TrainerCuda, GraphsChangeNoBit) {
   const Learned &graphs = plain_run(), kernels = train(on_gpu({"parallel.cuda_graphs=false"}));
-  EXPECT_EQ(graphs.losses, kernels.losses);
-  EXPECT_EQ(graphs.adapter_sha256, kernels.adapter_sha256);
+  expect_same_bits(graphs, kernels);
   EXPECT_EQ(kernels.graph_launches, 0);
-  // Of 3 steps of 2 micro-batches, whose first one measures before: neither what measures nor what sums first.
-  EXPECT_EQ(graphs.graph_launches, 3 * 2 - 1);
+  EXPECT_EQ(graphs.graph_launches, kGraphsOf3Steps);
+}
+
+/// A scale of the loss goes off the gradients again. Here it is twice as large in every step until it is too large, in
+/// the second at first (see above for how large it can be).
+TEST_F(TrainerCuda, GraphsChangeNoBitOfStepsThatAreScaled) {
+  Overrides changing = on_gpu(in_f16({initial_scale(0x1p19), "precision.loss_scale.growth_steps=1"}));
+  const Learned graphs = train(changing);
+  EXPECT_LT(*std::ranges::min_element(graphs.scales), *std::ranges::max_element(graphs.scales));
+  EXPECT_GT(graphs.scale_repeats, 0);
+  EXPECT_EQ(graphs.graph_launches, kGraphsOf3Steps + 2 * graphs.scale_repeats);
+  changing.push_back("parallel.cuda_graphs=false");
+  expect_same_bits(graphs, train(changing));
+}
+
+/// Steps with samples that are left out and steps without are other segments.
+TEST_F(TrainerCuda, GraphsChangeNoBitOfStepsThatLeaveSamplesOut) {
+  std::ifstream captions(photos() / "captions.json");
+  const auto json = parse_json(captions);
+  for (const size_t bad : {3, 5, 7}) {
+    const std::string name = json["images"][bad]["file_name"];
+    std::ofstream(photos() / "images" / name) << "no photograph";
+  }
+  constexpr int kSteps = 5;
+  const auto run = [&](const std::string& graphs) {
+    Learned learned;
+    const CheckpointStore store = new_store();
+    with_trainer(on_gpu({"data.image_policy=SKIP", concat("train.max_steps=", kSteps), graphs}), 1,
+                 [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
+                   int left_out = 0;
+                   for (int64_t i = 0, before = 0; i < kSteps; ++i, before = trainer.skipped_samples()) {
+                     step(trainer, 1, learned);
+                     left_out += trainer.skipped_samples() > before ? 1 : 0;
+                   }
+                   EXPECT_GE(left_out, 2) << "of which the second is a graph";
+                   EXPECT_LE(left_out, kSteps - 2);
+                   learned.adapter_sha256 = trainer.save(store);
+                   learned.graph_launches = trainer.graph_launches();
+                 });
+    return learned;
+  };
+  const Learned graphs = run("parallel.cuda_graphs=true");
+  expect_same_bits(graphs, run("parallel.cuda_graphs=false"));
+  EXPECT_EQ(graphs.graph_launches, (kSteps * 2 - 1) + (kSteps - 2)) << "programs, and two segments behind votes";
+}
+
+/// Each rank has one of two micro-batches, and what is between exchanges: up to the norms, and from there on.
+TEST_F(TrainerCuda, RanksAndTheirGraphsChangeNoBit) {
+  for (const bool graphs : {true, false}) {
+    Learned shared;
+    const CheckpointStore store = new_store();
+    with_ranks(2, 1, on_gpu({concat("parallel.cuda_graphs=", graphs ? "true" : "false")}),
+               [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& runtime) {
+                 Learned mine;
+                 step(trainer, 3, mine);
+                 EXPECT_EQ(trainer.graph_launches(), graphs ? (3 - 1) + 2 * (3 - 1) : 0);
+                 mine.adapter_sha256 = trainer.save(store);
+                 if (runtime.first()) shared = mine;
+               });
+    expect_same_bits(shared, plain_run());
+  }
+}
+
+/// Sums in f32, which are exchanged as they are: then there is less to do, and on two ranks one work alone up to the
+/// norms.
+TEST_F(TrainerCuda, GraphsChangeNoBitOfPlainSums) {
+  for (const int ranks : {1, 2}) {
+    std::map<bool, Learned> runs;
+    for (const bool graphs : {true, false})
+      with_ranks(ranks, 1,
+                 on_gpu({"parallel.reduction=PLAIN", concat("parallel.cuda_graphs=", graphs ? "true" : "false")}),
+                 [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& runtime) {
+                   Learned mine;
+                   step(trainer, 2, mine);
+                   if (runtime.first()) runs[graphs] = mine;
+                   const int programs = ranks == 1 ? 2 * 2 - 1 : 2 - 1;
+                   EXPECT_EQ(trainer.graph_launches(), graphs ? programs + 1 : 0);
+                 });
+    expect_same_bits(runs[true], runs[false]);
+  }
+}
+
+TEST_F(TrainerCuda, GraphsOutliveWhatComesBetweenSteps) {
+  Learned run, again;
+  const CheckpointStore store = new_store();
+  with_trainer(
+      on_gpu({"validation.every_steps=1", "validation.samples=2"}), 1,
+      [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
+        for (int i = 0; i < 3; ++i) {
+          step(trainer, 1, run);
+          if (i < 2) trainer.validate();
+          run.adapter_sha256 = trainer.save(store);
+        }
+        const int64_t launches = trainer.graph_launches();
+        trainer.resume(store.path_of(2));
+        step(trainer, 1, again);
+        EXPECT_EQ(trainer.graph_launches(), launches + 1 + 1)
+            << "a program runs anew before it is captured, as products may be others; work behind votes has none";
+        again.adapter_sha256 = trainer.save(store);
+      });
+  expect_same_bits(run, plain_run());
+  EXPECT_EQ(again.losses[0], run.losses[2]);
+  EXPECT_EQ(again.norms[0], run.norms[2]);
+  EXPECT_EQ(again.adapter_sha256, run.adapter_sha256);
+}
+
+struct SeesSteps final : ExecutorObserver {
+  void begin_program(size_t /*bucket*/) override {}
+  void begin_gather(size_t /*step*/) override {}
+  void begin_step(size_t /*step*/) override {}
+  void end_step(size_t /*step*/) override {}
+};
+
+TEST_F(TrainerCuda, NoGraphsUnderAnObserverOfSteps) {
+  with_trainer(on_gpu({}), 1, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
+    SeesSteps observer;
+    trainer.observe(&observer);
+    Learned run;
+    step(trainer, 1, run);
+    EXPECT_EQ(trainer.graph_launches(), 0);
+    trainer.observe(static_cast<ExecutorObserver*>(nullptr));
+    step(trainer, 2, run);
+    EXPECT_EQ(trainer.graph_launches(), (2 * 2 - 1) + 1);
+    EXPECT_EQ(run.losses, plain_run().losses);
+  });
 }
 
 TEST_F(TrainerCuda, TakesNoDeviceMemoryOnceGraphsAreCaptured) {
   with_trainer(on_gpu({}), 1, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
     Learned run;
-    step(trainer, 1, run);
-    const int64_t free_bytes = cuda::device_info(0).free_bytes;
     step(trainer, 2, run);
+    const int64_t free_bytes = cuda::device_info(0).free_bytes;
+    step(trainer, 1, run);
     EXPECT_EQ(cuda::device_info(0).free_bytes, free_bytes);
   });
 }

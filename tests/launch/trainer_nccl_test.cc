@@ -66,6 +66,9 @@ TEST_F(TrainerNccl, GivesTheBitsOfExchangesThroughHosts) {
   EXPECT_NE(hosts.how.find("not through NCCL: asked for by parallel.collectives"), std::string::npos) << hosts.how;
   EXPECT_NE(nccl.how.find("'reductions': 2 ranks"), std::string::npos) << nccl.how;
   EXPECT_NE(nccl.how.find("registered"), std::string::npos) << nccl.how;
+  const size_t gathers = nccl.how.find("'gathers': 2 ranks");
+  ASSERT_NE(gathers, std::string::npos) << nccl.how;
+  EXPECT_NE(nccl.how.find(" in 2 windows", gathers), std::string::npos) << "parts and slots: " << nccl.how;
   EXPECT_EQ(nccl.losses, hosts.losses);
   EXPECT_EQ(nccl.adapter_sha256, hosts.adapter_sha256);
   EXPECT_EQ(nccl.gathered_bytes, hosts.gathered_bytes);

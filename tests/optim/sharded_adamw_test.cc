@@ -4,9 +4,13 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "core/device/bytes.h"
 #include "core/device/cuda.h"
+#include "core/kernels/order_free.h"
+#include "parallel/reduce/global_norm.h"
+#include "parallel/run/work_graphs.h"
 #include "tests/support/compare.h"
 #include "tests/support/toy_graph.h"
 
@@ -47,7 +51,8 @@ struct Norm {
 };
 
 /// Masters and working copies after three updates on `ranks` ranks of the device in use, as one rank would have them.
-std::pair<std::vector<float>, std::vector<std::byte>> train(int ranks, DType compute) {
+/// graphs: the third is a launch of what was captured at the second.
+std::pair<std::vector<float>, std::vector<std::byte>> train(int ranks, DType compute, bool graphs = false) {
   const Device device = testing::used_device();
   const Context context = testing::device_context();
   const Plan p = plan(ranks, compute);
@@ -64,9 +69,15 @@ std::pair<std::vector<float>, std::vector<std::byte>> train(int ranks, DType com
     memory.upload_working(context);
     const Norm norm(0.5f, true);
     testing::OwnedTensor gradient(DType::kF32, {size});
+    WorkGraphs captured(context, [](WorkGraphs::Key) { return "update"; });
     for (int step = 1; step <= 3; ++step) {
       for (int64_t i = 0; i < size; ++i) gradient.view().data<float>()[i] = gradient_at(begin + i, step);
-      optimizer.update(context, gradient, norm, step == 2 ? 0.1 : 1.0, step, memory);
+      optimizer.begin_step(step == 2 ? 0.1 : 1.0, step);
+      const auto update = [&] { optimizer.update(context, gradient, norm, memory); };
+      if (graphs)
+        EXPECT_EQ(captured.run({0, 0}, update), step < 3);
+      else
+        update();
       finish(context);
     }
     std::copy_n(HostOptimizer(optimizer, context)->master().data<float>(), size, masters.begin() + begin);
@@ -94,6 +105,16 @@ TEST(ShardedAdamw, AGpuGivesTheBitsOfACpu) {
     EXPECT_EQ(train(1, compute), cpu);
     EXPECT_EQ(train(3, compute), cpu);
   }
+  testing::use_device(before);
+}
+
+/// What changes from step to step is what the host wrote last.
+TEST(ShardedAdamw, ACapturedUpdateGivesTheBitsOfCalls) {
+  if (cuda::device_count() == 0) GTEST_SKIP() << cuda::why_unavailable();
+  const Device before = testing::used_device();
+  testing::use_device(Device::cuda(0));
+  EXPECT_EQ(train(1, DType::kF32, true), train(1, DType::kF32));
+  EXPECT_EQ(train(3, DType::kBF16, true), train(3, DType::kBF16));
   testing::use_device(before);
 }
 
@@ -140,10 +161,49 @@ TEST(ShardedAdamw, AStepThatIsNotToBeTakenChangesNothing) {
   }
   const testing::OwnedTensor gradient = testing::random_tensor(DType::kF32, {optimizer.slice_end()}, 1);
   const Norm infinite(1.0f, false);
-  optimizer.update(context, gradient, infinite, 1, 1, memory);
+  optimizer.begin_step(1, 1);
+  optimizer.update(context, gradient, infinite, memory);
   finish(context);
   HostOptimizer after(optimizer, context);
   for (int64_t i = 0; i < optimizer.slice_end(); ++i) ASSERT_EQ(after->master().data<float>()[i], 0.5f);
+}
+
+/// The launch of a graph that was captured in a step whose norm was finite.
+TEST(ShardedAdamw, ALaunchWhoseNormIsNotFiniteChangesNothing) {
+  if (cuda::device_count() == 0) GTEST_SKIP() << cuda::why_unavailable();
+  const Device before = testing::used_device(), device = Device::cuda(0);
+  testing::use_device(device);
+  const Context context = testing::device_context();
+  const Plan p = plan(1, DType::kF32);
+  StepMemory memory(p, 0, nullptr, device);
+  ShardedAdamw optimizer(p, 0, config(), device);
+  const ShardSpec shards(p.trainable_space, 1);
+  const testing::OwnedTensor gradient = testing::random_tensor(DType::kF32, {optimizer.slice_end()}, 1),
+                             blocks(DType::kF64, {shards.blocks()});
+  const Norm norm(0, false);
+  WorkGraphs graphs(context, [](WorkGraphs::Key) { return "norm and update"; });
+  int64_t step = 0;
+  /// Masters after another step whose gradient has `first` in front.
+  const auto masters_after = [&](float first) {
+    gradient.view().data<float>()[0] = first;
+    optimizer.begin_step(1, ++step);
+    graphs.run({0, 0}, [&] {
+      own_norm_blocks(context, 0, shards, gradient, blocks);
+      norm_of_blocks(context, blocks, 1, norm.norm, norm.clip, norm.apply);
+      optimizer.update(context, gradient, norm, memory);
+    });
+    finish(context);
+    EXPECT_EQ(std::isfinite(norm.norm.view().data<double>()[0]), std::isfinite(first));
+    const ShardedAdamw copy = optimizer.host_copy(context);
+    const float* masters = copy.master().data<float>();
+    return std::vector<float>(masters, masters + optimizer.slice_end());
+  };
+  masters_after(1);
+  const std::vector<float> finite = masters_after(1);
+  EXPECT_EQ(masters_after(std::numeric_limits<float>::infinity()), finite);
+  EXPECT_NE(masters_after(1), finite);
+  EXPECT_EQ(graphs.launches(), 3);
+  testing::use_device(before);
 }
 
 }  // namespace

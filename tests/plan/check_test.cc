@@ -30,7 +30,8 @@ bool complains(const std::vector<std::string>& problems, const std::string& abou
 /// Moves every reference to a buffer.
 void move_buffer(Program& program, int buffer, int64_t offset) {
   for (PlanStep& step : program.steps) {
-    for (auto* refs : {&step.inputs, &step.outputs, &step.saved, &step.doutputs, &step.dinputs, &step.dparams})
+    for (auto* refs :
+         {&step.inputs, &step.outputs, &step.saved, &step.doutputs, &step.dinputs, &step.dparams, &step.before_inputs})
       for (TensorRef& ref : *refs)
         if (ref.buffer == buffer) ref.offset = offset;
     if (step.workspace.buffer == buffer) step.workspace.offset = offset;
@@ -123,6 +124,28 @@ TEST(CheckProgram, FindsSavedBuffersThatAreNotThoseOfTheOperation) {
     ++tried;
   }
   EXPECT_GT(tried, 10);
+}
+
+TEST(CheckProgram, FindsASumThatANormCannotMakeAlongTheWay) {
+  const Case sound;
+  int tried = 0;
+  for (size_t s = 0; s < sound.program.steps.size(); ++s) {
+    if (sound.program.steps[s].before < 0) continue;
+    Case fewer, lost, other, elsewhere;
+    fewer.program.steps[s].before_inputs.pop_back();
+    EXPECT_TRUE(complains(fewer.check(), "lacks operands")) << "step " << s;
+    lost.program.steps[s].before = -1;
+    lost.program.steps[s].before_inputs.clear();
+    EXPECT_TRUE(complains(lost.check(), "is read before it was written")) << "step " << s;
+    --other.program.steps[s].before;  // the product whose result is added
+    other.program.steps[s].before_inputs.resize(1);
+    EXPECT_TRUE(complains(other.check(), "cannot take along linear")) << "step " << s;
+    TensorRef& sum = elsewhere.program.steps[s].inputs[0];
+    sum.offset = elsewhere.program.steps[s].before_inputs[1].offset;  // over what is added: allowed for the first alone
+    EXPECT_TRUE(complains(elsewhere.check(), "overlaps an operand")) << "step " << s;
+    ++tried;
+  }
+  EXPECT_EQ(tried, 6);
 }
 
 TEST(CheckProgram, FindsAGradientSummedTwiceOrNever) {

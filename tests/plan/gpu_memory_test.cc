@@ -210,7 +210,47 @@ TEST(GpuMemory, StepMemoryTakesWhatIsForecast) {
     EXPECT_GE(taken, forecast);
     EXPECT_LE(taken, forecast + 6 * page);
     EXPECT_GT(forecast, 600 * 4096) << "or rounding hides everything";
+    EXPECT_TRUE(memory.gathered_memory().empty()) << "units are copied from the host";
   }
+}
+
+/// As what is registered for a gather must be: the same on all ranks, though parts are not.
+TEST(GpuMemory, PartsThatDevicesGatherHaveTheirPlaceAndSlotsTheAllocatorsMemory) {
+  if (cuda::device_count() == 0) GTEST_SKIP() << cuda::why_unavailable();
+  PlanRequest r = gpu_request(large_toy());
+  r.buckets = {64};
+  r.frozen_policy = PolicyChoice::kSharded;
+  r.world.ranks = r.world.nodes = 3;
+  const Plan plan = make_plan(r);
+  ASSERT_EQ(plan.gather.kind, GatherKind::kCollective);
+  std::vector<std::vector<int64_t>> places;
+  bool uneven = false;
+  for (int rank = 0; rank < 3; ++rank) {
+    std::vector<std::string> asked;
+    const StepMemory memory(plan, rank, nullptr, Device::cuda(0), [&](std::string name, int64_t bytes, Device device) {
+      asked.push_back(name);
+      return Buffer(std::move(name), bytes, device);
+    });
+    EXPECT_EQ(asked, (std::vector<std::string>{"slots", "parts of frozen parameters"}));
+    const std::vector<Tensor> gathered = memory.gathered_memory();
+    ASSERT_EQ(gathered.size(), 2u);
+    const Tensor &parts = gathered[0], &slots = gathered[1];
+    EXPECT_EQ(parts.bytes(), plan.device_memory.frozen);
+    EXPECT_EQ(slots.bytes(), plan.device_memory.slots);
+    EXPECT_EQ(memory.slot(0), slots.raw());
+    std::vector<int64_t>& of_rank = places.emplace_back();
+    for (size_t unit = 0; unit < plan.frozen_units.size(); ++unit) {
+      if (!plan.frozen_units[unit].sharded) continue;  // nothing of it is frozen
+      const Tensor part = memory.device_part(unit);
+      const int64_t at = static_cast<std::byte*>(part.raw()) - static_cast<std::byte*>(parts.raw());
+      of_rank.push_back(at);
+      EXPECT_EQ(part.bytes(), memory.layout.parts(unit).count(rank));
+      EXPECT_TRUE(at >= 0 && at + part.bytes() <= parts.bytes());
+      uneven = uneven || part.bytes() != memory.layout.parts(unit).count(0);
+    }
+    EXPECT_EQ(of_rank, places[0]);
+  }
+  EXPECT_TRUE(uneven) << "or this shows nothing";
 }
 
 }  // namespace

@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "core/graph/freezing.h"
+#include "core/graph/ops/layer_norm.h"
+#include "core/graph/ops/shape_ops.h"
 #include "parallel/plan/check.h"
 #include "tests/support/toy_graph.h"
 
@@ -125,7 +127,55 @@ TEST(Program, PrunesWhatNobodyWants) {
   EXPECT_TRUE(build_program(g, analyse_needs(g, {}), {}, {}).steps.empty());
   (void)x;
   const Built b = build({});
-  EXPECT_EQ(b.program.steps.size(), b.graph.ops().size());
+  size_t operations = 0;
+  for (const PlanStep& step : b.program.steps) operations += step.before < 0 ? 1 : 2;
+  EXPECT_EQ(operations, b.graph.ops().size());
+}
+
+/// Sums that a norm makes on its way, by the names of the sums.
+std::vector<std::string> sums_made_by_norms(const Graph& graph, const Program& program) {
+  std::vector<std::string> names;
+  for (const PlanStep& step : program.steps) {
+    if (step.before < 0) continue;
+    const OpInfo &norm = graph.ops()[static_cast<size_t>(step.op)],
+                 &sum = graph.ops()[static_cast<size_t>(step.before)];
+    EXPECT_TRUE(step.kind == StepKind::kForward && norm.op->kind() == "layer_norm" && sum.op->kind() == "add");
+    EXPECT_EQ(norm.inputs[0], sum.outputs[0]);
+    EXPECT_EQ(step.before_inputs.size(), 2u);
+    EXPECT_EQ(step.unit, norm.unit);
+    names.push_back(graph.values()[static_cast<size_t>(sum.outputs[0])].name);
+  }
+  return names;
+}
+
+TEST(Program, NormsMakeTheSumsInFrontOfThem) {
+  // Two per block: in front of its second norm, and its output, in front of the next block's or the head's.
+  const Built b = build({{"blocks.1.*", true}});
+  const std::vector<std::string> names = sums_made_by_norms(b.graph, b.program);
+  ASSERT_EQ(names.size(), 6u);
+  for (size_t block = 0; block < 3; ++block) EXPECT_EQ(names[2 * block + 1], concat("blocks.", block, ".out"));
+}
+
+TEST(Program, NormsMakeNoSumThatIsUsedBefore) {
+  Graph g(DType::kF32);
+  const auto scope = g.unit("unit");
+  const Value x = g.input("x", {{2, 3}, DType::kF32}), y = g.input("y", {{2, 3}, DType::kF32});
+  const auto norm = [&](Value v, const std::string& name) {
+    return layer_norm(g, v, g.param(name + ".weight", {3}, Initializer::ones()),
+                      g.param(name + ".bias", {3}, Initializer::zeros()), 1e-5f);
+  };
+  const Value first = add(g, x, y), between = add(g, first, first), second = add(g, between, y);
+  g.name(norm(first, "late"), "late");     // another operation ran since
+  g.name(norm(second, "later"), "later");  // and another norm
+  const Value third = add(g, second, first);
+  g.name(norm(third, "once"), "once");
+  g.name(norm(third, "twice"), "twice");  // made by the norm before
+  const std::vector<bool> frozen(g.params().size(), false);
+  std::vector<ParamPlacement> places = placements(g);
+  const Program program = build_program(g, analyse_needs(g, frozen), places, {});
+  ASSERT_EQ(program.steps.size(), g.ops().size() - 1);
+  EXPECT_EQ(sums_made_by_norms(g, program).size(), 1u);
+  EXPECT_TRUE(check_program(g, analyse_needs(g, frozen), program, {}).empty());
 }
 
 }  // namespace

@@ -271,8 +271,13 @@ TEST(StepForecast, TextAndJsonSayPredicted) {
   const StepForecast forecast = forecast_step(plan, options);
   const std::string table = forecast_table(plan, options, forecast);
   for (const char* part : {"predicted, per rank and step (1 micro-batch of 1 sample):", "all units", " ms predicted = ",
-                           "samples/s predicted", "predicted for NVIDIA H200 SXM, not measured: f32 products "})
+                           "samples/s predicted", "predicted for NVIDIA H200 SXM, not measured: f32 products ",
+                           "(0.85 of a ceiling that is 0.76 of the data sheet, as measured on one card)"})
     EXPECT_NE(table.find(part), std::string::npos) << part << '\n' << table;
+  options.rates = rates_of(device_spec("a100"), Products::kF32);
+  EXPECT_NE(forecast_table(plan, options, forecast)
+                .find("(0.85 of a ceiling that is 0.66 of the data sheet, assumed); memory "),
+            std::string::npos);
   const Json j = parse_json(forecast_json(plan, options, forecast));
   EXPECT_EQ(j["predicted"]["bound"], std::string(to_string(forecast.bound)));
   EXPECT_EQ(j["predicted"]["step_seconds"], forecast.step_seconds);
@@ -292,11 +297,23 @@ TEST(DeviceSpecs, KnowsItsDevicesAndNamesThemWhenAskedForAnother) {
 TEST(DeviceSpecs, RatesAreFractionsOfTheSheetOrOfWhatWasMeasured) {
   const DeviceSpec& spec = device_spec("h200");
   const Rates sheet = rates_of(spec, Products::kBF16);
-  EXPECT_NEAR(sheet.product_flops, 0.85 * 0.66 * 989.4e12, 1);
-  EXPECT_NEAR(sheet.memory_bytes, 0.85 * 0.90 * 4.8e12, 1);
+  EXPECT_NEAR(sheet.product_flops, 0.85 * 0.79 * 989.4e12, 1);
+  EXPECT_NEAR(sheet.memory_bytes, 0.85 * 0.88 * 4.8e12, 1);
   EXPECT_FALSE(sheet.products_measured || sheet.memory_measured);
-  EXPECT_EQ(rates_of(spec, Products::kTf32).peak_flops, 494.7e12);
-  EXPECT_EQ(rates_of(spec, Products::kF32).peak_flops, 67e12);
+  EXPECT_NEAR(sheet.product_flops, 0.85 * 781e12, 0.01 * sheet.product_flops) << "what a card reached";
+  EXPECT_NEAR(sheet.memory_bytes, 0.85 * 4.228e12, 0.01 * sheet.memory_bytes);
+  EXPECT_TRUE(sheet.ceilings_known);
+  const Rates tf32 = rates_of(spec, Products::kTf32), f32 = rates_of(spec, Products::kF32);
+  EXPECT_EQ(tf32.peak_flops, 494.7e12);
+  EXPECT_EQ(f32.peak_flops, 67e12);
+  EXPECT_NEAR(tf32.product_flops, 0.85 * 418e12, 0.01 * tf32.product_flops);
+  EXPECT_NEAR(f32.product_flops, 0.85 * 51e12, 0.01 * f32.product_flops);
+  for (const char* other : {"h100", "a100"}) {
+    const Rates assumed = rates_of(device_spec(other), Products::kBF16);
+    EXPECT_FALSE(assumed.ceilings_known) << other;
+    EXPECT_NEAR(assumed.product_flops, 0.85 * 0.66 * assumed.peak_flops, 1) << other;
+    EXPECT_NEAR(assumed.memory_bytes, 0.85 * 0.90 * device_spec(other).memory_bytes_per_s, 1) << other;
+  }
   const Rates measured = rates_of(spec, Products::kBF16, {.matmul_flops = 700e12, .copy_bytes_per_s = 4.2e12});
   EXPECT_NEAR(measured.product_flops, 0.85 * 700e12, 1);
   EXPECT_NEAR(measured.memory_bytes, 0.85 * 4.2e12, 1);

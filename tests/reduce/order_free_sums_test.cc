@@ -423,6 +423,30 @@ TEST_P(OrderFreeSumsTest, TheLargestAllowedGradientsOfAllMicroBatchesDoNotWrap) 
   }
 }
 
+TEST_P(OrderFreeSumsTest, IsReducedInTwoHalves) {
+  const TrainableLayout layout = small_layout();
+  const auto alone = make_solo_group();
+  for (const SumMode mode : {SumMode::kOrderFree, SumMode::kPlain}) {
+    Sums whole(layout, 1, 1, mode), halves(layout, 1, 1, mode);
+    for (Sums* sums : {&whole, &halves}) {
+      sums->begin_step(limits_of(layout, 1));
+      for (int p = 0; p < std::ssize(layout.params); ++p) sums->add(layout, p, 0);
+      sums->end(0);
+    }
+    const Sums::Slice slice(halves);
+    EXPECT_TRUE(throws_error([&] { halves.sums.convert(halves.context, slice.tensor); }, ErrorKind::kInvalidArgument,
+                             {"convert must follow exchange"}));
+    halves.sums.exchange(halves.context, *halves.over_host(*alone), slice.tensor);
+    EXPECT_TRUE(throws_error([&] { halves.add(layout, 0, 0); }, ErrorKind::kInvalidArgument,
+                             {"begin_step or begin_measuring"}));
+    EXPECT_TRUE(throws_error([&] { halves.sums.convert(halves.context, slice.tensor.rows(1, 3)); },
+                             ErrorKind::kShapeMismatch, {"slice must be", "(2)"}));
+    halves.sums.convert(halves.context, slice.tensor);
+    finish(halves.context);
+    EXPECT_TRUE(same(slice.values(), whole.reduce(*alone)));
+  }
+}
+
 TEST_P(OrderFreeSumsTest, TheNormClipsAndKeepsAStepThatIsNotFiniteFromBeingTaken) {
   const TrainableLayout layout{{{"w", 0, 9000}}, 9000};
   const auto group = make_solo_group();

@@ -34,7 +34,7 @@ struct Session {
   Executor executor;
 
   static PlanRequest request(const std::vector<FreezeRule>& freezing, const ProgramOptions& options,
-                             const ToyConfig& config, int threads) {
+                             const ToyConfig& config, int threads, PolicyChoice policy = PolicyChoice::kAuto) {
     PlanRequest r;
     r.world.threads = threads;
     r.world.device = testing::used_device().kind;
@@ -47,12 +47,13 @@ struct Session {
     r.freezing = freezing;
     r.frozen_dtype = [config](const ParamInfo&) { return config.compute; };
     r.options = options;
+    r.frozen_policy = policy;
     return r;
   }
 
   Session(const std::vector<FreezeRule>& freezing, const ProgramOptions& options = {}, const ToyConfig& config = {},
-          int threads = 1, const ExecutorOptions& executor_options = {})
-      : plan(make_plan(request(freezing, options, config, threads))),
+          int threads = 1, const ExecutorOptions& executor_options = {}, PolicyChoice policy = PolicyChoice::kAuto)
+      : plan(make_plan(request(freezing, options, config, threads, policy))),
         memory(plan, 0, nullptr, testing::used_device()),
         executor(plan, memory, testing::device_context(threads), executor_options) {
     for (const ParamPlan& param : plan.params) {
@@ -147,6 +148,33 @@ TEST(Executor, ThreadsChangeNoBit) {
   }
 }
 
+/// Biases of units in slots are converted in every program, those of units that stay are kept converted beside them.
+TEST(Executor, FrozenBiasesKeptInTheComputeDtypeChangeNoBit) {
+  if (testing::used_device().kind == DeviceKind::kCpu) GTEST_SKIP() << "only programs on a GPU have them";
+  for (const DType compute : {DType::kBF16, DType::kF16}) {
+    ToyConfig config;
+    config.compute = compute;
+    Session kept(kSome, {}, config), converted(kSome, {}, config, 1, {}, PolicyChoice::kSharded);
+    ASSERT_EQ(ComputeCopies(kept.plan).all().size(), 8u);
+    ASSERT_TRUE(ComputeCopies(converted.plan).all().empty());
+    for (const size_t bucket : {0, 1, 0}) {
+      const auto expected = converted.run(bucket);
+      EXPECT_EQ(kept.run(bucket), expected);
+      EXPECT_TRUE(std::isfinite(expected.first));
+      EXPECT_EQ(expected.second.size(), 13u) << "a block's twelve parameters, and the embedding";
+    }
+    // And the copies are what is read: made before the first program, they do not see what is written afterwards.
+    const auto before = kept.run();
+    for (const ParamPlan& param : kept.plan.params)
+      if (!param.trainable && param.name.ends_with("fc2.bias")) {
+        const Tensor bias = kept.memory.host_param(param);
+        std::fill_n(bias.data<float>(), bias.elements(), 0.5f);
+      }
+    kept.upload();
+    EXPECT_EQ(kept.run(), before);
+  }
+}
+
 TEST(Executor, FreezingChangesNoGradientThatIsLeft) {
   for (const ToyConfig& config : {ToyConfig{}, bf16()}) {
     Session all(kAll, {}, config);
@@ -218,6 +246,7 @@ std::vector<int64_t> tensor_bytes(const Program& program) {
     for (const auto* refs : {&step.outputs, &step.saved, &step.dinputs, &step.dparams})
       for (const TensorRef& ref : *refs)
         if (ref.region == Region::kArena) bytes[static_cast<size_t>(ref.buffer)] = ref.spec.bytes();
+    if (step.before >= 0) bytes[static_cast<size_t>(step.inputs[0].buffer)] = step.inputs[0].spec.bytes();
     if (step.workspace.region == Region::kArena)
       bytes[static_cast<size_t>(step.workspace.buffer)] = step.workspace.spec.bytes();
   }
@@ -287,6 +316,20 @@ TEST(Executor, FindsTheFirstValueThatIsNotFinite) {
   EXPECT_EQ(report->value, "blocks.1.fc1.weight");
   EXPECT_EQ(report->unit, "blocks.1");
   EXPECT_EQ(report->index, 3);
+}
+
+TEST(Executor, FindsASumThatOverflowsOnTheWayToTheNextUnitsNorm) {
+  Session s(kAll);
+  s.set_inputs(0);
+  for (const char* name : {"blocks.0.proj.bias", "blocks.0.fc2.bias"})  // each of them is finite, and their sum is not
+    s.memory.host_param(s.plan.params[static_cast<size_t>(s.plan.graphs[0].find_param(name))]).data<float>()[5] = 2e38f;
+  s.upload();
+  const auto report = s.executor.find_non_finite(0);
+  ASSERT_TRUE(report.has_value());
+  EXPECT_EQ(report->value, "blocks.0.out");
+  EXPECT_EQ(report->unit, "blocks.0");
+  EXPECT_EQ(report->index, 5);
+  EXPECT_TRUE(std::isinf(report->number));
 }
 
 TEST(Executor, KeepsNamedValuesAndGradientsForProbing) {

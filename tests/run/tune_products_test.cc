@@ -15,6 +15,7 @@
 #include "parallel/group/host_staged_group.h"
 #include "parallel/group/inproc_group.h"
 #include "parallel/run/product_record.h"
+#include "parallel/run/same_attention.h"
 #include "tests/support/compare.h"
 #include "tests/support/toy_graph.h"
 
@@ -194,38 +195,122 @@ TEST_F(TuneProducts, AnotherGpuOrLibraryIsSaidAndTunedAnew) {
     }
 }
 
+/// Heads of 8 elements: such that cuDNN takes where they are in bf16 and it is allowed for so few tokens.
+PlanRequest with_heads(PlanRequest request, int64_t heads) {
+  const DType compute = request.frozen_dtype({});
+  request.build_graph = [compute, heads](int64_t tokens) {
+    testing::ToyConfig config;
+    config.compute = compute;
+    config.tokens = tokens;
+    config.heads = heads;
+    config.width = 8 * heads;
+    return testing::toy_transformer(config);
+  };
+  return request;
+}
+void allow_cudnn(const TunedRank& rank, cuda::CudnnUse use) { cuda::use_cudnn(*rank.context.stream.queue(), use); }
+
 TEST_F(TuneProducts, AnotherAttentionIsSaidAndProductsStay) {
-  TunedRank measured(request_of(1, DType::kF32, false));
-  const std::string record = prepare(measured, true).record;
-  const std::string mine = "\"attention\":\"" + attention_library(measured.context).name + "\"";
-  const std::string words = "and now by " + attention_library(measured.context).name + ": results may differ";
-  ASSERT_NE(record.find(mine), std::string::npos) << record;
-  TunedRank rank(request_of(1, DType::kF32, false));
-  const PreparedProducts got = prepare(rank, true, replaced(record, mine, "\"attention\":\"another\""));
-  EXPECT_NE(got.note.find("attention: was computed by another, " + words), std::string::npos) << got.note;
-  EXPECT_EQ(got.tuned, 0u);
-  EXPECT_EQ(got.record, record);
-  // Of records from before there was a choice.
-  TunedRank later(request_of(1, DType::kF32, false));
-  cuda::use_cudnn(*later.context.stream.queue(), cuda::CudnnUse::kNever);
-  EXPECT_EQ(prepare(later, true, replaced(record, "," + mine, "")).note, "");
-  TunedRank older(request_of(1, DType::kF32, false));
-  const std::string note = prepare(older, true, replaced(record, "," + mine, "")).note;
-  const bool same = !attention_library(older.context).missing.empty();
-  EXPECT_EQ(note.find("computed by own kernels, " + words) == std::string::npos, same) << note;
+  for (const DType compute : {DType::kF32, DType::kBF16}) {
+    const auto prepared = [&](const std::string& stored) {
+      TunedRank rank(with_heads(request_of(1, compute, false), 2));
+      allow_cudnn(rank, cuda::CudnnUse::kAlways);
+      return std::pair(prepare(rank, true, stored), attention_library(rank.context).name);
+    };
+    const auto [first, library] = prepared("");
+    // Of f32 no library computes anything.
+    const std::string used = compute == DType::kF32 ? "own kernels" : library;
+    const std::string mine = "\"attention\":\"" + used + "\"", words = "and now by " + used + ": results may differ";
+    ASSERT_NE(first.record.find(mine), std::string::npos) << first.record;
+    EXPECT_EQ(prepared(first.record).first.note, "");
+    const PreparedProducts got = prepared(replaced(first.record, mine, "\"attention\":\"another\"")).first;
+    EXPECT_NE(got.note.find("attention: was computed by another, " + words), std::string::npos) << got.note;
+    EXPECT_EQ(got.tuned, 0u);
+    EXPECT_EQ(got.record, first.record);
+    // Records from before there was a choice are of own kernels.
+    const std::string note = prepared(replaced(first.record, "," + mine, "")).first.note;
+    EXPECT_EQ(note.find("computed by own kernels, " + words) == std::string::npos, used == "own kernels") << note;
+  }
 }
 
-TEST(AttentionLibraries, MustBeAlikeOnAllRanks) {
-  const auto on_ranks = [](const std::string& second) {
+TEST_F(TuneProducts, RanksOfWhichOneMayNotUseTheLibraryAreRefusedForWhatItTakesAlone) {
+  if (!attention_library(TunedRank(request_of(1, DType::kF32, false)).context).missing.empty())
+    GTEST_SKIP() << "no cuDNN here";
+  const auto on_ranks = [](DType compute) {
     run_inproc(2, [&](Group& world) {
-      require_attention_of_first(world, world.rank() == 0 ? "cuDNN 9.19.0" : second);
+      TunedRank rank(with_heads(request_of(2, compute, false), 2));
+      allow_cudnn(rank, world.rank() == 0 ? cuda::CudnnUse::kAlways : cuda::CudnnUse::kNever);
+      const PreparedProducts got = prepare_products(rank.executor, rank.plan, world, true, "");
+      EXPECT_NE(got.record.find("\"attention\":\"own kernels\""), std::string::npos) << got.record;
+    });
+  };
+  EXPECT_NO_THROW(on_ranks(DType::kF32)) << "cuDNN computes nothing of it";
+  EXPECT_TRUE(testing::throws_error([&] { on_ranks(DType::kBF16); }, ErrorKind::kConfig,
+                                    {"attention: all ranks must compute a call by the same library",
+                                     "got attention backward bf16 (B, T, S, H, D) = (2, 5, 5, 2, 8), strides 48 48 48, "
+                                     "causal, scale 0.353553: cuDNN ",
+                                     " on rank 0, own kernels on rank 1 (it is not allowed (parallel.attention: OWN))",
+                                     "; and so 3 more", "parallel.attention=OWN"}));
+}
+
+TEST_F(TuneProducts, APlanThatIsRefusedOnOneRankAloneIsRefusedOnAll) {
+  if (!emulated()) GTEST_SKIP() << "the emulation gives 5 heads to one rank; no cuDNN is known that does";
+  std::mutex mutex;
+  std::map<int, std::string> errors;
+  run_inproc(3, [&](Group& world) {
+    TunedRank rank(with_heads(request_of(3, DType::kBF16, false), 5));
+    allow_cudnn(rank, cuda::CudnnUse::kAlways);
+    try {
+      prepare_products(rank.executor, rank.plan, world, true, "");
+    } catch (const Error& error) {
+      const std::lock_guard lock(mutex);
+      errors[world.rank()] = concat(to_string(error.kind()), ": ", error.what());
+    }
+    world.barrier(StreamView::caller(), "streams are there").wait();  // or another might be given what is free again
+  });
+  ASSERT_EQ(errors.size(), 3u);
+  EXPECT_EQ(errors[0], errors[1]);
+  EXPECT_EQ(errors[0], errors[2]);
+  EXPECT_NE(errors[0].find("(the emulation has 5 heads for one stream alone)"), std::string::npos) << errors[0];
+  EXPECT_NE(errors[0].find(": cuDNN emulated on rank "), std::string::npos) << errors[0];
+  // Alone it is taken, and one that all ranks are refused is nobody's difference.
+  for (const int64_t heads : {5, 7}) {
+    TunedRank alone(with_heads(request_of(1, DType::kBF16, false), heads));
+    allow_cudnn(alone, cuda::CudnnUse::kAlways);
+    const std::string record = prepare(alone, false).record;
+    EXPECT_EQ(record.find("\"attention\":\"cuDNN emulated\"") != std::string::npos, heads == 5) << record;
+  }
+  EXPECT_NO_THROW(run_inproc(2, [&](Group& world) {
+    TunedRank rank(with_heads(request_of(2, DType::kBF16, false), 7));
+    allow_cudnn(rank, cuda::CudnnUse::kAlways);
+    prepare_products(rank.executor, rank.plan, world, true, "");
+  }));
+}
+
+TEST(SameAttention, ComparesCallsThatRanksHaveInCommon) {
+  const auto on_ranks = [](const std::vector<std::vector<AttentionChoice>>& ranks) {
+    run_inproc(static_cast<int>(ranks.size()), [&](Group& world) {
+      require_same_attention(world, ranks[static_cast<size_t>(world.rank())]);
       world.barrier(StreamView::caller(), "end").wait();
     });
   };
-  EXPECT_NO_THROW(on_ranks("cuDNN 9.19.0"));
+  const AttentionChoice taken{"call A", "cuDNN 9.19.0", ""}, newer{"call A", "cuDNN 9.20.0", ""},
+      refused{"call A", "", "no libcudnn.so.9\nhere"}, otherwise_refused{"call A", "", "other words"},
+      second{"call B", "cuDNN 9.19.0", ""}, second_refused{"call B", "", "no"};
+  EXPECT_NO_THROW(on_ranks({{taken, second}, {taken, second}, {taken, second}}));
+  EXPECT_NO_THROW(on_ranks({{refused}, {otherwise_refused}}));
+  EXPECT_NO_THROW(on_ranks({{taken}, {taken, second}, {}})) << "what a rank has not met";
   EXPECT_TRUE(testing::throws_error(
-      [&] { on_ranks("own kernels"); }, ErrorKind::kConfig,
-      {"attention: all ranks must", "parallel.attention: OWN", "got cuDNN 9.19.0 on rank 0, own kernels on rank 1"}));
+      [&] {
+        on_ranks({{}, {refused, second}, {taken}});
+      },
+      ErrorKind::kConfig,
+      {"got call A: cuDNN 9.19.0 on rank 2, own kernels on rank 1 (no libcudnn.so.9\nhere). Ways out: "}));
+  EXPECT_TRUE(testing::throws_error(
+      [&] {
+        on_ranks({{taken, second}, {newer, second_refused}});
+      },
+      ErrorKind::kConfig, {"got call A: cuDNN 9.19.0 on rank 0, cuDNN 9.20.0 on rank 1; and so 1 more. "}));
 }
 
 TEST_F(TuneProducts, RefusesDamagedRecords) {

@@ -95,7 +95,10 @@ double GraphRunner::run() {
                dparams = tensors(step.dparams);
     switch (step.kind) {
       case StepKind::kForward:
-        op.forward(context, {in, params, out, saved, tensor(step.workspace)});
+        if (step.before < 0)
+          op.forward(context, {in, params, out, saved, tensor(step.workspace)});
+        else
+          op.forward_with(context, {in, params, out, saved, tensor(step.workspace)}, tensors(step.before_inputs));
         break;
       case StepKind::kBackward:
         op.backward(context, {in, params, out, saved, douts, dins, step.dinput_modes, dparams, step.dparam_modes,

@@ -40,6 +40,7 @@ TEST_F(DeviceTrace, TimesOfTheDeviceAreALaneOfTheirOwn) {
     for (const ReadSpan& span : trace.lane("compute"))
       if (span.category != "program") given.push_back(span.name);
     EXPECT_EQ(names_of(device), given) << "the device ran what it was given";
+    EXPECT_FALSE(trace.has_lane("cuda:0 copies (device time)")) << "nothing is sharded";
     int64_t products = 0, earliest = INT64_MAX;
     for (const ReadSpan& span : device) {
       if (span.args["kind"] == "linear") products += span.end - span.begin;
@@ -47,6 +48,44 @@ TEST_F(DeviceTrace, TimesOfTheDeviceAreALaneOfTheirOwn) {
     }
     EXPECT_GT(products, 0);
     EXPECT_GE(earliest, trace.lane("steps")[0].begin) << "the origin is in the first step";
+  });
+  EXPECT_EQ(traced, plain);
+}
+
+/// Copied from the host into slots, in a stream of their own.
+TEST_F(DeviceTrace, CopiesOfShardedUnitsAreALaneOfTheirOwn) {
+  std::vector<double> plain, traced;
+  const auto train_with = [&](const TraceOptions& options, std::vector<double>& losses,
+                              const std::function<void(const Plan&)>& look) {
+    const Overrides sharded{"freeze[0].pattern=connector*", "freeze+={pattern: \"*\" trainable: false}",
+                            "parallel.frozen_policy=SHARDED", "parallel.tune_products=false"};
+    with_trainer(on_gpu(sharded), 1,
+                 [&](Trainer& trainer, const config::Resolved& config, const Plan& plan, Runtime& runtime) {
+                   losses = train(options, trainer, config, plan, runtime);
+                   look(plan);
+                 });
+  };
+  train_with(no_trace(), plain, [](const Plan&) {});
+  train_with(options("1:3"), traced, [&](const Plan& plan) {
+    const ReadTrace trace(file());
+    trace.expect_nested();
+    const std::vector<Gather>& gathers = plan.programs[0].gathers;
+    ASSERT_GT(gathers.size(), 2u);
+    const std::vector<ReadSpan>& copies = trace.lane("cuda:0 copies (device time)");
+    ASSERT_EQ(copies.size(), 4 * gathers.size()) << "of two steps of two micro-batches";
+    int64_t before = trace.lane("steps")[0].begin;
+    for (size_t i = 0; i < copies.size(); ++i) {
+      const auto unit = static_cast<size_t>(gathers[i % gathers.size()].unit);
+      EXPECT_EQ(copies[i].name, "gather " + plan.units[unit].name);
+      EXPECT_EQ(copies[i].args["unit"], plan.units[unit].name);
+      EXPECT_EQ(copies[i].args["bytes"], plan.frozen_units[unit].bytes);
+      EXPECT_EQ(copies[i].args["how"], "copy");
+      EXPECT_EQ(copies[i].args["micro_batch"], 2 + i / gathers.size()) << "of all, and two came before";
+      EXPECT_GE(copies[i].begin, before);
+      EXPECT_GE(copies[i].end, copies[i].begin);
+      before = copies[i].end;
+    }
+    EXPECT_FALSE(trace.has_lane("gathers")) << "no thread of the host brings them";
   });
   EXPECT_EQ(traced, plain);
 }

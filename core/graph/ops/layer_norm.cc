@@ -43,15 +43,11 @@ class LayerNormOp final : public Op {
   }
   std::optional<size_t> in_place_input() const override { return 0; }
 
-  void forward(const Context& context, const ForwardArgs& args) const override {
-    LayerNormForward call;
-    call.x = matrix(args.inputs[0]);
-    call.gain = args.params[0];
-    call.bias = args.params[1];
-    call.y = matrix(args.outputs[0]);
-    if (!args.saved.empty()) call.mean = args.saved[0], call.rstd = args.saved[1];
-    call.eps = eps_;
-    layer_norm_forward(context, call);
+  bool takes_along(const Op& before) const override { return before.kind() == "add"; }
+
+  void forward(const Context& context, const ForwardArgs& args) const override { run(context, args, {}, {}); }
+  void forward_with(const Context& context, const ForwardArgs& args, std::span<const Tensor> before) const override {
+    run(context, args, matrix(before[0]), matrix(before[1]));
   }
   void backward(const Context& context, const BackwardArgs& args) const override {
     LayerNormBackward call;
@@ -70,6 +66,20 @@ class LayerNormOp final : public Op {
   }
 
  private:
+  /// a, b: the sum that x is, to be made first; or none.
+  void run(const Context& context, const ForwardArgs& args, const Tensor& a, const Tensor& b) const {
+    LayerNormForward call;
+    call.a = a;
+    call.b = b;
+    call.x = matrix(args.inputs[0]);
+    call.gain = args.params[0];
+    call.bias = args.params[1];
+    call.y = matrix(args.outputs[0]);
+    if (!args.saved.empty()) call.mean = args.saved[0], call.rstd = args.saved[1];
+    call.eps = eps_;
+    layer_norm_forward(context, call);
+  }
+
   static int64_t rows_of(const Shape& shape) { return shape[-1] == 0 ? 0 : shape.elements() / shape[-1]; }
   static Tensor matrix(const Tensor& t) { return t.reshaped({rows_of(t.shape()), t.dim(-1)}); }
 

@@ -22,6 +22,9 @@ struct AttentionKey {
   auto operator<=>(const AttentionKey&) const = default;
 };
 
+/// "attention forward bf16 (B, T, S, H, D) = (...), ..."; in attention_library_cuda.cu.
+std::string describe(const AttentionKey& key);
+
 /// Addresses of a call, multiples of 16 bytes. Lengths: (B) i32, 1..T and 1..S, null without; keys and queries behind
 /// them are hidden.
 struct AttentionMemory {

@@ -171,13 +171,6 @@ class Builder {
 
 }  // namespace
 
-std::string describe(const AttentionKey& key) {
-  return concat("attention ", key.backward ? "backward" : "forward", " ", to_string(key.dtype), " (B, T, S, H, D) = (",
-                key.batch, ", ", key.queries, ", ", key.keys, ", ", key.heads, ", ", key.head_size, "), strides ",
-                key.stride_q, " ", key.stride_k, " ", key.stride_v, key.causal ? ", causal" : "",
-                key.lengths ? ", lengths" : "");
-}
-
 Plan plan_attention(const AttentionKey& key, const Target& target, int64_t most_bytes) {
   try {
     Builder builder(key);

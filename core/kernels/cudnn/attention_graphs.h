@@ -5,9 +5,6 @@
 // Attention as graphs of cuDNN's operations.
 namespace permafrost::cuda::cudnn {
 
-/// "attention forward bf16 (B, T, S, H, D) = (...), ...".
-std::string describe(const AttentionKey& key);
-
 /// Addresses for Plan::run, in this order. Forward: q, k, v, out, lse; backward: q, k, v, out, dout, lse, dq, dk, dv,
 /// delta. With lengths: those of queries, those of keys.
 /// Backward makes dq as a product with the gradients of all scores, which lie in the workspace, and not as a sum to

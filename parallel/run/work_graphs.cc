@@ -1,4 +1,4 @@
-#include "parallel/run/program_graphs.h"
+#include "parallel/run/work_graphs.h"
 
 #include <glog/logging.h>
 
@@ -23,7 +23,7 @@ cuda::OwnedCapture capture(cuda::Queue& queue, const std::function<void()>& give
 
 }  // namespace
 
-bool ProgramGraphs::run(std::pair<size_t, int> key, const std::function<void()>& give) {
+bool WorkGraphs::run(Key key, const std::function<void()>& give) {
   Entry& entry = entries_[key];
   if (!entry.ran || entry.refused) {
     give();
@@ -37,8 +37,7 @@ bool ProgramGraphs::run(std::pair<size_t, int> key, const std::function<void()>&
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kInternal) throw;  // not the device's
       entry.refused = true;
-      LOG(WARNING) << "device: program " << key.first
-                   << " is given kernel by kernel, not as a CUDA graph: " << error.what();
+      LOG(WARNING) << "device: " << name_(key) << " is given kernel by kernel, not as a CUDA graph: " << error.what();
       give();  // nothing of it was done
       return true;
     }

@@ -1,4 +1,4 @@
-#include "parallel/run/program_graphs.h"
+#include "parallel/run/work_graphs.h"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 namespace permafrost {
 namespace {
 
-class ProgramGraphsTest : public ::testing::Test {
+class WorkGraphsTest : public ::testing::Test {
  protected:
   void SetUp() override {
     if (cuda::device_count() == 0) GTEST_SKIP() << cuda::why_unavailable();
@@ -20,13 +20,14 @@ class ProgramGraphsTest : public ::testing::Test {
     finish(context_);
     return static_cast<int>(memory_.data()[i]);
   }
+  static std::string name(WorkGraphs::Key key) { return concat("work ", key.first, ".", key.second); }
   std::optional<Stream> stream_;
   Context context_;
   Buffer memory_;
 };
 
-TEST_F(ProgramGraphsTest, RunsOnceThenCapturesThenLaunches) {
-  ProgramGraphs graphs(context_);
+TEST_F(WorkGraphsTest, RunsOnceThenCapturesThenLaunches) {
+  WorkGraphs graphs(context_, name);
   int calls = 0;
   const auto give = [&] {
     ++calls;
@@ -44,30 +45,30 @@ TEST_F(ProgramGraphsTest, RunsOnceThenCapturesThenLaunches) {
   EXPECT_TRUE(graphs.run({0, 2}, give)) << "another key is another graph";
 }
 
-TEST_F(ProgramGraphsTest, WhatCannotBeCapturedIsGivenCallByCallAndSaid) {
-  ProgramGraphs graphs(context_);
+TEST_F(WorkGraphsTest, WhatCannotBeCapturedIsGivenCallByCallAndSaid) {
+  WorkGraphs graphs(context_, name);
   bool waits = false;
   const auto give = [&] {
     fill_bytes(context_, memory_.data(), 5, 1);
     if (waits) finish(context_);
   };
-  graphs.run({0, 0}, give);
+  graphs.run({3, 1}, give);
   waits = true;
   ::testing::internal::CaptureStderr();
   memory_.data()[0] = std::byte{0};
-  EXPECT_TRUE(graphs.run({0, 0}, give));
+  EXPECT_TRUE(graphs.run({3, 1}, give));
   EXPECT_EQ(at(0), 5) << "given once more, and done";
   const std::string said = ::testing::internal::GetCapturedStderr();
-  EXPECT_NE(said.find("kernel by kernel, not as a CUDA graph"), std::string::npos) << said;
+  EXPECT_NE(said.find("device: work 3.1 is given kernel by kernel, not as a CUDA graph"), std::string::npos) << said;
   EXPECT_NE(said.find("Capture"), std::string::npos) << said;
   memory_.data()[0] = std::byte{0};
-  EXPECT_TRUE(graphs.run({0, 0}, give)) << "and not tried again";
+  EXPECT_TRUE(graphs.run({3, 1}, give)) << "and not tried again";
   EXPECT_EQ(at(0), 5);
   EXPECT_EQ(graphs.launches(), 0);
 }
 
-TEST_F(ProgramGraphsTest, ForgetsWhatWasCaptured) {
-  ProgramGraphs graphs(context_);
+TEST_F(WorkGraphsTest, ForgetsWhatWasCaptured) {
+  WorkGraphs graphs(context_, name);
   int calls = 0;
   const auto give = [&] { fill_bytes(context_, memory_.data(), ++calls, 1); };
   for (int run = 0; run < 3; ++run) graphs.run({0, 0}, give);
@@ -77,8 +78,8 @@ TEST_F(ProgramGraphsTest, ForgetsWhatWasCaptured) {
   EXPECT_EQ(at(0), 3);
 }
 
-TEST_F(ProgramGraphsTest, StreamsThatWaitForTheCapturedOneJoin) {
-  ProgramGraphs graphs(context_);
+TEST_F(WorkGraphsTest, StreamsThatWaitForTheCapturedOneJoin) {
+  WorkGraphs graphs(context_, name);
   Stream other(Device::cuda(0));
   const cuda::OwnedMark begun(cuda::create_mark(*stream_->queue())), done(cuda::create_mark(*other.queue()));
   const auto give = [&] {

@@ -1,0 +1,43 @@
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <utility>
+
+#include "core/device/context.h"
+#include "core/device/cuda.h"
+
+namespace permafrost {
+
+/// Gives a CUDA stream the same list of kernels and copies again and again with one call of the host: work that was
+/// done once is captured the second time, and from then on launched as a graph. The bits are those without graphs,
+/// since the kernels, their order and their addresses are.
+class WorkGraphs {
+ public:
+  using Key = std::pair<size_t, int>;
+  /// name: what the log calls the work of a key.
+  WorkGraphs(const Context& context, std::function<std::string(Key)> name)
+      : context_(context), name_(std::move(name)) {}
+
+  /// Does work by calling `give`, which gives it to the stream, or by launching what it gave before under the same key.
+  /// After the first call everything it needs has been made (handles of libraries, their memory). Returns whether it
+  /// was called. Work that the device cannot capture is given call by call from then on, and the log says why.
+  bool run(Key key, const std::function<void()>& give);
+
+  int64_t launches() const { return launches_; }  ///< of graphs, so far
+  /// As if nothing had been captured.
+  void forget() { entries_.clear(); }
+
+ private:
+  struct Entry {
+    bool ran = false, refused = false;
+    cuda::OwnedCapture captured;
+  };
+  Context context_;
+  std::function<std::string(Key)> name_;
+  std::map<Key, Entry> entries_;
+  int64_t launches_ = 0;
+};
+
+}  // namespace permafrost
