@@ -17,7 +17,10 @@ constexpr int kWarpBlocks = 6;
 // 4096 numbers leave room for several.
 constexpr int kSomeThreads = 256, kForwardBlocks = 3, kBackwardBlocks = 2;
 constexpr int kForwardWarps = 24, kBackwardWarps = 20;  // of bf16: 80 and 96 registers
-constexpr int kAddingBlocks = 2, kAddingWarps = 16;  // of a forward that makes x first, and fetches two rows for each
+constexpr int kAddingBlocks =
+    2;  // of a forward that makes x first, and fetches two rows for each: 96 registers of bf16
+template <typename T>
+constexpr int kAddingWarps = sizeof(T) == 2 ? 20 : 16;
 static_assert(2 * kSomeThreads * kChunk == 4096 && kKeptByBlock == 2);  // row_threads: two chunks for each thread
 
 template <typename T>
@@ -406,7 +409,7 @@ void forward(const Context& context, const LayerNormForward& args) {
                      .width = args.x.dim(1),
                      .eps = args.eps};
   const dim3 threads = row_threads(a.width);
-  const dim3 at_once = row_blocks_at_once(context, a.rows, threads, sums ? kAddingWarps : kForwardWarps);
+  const dim3 at_once = row_blocks_at_once(context, a.rows, threads, sums ? kAddingWarps<T> : kForwardWarps);
   if (a.width <= kWarpWidth)
     launch(context, forward_kernel<T, wide, sums>, row_blocks(a.rows, threads), threads, 0, a);
   else if (threads.x <= kSomeThreads)

@@ -64,6 +64,11 @@ StepDescription describe_step(const Plan& plan, size_t bucket, size_t step) {
   const OpFlops flops = info.op->flops(specs);
   const bool forward = planned.kind == StepKind::kForward;
   described.kind = info.op->kind();
+  if (planned.before >= 0) {  // one call makes both
+    const OpInfo& before = graph.ops()[static_cast<size_t>(planned.before)];
+    described.kind = concat(before.op->kind(), " + ", described.kind);
+    described.value = concat(made_by(graph, before), " + ", described.value);
+  }
   described.direction = forward ? "forward" : "backward";
   described.shape = first_shapes(specs);
   described.flops = forward ? forward_flops(graph, planned)

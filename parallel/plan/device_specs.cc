@@ -14,6 +14,8 @@ constexpr double kTera = 1e12, kGiga = 1e9;
 // One H200 (driver 580.159.04, CUDA 13.0, cuBLASLt 13.1): products of bf16 781 TFLOP/s, of TF32 418, of f32 51; a copy
 // 4,228 GB/s.
 constexpr Ceilings kOfH200{.bf16 = 0.79, .tf32 = 0.84, .f32 = 0.76, .memory = 0.88, .measured = true};
+constexpr Ceilings kAsOfH200{
+    .bf16 = kOfH200.bf16, .tf32 = kOfH200.tf32, .f32 = kOfH200.f32, .memory = kOfH200.memory, .measured = false};
 constexpr Ceilings kAssumed;
 
 // NVLink: the sheets give both directions together (900 and 600 GB/s). PCIe: Gen5 and Gen4, 16 lanes.
@@ -21,7 +23,7 @@ constexpr std::array<DeviceSpec, 3> kSpecs{{
     {"h200", "NVIDIA H200 SXM", "NVIDIA H200 data sheet (SXM); network of 400 Gb/s for each GPU assumed", 989.4 * kTera,
      494.7 * kTera, 67 * kTera, 141'000'000'000, 4800 * kGiga, 450 * kGiga, 64 * kGiga, 50 * kGiga, kOfH200},
     {"h100", "NVIDIA H100 SXM", "NVIDIA H100 data sheet (SXM); network of 400 Gb/s for each GPU assumed", 989.4 * kTera,
-     494.7 * kTera, 67 * kTera, 80'000'000'000, 3350 * kGiga, 450 * kGiga, 64 * kGiga, 50 * kGiga, kAssumed},
+     494.7 * kTera, 67 * kTera, 80'000'000'000, 3350 * kGiga, 450 * kGiga, 64 * kGiga, 50 * kGiga, kAsOfH200},
     {"a100", "NVIDIA A100 SXM 80GB", "NVIDIA A100 data sheet (SXM 80GB); network of 200 Gb/s for each GPU assumed",
      312 * kTera, 156 * kTera, 19.5 * kTera, 80'000'000'000, 2039 * kGiga, 300 * kGiga, 32 * kGiga, 25 * kGiga,
      kAssumed},

@@ -65,7 +65,7 @@ class OrderFreeSums {
 
   /// gradient: f32, the parameter's elements.
   /// Errors: kShapeMismatch; kInvalidArgument for an unknown parameter or more than G summands of one parameter (on
-  /// CUDA: one behind G micro-batches).
+  /// CUDA: one behind G micro-batches; that a program gives a gradient once is what check_program tests).
   void accumulate(const Context& context, int param, const Tensor& gradient);
   /// All gradients of a micro-batch have been given. micro_batch: global index in the step, for messages.
   /// Errors: kInvalidArgument for more than G micro-batches.

@@ -308,12 +308,13 @@ TEST(DeviceSpecs, RatesAreFractionsOfTheSheetOrOfWhatWasMeasured) {
   EXPECT_EQ(f32.peak_flops, 67e12);
   EXPECT_NEAR(tf32.product_flops, 0.85 * 418e12, 0.01 * tf32.product_flops);
   EXPECT_NEAR(f32.product_flops, 0.85 * 51e12, 0.01 * f32.product_flops);
-  for (const char* other : {"h100", "a100"}) {
-    const Rates assumed = rates_of(device_spec(other), Products::kBF16);
-    EXPECT_FALSE(assumed.ceilings_known) << other;
-    EXPECT_NEAR(assumed.product_flops, 0.85 * 0.66 * assumed.peak_flops, 1) << other;
-    EXPECT_NEAR(assumed.memory_bytes, 0.85 * 0.90 * device_spec(other).memory_bytes_per_s, 1) << other;
-  }
+  const Rates h100 = rates_of(device_spec("h100"), Products::kBF16),
+              a100 = rates_of(device_spec("a100"), Products::kBF16);
+  EXPECT_FALSE(h100.ceilings_known || a100.ceilings_known);
+  EXPECT_EQ(h100.product_flops, sheet.product_flops) << "its processors are an H200's";
+  EXPECT_NEAR(h100.memory_bytes, 0.85 * 0.88 * 3.35e12, 1);
+  EXPECT_NEAR(a100.product_flops, 0.85 * 0.66 * 312e12, 1);
+  EXPECT_NEAR(a100.memory_bytes, 0.85 * 0.90 * 2.039e12, 1);
   const Rates measured = rates_of(spec, Products::kBF16, {.matmul_flops = 700e12, .copy_bytes_per_s = 4.2e12});
   EXPECT_NEAR(measured.product_flops, 0.85 * 700e12, 1);
   EXPECT_NEAR(measured.memory_bytes, 0.85 * 4.2e12, 1);

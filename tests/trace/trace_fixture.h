@@ -9,9 +9,12 @@
 namespace permafrost {
 
 /// A value, or the state it writes, that an operation is known by.
-inline std::string known_as(const Graph& graph, int op) {
-  const OpInfo& info = graph.ops()[static_cast<size_t>(op)];
-  return graph.values()[static_cast<size_t>(info.outputs.empty() ? info.state : info.outputs[0])].name;
+inline std::string known_as(const Graph& graph, const PlanStep& step) {
+  const auto made_by = [&](int op) {
+    const OpInfo& info = graph.ops()[static_cast<size_t>(op)];
+    return graph.values()[static_cast<size_t>(info.outputs.empty() ? info.state : info.outputs[0])].name;
+  };
+  return step.before < 0 ? made_by(step.op) : made_by(step.before) + " + " + made_by(step.op);
 }
 
 /// Trainers in process that are watched.
@@ -73,7 +76,7 @@ class TraceTest : public TrainerTest {
       const size_t bucket = plan.bucket_for(tokens[i]);
       std::vector<std::string> expected;
       for (const PlanStep& step : plan.programs[bucket].steps)
-        if (step.kind == StepKind::kForward) expected.push_back(known_as(plan.graphs[bucket], step.op));
+        if (step.kind == StepKind::kForward) expected.push_back(known_as(plan.graphs[bucket], step));
       EXPECT_EQ(forward[i], expected) << i;
       EXPECT_EQ(ran[i].size(), plan.programs[bucket].steps.size()) << i;
       std::ranges::sort(expected);

@@ -318,7 +318,7 @@ TEST_F(TraceTest, RangesForToolsAreThoseOfThePlan) {
         EXPECT_EQ(unbalanced, 0);
         for (const PlanStep& step : plan.programs.back().steps) {
           if (step.kind != StepKind::kForward) continue;
-          EXPECT_NE(std::ranges::find(all_ranges, known_as(plan.graphs.back(), step.op)), all_ranges.end());
+          EXPECT_NE(std::ranges::find(all_ranges, known_as(plan.graphs.back(), step)), all_ranges.end());
         }
         for (const char* name : {"step", "micro_batches", "wait for data", "write inputs", "program", "vote",
                                  "reduce_gradients", "gather_norms", "optimizer", "gather_working"})
