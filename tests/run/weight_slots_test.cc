@@ -58,7 +58,9 @@ struct Rank {
   Executor executor;
 
   Rank(const Plan& plan, int rank, int threads, Group* group = nullptr, bool poison = true)
-      : plan(plan), memory(plan, rank), executor(plan, memory, testing::cpu_context(threads), {poison}, group) {
+      : plan(plan),
+        memory(plan, rank),
+        executor(plan, memory, testing::cpu_context(threads), {.poison_released = poison}, group) {
     testing::fill_share(plan, memory);
   }
 
