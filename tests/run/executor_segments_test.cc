@@ -1,8 +1,12 @@
 // Programs on a GPU (or its emulation) whose weights devices gather from each other: graphs of what is between gathers.
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <limits>
 #include <map>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "core/device/bytes.h"
 #include "core/device/cuda.h"
