@@ -22,22 +22,12 @@ void NvtxRanges::pop_to(int depth) {
   for (; depth_ > depth; --depth_) calls_.pop();
 }
 
-void NvtxRanges::begin_program(size_t bucket) {
-  bucket_ = bucket;
-  waiting_ = false;
-}
+void NvtxRanges::begin_program(size_t bucket) { bucket_ = bucket; }
 
-void NvtxRanges::begin_gather(size_t /*step*/) {
-  waiting_ = true;
-  push("wait for sharded weights");
-}
+void NvtxRanges::begin_gather(size_t /*step*/) { push("wait for sharded weights"); }
+void NvtxRanges::end_gather(size_t /*step*/) { pop_to(depth_ - 1); }
 
-void NvtxRanges::begin_step(size_t step) {
-  if (waiting_) pop_to(depth_ - 1);
-  waiting_ = false;
-  push(steps_[bucket_][step].c_str());
-}
-
+void NvtxRanges::begin_step(size_t step) { push(steps_[bucket_][step].c_str()); }
 void NvtxRanges::end_step(size_t /*step*/) { pop_to(depth_ - 1); }
 
 void NvtxRanges::begin_fill(size_t unit) { calls_.push(fills_[unit].c_str()); }
@@ -49,10 +39,7 @@ void NvtxRanges::begin_phase(TrainerPhase phase, int64_t /*number*/) {
 }
 
 void NvtxRanges::end_phase(TrainerPhase phase) {
-  if (phase == TrainerPhase::kProgram) {
-    waiting_ = false;
-    pop_to(program_depth_);
-  }
+  if (phase == TrainerPhase::kProgram) pop_to(program_depth_);
   pop_to(depth_ - 1);
 }
 

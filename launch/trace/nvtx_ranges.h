@@ -25,11 +25,12 @@ class NvtxRanges final : public ExecutorObserver, public PhaseObserver {
 
   void begin_program(size_t bucket) override;
   void begin_gather(size_t step) override;
+  void end_gather(size_t step) override;
   void begin_step(size_t step) override;
   void end_step(size_t step) override;
   void begin_fill(size_t unit) override;
   void end_fill(size_t unit) override;
-  /// Programs that are replayed as a whole are ranges of phases alone.
+  /// Of what is replayed as a graph there are ranges of phases and of waiting for gathers alone.
   bool needs_steps() const override { return false; }
   void begin_phase(TrainerPhase phase, int64_t number) override;
   void end_phase(TrainerPhase phase) override;
@@ -43,7 +44,6 @@ class NvtxRanges final : public ExecutorObserver, public PhaseObserver {
   std::vector<std::string> fills_;               // per unit
   int depth_ = 0, program_depth_ = 0;            // of the thread that computes: something thrown leaves ranges open
   size_t bucket_ = 0;
-  bool waiting_ = false;
 };
 
 }  // namespace permafrost

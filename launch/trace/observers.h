@@ -24,6 +24,9 @@ class Observers final : public ExecutorObserver, public PhaseObserver {
   void begin_gather(size_t step) override {
     for (ExecutorObserver* each : executor_) each->begin_gather(step);
   }
+  void end_gather(size_t step) override {
+    for (size_t i = executor_.size(); i-- > 0;) executor_[i]->end_gather(step);
+  }
   void begin_step(size_t step) override {
     for (ExecutorObserver* each : executor_) each->begin_step(step);
   }

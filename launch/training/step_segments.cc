@@ -42,7 +42,7 @@ const char* to_string(VotedWork work) {
 }
 
 StepSegments::StepSegments(const Context& context, std::function<void(VotedWork)> give)
-    : give_(std::move(give)), graphs_(context, [](WorkGraphs::Key key) { return name_of_segment(key.first); }) {}
+    : give_(std::move(give)), graphs_(context, [](WorkGraphs::Key key) { return name_of_segment(key.work); }) {}
 
 void StepSegments::begin(bool graphs) {
   collects_ = graphs;
@@ -60,7 +60,7 @@ void StepSegments::end_segment() {
   const size_t segment = std::exchange(segment_, 0);
   const auto give = [this, segment] { visit_works(segment, give_); };
   if (std::popcount(segment) < 2) return give();
-  graphs_.run({segment, 0}, give);
+  graphs_.run({segment}, give);
 }
 
 }  // namespace permafrost

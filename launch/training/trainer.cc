@@ -125,11 +125,15 @@ void Trainer::note_device() {
   if (context_.device.kind == DeviceKind::kCpu) return;
   for (const std::vector<std::string>& notes : {exchange_.notes(), gather_notes(gather_group_.get())})
     notes_.insert(notes_.end(), notes.begin(), notes.end());
-  std::string last;
+  if (const std::string_view why = executor_.why_no_graphs(); !why.empty())
+    notes_.push_back(concat("device: kernels are given one by one, not as CUDA graphs: ", why));
   for (size_t bucket = 0; bucket < plan_.programs.size(); ++bucket)
-    if (const std::string_view why = executor_.why_no_graphs(bucket); !why.empty()) last = why;
-  const char* which = executor_.why_no_graphs().empty() ? "kernels of programs" : "kernels";
-  if (!last.empty()) notes_.push_back(concat("device: ", which, " are given one by one, not as CUDA graphs: ", last));
+    if (executor_.graphs_between_gathers(bucket)) {
+      notes_.push_back(
+          "device: a program is several CUDA graphs, not one: between them devices gather sharded weights from each "
+          "other");
+      break;
+    }
 }
 
 Trainer::~Trainer() = default;

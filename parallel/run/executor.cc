@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/base/narrow.h"
 #include "core/device/bytes.h"
 #include "core/kernels/shape_ops.h"
 
@@ -20,8 +21,9 @@ Executor::Executor(const Plan& plan, const StepMemory& memory, const Context& co
       copied_(plan),
       copied_memory_("frozen biases", copied_.bytes(), context.device),
       steps_(plan.programs.size()),
+      segments_(plan.programs.size()),
       inputs_(memory, context),
-      graphs_(context, [](WorkGraphs::Key key) { return concat("program ", key.first); }) {
+      graphs_(context, [this](const WorkGraphs::Key& key) { return name_of(key); }) {
   if (!(memory.device == context.device))
     fail(ErrorKind::kInvalidArgument, "executor: context must be of the device of its memory; got another");
   if (on_cuda()) staging_ = Buffer::pinned("loss", sizeof(double), context.device);
@@ -80,33 +82,56 @@ void Executor::bind_gathers(size_t bucket) {
     steps_[bucket][static_cast<size_t>(gathers[g].first_use)].acquired.push_back(g);
     steps_[bucket][static_cast<size_t>(gathers[g].last_use)].let_go.push_back(g);
   }
+  const std::vector<BoundStep>& steps = steps_[bucket];
+  for (size_t first = 0, end = 1; end <= steps.size(); ++end) {
+    if (end < steps.size() && steps[end - 1].let_go.empty() && steps[end].acquired.empty()) continue;
+    segments_[bucket].push_back({first, end});
+    first = end;
+  }
 }
 
-template <typename After>
-void Executor::walk(size_t bucket, GradientSink* sink, After after) {
+template <typename Give>
+void Executor::walk(size_t bucket, Give give) {
   const std::vector<Gather>& gathers = plan_.programs[bucket].gathers;
   std::array<WeightSlots::Lease, kGatherSlots> leases;
   size_t acquired = 0;
   fill_copies();
   if (!gathers.empty()) slots_.begin(bucket);
   if (observer_) observer_->begin_program(bucket);
-  for (const BoundStep& step : steps_[bucket]) {
-    const auto index = static_cast<size_t>(&step - steps_[bucket].data());
-    if (observer_ && !step.acquired.empty()) observer_->begin_gather(index);
-    for (size_t g : step.acquired) leases[static_cast<size_t>(gathers[g].slot)] = slots_.acquire(g);
-    acquired += step.acquired.size();
-    if (observer_) observer_->begin_step(index);
-    execute(step, sink);
-    if (observer_) observer_->end_step(index);
-    if (after(step)) {
+  for (const Segment& segment : segments_[bucket]) {
+    const std::vector<size_t>& needed = steps_[bucket][segment.first].acquired;
+    const std::vector<size_t>& let_go = steps_[bucket][segment.end - 1].let_go;
+    if (observer_ && !needed.empty()) observer_->begin_gather(segment.first);
+    for (size_t g : needed) leases[static_cast<size_t>(gathers[g].slot)] = slots_.acquire(g);
+    if (observer_ && !needed.empty()) observer_->end_gather(segment.first);
+    acquired += needed.size();
+    if (give(segment)) {
       leases = {};
       if (!gathers.empty()) slots_.pass_over(acquired);
       return;
     }
     if (options_.poison_released)  // all of them before any lease goes: then slots are filled anew
-      for (size_t g : step.let_go) poison(gathers[g]);
-    for (size_t g : step.let_go) leases[static_cast<size_t>(gathers[g].slot)] = {};
+      for (size_t g : let_go) poison(gathers[g]);
+    for (size_t g : let_go) leases[static_cast<size_t>(gathers[g].slot)] = {};
   }
+}
+
+template <typename After>
+bool Executor::give_steps(size_t bucket, const Segment& segment, GradientSink* sink, After after) {
+  for (size_t index = segment.first; index < segment.end; ++index) {
+    const BoundStep& step = steps_[bucket][index];
+    if (observer_) observer_->begin_step(index);
+    execute(step, sink);
+    if (observer_) observer_->end_step(index);
+    if (after(step)) return true;
+  }
+  return false;
+}
+
+void Executor::give_all(size_t bucket, GradientSink* sink) {
+  walk(bucket, [&](const Segment& segment) {
+    return give_steps(bucket, segment, sink, [](const BoundStep&) { return false; });
+  });
 }
 
 void Executor::poison(const Gather& gather) const {
@@ -170,21 +195,41 @@ std::string_view Executor::why_no_graphs() const {
   return "";
 }
 
-std::string_view Executor::why_no_graphs(size_t bucket) const {
-  if (const std::string_view why = why_no_graphs(); !why.empty() || !on_cuda()) return why;
-  if (!plan_.programs[bucket].gathers.empty() && plan_.gather.kind != GatherKind::kCopy)
-    return "devices gather sharded weights from each other";
-  return "";
+bool Executor::graphs_between_gathers(size_t bucket) const {
+  return on_cuda() && why_no_graphs().empty() && !plan_.programs[bucket].gathers.empty() &&
+         plan_.gather.kind == GatherKind::kCollective;
+}
+
+std::string Executor::name_of(const WorkGraphs::Key& key) const {
+  if (key.segment < 0) return concat("program ", key.work);
+  const Segment& segment = segments_[key.work][static_cast<size_t>(key.segment)];
+  return concat("program ", key.work, ", steps ", segment.first, " to ", segment.end - 1);
+}
+
+/// Copies into slots are part of a program's graph. What ranks gather from each other is not: it needs the host, and
+/// stands between graphs, as do the events that order it.
+void Executor::give_graphs(size_t bucket, int work, GradientSink* sink) {
+  if (!graphs_between_gathers(bucket)) {
+    if (!graphs_.run({bucket, work}, [&] { give_all(bucket, sink); })) slots_.count_again(bucket);
+    return;
+  }
+  walk(bucket, [&](const Segment& segment) {
+    const auto give = [&] { give_steps(bucket, segment, sink, [](const BoundStep&) { return false; }); };
+    if (segment.end - segment.first < 2)
+      give();
+    else
+      graphs_.run({bucket, work, narrow<int>(&segment - segments_[bucket].data())}, give);
+    return false;
+  });
 }
 
 void Executor::start(size_t bucket, GradientSink* sink, double* loss) {
-  const auto give = [&] { walk(bucket, sink, [](const BoundStep&) { return false; }); };
   const int work = sink ? sink->same_work() : 0;
   inputs_.take(plan_.programs[bucket].input_bytes);
-  if (!on_cuda() || work < 0 || !why_no_graphs(bucket).empty())
-    give();
-  else if (!graphs_.run({bucket, work}, give))
-    slots_.count_again(bucket);
+  if (on_cuda() && work >= 0 && why_no_graphs().empty())
+    give_graphs(bucket, work, sink);
+  else
+    give_all(bucket, sink);
   if (loss && losses_[bucket].defined()) copy_bytes(context_, loss, losses_[bucket].raw(), sizeof(double));
 }
 
@@ -200,8 +245,10 @@ double Executor::forward(size_t bucket) {
   const int last = graph.values()[static_cast<size_t>(graph.loss())].producer;
   upload_inputs(bucket);
   inputs_.take(plan_.programs[bucket].input_bytes);
-  walk(bucket, nullptr,
-       [&](const BoundStep& step) { return step.plan->kind == StepKind::kForward && step.plan->op == last; });
+  const auto is_last = [&](const BoundStep& step) {
+    return step.plan->kind == StepKind::kForward && step.plan->op == last;
+  };
+  walk(bucket, [&](const Segment& segment) { return give_steps(bucket, segment, nullptr, is_last); });
   return loss(bucket);
 }
 
@@ -248,7 +295,7 @@ std::optional<NonFiniteReport> Executor::find_non_finite(size_t bucket) {
   std::optional<NonFiniteReport> found;
   upload_inputs(bucket);
   inputs_.take(plan_.programs[bucket].input_bytes);
-  walk(bucket, nullptr, [&](const BoundStep& step) {
+  const auto is_bad = [&](const BoundStep& step) {
     const OpInfo& op = graph.ops()[static_cast<size_t>(step.plan->op)];
     int unit = step.plan->unit;
     const auto look = [&](const std::string& prefix, const std::string& name, const Tensor& tensor) {
@@ -272,7 +319,8 @@ std::optional<NonFiniteReport> Executor::find_non_finite(size_t bucket) {
       for (size_t i = 0; i < op.params.size(); ++i) look("grad:", param(op.params[i]), step.dparams[i]);
     }
     return found.has_value();
-  });
+  };
+  walk(bucket, [&](const Segment& segment) { return give_steps(bucket, segment, nullptr, is_bad); });
   return found;
 }
 

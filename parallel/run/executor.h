@@ -38,7 +38,8 @@ struct NonFiniteReport {
 };
 
 struct ExecutorOptions {
-  /// On CUDA: programs are captured when they run for the second time, and launched as graphs from then on.
+  /// On CUDA: programs are captured when they run for the second time, and launched as graphs from then on: one for all
+  /// of a program, or one for what stands between two points where its gathers need the host.
   bool graphs = true;
   /// Fills every buffer and slot with NaN bytes when its life ends, so that reading too late shows.
   bool poison_released = false;
@@ -77,11 +78,11 @@ class Executor {
 
   /// Since the last call: milliseconds that computing waited for sharded weights, and bytes gathered from other ranks.
   double take_gather_ms() { return slots_.take_waited_ms(); }
-  /// Programs launched as graphs so far, and in words (constants) why none are, of a bucket or of any; "" when they are, and on
-  /// CPU.
+  /// Graphs launched so far, and in words (constants) why there are none; "" when there are, and on CPU.
   int64_t graph_launches() const { return graphs_.launches(); }
-  std::string_view why_no_graphs(size_t bucket) const;
   std::string_view why_no_graphs() const;
+  /// Whether a program of this bucket is several of them, since ranks gather what it needs from each other.
+  bool graphs_between_gathers(size_t bucket) const;
   /// From the next program on; returns what was before.
   void forget_graphs() { graphs_.forget(); }
   bool use_graphs(bool use) { return std::exchange(options_.graphs, use); }
@@ -116,14 +117,24 @@ class Executor {
     std::vector<size_t> acquired;  // gathers that this step is the first to use
     std::vector<size_t> let_go;    // those that it is the last to use
   };
+  /// Steps [first, end) of a program. Gathers that they need are acquired in front of them, and let go of behind them.
+  struct Segment {
+    size_t first = 0, end = 0;
+  };
   void bind(size_t bucket);
   /// Before the first program: frozen parameters are where they belong by then.
   void fill_copies();
   Tensor copied(const ComputeCopies::Copy& copy) const;
   void bind_gathers(size_t bucket);
-  /// Calls after(step) behind each step until it returns true.
+  /// Calls give(segment) for each segment in order, until it returns true.
+  template <typename Give>
+  void walk(size_t bucket, Give give);
+  /// Executes its steps and calls after(step) behind each until it returns true, which is returned.
   template <typename After>
-  void walk(size_t bucket, GradientSink* sink, After after);
+  bool give_steps(size_t bucket, const Segment& segment, GradientSink* sink, After after);
+  void give_all(size_t bucket, GradientSink* sink);
+  void give_graphs(size_t bucket, int work, GradientSink* sink);
+  std::string name_of(const WorkGraphs::Key& key) const;
   void poison(const Gather& gather) const;
   void execute(const BoundStep& step, GradientSink* sink) const;
   bool on_cuda() const { return context_.device.kind == DeviceKind::kCuda; }
@@ -141,7 +152,8 @@ class Executor {
   Buffer copied_memory_;
   bool copies_are_filled_ = false;
   std::vector<std::vector<BoundStep>> steps_;  // per bucket
-  std::vector<Tensor> losses_;                 // per bucket
+  std::vector<std::vector<Segment>> segments_;
+  std::vector<Tensor> losses_;  // per bucket
   InputUploads inputs_;
   WorkGraphs graphs_;
   mutable Buffer staging_;                                                 // on CUDA: for the loss

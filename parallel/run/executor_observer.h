@@ -14,6 +14,8 @@ class ExecutorObserver {
   virtual void begin_program(size_t bucket) = 0;
   /// Before the executor waits for sharded weights that `step` is the first to use; not called where there are none.
   virtual void begin_gather(size_t step) = 0;
+  /// When it has them: with nothing between it and begin_step where steps are seen. Not called when waiting throws.
+  virtual void end_gather(size_t /*step*/) {}
   /// Around the call of the operation, or of the sums that take a gradient.
   virtual void begin_step(size_t step) = 0;
   virtual void end_step(size_t step) = 0;
@@ -26,7 +28,8 @@ class ExecutorObserver {
   /// thread, before begin_program for the first ones. Not ended when it throws.
   virtual void begin_copy(size_t /*unit*/, cuda::Queue& /*copying*/) {}
   virtual void end_copy(size_t /*unit*/) {}
-  /// Whether every step must be seen. A program may be replayed as a whole (a graph of the device) only where not.
+  /// Whether every step must be seen. A program, or what stands between its gathers, may be replayed as a whole (a
+  /// graph of the device) only where not.
   virtual bool needs_steps() const { return true; }
 };
 

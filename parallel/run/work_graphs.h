@@ -1,4 +1,5 @@
 #pragma once
+#include <compare>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -15,7 +16,12 @@ namespace permafrost {
 /// since the kernels, their order and their addresses are.
 class WorkGraphs {
  public:
-  using Key = std::pair<size_t, int>;
+  struct Key {
+    size_t work = 0;   ///< what is done: a program, say
+    int variant = 0;   ///< which form of it
+    int segment = -1;  ///< which part of it; -1: all
+    auto operator<=>(const Key&) const = default;
+  };
   /// name: what the log calls the work of a key.
   WorkGraphs(const Context& context, std::function<std::string(Key)> name)
       : context_(context), name_(std::move(name)) {}

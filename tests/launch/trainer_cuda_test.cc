@@ -11,6 +11,7 @@
 #include "core/device/cudnn.h"
 #include "tests/launch/run_program.h"
 #include "tests/launch/trainer_fixture.h"
+#include "tests/support/long_stretches.h"
 
 namespace permafrost {
 namespace {
@@ -70,20 +71,32 @@ class TrainerCuda : public TrainerTest {
     });
     return run;
   }
-  /// A run of two ranks that gather units from each other's devices gives what `resident` gave.
+  /// A run of two ranks that gather units from each other's devices gives what `resident` gave, with graphs and
+  /// without.
   void expect_same_gathered(const Overrides& more, const Learned& resident) const {
-    Learned gathered;
-    const CheckpointStore store = new_store();
-    with_ranks(2, 1, more, [&](Trainer& trainer, const config::Resolved&, const Plan& plan, Runtime& runtime) {
-      ASSERT_FALSE(plan.programs[0].gathers.empty());
-      Learned mine;
-      step(trainer, 3, mine);
-      EXPECT_TRUE(trainer.changed_frozen_units().empty());
-      mine.adapter_sha256 = trainer.save(store);
-      if (runtime.first()) gathered = mine;
-    });
-    EXPECT_EQ(gathered.losses, resident.losses);
-    EXPECT_EQ(gathered.adapter_sha256, resident.adapter_sha256);
+    for (const bool graphs : {true, false}) {
+      Learned gathered;
+      const CheckpointStore store = new_store();
+      Overrides config = more;
+      config.push_back(concat("parallel.cuda_graphs=", graphs ? "true" : "false"));
+      with_ranks(2, 1, config, [&](Trainer& trainer, const config::Resolved&, const Plan& plan, Runtime& runtime) {
+        ASSERT_FALSE(plan.programs[0].gathers.empty());
+        Learned mine;
+        step(trainer, 3, mine);
+        EXPECT_TRUE(trainer.changed_frozen_units().empty());
+        mine.adapter_sha256 = trainer.save(store);
+        const int64_t segments = std::ssize(testing::long_stretches(plan.programs[0]));
+        EXPECT_GT(segments, 4);
+        EXPECT_EQ(trainer.graph_launches(), graphs ? (segments + 2) * (3 - 1) : 0) << "of a program, and behind a vote";
+        EXPECT_EQ(notes_with(trainer, "devices gather sharded weights from each other"), graphs ? 1 : 0);
+        if (runtime.first()) gathered = mine;
+      });
+      expect_same_bits(gathered, resident);
+    }
+  }
+  static int notes_with(const Trainer& trainer, const std::string& part) {
+    return static_cast<int>(std::ranges::count_if(
+        trainer.notes(), [&](const std::string& note) { return note.find(part) != std::string::npos; }));
   }
   /// Of three steps of two micro-batches on one rank. The first step measures before. Programs: neither what measures
   /// nor what sums first; and behind each vote but the first all there is, as one.
@@ -400,6 +413,22 @@ TEST_F(TrainerCuda, DevicesGatherShardedUnits) {
   sharded.insert(sharded.end(),
                  {"parallel.frozen_policy=SHARDED", "parallel.gather=PREFETCH", "parallel.collectives=HOST"});
   expect_same_gathered(on_gpu(sharded), resident);
+}
+
+TEST_F(TrainerCuda, TakesNoDeviceMemoryOnceGraphsBetweenGathersAreCaptured) {
+  const Overrides sharded{"freeze[0].pattern=connector*", "freeze+={pattern: \"*\" trainable: false}",
+                          "parallel.frozen_policy=SHARDED", "parallel.gather=PREFETCH", "parallel.collectives=HOST"};
+  with_ranks(2, 1, on_gpu(sharded), [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& runtime) {
+    Learned run;
+    step(trainer, 2, run);
+    const auto all_are_here = [&](const char* tag) { runtime.world.barrier(StreamView::caller(), tag).wait(); };
+    all_are_here("captured");
+    const int64_t free_bytes = cuda::device_info(0).free_bytes;
+    all_are_here("looked");
+    step(trainer, 1, run);
+    EXPECT_EQ(cuda::device_info(0).free_bytes, free_bytes);
+    all_are_here("end");
+  });
 }
 
 TEST_F(TrainerCuda, ACheckpointGoesOnOnTheOtherDevice) {

@@ -1,6 +1,7 @@
 // Trainers that exchange through NCCL, over an emulated one: the same bits as through the memory of hosts.
 #include "tests/group/nccl_test_ranks.h"
 #include "tests/launch/trainer_fixture.h"
+#include "tests/support/long_stretches.h"
 
 namespace permafrost {
 namespace {
@@ -22,7 +23,7 @@ class TrainerNccl : public TrainerTest {
   struct Learned {
     std::vector<double> losses;
     std::string adapter_sha256, how;
-    int64_t gathered_bytes = 0, reduced_bytes = 0, moved_bytes = 0;
+    int64_t gathered_bytes = 0, reduced_bytes = 0, moved_bytes = 0, graph_launches = 0, segments = 0;
   };
   /// Two ranks, of which each device holds a part of every frozen unit.
   static Overrides two_devices(const std::string& collectives) {
@@ -39,24 +40,27 @@ class TrainerNccl : public TrainerTest {
             "freeze[0].pattern=connector*",
             "freeze+={pattern: \"*\" trainable: false}"};
   }
-  Learned train(const std::string& collectives) const {
+  Learned train(const std::string& collectives, bool graphs = true) const {
     Learned run;
-    const CheckpointStore store((folder_ / collectives).string(), 3);
-    with_ranks(2, 1, two_devices(collectives),
-               [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& runtime) {
-                 Learned mine;
-                 for (int i = 0; i < 3; ++i) {
-                   const StepMetrics metrics = trainer.train_step(false);
-                   mine.losses.push_back(metrics.loss);
-                   mine.gathered_bytes = metrics.gathered_bytes;
-                   mine.reduced_bytes = metrics.reduced_bytes;
-                   mine.moved_bytes = metrics.moved_bytes;
-                 }
-                 mine.adapter_sha256 = trainer.save(store);
-                 for (const std::string& note : trainer.notes())
-                   if (note.starts_with("nccl") || note.starts_with("device: ranks")) mine.how += note;
-                 if (runtime.first()) run = mine;
-               });
+    const CheckpointStore store((folder_ / concat(collectives, graphs ? "" : "_kernels")).string(), 3);
+    Overrides config = two_devices(collectives);
+    config.push_back(concat("parallel.cuda_graphs=", graphs ? "true" : "false"));
+    with_ranks(2, 1, config, [&](Trainer& trainer, const config::Resolved&, const Plan& plan, Runtime& runtime) {
+      Learned mine;
+      for (int i = 0; i < 3; ++i) {
+        const StepMetrics metrics = trainer.train_step(false);
+        mine.losses.push_back(metrics.loss);
+        mine.gathered_bytes = metrics.gathered_bytes;
+        mine.reduced_bytes = metrics.reduced_bytes;
+        mine.moved_bytes = metrics.moved_bytes;
+      }
+      mine.adapter_sha256 = trainer.save(store);
+      mine.graph_launches = trainer.graph_launches();
+      mine.segments = std::ssize(testing::long_stretches(plan.programs[0]));
+      for (const std::string& note : trainer.notes())
+        if (note.starts_with("nccl") || note.starts_with("device: ranks")) mine.how += note;
+      if (runtime.first()) run = mine;
+    });
     return run;
   }
 };
@@ -73,6 +77,17 @@ TEST_F(TrainerNccl, GivesTheBitsOfExchangesThroughHosts) {
   EXPECT_EQ(nccl.adapter_sha256, hosts.adapter_sha256);
   EXPECT_EQ(nccl.gathered_bytes, hosts.gathered_bytes);
   EXPECT_EQ(nccl.reduced_bytes, hosts.reduced_bytes);
+}
+
+/// NCCL's calls stand between graphs, and behind each vote two more are launched.
+TEST_F(TrainerNccl, GraphsBetweenGathersChangeNoBit) {
+  const Learned graphs = train("NCCL"), kernels = train("NCCL", false);
+  EXPECT_EQ(graphs.losses, kernels.losses);
+  EXPECT_EQ(graphs.adapter_sha256, kernels.adapter_sha256);
+  EXPECT_EQ(graphs.gathered_bytes, kernels.gathered_bytes);
+  EXPECT_GT(graphs.segments, 4);
+  EXPECT_EQ(graphs.graph_launches, (graphs.segments + 2) * (3 - 1));
+  EXPECT_EQ(kernels.graph_launches, 0);
 }
 
 TEST_F(TrainerNccl, AutoTakesNcclWhereItCanAndSaysWhyNotElsewhere) {

@@ -1,7 +1,10 @@
 // Trainers on an emulated GPU that makes no graphs.
 #include <cuda_runtime.h>
 
+#include <set>
+
 #include "tests/launch/trainer_fixture.h"
+#include "tests/support/long_stretches.h"
 
 namespace permafrost {
 namespace {
@@ -13,10 +16,11 @@ class TrainerRefused : public TrainerTest {
   struct Steps {
     std::vector<double> norms;
     int64_t graph_launches = 0;
+    std::vector<std::pair<int, int>> segments;  // of the program, where it is cut
     std::string said;
   };
   /// Three steps where captures have room for so many pieces of work.
-  Steps take_steps(size_t room, const Overrides& more) const {
+  Steps take_steps(size_t room, const Overrides& more, int ranks = 1) const {
     Overrides all{"parallel.device=CUDA",   "parallel.tune_products=false", "data.max_text_tokens=32",
                   "data.length_buckets=32", "train.global_batch=2",         "train.micro_batch=1",
                   "train.max_steps=3"};
@@ -24,11 +28,13 @@ class TrainerRefused : public TrainerTest {
     Steps steps;
     cuda_emulation::capture_room = room;
     ::testing::internal::CaptureStderr();
-    with_trainer(all, 1, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
-      for (int i = 0; i < 3; ++i) {
-        steps.norms.push_back(trainer.train_step(false).grad_norm);
-      }
+    with_ranks(ranks, 1, all, [&](Trainer& trainer, const config::Resolved&, const Plan& plan, Runtime& runtime) {
+      std::vector<double> norms;
+      for (int i = 0; i < 3; ++i) norms.push_back(trainer.train_step(false).grad_norm);
+      if (!runtime.first()) return;
+      steps.norms = norms;
       steps.graph_launches = trainer.graph_launches();
+      steps.segments = testing::long_stretches(plan.programs[0]);
     });
     steps.said = ::testing::internal::GetCapturedStderr();
     return steps;
@@ -61,6 +67,32 @@ TEST_F(TrainerRefused, SlotsSurviveAProgramThatCannotBeCaptured) {
   EXPECT_EQ(kernels.norms, graphs.norms);
   EXPECT_EQ(times_said(kernels, "program 0"), 1) << kernels.said;
   EXPECT_EQ(kernels.graph_launches, 2) << "of the work behind votes";
+}
+
+/// Two ranks that gather units from each other: what stands between two gathers is given kernel by kernel where it does
+/// not fit, gradients that it has summed by then counted once, and the rest as graphs.
+TEST_F(TrainerRefused, OneSegmentBetweenGathersDoesNotStopTheOthers) {
+  const Overrides gathered{"freeze[0].pattern=connector*", "freeze+={pattern: \"*\" trainable: false}",
+                           "parallel.frozen_policy=SHARDED", "parallel.gather=PREFETCH", "parallel.collectives=HOST"};
+  const Steps graphs = take_steps(kAll, gathered, 2);
+  EXPECT_EQ(graphs.said.find("is given kernel by kernel"), std::string::npos) << graphs.said;
+  const auto segments = std::ssize(graphs.segments);
+  EXPECT_EQ(graphs.graph_launches, 2 * (segments + 2));
+  std::set<int64_t> numbers;
+  for (const size_t room : {1, 6, 12, 18, 24, 36}) {
+    const Steps some = take_steps(room, gathered, 2);
+    EXPECT_EQ(some.norms, graphs.norms) << room;
+    int64_t refused = 0;
+    for (const auto& [first, end] : some.segments) {
+      const int times = times_said(some, concat("program 0, steps ", first, " to ", end - 1));
+      EXPECT_TRUE(times == 0 || times == 2) << "once on each rank, not " << times << ": " << some.said;
+      refused += times / 2;
+    }
+    const int64_t behind_vote = some.graph_launches - 2 * (segments - refused);
+    EXPECT_TRUE(behind_vote >= 0 && behind_vote <= 4 && behind_vote % 2 == 0) << behind_vote;
+    numbers.insert(refused);
+  }
+  EXPECT_GT(std::ssize(numbers), 2) << "none, some and other ones";
 }
 
 }  // namespace

@@ -64,7 +64,7 @@ class Decoder {
     memory_ = std::make_unique<StepMemory>(plan_);
     std::memset(memory_->state.data(), 0xff, static_cast<size_t>(memory_->state.bytes()));  // NaN
     fill_weights(plan_, *memory_);
-    executor_ = std::make_unique<Executor>(plan_, *memory_, cpu_context(2), ExecutorOptions{true});
+    executor_ = std::make_unique<Executor>(plan_, *memory_, cpu_context(2), ExecutorOptions{.poison_released = true});
   }
 
   const Plan& plan() const { return plan_; }

@@ -173,7 +173,7 @@ std::map<std::string, OwnedTensor> gradients_in_plan(const LanguageModel& model,
   }
   memory.upload_frozen(device_context());
   memory.upload_working(device_context());
-  Executor executor(plan, memory, device_context(), ExecutorOptions{true});
+  Executor executor(plan, memory, device_context(), ExecutorOptions{.poison_released = true});
   fill_texts(model, [&](std::string_view name) { return executor.value(0, name); });
   CopiesOfGradients sink(plan);
   EXPECT_TRUE(std::isfinite(executor.run(0, &sink)));

@@ -48,7 +48,7 @@ struct Probe {
   Probe(DType compute, Activation kind, bool fused, const ProgramOptions& options)
       : plan(make(compute, kind, fused, options)),
         memory(plan),
-        executor(plan, memory, testing::cpu_context(), {true}) {
+        executor(plan, memory, testing::cpu_context(), {.poison_released = true}) {
     for (const ParamPlan& param : plan.params) {
       const Tensor t = memory.param(param);
       fill(param.initializer, 7, param.name, t.dtype(), 0,

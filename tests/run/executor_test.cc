@@ -115,7 +115,7 @@ TEST(Executor, MemoryReuseChangesNoBit) {
 TEST(Executor, PoisoningReleasedBuffersChangesNoBit) {
   for (const auto& freezing : {kAll, kSome})
     for (const ToyConfig& config : {ToyConfig{}, bf16()}) {
-      Session plain(freezing, {}, config), poisoned(freezing, {}, config, 1, {true});
+      Session plain(freezing, {}, config), poisoned(freezing, {}, config, 1, {.poison_released = true});
       const auto expected = plain.run();
       EXPECT_EQ(expected, poisoned.run());
       EXPECT_TRUE(std::isfinite(expected.first));
@@ -125,7 +125,7 @@ TEST(Executor, PoisoningReleasedBuffersChangesNoBit) {
 TEST(Executor, ForwardGivesTheLossOfARunAndLeavesLogitsReadable) {
   for (const ToyConfig& config : {ToyConfig{}, bf16()})
     for (const bool poison : {false, true}) {
-      Session s(kAll, {}, config, 1, {poison}), kept(kAll, keep_values(), config);
+      Session s(kAll, {}, config, 1, {.poison_released = poison}), kept(kAll, keep_values(), config);
       const auto expected = s.run();
       const auto with_values = kept.run();
       EXPECT_EQ(s.executor.forward(0), expected.first);

@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <mutex>
 
@@ -13,6 +12,7 @@
 #include "parallel/run/executor.h"
 #include "tests/support/compare.h"
 #include "tests/support/count_allocations.h"
+#include "tests/support/fill_share.h"
 #include "tests/support/toy_graph.h"
 
 namespace permafrost {
@@ -58,26 +58,10 @@ struct Rank {
   Executor executor;
 
   Rank(const Plan& plan, int rank, int threads, Group* group = nullptr, bool poison = true)
-      : plan(plan), memory(plan, rank), executor(plan, memory, testing::cpu_context(threads), {poison}, group) {
-    for (const ParamPlan& param : plan.params) load(param);
-  }
-
-  /// Fills what this node has: of a frozen unit that is not whole here, this rank's part.
-  void load(const ParamPlan& param) const {
-    std::vector<std::byte> whole(static_cast<size_t>(param.placement.stored.bytes()));
-    fill(param.initializer, 7, param.name, param.placement.stored.dtype, 0, whole);
-    const auto unit = static_cast<size_t>(param.unit);
-    if (param.trainable || memory.layout.whole(unit)) {
-      std::memcpy(memory.param(param).raw(), whole.data(), whole.size());
-      return;
-    }
-    for (const FrozenRange& range : memory.layout.share(memory.frozen.data())) {
-      const int64_t begin = std::max(range.begin, param.placement.offset),
-                    end = std::min(range.end, param.placement.offset + std::ssize(whole));
-      if (begin >= end) continue;
-      std::memcpy(range.data + (begin - range.begin), whole.data() + (begin - param.placement.offset),
-                  static_cast<size_t>(end - begin));
-    }
+      : plan(plan),
+        memory(plan, rank),
+        executor(plan, memory, testing::cpu_context(threads), {.poison_released = poison}, group) {
+    testing::fill_share(plan, memory);
   }
 
   std::pair<double, std::map<int, std::vector<std::byte>>> run(size_t bucket) {

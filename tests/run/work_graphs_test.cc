@@ -20,7 +20,7 @@ class WorkGraphsTest : public ::testing::Test {
     finish(context_);
     return static_cast<int>(memory_.data()[i]);
   }
-  static std::string name(WorkGraphs::Key key) { return concat("work ", key.first, ".", key.second); }
+  static std::string name(WorkGraphs::Key key) { return concat("work ", key.work, ".", key.variant); }
   std::optional<Stream> stream_;
   Context context_;
   Buffer memory_;
@@ -43,6 +43,7 @@ TEST_F(WorkGraphsTest, RunsOnceThenCapturesThenLaunches) {
   EXPECT_EQ(calls, 2);
   EXPECT_EQ(graphs.launches(), 3);
   EXPECT_TRUE(graphs.run({0, 2}, give)) << "another key is another graph";
+  EXPECT_TRUE(graphs.run({0, 1, 0}, give)) << "and so is a part of it";
 }
 
 TEST_F(WorkGraphsTest, WhatCannotBeCapturedIsGivenCallByCallAndSaid) {

@@ -191,6 +191,7 @@ struct Noted final : ExecutorObserver, PhaseObserver {
       : name(std::move(name)), notes(notes), steps(steps) {}
   void begin_program(size_t) override { notes.push_back(name + " program"); }
   void begin_gather(size_t) override { notes.push_back(name + " gather"); }
+  void end_gather(size_t) override { notes.push_back(name + " gather ends"); }
   void begin_step(size_t) override { notes.push_back(name + " step"); }
   void end_step(size_t) override { notes.push_back(name + " step ends"); }
   void begin_fill(size_t) override { notes.push_back(name + " fill"); }
@@ -220,13 +221,15 @@ TEST(Observers, TellAllOneWithinTheOther) {
   }
   both.begin_program(0);
   both.begin_gather(0);
+  both.end_gather(0);
   both.begin_step(0);
   both.end_step(0);
   both.begin_fill(0);
   both.end_fill(0);
-  EXPECT_EQ(notes, (std::vector<std::string>{"a phase", "b phase", "b phase ends", "a phase ends", "a program",
-                                             "b program", "a gather", "b gather", "a step", "b step", "b step ends",
-                                             "a step ends", "a fill", "b fill", "b fill ends", "a fill ends"}));
+  EXPECT_EQ(notes,
+            (std::vector<std::string>{"a phase", "b phase", "b phase ends", "a phase ends", "a program", "b program",
+                                      "a gather", "b gather", "b gather ends", "a gather ends", "a step", "b step",
+                                      "b step ends", "a step ends", "a fill", "b fill", "b fill ends", "a fill ends"}));
   notes.clear();
   both.remove(static_cast<ExecutorObserver*>(&b));
   both.begin_program(0);
