@@ -77,8 +77,8 @@ class Executor {
 
   /// Since the last call: milliseconds that computing waited for sharded weights, and bytes gathered from other ranks.
   double take_gather_ms() { return slots_.take_waited_ms(); }
-  /// Programs launched as graphs so far, and in words (constants) why none are, of a bucket or of any; "" when they are, and on
-  /// CPU.
+  /// Programs launched as graphs so far, and in words (constants) why none are, of a bucket or of any; "" when they
+  /// are, and on CPU.
   int64_t graph_launches() const { return graphs_.launches(); }
   std::string_view why_no_graphs(size_t bucket) const;
   std::string_view why_no_graphs() const;
@@ -112,6 +112,7 @@ class Executor {
     const Op* op = nullptr;
     std::vector<Tensor> inputs, params, outputs, saved, doutputs, dinputs, dparams, before_inputs;
     Tensor workspace;
+    BitMask adjoining = 0;
     std::vector<Tensor> released;  // buffers whose life ends with this step
     std::vector<size_t> acquired;  // gathers that this step is the first to use
     std::vector<size_t> let_go;    // those that it is the last to use
