@@ -44,23 +44,23 @@ struct OpSpecs {
 /// Floating-point operations (a multiply-add counts as two) of one use.
 struct OpFlops {
   double forward = 0, backward_inputs = 0, backward_params = 0;
-  /// Parameters that have an equal share of backward_params each; 0 = it is due as a whole, whichever are wanted.
+  /// Parameters that have an equal share of each of these; 0 = they are due as a whole, to any of the parameters.
   BitMask shares = 0;
   /// Of a backward pass that produces these gradients.
   double backward(const Needs& needs) const {
-    return (needs.inputs ? backward_inputs : 0) + backward_params * wanted_share(needs.params);
+    return (needs.inputs ? backward_inputs : 0) + share(backward_params, needs.params);
   }
-
- private:
-  double wanted_share(BitMask params) const {
-    if (shares == 0) return params != 0 ? 1 : 0;
-    return static_cast<double>(std::popcount(params & shares)) / static_cast<double>(std::popcount(shares));
+  /// What of `flops`, one of the three, is due to these parameters.
+  double share(double flops, BitMask params) const {
+    if (shares == 0) return params != 0 ? flops : 0;
+    return flops * std::popcount(params & shares) / std::popcount(shares);
   }
 };
 
 struct ForwardArgs {
   std::span<const Tensor> inputs, params, outputs, saved;
   Tensor workspace;
+  BitMask adjoining = 0;  ///< bit i: the plan lets parameter i begin where parameter i - 1 ends (adjoining_params)
 };
 
 /// Tensors that `backward_use` does not name, and gradients that are not needed, are undefined. Gradients of values
@@ -74,6 +74,7 @@ struct BackwardArgs {
   std::span<const Tensor> dparams;  ///< f32
   std::span<const GradMode> dparam_modes;
   Tensor workspace;
+  BitMask adjoining = 0;  ///< as in forward, among the parameters that `backward_use` names
 };
 
 /// One kind of computation with its derivative. An instance holds constants only (an epsilon, a scale); forward and

@@ -4,6 +4,7 @@
 
 #include "core/base/narrow.h"
 #include "parallel/plan/plan_costs.h"
+#include "parallel/plan/step_traffic.h"
 
 namespace permafrost {
 
@@ -87,18 +88,14 @@ void place_params(Plan& plan, const Graph& graph, const std::vector<bool>& train
   plan.memory.working = byte;
 }
 
-/// Calls visit(unit, flops forward, flops backward) for each operation of a program.
+/// Calls visit(unit, flops forward, flops backward) for each step of a program, as the forecast of a step counts them.
 template <typename Visit>
-void for_each_forward(const Plan& plan, size_t bucket, Visit visit) {
-  const Graph& graph = plan.graphs[bucket];
+void for_each_step(const Plan& plan, size_t bucket, Visit visit) {
   for (const PlanStep& step : plan.programs[bucket].steps) {
-    if (step.kind != StepKind::kForward) continue;
-    for (int op : {step.before, step.op}) {
-      if (op < 0) continue;
-      const OpInfo& info = graph.ops()[static_cast<size_t>(op)];
-      const OpFlops flops = info.op->flops(graph.specs_of(info));
-      visit(info.unit, flops.forward, flops.backward(plan.needs[bucket].op_needs[static_cast<size_t>(op)]));
-    }
+    const StepWork work = step_work(plan, bucket, step);
+    const double flops = work.frozen_flops + work.trainable_flops;
+    const bool forward = step.kind == StepKind::kForward;
+    visit(step.unit, forward ? flops : 0, forward ? 0 : flops);
   }
 }
 
@@ -127,7 +124,7 @@ void describe_units(Plan& plan, std::vector<std::string> reasons) {
     unit.optimizer_bytes += 12 * param.shape.elements();
     unit.reductions = 1;
   }
-  for_each_forward(plan, largest, [&](int index, double forward, double backward) {
+  for_each_step(plan, largest, [&](int index, double forward, double backward) {
     UnitPlan& unit = plan.units[static_cast<size_t>(index)];
     unit.flops_forward += forward;
     unit.flops_backward += backward;
@@ -175,7 +172,7 @@ int64_t Plan::micro_batches_of(int rank) const {
 
 double Plan::program_flops(size_t bucket) const {
   double sum = 0;
-  for_each_forward(*this, bucket, [&](int, double forward, double backward) { sum += forward + backward; });
+  for_each_step(*this, bucket, [&](int, double forward, double backward) { sum += forward + backward; });
   return sum;
 }
 double Plan::flops_forward() const {

@@ -79,7 +79,7 @@ struct UnitPlan {
   int64_t gradient_bytes = 0;                    ///< f32 parameter gradients of a micro-batch
   int64_t optimizer_bytes = 0;                   ///< master, m, v over all ranks
   int64_t gathers = 0, reductions = 0;           ///< per rank and step that this unit causes
-  double flops_forward = 0, flops_backward = 0;  ///< one micro-batch, largest bucket
+  double flops_forward = 0, flops_backward = 0;  ///< of its steps (PlanStep::unit); one micro-batch, largest bucket
 };
 
 /// Bytes of one rank (the one with the largest slice, on the node with most ranks): all of it the host's in a plan for

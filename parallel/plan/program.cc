@@ -30,6 +30,19 @@ bool is_public(const Graph& graph, int value) {
   return info.role != ValueRole::kComputed || !info.name.ends_with("_" + std::to_string(info.producer));
 }
 
+BitMask adjoining_params(const Graph& graph, const PlanStep& step) {
+  BitMask mask = 0;
+  for (size_t i = 1; i < step.params.size(); ++i) {
+    const std::vector<int>& params = graph.ops()[static_cast<size_t>(step.op)].params;
+    const auto unit = [&](size_t position) { return graph.params()[static_cast<size_t>(params[position])].unit; };
+    const TensorRef &before = step.params[i - 1], &ref = step.params[i];
+    if (ref.region != Region::kNone && ref.region == before.region && unit(i) == unit(i - 1) &&
+        ref.spec.dtype == before.spec.dtype && ref.offset == before.offset + before.spec.bytes())
+      mask |= bit(i);
+  }
+  return mask;
+}
+
 namespace {
 
 /// Builds a program in four passes: emit the steps; note who writes and reads what; decide which tensors share

@@ -55,11 +55,17 @@ struct PlanStep {
   /// What it reads is `before_inputs`; what it makes is inputs[0], which this step writes before it reads it.
   int before = -1;
   int param = -1;  ///< kSumGradient
+  /// Where all that the step does is counted: what comes along with it as well, whichever unit that is an operation of.
   int unit = -1;
   std::vector<TensorRef> inputs, params, outputs, saved, doutputs, dinputs, dparams, before_inputs;
   std::vector<GradMode> dinput_modes, dparam_modes;
   TensorRef workspace;
 };
+
+/// Parameters of a step that the plan puts right behind the one before: bit i says that parameter i begins where
+/// parameter i - 1 ends, in one region, one unit and one dtype. Two units may touch as well, in the frozen space or
+/// from slot to slot, but where each lies in memory depends on policies; within a unit it never does.
+BitMask adjoining_params(const Graph& graph, const PlanStep& step);
 
 /// Everything one micro-batch does, in order, with addresses. Executed once per micro-batch slot of a rank.
 struct Program {

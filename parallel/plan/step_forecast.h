@@ -43,8 +43,8 @@ struct UnitForecast {
 struct StepForecast {
   std::vector<UnitForecast> units;
   UnitForecast all;             ///< sums over units
-  double frozen_flops = 0;      ///< of operations without trainable parameters: 4N in front of the frontier, 2N behind
-  double trainable_flops = 0;   ///< of the others: 6N
+  double frozen_flops = 0;      ///< not due to trainable parameters: 4N in front of the frontier, 2N behind
+  double trainable_flops = 0;   ///< due to them: 6N
   double input_seconds = 0;     ///< inputs from the host to the device
   double programs_seconds = 0;  ///< micro-batches with the gathers that they wait for
   double vote_seconds = 0, reduce_seconds = 0, norms_seconds = 0;

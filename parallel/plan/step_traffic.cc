@@ -56,6 +56,13 @@ int64_t bytes_moved(const Plan& plan, const PlanStep& step, const OpInfo* info, 
   return 0;
 }
 
+BitMask trainable_params(const Plan& plan, const OpInfo& info) {
+  BitMask mask = 0;
+  for (size_t i = 0; i < info.params.size(); ++i)
+    if (plan.params[static_cast<size_t>(info.params[i])].trainable) mask |= bit(i);
+  return mask;
+}
+
 }  // namespace
 
 double forward_flops(const Graph& graph, const PlanStep& step) {
@@ -75,12 +82,17 @@ StepWork step_work(const Plan& plan, size_t bucket, const PlanStep& step) {
   StepWork work;
   work.bytes = bytes_moved(plan, step, info, specs);
   if (step.kind != StepKind::kForward && step.kind != StepKind::kBackward) return work;
-  const double done = step.kind == StepKind::kForward
-                          ? forward_flops(graph, step)
-                          : info->op->flops(specs).backward(plan.needs[bucket].op_needs[static_cast<size_t>(step.op)]);
-  bool trainable = false;
-  for (int p : info->params) trainable |= plan.params[static_cast<size_t>(p)].trainable;
-  (trainable ? work.trainable_flops : work.frozen_flops) = done;
+  const OpFlops flops = info->op->flops(specs);
+  const BitMask trainable = trainable_params(plan, *info);
+  if (step.kind == StepKind::kForward) {
+    // What comes along has no parameters (ProgramBuilder::takes_along).
+    work.trainable_flops = flops.share(flops.forward, trainable);
+    work.frozen_flops = forward_flops(graph, step) - work.trainable_flops;
+    return work;
+  }
+  const Needs& needs = plan.needs[bucket].op_needs[static_cast<size_t>(step.op)];
+  work.trainable_flops = flops.share(flops.backward({needs.inputs, 0}), trainable) + flops.backward({0, needs.params});
+  work.frozen_flops = flops.backward(needs) - work.trainable_flops;
   return work;
 }
 

@@ -8,8 +8,8 @@ namespace permafrost {
 
 /// What one step of a program does.
 struct StepWork {
-  double frozen_flops = 0;     ///< of operations without trainable parameters
-  double trainable_flops = 0;  ///< of the others
+  double frozen_flops = 0;     ///< of operations without trainable parameters, and of others what is not due to those
+  double trainable_flops = 0;  ///< due to trainable parameters: of weights that share a product, to each its part
   /// Read from and written to memory: the tensors that the step names, those that it adds to twice; of an embedding's
   /// table the rows that are taken. A gradient that is passed on in place costs nothing, workspaces are not counted.
   int64_t bytes = 0;

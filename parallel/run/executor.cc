@@ -48,8 +48,12 @@ void Executor::bind(size_t bucket) {
     bound.op = plan_.graphs[bucket].ops()[static_cast<size_t>(step.op)].op.get();
     bound.inputs = tensors(step.inputs);
     bound.params = tensors(step.params);
+    bound.adjoining = adjoining_params(plan_.graphs[bucket], step);
     for (size_t i = 0; i < step.params.size(); ++i)
-      if (const ComputeCopies::Copy* copy = copied_.find(plan_, bucket, step, i)) bound.params[i] = copied(*copy);
+      if (const ComputeCopies::Copy* copy = copied_.find(plan_, bucket, step, i)) {
+        bound.params[i] = copied(*copy);
+        bound.adjoining &= ~(bit(i) | bit(i) << 1);  // copies have places of their own
+      }
     bound.outputs = tensors(step.outputs);
     bound.saved = tensors(step.saved);
     bound.doutputs = tensors(step.doutputs);
@@ -163,7 +167,7 @@ void Executor::only_gather(size_t bucket) {
 void Executor::execute(const BoundStep& step, GradientSink* sink) const {
   switch (step.plan->kind) {
     case StepKind::kForward: {
-      const ForwardArgs args{step.inputs, step.params, step.outputs, step.saved, step.workspace};
+      const ForwardArgs args{step.inputs, step.params, step.outputs, step.saved, step.workspace, step.adjoining};
       if (step.plan->before < 0)
         step.op->forward(context_, args);
       else
@@ -171,8 +175,9 @@ void Executor::execute(const BoundStep& step, GradientSink* sink) const {
       break;
     }
     case StepKind::kBackward:
-      step.op->backward(context_, {step.inputs, step.params, step.outputs, step.saved, step.doutputs, step.dinputs,
-                                   step.plan->dinput_modes, step.dparams, step.plan->dparam_modes, step.workspace});
+      step.op->backward(
+          context_, {step.inputs, step.params, step.outputs, step.saved, step.doutputs, step.dinputs,
+                     step.plan->dinput_modes, step.dparams, step.plan->dparam_modes, step.workspace, step.adjoining});
       break;
     case StepKind::kAddGradient:
       accumulate(context_, step.doutputs[0], step.dinputs[0], GradMode::kAdd);

@@ -113,6 +113,7 @@ class Executor {
     const Op* op = nullptr;
     std::vector<Tensor> inputs, params, outputs, saved, doutputs, dinputs, dparams, before_inputs;
     Tensor workspace;
+    BitMask adjoining = 0;
     std::vector<Tensor> released;  // buffers whose life ends with this step
     std::vector<size_t> acquired;  // gathers that this step is the first to use
     std::vector<size_t> let_go;    // those that it is the last to use

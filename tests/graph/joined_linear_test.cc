@@ -56,13 +56,14 @@ TEST(FreezingMatrix, JoinedLinear) {
   check_freezing_matrix(joined_case("three without bias, two of them together", 3, false, {{0, 1}}));
 }
 
-/// An operation with memory for one run of each pass. Weights lie together or apart; so do biases.
+/// An operation with memory for one run of each pass. Weights lie together or apart, and it is told so; so do biases.
 struct OneUse {
   Graph graph;
   size_t parts;
   std::vector<OwnedTensor> memory;
   std::vector<Tensor> params;
   OwnedTensor x, y;
+  BitMask adjoining = 0;
 
   OneUse(DType compute, size_t parts, bool weights_together, bool biases_together)
       : graph(compute), parts(parts), x(compute, Shape{int64_t{kRows}, int64_t{kWidth}}) {
@@ -81,6 +82,7 @@ struct OneUse {
         return all.rows(int64_t(i) * shape[0], int64_t(i + 1) * shape[0]).reshaped(shape);
       };
       if (together) {
+        if (i > 0) adjoining |= bit(params.size());
         params.push_back(rows(memory.back()));
       } else {
         const Tensor one = memory.emplace_back(dtype, shape);
@@ -98,7 +100,7 @@ struct OneUse {
   }
   void forward() const {
     const std::vector<Tensor> in{x}, out{y};
-    op().forward(device_context(), {in, params, out, {}, workspace(Pass::kForward, {})});
+    op().forward(device_context(), {in, params, out, {}, workspace(Pass::kForward, {}), adjoining});
     finish_kernels();
   }
   /// The gradient of x for gradients of y that are all `dy` in part 0 and `other` in the rest.
@@ -107,9 +109,17 @@ struct OneUse {
     const OwnedTensor given = make_tensor(y.view().dtype(), y.view().shape(), dy);
     const std::vector<Tensor> undefined(1), douts{given}, dins{dx}, dparams(params.size());
     const std::vector<GradMode> mode(1, GradMode::kOverwrite), modes(params.size(), GradMode::kOverwrite);
-    op().backward(
-        device_context(),
-        {undefined, params, undefined, {}, douts, dins, mode, dparams, modes, workspace(Pass::kBackward, {bit(0), 0})});
+    op().backward(device_context(), {undefined,
+                                     params,
+                                     undefined,
+                                     {},
+                                     douts,
+                                     dins,
+                                     mode,
+                                     dparams,
+                                     modes,
+                                     workspace(Pass::kBackward, {bit(0), 0}),
+                                     adjoining});
     finish_kernels();
     return values_of(dx);
   }
@@ -119,13 +129,23 @@ struct OneUse {
 TEST(FreezingMatrix, JoinedLinearSumsTheGradientOfItsInputInOnePiece) {
   // 1 + 2 * 0.75 * 2^-8, rounded once or after each of two additions.
   const std::vector<double> expected_together(kRows * kWidth, 1 + 0x1p-7), expected_apart(kRows * kWidth, 1);
-  for (const bool together : {true, false}) {
-    const OneUse use(DType::kBF16, 3, together, together);
+  struct Row {
+    const char* name;
+    bool touch;
+    BitMask adjoining;
+    bool joined;
+  };
+  for (const auto& [name, touch, adjoining, joined] : {Row{"together", true, 0b110, true},
+                                                       {"apart", false, 0, false},
+                                                       {"touch by chance", true, 0, false},
+                                                       {"two of three together", true, 0b010, false}}) {
+    OneUse use(DType::kBF16, 3, touch, touch);
+    use.adjoining = adjoining;
     std::vector<double> dy(kRows * 3 * kColumns, 0);
     for (size_t row = 0; row < kRows; ++row)
       for (size_t part = 0; part < 3; ++part) dy[(row * 3 + part) * kColumns] = part == 0 ? 1 : 0.75 * 0x1p-8;
     for (size_t i = 0; i < 3; ++i) use.set(use.params[i], std::vector<double>(kColumns * kWidth, 1));
-    EXPECT_EQ(use.gradient_of_x(dy), together ? expected_together : expected_apart) << together;
+    EXPECT_EQ(use.gradient_of_x(dy), joined ? expected_together : expected_apart) << name;
   }
 }
 
@@ -200,6 +220,16 @@ TEST(JoinedLinear, DeclaresWhatItReadsAndCosts) {
   Graph plain(DType::kF32);
   joined_in(plain, 2, false);
   EXPECT_EQ(plain.ops()[0].op->wants_compute_dtype(), 0u);
+}
+
+TEST(JoinedLinear, RefusesWeightsThatAreSaidToLieTogetherAndDoNot) {
+  OneUse use(DType::kF32, 3, false, false);
+  use.adjoining = 0b110;
+  for (const bool forward : {true, false})
+    EXPECT_TRUE(throws_error(
+        [&] { forward ? use.forward() : void(use.gradient_of_x(std::vector<double>(kRows * 3 * kColumns))); },
+        ErrorKind::kInvalidArgument,
+        {"joined_linear: 3 weights of (4, 8) f32 were expected one behind the other, as the plan puts them"}));
 }
 
 TEST(JoinedLinear, RefusesWhatDoesNotFit) {

@@ -27,6 +27,7 @@ struct Problem {
   std::vector<OwnedTensor> inputs, params;
   std::vector<OwnedTensor> together;  // what holds the parameters that lie together
   std::vector<Tensor> param_views;    // where the operation finds each
+  BitMask adjoining = 0;              // those that lie right behind the one before
   OwnedTensor dout;
   std::vector<double> output;                         // of the reference
   std::vector<std::vector<double>> dinputs, dparams;  // of the reference; empty where not differentiable
@@ -54,6 +55,7 @@ void place_params(Problem& p) {
       std::memcpy(next, from.raw(), static_cast<size_t>(from.bytes()));
       p.param_views[i] = Tensor(next, from.spec(), from.device());
       next += from.bytes();
+      if (i != group.front()) p.adjoining |= bit(i);
     }
   }
 }
@@ -86,7 +88,7 @@ void find_reference(Problem& p) {
 }
 
 Problem make_problem(const OpCase& op_case, DType compute) {
-  Problem p{op_case, Graph(compute), {}, {}, {}, {}, {}, {}, {}, {}, {}};
+  Problem p{op_case, Graph(compute), {}, {}, {}, {}, {}, 0, {}, {}, {}, {}};
   op_case.build(p.graph);
   EXPECT_EQ(p.graph.ops().size(), 1u);
   const OpInfo& op = p.graph.ops()[0];
@@ -164,7 +166,7 @@ Outcome run(const Problem& p, const Variant& v) {
 
   const std::vector<Tensor>&params = p.param_views, input_views = views(inputs), saved_views = views(saved);
   OwnedTensor workspace = workspace_for(p, Pass::kForward, v);
-  op.forward(device_context(v.threads), {input_views, params, output_views, saved_views, workspace});
+  op.forward(device_context(v.threads), {input_views, params, output_views, saved_views, workspace, p.adjoining});
   EXPECT_TRUE(workspace.canaries_intact() && all_intact(outputs) && all_intact(saved) && all_intact(inputs));
   result.output = copy_of(output_views[p.op_case.output]);
   for (size_t i = 0; i < inputs.size(); ++i)
@@ -190,7 +192,7 @@ Outcome run(const Problem& p, const Variant& v) {
   const std::vector<GradMode> param_modes(params.size(), v.mode);
   workspace = workspace_for(p, Pass::kBackward, v);
   op.backward(device_context(v.threads), {used_inputs, used_params, used_outputs, saved_views, dout_views, dinputs,
-                                          modes, dparams, param_modes, workspace});
+                                          modes, dparams, param_modes, workspace, p.adjoining});
   EXPECT_TRUE(workspace.canaries_intact() && all_intact(outputs) && all_intact(saved) && all_intact(inputs) &&
               all_intact(douts) && all_intact(p.params) && all_intact(p.together) && all_intact(result.dinputs) &&
               all_intact(result.dparams));

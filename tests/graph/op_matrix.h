@@ -23,7 +23,7 @@ struct OpCase {
   std::map<size_t, std::vector<double>> fixed = {};  ///< values of inputs that are not random (ids, labels, masks)
   size_t output = 0;                                 ///< of the operation, compared with the reference
   bool is_loss = false;                              ///< backward starts here: no gradient of the output is given
-  std::vector<std::vector<size_t>> together = {};    ///< parameters that lie one behind the other in memory
+  std::vector<std::vector<size_t>> together = {};    ///< consecutive parameters, one behind the other in memory
 };
 
 /// Runs the operation for every subset of gradients that can be needed (the four classes of freezing among them), in

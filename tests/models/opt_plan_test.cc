@@ -39,13 +39,6 @@ PlanRequest opt_request(const OptConfig& config, const std::vector<FreezeRule>& 
   return request;
 }
 
-bool in_a_row(std::span<const TensorRef> refs) {
-  for (size_t i = 1; i < refs.size(); ++i)
-    if (refs[i].region != refs[0].region || refs[i].offset != refs[i - 1].offset + refs[i - 1].spec.bytes())
-      return false;
-  return true;
-}
-
 /// Whether weights, and biases, of the products of q, k and v lie together: -1 if that differs between steps.
 struct Together {
   int weights = 0, biases = 0;
@@ -59,8 +52,8 @@ Together together_in(const Plan& plan) {
     for (const PlanStep& step : plan.programs[bucket].steps) {
       if (step.kind != StepKind::kForward) continue;
       if (plan.graphs[bucket].ops()[static_cast<size_t>(step.op)].op->kind() != "joined_linear") continue;
-      const std::span<const TensorRef> refs(step.params);
-      const int weights = in_a_row(refs.first(3)), biases = in_a_row(refs.subspan(3));
+      const BitMask adjoining = adjoining_params(plan.graphs[bucket], step);
+      const int weights = (adjoining & 0b000110) == 0b000110, biases = (adjoining & 0b110000) == 0b110000;
       result.weights = result.steps == 0 || result.weights == weights ? weights : -1;
       result.biases = result.steps == 0 || result.biases == biases ? biases : -1;
       ++result.steps;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/graph/freezing.h"
+#include "core/graph/ops/joined_linear.h"
 #include "core/graph/ops/layer_norm.h"
 #include "core/graph/ops/shape_ops.h"
 #include "parallel/plan/check.h"
@@ -105,6 +106,39 @@ TEST(Program, ResidualStreamHasOneGradientBuffer) {
     const int v = b.graph.find_value(concat("blocks.", i, ".out"));
     EXPECT_EQ(b.program.value_gradients[static_cast<size_t>(v)].buffer, first.buffer) << i;
   }
+}
+
+TEST(Program, SaysWhichParametersThePlanPutsBehindTheOneBefore) {
+  Graph g(DType::kF32);
+  const Value x = g.input("x", {{2, 4}, DType::kF32});
+  std::vector<Param> weights;
+  {
+    const auto unit = g.unit("a");
+    for (const char* name : {"q", "k"}) weights.push_back(g.param(name, {4, 4}, Initializer::zeros()));
+    const auto inner = g.unit("b");
+    weights.push_back(g.param("v", {4, 4}, Initializer::zeros()));
+  }
+  joined_linear(g, x, weights);
+  const TensorSpec spec{{4, 4}, DType::kF32};
+  const auto in = [&](Region region, int64_t offset) { return TensorRef{region, offset, spec, -1}; };
+  const auto found = [&](const TensorRef& q, const TensorRef& k, const TensorRef& v) {
+    PlanStep step;
+    step.op = 0;
+    step.params = {q, k, v};
+    return adjoining_params(g, step);
+  };
+  const Region frozen = Region::kFrozen, slots = Region::kSlots, working = Region::kWorking;
+  EXPECT_EQ(found(in(frozen, 64), in(frozen, 128), in(frozen, 256)), 0b010u);
+  EXPECT_EQ(found(in(slots, 64), in(slots, 128), in(slots, 256)), 0b010u);
+  EXPECT_EQ(found(in(working, 0), in(working, 64), in(working, 192)), 0b010u);
+  EXPECT_EQ(found(in(frozen, 0), in(frozen, 64), in(frozen, 128)), 0b010u) << "v is of another unit";
+  EXPECT_EQ(found(in(working, 0), in(frozen, 64), in(frozen, 128)), 0u) << "another region";
+  EXPECT_EQ(found(in(frozen, 0), in(frozen, 128), in(frozen, 256)), 0u) << "a gap";
+  EXPECT_EQ(found(in(frozen, 64), in(frozen, 0), in(frozen, 256)), 0u) << "in another order";
+  EXPECT_EQ(found({}, {}, {}), 0u) << "not read by backward";
+  TensorRef half = in(frozen, 64);
+  half.spec.dtype = DType::kBF16;
+  EXPECT_EQ(found(in(frozen, 0), half, in(frozen, 256)), 0u) << "another dtype";
 }
 
 TEST(Program, ReuseSavesMemory) {

@@ -6,6 +6,7 @@
 #include "core/base/json.h"
 #include "core/graph/ops/cross_entropy.h"
 #include "core/graph/ops/embedding.h"
+#include "core/graph/ops/joined_linear.h"
 #include "core/graph/ops/linear.h"
 #include "core/graph/ops/shape_ops.h"
 #include "parallel/plan/step_traffic.h"
@@ -77,6 +78,67 @@ TEST(StepForecast, ProductsOfFrozenAndTrainableUnits) {
   EXPECT_EQ(first.units[1].flops, 2048) << "forward and dX: 4N";
   EXPECT_EQ(first.trainable_flops, 2048);
   EXPECT_EQ(first.frozen_flops, 2048 + 2 * 640);
+}
+
+/// Four rows: x (4, 8) -> first: W (8, 8) -> q, k, v side by side: W (8, 8) each -> loss. f32 all over.
+Graph joined_products(int64_t) {
+  Graph g(DType::kF32);
+  const Value x = g.input("x", {{4, 8}, DType::kF32});
+  const Value labels = g.input("labels", {{4}, DType::kI32});
+  const Value row_weight = g.input("row_weight", {{4}, DType::kF32});
+  const auto weight = [&](const char* name) { return g.param(name, {8, 8}, Initializer::normal(1)); };
+  const auto bias = [&](const char* name) { return g.param(name, {8}, Initializer::zeros()); };
+  const auto unit = g.unit("unit");
+  const Value h = linear(g, x, weight("first"));
+  const Value qkv =
+      joined_linear(g, h, {weight("q"), weight("k"), weight("v")}, {bias("q.bias"), bias("k.bias"), bias("v.bias")});
+  g.set_loss(cross_entropy(g, qkv, labels, row_weight, 0).loss);
+  return g;
+}
+
+// A product of 4 rows is 2 * 4 * 8 * 8 = 512 FLOPs; the loss 20 for each of 96 logits, forward and backward.
+TEST(StepForecast, WeightsThatShareAProductCountByThemselves) {
+  PlanRequest r = product_request("q");
+  r.build_graph = joined_products;
+  const double loss = 2 * 1920;
+  const StepForecast alone = forecast_step(make_plan(r), instant());
+  EXPECT_EQ(alone.trainable_flops, 2 * 512) << "its part of forward, and dW";
+  EXPECT_EQ(alone.frozen_flops, 512 + 2 * 512 + loss) << "the layer in front, k and v";
+  r.freezing = {{"q", true}, {"first", true}};
+  const StepForecast upstream = forecast_step(make_plan(r), instant());
+  EXPECT_EQ(upstream.trainable_flops, 2 * 512 + 3 * 512) << "the layer in front, and of q forward, dX and dW";
+  EXPECT_EQ(upstream.frozen_flops, 2 * 512 + 2 * 512 + loss) << "forward and dX of k and v";
+  r.freezing = {{"q.bias", true}};
+  const StepForecast bias = forecast_step(make_plan(r), instant());
+  EXPECT_EQ(bias.trainable_flops, 0) << "a bias has no part of a product";
+  EXPECT_EQ(bias.frozen_flops, 4 * 512 + loss);
+  r.freezing = {{"*", true}};
+  const StepForecast whole = forecast_step(make_plan(r), instant());
+  EXPECT_EQ(whole.trainable_flops, 2 * 512 + 9 * 512);
+  EXPECT_EQ(whole.frozen_flops, loss);
+}
+
+// A norm makes the sum in front of it, of 160 elements: at the end of a block in another unit.
+TEST(StepForecast, ASumThatANormMakesCountsByItsOwnParametersInTheUnitOfTheNorm) {
+  PlanRequest r = product_request("norm.*");
+  r.build_graph = [](int64_t) { return testing::toy_transformer({}); };
+  const Plan plan = make_plan(r);
+  int sums = 0;
+  for (const PlanStep& step : plan.programs[0].steps) {
+    if (step.before < 0) continue;
+    ++sums;
+    const bool trained = step.unit == 4;
+    const StepWork work = step_work(plan, 0, step);
+    EXPECT_EQ(work.trainable_flops, trained ? 8 * 160 : 0);
+    EXPECT_EQ(work.frozen_flops, trained ? 160 : 9 * 160);
+  }
+  EXPECT_EQ(sums, 6);
+  const StepForecast forecast = forecast_step(plan, instant());
+  ASSERT_EQ(plan.units.size(), forecast.units.size());
+  for (size_t u = 0; u < plan.units.size(); ++u)
+    EXPECT_EQ(plan.units[u].flops_forward + plan.units[u].flops_backward, forecast.units[u].flops)
+        << plan.units[u].name;
+  EXPECT_EQ(plan.units[2].flops_forward - plan.units[1].flops_forward, 160) << "blocks.1 makes the sum of blocks.0";
 }
 
 TEST(StepForecast, MemoryOfEveryStep) {

@@ -86,6 +86,17 @@ std::vector<Tensor> GraphRunner::tensors(const std::vector<TensorRef>& refs) con
   return result;
 }
 
+BitMask GraphRunner::adjoining(const std::vector<Tensor>& params) const {
+  if (!options_.params_together) return 0;
+  BitMask mask = 0;
+  for (size_t i = 1; i < params.size(); ++i) {
+    const Tensor &before = params[i - 1], &param = params[i];
+    if (!before.defined() || !param.defined() || param.dtype() != before.dtype()) continue;
+    if (param.raw() == static_cast<std::byte*>(before.raw()) + before.bytes()) mask |= bit(i);
+  }
+  return mask;
+}
+
 double GraphRunner::run() {
   const Context& context = context_;
   for (const PlanStep& step : program_.steps) {
@@ -93,16 +104,18 @@ double GraphRunner::run() {
     const auto in = tensors(step.inputs), params = tensors(step.params), out = tensors(step.outputs),
                saved = tensors(step.saved), douts = tensors(step.doutputs), dins = tensors(step.dinputs),
                dparams = tensors(step.dparams);
+    const BitMask together = adjoining(params);
     switch (step.kind) {
       case StepKind::kForward:
         if (step.before < 0)
-          op.forward(context, {in, params, out, saved, tensor(step.workspace)});
+          op.forward(context, {in, params, out, saved, tensor(step.workspace), together});
         else
-          op.forward_with(context, {in, params, out, saved, tensor(step.workspace)}, tensors(step.before_inputs));
+          op.forward_with(context, {in, params, out, saved, tensor(step.workspace), together},
+                          tensors(step.before_inputs));
         break;
       case StepKind::kBackward:
         op.backward(context, {in, params, out, saved, douts, dins, step.dinput_modes, dparams, step.dparam_modes,
-                              tensor(step.workspace)});
+                              tensor(step.workspace), together});
         break;
       case StepKind::kAddGradient:
         accumulate(context, douts[0], dins[0], GradMode::kAdd);

@@ -53,6 +53,8 @@ class GraphRunner {
   static void assign(const Tensor& tensor, const std::vector<double>& values);
   Tensor tensor(const TensorRef& ref) const;
   std::vector<Tensor> tensors(const std::vector<TensorRef>& refs) const;
+  /// As adjoining_params (parallel/plan/program.h) for parameters that lie together; otherwise none.
+  BitMask adjoining(const std::vector<Tensor>& params) const;
 
   const Graph& graph_;
   Options options_;

@@ -113,6 +113,7 @@ class JoinedLinearOp final : public Op {
     return {product, product, product, all_weights()};
   }
 
+  /// Errors: InvalidArgument (weights that the plan puts one behind the other lie elsewhere).
   void forward(const Context& context, const ForwardArgs& args) const override {
     const Tensor y = rows_of_parts(args.outputs[0]);
     const int64_t m = y.dim(0), n = y.dim(2);
@@ -120,7 +121,7 @@ class JoinedLinearOp final : public Op {
     WorkspacePieces pieces(args.workspace);
     LinearForward call;
     call.x = args.inputs[0].reshaped({m, weights[0].dim(1)});
-    call.weight = in_one_piece(weights);
+    call.weight = joined(weights, args.adjoining);
     if (call.weight.defined()) {
       if (has_bias_) call.bias = one_bias(context, biases, pieces);
       call.y = y.reshaped({m, y.dim(1) * n});
@@ -144,7 +145,7 @@ class JoinedLinearOp final : public Op {
     if (wants_dx) {
       dx.dx = args.dinputs[0].reshaped({m, args.params[0].dim(1)});
       dx.mode = args.dinput_modes[0];
-      dx.weight = in_one_piece(args.params.first(parts_));
+      dx.weight = joined(args.params.first(parts_), args.adjoining);
     }
     const bool by_parts = wants_dx && !dx.weight.defined();
     if (wants_dx && !by_parts) {
@@ -167,6 +168,16 @@ class JoinedLinearOp final : public Op {
  private:
   BitMask all_weights() const { return bit(parts_) - 1; }
 
+  /// The weights as one tensor where the plan puts them one behind the other; otherwise undefined, wherever they lie.
+  Tensor joined(std::span<const Tensor> weights, BitMask adjoining) const {
+    const BitMask behind = all_weights() & ~bit(0);
+    if ((adjoining & behind) != behind) return {};
+    const Tensor whole = in_one_piece(weights);
+    PERMAFROST_CHECK(whole.defined(), "joined_linear: ", parts_, " weights of ", weights[0].spec(),
+                     " were expected one behind the other, as the plan puts them; got them apart");
+    return whole;
+  }
+
   /// (..., n N) as (M, n, N).
   Tensor rows_of_parts(const Tensor& t) const {
     const auto dims = t.shape().dims();
@@ -174,8 +185,9 @@ class JoinedLinearOp final : public Op {
     return t.reshaped({product_of_axes(dims.first(dims.size() - 1)), parts, dims.back() / parts});
   }
 
-  /// Biases that do not lie together are put together: whether there is one product must not depend on them, since a
-  /// GPU reads copies of frozen ones, which have places of their own, where their unit is at rest and not in a slot.
+  /// Biases that do not lie together are put together, the same values either way: whether there is one product must
+  /// not depend on them, since a GPU reads copies of frozen ones, which have places of their own, where their unit is
+  /// at rest and not in a slot.
   static Tensor one_bias(const Context& context, std::span<const Tensor> biases, WorkspacePieces& pieces) {
     if (const Tensor whole = in_one_piece(biases)) return whole;
     const int64_t n = biases[0].dim(0);
