@@ -215,7 +215,7 @@ std::string Executor::name_of(const WorkGraphs::Key& key) const {
 /// stands between graphs, as do the events that order it.
 void Executor::give_graphs(size_t bucket, int work, GradientSink* sink) {
   if (!graphs_between_gathers(bucket)) {
-    if (!graphs_.run({bucket, work}, [&] { give_all(bucket, sink); })) slots_.count_again(bucket);
+    graphs_.run({bucket, work}, [&] { give_all(bucket, sink); });
     return;
   }
   walk(bucket, [&](const Segment& segment) {
@@ -235,6 +235,7 @@ void Executor::start(size_t bucket, GradientSink* sink, double* loss) {
     give_graphs(bucket, work, sink);
   else
     give_all(bucket, sink);
+  slots_.count_copies(bucket);
   if (loss && losses_[bucket].defined()) copy_bytes(context_, loss, losses_[bucket].raw(), sizeof(double));
 }
 
@@ -254,6 +255,7 @@ double Executor::forward(size_t bucket) {
     return step.plan->kind == StepKind::kForward && step.plan->op == last;
   };
   walk(bucket, [&](const Segment& segment) { return give_steps(bucket, segment, nullptr, is_last); });
+  slots_.count_copies(bucket);
   return loss(bucket);
 }
 

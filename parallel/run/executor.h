@@ -38,8 +38,8 @@ struct NonFiniteReport {
 };
 
 struct ExecutorOptions {
-  /// On CUDA: programs are captured when they run for the second time, and launched as graphs from then on: one for all
-  /// of a program, or one for what stands between two points where its gathers need the host.
+  /// On CUDA: programs are captured behind their first run, and launched as graphs from their second on: one for all of
+  /// a program, or one for what stands between two points where its gathers need the host.
   bool graphs = true;
   /// Fills every buffer and slot with NaN bytes when its life ends, so that reading too late shows.
   bool poison_released = false;

@@ -107,7 +107,7 @@ WeightSlots::Lease WeightSlots::acquire(size_t index) {
     fill_seen(gather);
   }
   waited_ms_ += std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
-  count(gather);
+  if (!copies_on_device()) count(gather);
   return {*this, index};
 }
 
@@ -164,7 +164,8 @@ void WeightSlots::pass_over(size_t first) {
   for (size_t g = first; g < gathers_->size(); ++g) acquire(g);
 }
 
-void WeightSlots::count_again(size_t bucket) {
+void WeightSlots::count_copies(size_t bucket) {
+  if (!copies_on_device()) return;
   for (const Gather& gather : plan_.programs[bucket].gathers) count(gather);
 }
 

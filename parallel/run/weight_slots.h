@@ -52,8 +52,9 @@ class WeightSlots {
   /// Acquires the gathers from `first` on and reads none: for a program that is not run, or not to its end.
   void pass_over(size_t first);
 
-  /// The gathers of a program happened once more, without a call of this object.
-  void count_again(size_t bucket);
+  /// A program has run whose units a device copies: these are counted by runs, since a graph copies without a call of
+  /// this object, and a capture calls without a copy. Nothing of gathers, each of which `acquire` counts.
+  void count_copies(size_t bucket);
 
   /// Milliseconds that acquire waited or copied, and bytes gathered from other ranks' parts, since the last call.
   double take_waited_ms();
@@ -70,6 +71,7 @@ class WeightSlots {
   void fill_seen(const Gather& gather);
   void fill(const Gather& gather);
   void count(const Gather& gather);
+  bool copies_on_device() const { return copies_ && plan_.gather.kind == GatherKind::kCopy; }
   void work();
   void allow(uint32_t gathers);
   template <typename Enough>

@@ -23,28 +23,23 @@ cuda::OwnedCapture capture(cuda::Queue& queue, const std::function<void()>& give
 
 }  // namespace
 
-bool WorkGraphs::run(Key key, const std::function<void()>& give) {
+void WorkGraphs::run(Key key, const std::function<void()>& give) {
   Entry& entry = entries_[key];
-  if (!entry.ran || entry.refused) {
-    give();
-    return entry.ran = true;
-  }
   cuda::Queue& queue = *context_.stream.queue();
-  const bool captures = !entry.captured;
-  if (captures) {
-    try {
-      entry.captured = capture(queue, give);
-    } catch (const Error& error) {
-      if (error.kind() != ErrorKind::kInternal) throw;  // not the device's
-      entry.refused = true;
-      LOG(WARNING) << "device: " << name_(key) << " is given kernel by kernel, not as a CUDA graph: " << error.what();
-      give();  // nothing of it was done
-      return true;
-    }
+  if (entry.captured) {
+    cuda::launch(queue, *entry.captured);
+    ++launches_;
+    return;
   }
-  cuda::launch(queue, *entry.captured);
-  ++launches_;
-  return captures;
+  give();
+  if (entry.refused) return;
+  try {
+    entry.captured = capture(queue, give);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kInternal) throw;  // not the device's
+    entry.refused = true;
+    LOG(WARNING) << "device: " << name_(key) << " is given kernel by kernel, not as a CUDA graph: " << error.what();
+  }
 }
 
 }  // namespace permafrost

@@ -11,9 +11,10 @@
 
 namespace permafrost {
 
-/// Gives a CUDA stream the same list of kernels and copies again and again with one call of the host: work that was
-/// done once is captured the second time, and from then on launched as a graph. The bits are those without graphs,
-/// since the kernels, their order and their addresses are.
+/// Gives a CUDA stream the same list of kernels and copies again and again with one call of the host: work is captured
+/// right behind its first time, when everything it needs has been made (handles of libraries, their memory), and from
+/// then on launched as a graph. So what a graph takes of the device's memory is taken in the first step, of all work
+/// that this step has. The bits are those without graphs, since the kernels, their order and their addresses are.
 class WorkGraphs {
  public:
   struct Key {
@@ -27,9 +28,9 @@ class WorkGraphs {
       : context_(context), name_(std::move(name)) {}
 
   /// Does work by calling `give`, which gives it to the stream, or by launching what it gave before under the same key.
-  /// After the first call everything it needs has been made (handles of libraries, their memory). Returns whether it
-  /// was called. Work that the device cannot capture is given call by call from then on, and the log says why.
-  bool run(Key key, const std::function<void()>& give);
+  /// The first time `give` is called twice: to do the work, and for the capture. Work that the device cannot capture is
+  /// given call by call from then on, and the log says why.
+  void run(Key key, const std::function<void()>& give);
 
   int64_t launches() const { return launches_; }  ///< of graphs, so far
   /// As if nothing had been captured.
@@ -37,7 +38,7 @@ class WorkGraphs {
 
  private:
   struct Entry {
-    bool ran = false, refused = false;
+    bool refused = false;
     cuda::OwnedCapture captured;
   };
   Context context_;

@@ -15,6 +15,7 @@ constexpr size_t kTotal = size_t{4} << 30, kPage = 4096;
 std::mutex mutex;
 std::map<void*, size_t> device_memory, pinned_memory;  // sizes as mapped
 std::map<void*, size_t> registered;                    // host memory
+constexpr size_t kGraphBytes = 65536;                  // of device memory that a graph takes to be launched
 size_t allocated = 0;                                  // of device memory
 int users = 0;                                         // of device memory
 cudaError_t last_error = cudaSuccess;
@@ -306,14 +307,22 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   return *graph = capture, cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
-  return *executable = new CUgraphExec_st{graph->work}, cudaSuccess;
+  *executable = new CUgraphExec_st{graph->work};
+  const std::lock_guard lock(mutex);
+  allocated += kGraphBytes;
+  return cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
   for (const auto& work : graph->work) cuda_emulation::submit(stream, work);
   return cudaSuccess;
 }
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { return delete graph, cudaSuccess; }
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
+  delete graph;
+  const std::lock_guard lock(mutex);
+  allocated -= kGraphBytes;
+  return cudaSuccess;
+}
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   *event = new CUevent_st{.timed = (flags & cudaEventDisableTiming) == 0};
   return cudaSuccess;

@@ -385,12 +385,12 @@ TEST_F(TrainerCuda, NoGraphsUnderAnObserverOfSteps) {
   });
 }
 
-TEST_F(TrainerCuda, TakesNoDeviceMemoryOnceGraphsAreCaptured) {
+TEST_F(TrainerCuda, TakesNoDeviceMemoryBehindTheFirstStep) {
   with_trainer(on_gpu({}), 1, [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime&) {
     Learned run;
-    step(trainer, 2, run);
-    const int64_t free_bytes = cuda::device_info(0).free_bytes;
     step(trainer, 1, run);
+    const int64_t free_bytes = cuda::device_info(0).free_bytes;
+    step(trainer, 2, run);
     EXPECT_EQ(cuda::device_info(0).free_bytes, free_bytes);
   });
 }
@@ -415,12 +415,12 @@ TEST_F(TrainerCuda, DevicesGatherShardedUnits) {
   expect_same_gathered(on_gpu(sharded), resident);
 }
 
-TEST_F(TrainerCuda, TakesNoDeviceMemoryOnceGraphsBetweenGathersAreCaptured) {
+TEST_F(TrainerCuda, TakesNoDeviceMemoryForGraphsBetweenGathersBehindTheFirstStep) {
   const Overrides sharded{"freeze[0].pattern=connector*", "freeze+={pattern: \"*\" trainable: false}",
                           "parallel.frozen_policy=SHARDED", "parallel.gather=PREFETCH", "parallel.collectives=HOST"};
   with_ranks(2, 1, on_gpu(sharded), [&](Trainer& trainer, const config::Resolved&, const Plan&, Runtime& runtime) {
     Learned run;
-    step(trainer, 2, run);
+    step(trainer, 1, run);
     const auto all_are_here = [&](const char* tag) { runtime.world.barrier(StreamView::caller(), tag).wait(); };
     all_are_here("captured");
     const int64_t free_bytes = cuda::device_info(0).free_bytes;
