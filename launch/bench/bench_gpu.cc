@@ -63,7 +63,7 @@ class GpuReport {
   void head(const char* title, const char* unit) {
     out_ << "\n"
          << title << "\n"
-         << std::left << std::setw(36) << "row" << std::setw(7) << "parts" << std::setw(24) << "shape" << std::right
+         << std::left << std::setw(46) << "row" << std::setw(7) << "parts" << std::setw(24) << "shape" << std::right
          << std::setw(10) << "us" << std::setw(10) << unit << std::setw(9) << "share" << std::setw(9) << "a step"
          << "\n";
   }
@@ -71,7 +71,7 @@ class GpuReport {
   void row(const GpuRow& row, double seconds, double ceiling, bool host_shows) {
     const bool product = row.flops > 0;
     const double speed = (product ? row.flops : row.bytes) / seconds, share = speed / ceiling;
-    out_ << std::left << std::setw(36) << row.name() << std::setw(7) << row.freezing << std::setw(24) << row.shape
+    out_ << std::left << std::setw(46) << row.name() << std::setw(7) << row.freezing << std::setw(24) << row.shape
          << std::right << std::setprecision(1) << std::setw(10) << seconds * 1e6 << std::setw(10)
          << speed / (product ? 1e12 : 1e9) << std::setprecision(0) << std::setw(8) << 100 * share << "%" << std::setw(9)
          << row.per_step << (share < kWantedGpuShare && !emulated_ ? "  below 85 %" : "")

@@ -32,7 +32,7 @@ GpuWorkload sized(std::string name, const TextSize& text, const VisionSize* visi
   GpuWorkload w;
   w.name = std::move(name);
   w.batch = 16;
-  w.layers = text.layers;
+  w.layers = w.backward_layers = text.layers;
   w.width = text.width;
   w.heads = text.heads;
   w.hidden = text.hidden;
@@ -45,16 +45,18 @@ GpuWorkload sized(std::string name, const TextSize& text, const VisionSize* visi
   return w;
 }
 
-/// E1: a class token of each of six last encoder layers, ten prompt vectors, 49 tokens of text; 60 in all.
+/// E1: a class token of each of six last encoder layers, ten prompt vectors, 49 tokens of text; 60 in all. Twelve
+/// layers get a visual token in front of the prompts.
 GpuWorkload epalm(std::string name, const TextSize& text, const VisionSize& vision, bool tiny) {
   GpuWorkload w = sized(std::move(name), text, &vision);
   const int64_t prompts = tiny ? 2 : 10, words = tiny ? 5 : 49;
   if (tiny) w.batch = 2, w.patches = 4, w.vocabulary = 96;
   w.text_tokens = 1 + prompts + words;
-  w.seeing_layers = tiny ? 1 : 12;
+  w.parted_layers = 1 + (tiny ? 1 : 12);
+  w.class_tokens = tiny ? 1 : 6;
   w.predicted = w.batch * (words - 1);
-  w.trained = {{"connector", 6, w.batch, text.width, vision.width, false},
-               {"prompt", 2, prompts, text.width, text.width, true}};
+  w.trained = {{"connector", w.class_tokens, w.batch, text.width, vision.width, 0},
+               {"prompt", 2, prompts, text.width, text.width, 2}};
   return w;
 }
 
@@ -65,20 +67,22 @@ GpuWorkload projector(const TextSize& text, const VisionSize& vision, bool tiny)
   if (tiny) w.batch = 2, w.patches = 4, w.vocabulary = 96;
   w.text_tokens = w.patches + words;
   w.predicted = w.batch * (words - 1);
-  w.trained = {{"projector", 1, w.batch * w.patches, text.width, vision.width, false}};
+  w.trained = {{"projector", 1, w.batch * w.patches, text.width, vision.width, 0}};
   return w;
 }
 
-/// E4: a bottleneck of a quarter of the width in every layer of the decoder. Counted as if all layers were behind
-/// something trained; of the first one it is only the adaptor.
+/// E4: a bottleneck of a quarter of the width in every layer of the decoder. In front of the first one nothing is
+/// trained.
 GpuWorkload adaptors(const TextSize& text, bool tiny) {
   GpuWorkload w = sized("e4", text, nullptr);
   w.batch = tiny ? 1 : 4;
   w.text_tokens = tiny ? 24 : 2048;
   if (tiny) w.vocabulary = 96;
   w.predicted = w.batch * (w.text_tokens - 1);
-  w.trained = {{"adaptor down", text.layers, w.rows(), text.width / 4, text.width, true},
-               {"adaptor up", text.layers, w.rows(), text.width, text.width / 4, true}};
+  w.backward_layers = text.layers - 1;
+  w.adaptor_sums = text.layers;
+  w.trained = {{"adaptor down", text.layers, w.rows(), text.width / 4, text.width, text.layers - 1},
+               {"adaptor up", text.layers, w.rows(), text.width, text.width / 4, text.layers}};
   return w;
 }
 
@@ -133,22 +137,27 @@ class Products {
   std::vector<GpuCase> all() {
     if (w_.vision_layers > 0) vision();
     text();
-    for (const GpuWorkload::Trained& layer : w_.trained) {
-      linear(layer.name, "6N", layer.rows, layer.out, layer.in, static_cast<double>(layer.count), true,
-             layer.input_gradient);
-    }
+    for (const GpuWorkload::Trained& layer : w_.trained)
+      linear(layer.name, "6N", layer.rows, layer.out, layer.in, {layer.count, layer.input_gradients, layer.count});
     return std::move(cases_);
   }
 
  private:
-  void add(GpuRow row, std::function<GpuCall(Stream&)> make) {
+  /// In a step.
+  struct Passes {
+    int64_t forward = 0, dx = 0, dw = 0;
+  };
+
+  void add(GpuRow row, int64_t per_step, std::function<GpuCall(Stream&)> make) {
+    if (per_step == 0) return;
     row.workload = w_.name;
+    row.per_step = static_cast<double>(per_step);
     cases_.push_back({std::move(row), std::move(make)});
   }
 
-  void linear(const std::string& part, const std::string& freezing, int64_t m, int64_t n, int64_t k, double per_step,
-              bool dw, bool dx) {
-    const auto pass = [&](LinearPass which, const char* name) {
+  void linear(const std::string& part, const std::string& freezing, int64_t m, int64_t n, int64_t k,
+              const Passes& per_step) {
+    const auto pass = [&](LinearPass which, const char* name, int64_t times) {
       GpuRow row;
       row.part = part;
       row.pass = name;
@@ -156,44 +165,45 @@ class Products {
       row.dtype = kProductType;
       row.shape = concat(m, " x ", n, " x ", k);
       row.flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-      row.per_step = per_step;
-      add(row, [=](Stream& stream) { return linear_call(stream, which, m, n, k); });
+      add(row, times, [=](Stream& stream) { return linear_call(stream, which, m, n, k); });
     };
-    pass(LinearPass::kForward, "forward");
-    if (dx) pass(LinearPass::kBackwardInput, "dx");
-    if (dw) pass(LinearPass::kBackwardWeight, "dw");
+    pass(LinearPass::kForward, "forward", per_step.forward);
+    pass(LinearPass::kBackwardInput, "dx", per_step.dx);
+    pass(LinearPass::kBackwardWeight, "dw", per_step.dw);
   }
 
   void vision() {
-    const auto layers = static_cast<double>(w_.vision_layers);
-    const int64_t rows = w_.batch * (w_.patches + 1), width = w_.vision_width;
-    linear("vision patches", "2N", w_.batch * w_.patches, width, width == 48 ? 48 : 768, 1, false, false);
-    linear("vision qkv", "2N", rows, 3 * width, width, layers, false, false);
-    linear("vision proj", "2N", rows, width, width, layers, false, false);
-    linear("vision fc1", "2N", rows, 4 * width, width, layers, false, false);
-    linear("vision fc2", "2N", rows, width, 4 * width, layers, false, false);
-    attention("vision attention", w_.patches + 1, w_.vision_heads, width, MaskKind::kNone, layers, false);
+    const int64_t rows = w_.batch * (w_.patches + 1), width = w_.vision_width, layers = w_.vision_layers;
+    const auto behind_attention = [&](const std::string& part, int64_t m, int64_t times) {
+      linear(part + " proj", "2N", m, width, width, {times});
+      linear(part + " fc1", "2N", m, 4 * width, width, {times});
+      linear(part + " fc2", "2N", m, width, 4 * width, {times});
+    };
+    linear("vision patches", "2N", w_.batch * w_.patches, width, width == 48 ? 48 : 768, {1});
+    linear("vision qkv", "2N", rows, 3 * width, width, {layers});
+    behind_attention("vision", rows, layers - w_.token_blocks());
+    behind_attention("vision token", w_.batch, w_.token_blocks());
+    attention("vision attention", w_.patches + 1, w_.vision_heads, width, MaskKind::kNone, layers, 0);
   }
 
   void text() {
-    const auto layers = static_cast<double>(w_.layers);
-    linear("text qkv", "4N", w_.rows(), 3 * w_.width, w_.width, layers, false, true);
-    linear("text out", "4N", w_.rows(), w_.width, w_.width, layers, false, true);
-    linear("text fc1", "4N", w_.rows(), w_.hidden, w_.width, layers, false, true);
-    linear("text fc2", "4N", w_.rows(), w_.width, w_.hidden, layers, false, true);
-    linear("text lm_head", "4N", w_.predicted, w_.vocabulary, w_.width, 1, false, true);
-    attention("text attention", w_.text_tokens, w_.heads, w_.width, MaskKind::kCausal, layers, true);
+    const Passes layers{w_.layers, w_.backward_layers};
+    linear("text qkv", "4N", w_.rows(), 3 * w_.width, w_.width, layers);
+    linear("text out", "4N", w_.rows(), w_.width, w_.width, layers);
+    linear("text fc1", "4N", w_.rows(), w_.hidden, w_.width, layers);
+    linear("text fc2", "4N", w_.rows(), w_.width, w_.hidden, layers);
+    linear("text lm_head", "4N", w_.predicted, w_.vocabulary, w_.width, {1, 1});
+    attention("text attention", w_.text_tokens, w_.heads, w_.width, MaskKind::kCausal, w_.layers, w_.backward_layers);
   }
 
   /// Products of scores and of values: two forward; backward five, one of which computes the scores again. A causal
   /// mask leaves half of them.
-  void attention(const std::string& part, int64_t tokens, int64_t heads, int64_t width, MaskKind mask, double per_step,
-                 bool backward) {
+  void attention(const std::string& part, int64_t tokens, int64_t heads, int64_t width, MaskKind mask, int64_t forward,
+                 int64_t backward) {
     const double one = 2.0 * static_cast<double>(w_.batch) * static_cast<double>(width) * static_cast<double>(tokens) *
                        static_cast<double>(tokens) * (mask == MaskKind::kCausal ? 0.5 : 1.0);
     const int64_t batch = w_.batch, size = width / heads;
     for (const bool back : {false, true}) {
-      if (back && !backward) continue;
       GpuRow row;
       row.part = part;
       row.pass = back ? "backward" : "forward";
@@ -201,8 +211,8 @@ class Products {
       row.dtype = kProductType;
       row.shape = concat(batch, " x ", tokens, " x ", heads, " x ", size);
       row.flops = back ? 5 * one : 2 * one;
-      row.per_step = per_step;
-      add(row, [=](Stream& stream) { return attention_call(stream, back, batch, tokens, heads, size, mask); });
+      add(row, back ? backward : forward,
+          [=](Stream& stream) { return attention_call(stream, back, batch, tokens, heads, size, mask); });
     }
   }
 

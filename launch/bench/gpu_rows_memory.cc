@@ -1,5 +1,6 @@
 // What should be as fast as memory: each call's bytes are those that it must read and write once.
 #include "core/base/check.h"
+#include "core/graph/ops/head_loss.h"
 #include "core/kernels/activation.h"
 #include "core/kernels/adamw.h"
 #include "core/kernels/cross_entropy.h"
@@ -51,6 +52,7 @@ class MemoryCases {
 
   void add(const std::string& part, const std::string& pass, int64_t rows, int64_t columns, double bytes,
            double per_step, const MakeWork& make, DType dtype = kMemoryType) {
+    if (per_step == 0) return;
     GpuRow row;
     row.workload = w_.name;
     row.part = part;
@@ -63,8 +65,13 @@ class MemoryCases {
     cases_.push_back({row, [=](Stream& stream) { return in_turns(stream, bytes, make); }});
   }
 
-  /// of_sums: norms in a step that make the sum of a residual stream first; apart: those behind something else.
-  void norm(const std::string& part, int64_t rows, int64_t width, double of_sums, double apart, bool backward) {
+  /// In a step.
+  struct Norms {
+    int64_t of_sums = 0, apart = 0;  ///< that make the sum of a residual stream first; behind something else
+    int64_t backward = 0;
+  };
+
+  void norm(const std::string& part, int64_t rows, int64_t width, const Norms& per_step) {
     const double one = bytes_of(rows * width);
     enum class Kind { kForward, kOfSum, kBackward };
     const auto make = [=](Kind kind) {
@@ -83,28 +90,29 @@ class MemoryCases {
         return [=](const Context& c) { layer_norm_backward(c, {dy, x, gain, mean, rstd, y, {}, {}}, {}); };
       };
     };
-    add(part + " norm of a sum", "forward", rows, width, 4 * one, of_sums, make(Kind::kOfSum));
-    if (apart > 0) add(part + " norm", "forward", rows, width, 2 * one, apart, make(Kind::kForward));
-    if (backward) add(part + " norm", "dx", rows, width, 3 * one, of_sums + apart, make(Kind::kBackward));
+    const auto of = [](int64_t times) { return static_cast<double>(times); };
+    add(part + " norm of a sum", "forward", rows, width, 4 * one, of(per_step.of_sums), make(Kind::kOfSum));
+    add(part + " norm", "forward", rows, width, 2 * one, of(per_step.apart), make(Kind::kForward));
+    add(part + " norm", "dx", rows, width, 3 * one, of(per_step.backward), make(Kind::kBackward));
   }
 
-  void activation(const std::string& part, Activation kind, int64_t rows, int64_t width, double per_step,
-                  bool backward) {
+  void activation(const std::string& part, Activation kind, int64_t rows, int64_t width, int64_t forward,
+                  int64_t backward) {
     const double one = bytes_of(rows * width);
-    add(part, "forward", rows, width, 2 * one, per_step, [=](GpuTensors& t) -> Work {
+    add(part, "forward", rows, width, 2 * one, static_cast<double>(forward), [=](GpuTensors& t) -> Work {
       const Tensor x = t.make(kMemoryType, {rows, width}), y = t.make(kMemoryType, {rows, width});
       return [=](const Context& c) { activation_forward(c, kind, x, y); };
     });
-    if (!backward) return;
-    add(part, "backward", rows, width, 3 * one, per_step, [=](GpuTensors& t) -> Work {
+    add(part, "backward", rows, width, 3 * one, static_cast<double>(backward), [=](GpuTensors& t) -> Work {
       const Tensor kept = t.make(kMemoryType, {rows, width}), dy = t.make(kMemoryType, {rows, width}),
                    dx = t.make(kMemoryType, {rows, width});
       return [=](const Context& c) { activation_backward(c, kind, kept, dy, dx, GradMode::kOverwrite); };
     });
   }
 
-  void residual(const std::string& part, int64_t rows, int64_t width, double per_step) {
-    add(part + " residual sum", "forward", rows, width, 3 * bytes_of(rows * width), per_step,
+  /// Sums that no norm makes on its way.
+  void residual(const std::string& part, int64_t rows, int64_t width, int64_t per_step) {
+    add(part + " residual sum", "forward", rows, width, 3 * bytes_of(rows * width), static_cast<double>(per_step),
         [=](GpuTensors& t) -> Work {
           const Shape shape{rows, width};
           const Tensor a = t.make(kMemoryType, shape), b = t.make(kMemoryType, shape), out = t.make(kMemoryType, shape);
@@ -113,20 +121,25 @@ class MemoryCases {
   }
 
   void vision() {
-    const auto layers = static_cast<double>(w_.vision_layers);
-    const int64_t rows = w_.batch * (w_.patches + 1), width = w_.vision_width;
-    norm("vision", rows, width, 2 * layers - 1, 2, false);  // apart: the first, behind positions, and the last
-    activation("vision gelu", Activation::kGelu, rows, 4 * width, layers, false);
-    residual("vision", rows, width, 1);
+    const int64_t rows = w_.batch * (w_.patches + 1), width = w_.vision_width, layers = w_.vision_layers,
+                  token = w_.token_blocks();
+    // Behind positions the first norm is apart, and with it one behind each block whose class token is taken: of the
+    // last block that is the norm of all taken tokens, one after the other. Without any, all others are of sums.
+    const int64_t parted = w_.class_tokens - token;
+    norm("vision", rows, width, {2 * layers - parted - 2 * token, 1 + parted});
+    norm("vision token", w_.batch, width, {token, w_.class_tokens});
+    activation("vision gelu", Activation::kGelu, rows, 4 * width, layers - token, 0);
+    activation("vision token gelu", Activation::kGelu, w_.batch, 4 * width, token, 0);
+    residual("vision", rows, width, parted);
+    residual("vision token", w_.batch, width, token);
   }
 
   void text() {
-    const auto layers = static_cast<double>(w_.layers);
-    const auto seeing = static_cast<double>(w_.seeing_layers);
-    const int64_t rows = w_.rows(), width = w_.width, vocabulary = w_.vocabulary;
-    norm("text", rows, width, 2 * layers + 1 - seeing, seeing, true);
-    activation("text relu", Activation::kRelu, rows, w_.hidden, layers, true);
-    if (seeing > 0) residual("text", rows, width, seeing);
+    const int64_t rows = w_.rows(), width = w_.width, vocabulary = w_.vocabulary, parted = w_.parted_layers;
+    norm("text", rows, width, {2 * w_.layers - parted, parted, 2 * w_.backward_layers});
+    norm("text final", w_.predicted, width, {0, 1, 1});  // of the rows that are predicted, which are taken out first
+    activation("text relu", Activation::kRelu, rows, w_.hidden, w_.layers, w_.backward_layers);
+    residual("text", rows, width, parted + w_.adaptor_sums + 1);  // the last one is in front of the final norm's rows
     add("text embedding", "forward", rows, width, 2 * bytes_of(rows * width), 1, [=](GpuTensors& t) -> Work {
       const Tensor ids = t.indices(rows, vocabulary), table = t.make(kMemoryType, {vocabulary, width}),
                    out = t.make(kMemoryType, {rows, width});
@@ -134,23 +147,23 @@ class MemoryCases {
     });
   }
 
-  /// Over all rows at once. Steps take them in chunks, whose logits are never all there; bytes per row are the same.
+  /// Of as many rows as have their logits at a time, in f32; the gradient has the compute dtype. The last time may have
+  /// fewer rows, and counts as a part of a call.
   void head() {
-    constexpr int64_t kMostRows = 2048;
-    const int64_t rows = std::min(w_.predicted, kMostRows), vocabulary = w_.vocabulary;
-    const double one = bytes_of(rows * vocabulary),
+    const int64_t rows = head_loss_rows(w_.predicted), vocabulary = w_.vocabulary;
+    const double logits_bytes = bytes_of(rows * vocabulary, DType::kF32), gradient_bytes = bytes_of(rows * vocabulary),
                  per_step = static_cast<double>(w_.predicted) / static_cast<double>(rows);
     const auto make = [=](bool back) {
       return [=](GpuTensors& t) -> Work {
-        const Tensor logits = t.make(kMemoryType, {rows, vocabulary}), labels = t.indices(rows, vocabulary),
+        const Tensor logits = t.make(DType::kF32, {rows, vocabulary}), labels = t.indices(rows, vocabulary),
                      loss = t.make(DType::kF32, {rows}), lse = t.make(DType::kF32, {rows});
         if (!back) return [=](const Context& c) { cross_entropy_forward(c, logits, labels, 0.1f, loss, lse); };
-        const Tensor dlogits = t.make(kMemoryType, {rows, vocabulary});  // in place, they would grow from call to call
+        const Tensor dlogits = t.make(kMemoryType, {rows, vocabulary});
         return [=](const Context& c) { cross_entropy_backward(c, logits, labels, lse, loss, 0.1f, dlogits); };
       };
     };
-    add("loss", "forward", rows, vocabulary, one, per_step, make(false));
-    add("loss", "backward", rows, vocabulary, 2 * one, per_step, make(true));
+    add("loss", "forward", rows, vocabulary, logits_bytes, per_step, make(false), DType::kF32);
+    add("loss", "backward", rows, vocabulary, logits_bytes + gradient_bytes, per_step, make(true), DType::kF32);
   }
 
   /// Of everything trained, as one tensor.

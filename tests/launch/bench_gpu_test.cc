@@ -145,10 +145,13 @@ TEST(BenchGpu, CountsFlopsByParametersAndTokens) {
     const auto of = [](int64_t n) { return static_cast<double>(n); };
     // Of a decoder layer: four square matrices and two of the feed-forward part.
     const double n = of(w.layers) * (4 * of(w.width * w.width) + 2 * of(w.width * w.hidden));
-    EXPECT_DOUBLE_EQ(frozen, 4 * n * of(w.rows())) << w.name;
-    const double v = of(w.vision_layers) * 12 * of(w.vision_width * w.vision_width);
-    EXPECT_DOUBLE_EQ(vision, 2 * v * of(w.batch * (w.patches + 1)) +
-                                 (w.vision_layers ? 2 * of(w.batch * w.patches) * 768 * of(w.vision_width) : 0))
+    EXPECT_DOUBLE_EQ(frozen, 2 * n * of(w.rows()) * (1 + of(w.backward_layers) / of(w.layers))) << w.name;
+    // Of an encoder block: three for queries, keys and values, nine behind the attention, where of the last block of E1
+    // there are class tokens alone.
+    const double square = of(w.vision_width * w.vision_width), tokens = of(w.batch * (w.patches + 1));
+    const double v =
+        of(w.vision_layers) * 12 * square * tokens - (w.class_tokens ? 9 * square * (tokens - of(w.batch)) : 0);
+    EXPECT_DOUBLE_EQ(vision, 2 * v + (w.vision_layers ? 2 * of(w.batch * w.patches) * 768 * of(w.vision_width) : 0))
         << w.name;
     EXPECT_GT(trained, 0) << w.name;
   }

@@ -34,8 +34,7 @@ struct Sizes {
   explicit Sizes(const OpSpecs& specs) : Sizes(specs.inputs[0].shape, specs.params[0], specs.inputs[0].dtype) {}
   Sizes(const Shape& x, const Shape& weight, DType dtype) : width(x[-1]), vocabulary(weight[0]), compute(dtype) {
     rows = width == 0 ? 0 : x.elements() / width;
-    const int64_t chunks = std::max<int64_t>(1, div_up(rows, kRows));
-    chunk = std::min(rows, round_up(div_up(rows, chunks), kRowStep));
+    chunk = head_loss_rows(rows);
     last_chunk = chunk == 0 ? 0 : rows - (div_up(rows, chunk) - 1) * chunk;
   }
   int64_t logits_bytes() const { return WorkspacePieces::bytes({{chunk, vocabulary}, DType::kF32}); }
@@ -170,6 +169,11 @@ class HeadLossOp final : public Op {
 };
 
 }  // namespace
+
+int64_t head_loss_rows(int64_t rows) {
+  const int64_t chunks = std::max<int64_t>(1, div_up(rows, kRows));
+  return std::min(rows, round_up(div_up(rows, chunks), kRowStep));
+}
 
 CrossEntropyValues head_loss(Graph& graph, Value x, Param weight, Value labels, Value row_weight, float smoothing,
                              Value loss_scale) {

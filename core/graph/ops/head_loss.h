@@ -11,4 +11,7 @@ namespace permafrost {
 CrossEntropyValues head_loss(Graph& graph, Value x, Param weight, Value labels, Value row_weight, float smoothing,
                              Value loss_scale = {});
 
+/// Rows whose logits are there at a time, of `rows` in all; of the last time the rest.
+int64_t head_loss_rows(int64_t rows);
+
 }  // namespace permafrost
