@@ -55,7 +55,8 @@ struct PlanStep {
   /// What it reads is `before_inputs`; what it makes is inputs[0], which this step writes before it reads it.
   int before = -1;
   int param = -1;  ///< kSumGradient
-  /// Where all that the step does is counted: what comes along with it as well, whichever unit that is an operation of.
+  /// The unit of `op`. All that the step does is counted there, by plan and forecast: what comes along as well,
+  /// whatever unit `before` is of (its backward pass is a step of its own).
   int unit = -1;
   std::vector<TensorRef> inputs, params, outputs, saved, doutputs, dinputs, dparams, before_inputs;
   std::vector<GradMode> dinput_modes, dparam_modes;
