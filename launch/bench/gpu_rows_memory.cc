@@ -123,8 +123,8 @@ class MemoryCases {
   void vision() {
     const int64_t rows = w_.batch * (w_.patches + 1), width = w_.vision_width, layers = w_.vision_layers,
                   token = w_.token_blocks();
-    // Behind positions the first norm is apart, and with it one behind each block whose class token is taken: of the
-    // last block that is the norm of all taken tokens, one after the other. Without any, all others are of sums.
+    // The first norm is behind positions, not a sum. Of blocks whose class token is taken, that is what stands behind
+    // their last sum: so the next block's first norm is apart, and of the last one there is none but of taken tokens.
     const int64_t parted = w_.class_tokens - token;
     norm("vision", rows, width, {2 * layers - parted - 2 * token, 1 + parted});
     norm("vision token", w_.batch, width, {token, w_.class_tokens});
