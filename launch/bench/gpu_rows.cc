@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/base/check.h"
+#include "core/graph/ops/head_loss.h"
 #include "core/kernels/attention.h"
 #include "core/kernels/linear.h"
 
@@ -88,8 +89,14 @@ GpuWorkload adaptors(const TextSize& text, bool tiny) {
 
 constexpr DType kProductType = DType::kBF16;
 
+enum class LinearKind : uint8_t {
+  kFrozen,   ///< its bias is at hand in the dtype of products
+  kTrained,  ///< its bias is f32
+  kHead,     ///< no bias; y, the logits, is f32, and its gradient is not
+};
+
 /// One pass of a linear layer on several sets of memory.
-GpuCall linear_call(Stream& stream, LinearPass pass, int64_t m, int64_t n, int64_t k) {
+GpuCall linear_call(Stream& stream, LinearKind kind, LinearPass pass, int64_t m, int64_t n, int64_t k) {
   struct Set {
     LinearForward forward;
     LinearBackwardInput input;
@@ -108,7 +115,11 @@ GpuCall linear_call(Stream& stream, LinearPass pass, int64_t m, int64_t n, int64
           .x = x, .dy = y, .dweight = tensors->make(DType::kF32, {n, k}), .dbias = tensors->make(DType::kF32, {n})};
     } else {
       const Tensor weight = tensors->make(kProductType, {n, k});
-      set.forward = {.x = x, .weight = weight, .bias = tensors->make(DType::kF32, {n}), .y = y, .pre = {}};
+      set.forward = {.x = x, .weight = weight, .bias = {}, .y = y, .pre = {}};
+      if (kind == LinearKind::kHead)
+        set.forward.y = pass == LinearPass::kForward ? tensors->make(DType::kF32, {m, n}) : y;
+      else
+        set.forward.bias = tensors->make(kind == LinearKind::kFrozen ? kProductType : DType::kF32, {n});
       set.input = {.dy = y, .weight = weight, .dx = x};
     }
     sets->push_back(set);
@@ -138,26 +149,28 @@ class Products {
     if (w_.vision_layers > 0) vision();
     text();
     for (const GpuWorkload::Trained& layer : w_.trained)
-      linear(layer.name, "6N", layer.rows, layer.out, layer.in, {layer.count, layer.input_gradients, layer.count});
+      linear(layer.name, "6N", layer.rows, layer.out, layer.in,
+             {of(layer.count), of(layer.input_gradients), of(layer.count)}, LinearKind::kTrained);
     return std::move(cases_);
   }
 
  private:
   /// In a step.
   struct Passes {
-    int64_t forward = 0, dx = 0, dw = 0;
+    double forward = 0, dx = 0, dw = 0;
   };
+  static double of(int64_t times) { return static_cast<double>(times); }
 
-  void add(GpuRow row, int64_t per_step, std::function<GpuCall(Stream&)> make) {
+  void add(GpuRow row, double per_step, std::function<GpuCall(Stream&)> make) {
     if (per_step == 0) return;
     row.workload = w_.name;
-    row.per_step = static_cast<double>(per_step);
+    row.per_step = per_step;
     cases_.push_back({std::move(row), std::move(make)});
   }
 
   void linear(const std::string& part, const std::string& freezing, int64_t m, int64_t n, int64_t k,
-              const Passes& per_step) {
-    const auto pass = [&](LinearPass which, const char* name, int64_t times) {
+              const Passes& per_step, LinearKind kind = LinearKind::kFrozen) {
+    const auto pass = [&](LinearPass which, const char* name, double times) {
       GpuRow row;
       row.part = part;
       row.pass = name;
@@ -165,7 +178,7 @@ class Products {
       row.dtype = kProductType;
       row.shape = concat(m, " x ", n, " x ", k);
       row.flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-      add(row, times, [=](Stream& stream) { return linear_call(stream, which, m, n, k); });
+      add(row, times, [=](Stream& stream) { return linear_call(stream, kind, which, m, n, k); });
     };
     pass(LinearPass::kForward, "forward", per_step.forward);
     pass(LinearPass::kBackwardInput, "dx", per_step.dx);
@@ -175,24 +188,26 @@ class Products {
   void vision() {
     const int64_t rows = w_.batch * (w_.patches + 1), width = w_.vision_width, layers = w_.vision_layers;
     const auto behind_attention = [&](const std::string& part, int64_t m, int64_t times) {
-      linear(part + " proj", "2N", m, width, width, {times});
-      linear(part + " fc1", "2N", m, 4 * width, width, {times});
-      linear(part + " fc2", "2N", m, width, 4 * width, {times});
+      linear(part + " proj", "2N", m, width, width, {of(times)});
+      linear(part + " fc1", "2N", m, 4 * width, width, {of(times)});
+      linear(part + " fc2", "2N", m, width, 4 * width, {of(times)});
     };
     linear("vision patches", "2N", w_.batch * w_.patches, width, width == 48 ? 48 : 768, {1});
-    linear("vision qkv", "2N", rows, 3 * width, width, {layers});
+    linear("vision qkv", "2N", rows, 3 * width, width, {of(layers)});
     behind_attention("vision", rows, layers - w_.token_blocks());
     behind_attention("vision token", w_.batch, w_.token_blocks());
     attention("vision attention", w_.patches + 1, w_.vision_heads, width, MaskKind::kNone, layers, 0);
   }
 
   void text() {
-    const Passes layers{w_.layers, w_.backward_layers};
+    const Passes layers{of(w_.layers), of(w_.backward_layers)};
     linear("text qkv", "4N", w_.rows(), 3 * w_.width, w_.width, layers);
     linear("text out", "4N", w_.rows(), w_.width, w_.width, layers);
     linear("text fc1", "4N", w_.rows(), w_.hidden, w_.width, layers);
     linear("text fc2", "4N", w_.rows(), w_.width, w_.hidden, layers);
-    linear("text lm_head", "4N", w_.predicted, w_.vocabulary, w_.width, {1, 1});
+    const int64_t rows = head_loss_rows(w_.predicted);  // at a time
+    const double times = of(w_.predicted) / of(rows);
+    linear("text lm_head", "4N", rows, w_.vocabulary, w_.width, {times, times}, LinearKind::kHead);
     attention("text attention", w_.text_tokens, w_.heads, w_.width, MaskKind::kCausal, w_.layers, w_.backward_layers);
   }
 
@@ -211,7 +226,7 @@ class Products {
       row.dtype = kProductType;
       row.shape = concat(batch, " x ", tokens, " x ", heads, " x ", size);
       row.flops = back ? 5 * one : 2 * one;
-      add(row, back ? backward : forward,
+      add(row, of(back ? backward : forward),
           [=](Stream& stream) { return attention_call(stream, back, batch, tokens, heads, size, mask); });
     }
   }

@@ -69,6 +69,7 @@ class MemoryCases {
   struct Norms {
     int64_t of_sums = 0, apart = 0;  ///< that make the sum of a residual stream first; behind something else
     int64_t backward = 0;
+    GradMode dx = GradMode::kAdd;  ///< to what the residual stream has for its gradient already
   };
 
   void norm(const std::string& part, int64_t rows, int64_t width, const Norms& per_step) {
@@ -87,13 +88,17 @@ class MemoryCases {
           return [=](const Context& c) { layer_norm_forward(c, {x, gain, bias, y, mean, rstd, 1e-5f, a, b}); };
         }
         const Tensor dy = t.make(kMemoryType, shape);
-        return [=](const Context& c) { layer_norm_backward(c, {dy, x, gain, mean, rstd, y, {}, {}}, {}); };
+        LayerNormBackward call{
+            .dy = dy, .x = x, .gain = gain, .mean = mean, .rstd = rstd, .dx = y, .dgain = {}, .dbias = {}};
+        call.dx_mode = per_step.dx;
+        return [=](const Context& c) { layer_norm_backward(c, call, {}); };
       };
     };
     const auto of = [](int64_t times) { return static_cast<double>(times); };
     add(part + " norm of a sum", "forward", rows, width, 4 * one, of(per_step.of_sums), make(Kind::kOfSum));
     add(part + " norm", "forward", rows, width, 2 * one, of(per_step.apart), make(Kind::kForward));
-    add(part + " norm", "dx", rows, width, 3 * one, of(per_step.backward), make(Kind::kBackward));
+    add(part + " norm", "dx", rows, width, (per_step.dx == GradMode::kAdd ? 4 : 3) * one, of(per_step.backward),
+        make(Kind::kBackward));
   }
 
   void activation(const std::string& part, Activation kind, int64_t rows, int64_t width, int64_t forward,
@@ -137,7 +142,8 @@ class MemoryCases {
   void text() {
     const int64_t rows = w_.rows(), width = w_.width, vocabulary = w_.vocabulary, parted = w_.parted_layers;
     norm("text", rows, width, {2 * w_.layers - parted, parted, 2 * w_.backward_layers});
-    norm("text final", w_.predicted, width, {0, 1, 1});  // of the rows that are predicted, which are taken out first
+    // Of the rows that are predicted, which are taken out first.
+    norm("text final", w_.predicted, width, {0, 1, 1, GradMode::kOverwrite});
     activation("text relu", Activation::kRelu, rows, w_.hidden, w_.layers, w_.backward_layers);
     residual("text", rows, width, parted + w_.adaptor_sums + 1);  // the last one is in front of the final norm's rows
     add("text embedding", "forward", rows, width, 2 * bytes_of(rows * width), 1, [=](GpuTensors& t) -> Work {
