@@ -18,10 +18,9 @@ class StepProfileCuda : public TrainerTest {
   }
   static bool emulated() { return cuda::device_info(0).name == "emulated"; }
   static Overrides on_gpu(Overrides more = {}) {
-    more.insert(more.begin(),
-                {"data.max_text_tokens=32", "data.length_buckets=32", "train.global_batch=2", "train.micro_batch=1",
-                 "train.max_steps=5", "parallel.device=CUDA", "parallel.tune_products=false"});
-    return more;
+    more.insert(more.begin(), {"train.global_batch=2", "train.micro_batch=1", "train.max_steps=5",
+                               "parallel.device=CUDA", "parallel.tune_products=false"});
+    return on_smaller_model(more);
   }
   static StepProfile profile_of(const Plan& plan, Runtime& runtime, int64_t steps) {
     return {plan, runtime.pool, runtime.rank(), steps, runtime.stream->queue()};

@@ -31,10 +31,9 @@ class TrainerCuda : public TrainerTest {
   }
   /// Short texts, few samples.
   static Overrides small(const Overrides& more) {
-    Overrides all{"data.max_text_tokens=32", "data.length_buckets=32", "train.global_batch=2", "train.micro_batch=1",
-                  "train.max_steps=3"};
+    Overrides all{"train.global_batch=2", "train.micro_batch=1", "train.max_steps=3"};
     all.insert(all.end(), more.begin(), more.end());
-    return all;
+    return on_smaller_model(all);
   }
   /// Measuring takes the emulation long.
   static Overrides on_gpu(Overrides more) {
@@ -261,10 +260,10 @@ TEST_F(TrainerCuda, GraphsChangeNoBit) {
   EXPECT_EQ(graphs.graph_launches, kGraphsOf3Steps);
 }
 
-/// A scale of the loss goes off the gradients again. Here it is twice as large in every step until it is too large, in
-/// the second at first (see above for how large it can be).
+/// A scale of the loss goes off the gradients again. Here it is twice as large in every step until it is too large,
+/// in the second at first (see above for how large it can be).
 TEST_F(TrainerCuda, GraphsChangeNoBitOfStepsThatAreScaled) {
-  Overrides changing = on_gpu(in_f16({initial_scale(0x1p19), "precision.loss_scale.growth_steps=1"}));
+  Overrides changing = on_gpu(in_f16({initial_scale(0x1p20), "precision.loss_scale.growth_steps=1"}));
   const Learned graphs = train(changing);
   EXPECT_LT(*std::ranges::min_element(graphs.scales), *std::ranges::max_element(graphs.scales));
   EXPECT_GT(graphs.scale_repeats, 0);

@@ -22,6 +22,15 @@ namespace permafrost {
 
 using Overrides = std::vector<std::string>;
 
+/// `more` behind what makes the quickstart's model smaller, for the emulation of a GPU, which is slow.
+inline Overrides on_smaller_model(const Overrides& more) {
+  Overrides all{"model.epalm.vision.depth=2", "model.epalm.vision.mlp_dim=128", "model.epalm.text.layers=2",
+                "model.epalm.text.ffn=128",   "model.epalm.features=2",         "model.epalm.end_layer=2",
+                "data.max_text_tokens=32",    "data.length_buckets=32"};
+  all.insert(all.end(), more.begin(), more.end());
+  return all;
+}
+
 /// Generated photographs and what is common to all runs on them.
 class TrainerTest : public ::testing::Test {
  protected:

@@ -27,18 +27,10 @@ class TrainerNccl : public TrainerTest {
   };
   /// Two ranks, of which each device holds a part of every frozen unit.
   static Overrides two_devices(const std::string& collectives) {
-    return {"parallel.device=CUDA",
-            "parallel.tune_products=false",
-            "parallel.collectives=" + collectives,
-            "parallel.frozen_policy=SHARDED",
-            "parallel.gather=PREFETCH",
-            "data.max_text_tokens=32",
-            "data.length_buckets=32",
-            "train.global_batch=2",
-            "train.micro_batch=1",
-            "train.max_steps=3",
-            "freeze[0].pattern=connector*",
-            "freeze+={pattern: \"*\" trainable: false}"};
+    return on_smaller_model(
+        {"parallel.device=CUDA", "parallel.tune_products=false", "parallel.collectives=" + collectives,
+         "parallel.frozen_policy=SHARDED", "parallel.gather=PREFETCH", "train.global_batch=2", "train.micro_batch=1",
+         "train.max_steps=3", "freeze[0].pattern=connector*", "freeze+={pattern: \"*\" trainable: false}"});
   }
   Learned train(const std::string& collectives, bool graphs = true) const {
     Learned run;

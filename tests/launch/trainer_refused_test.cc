@@ -21,21 +21,21 @@ class TrainerRefused : public TrainerTest {
   };
   /// Three steps where captures have room for so many pieces of work.
   Steps take_steps(size_t room, const Overrides& more, int ranks = 1) const {
-    Overrides all{"parallel.device=CUDA",   "parallel.tune_products=false", "data.max_text_tokens=32",
-                  "data.length_buckets=32", "train.global_batch=2",         "train.micro_batch=1",
+    Overrides all{"parallel.device=CUDA", "parallel.tune_products=false", "train.global_batch=2", "train.micro_batch=1",
                   "train.max_steps=3"};
     all.insert(all.end(), more.begin(), more.end());
     Steps steps;
     cuda_emulation::capture_room = room;
     ::testing::internal::CaptureStderr();
-    with_ranks(ranks, 1, all, [&](Trainer& trainer, const config::Resolved&, const Plan& plan, Runtime& runtime) {
-      std::vector<double> norms;
-      for (int i = 0; i < 3; ++i) norms.push_back(trainer.train_step(false).grad_norm);
-      if (!runtime.first()) return;
-      steps.norms = norms;
-      steps.graph_launches = trainer.graph_launches();
-      steps.segments = testing::long_stretches(plan.programs[0]);
-    });
+    with_ranks(ranks, 1, on_smaller_model(all),
+               [&](Trainer& trainer, const config::Resolved&, const Plan& plan, Runtime& runtime) {
+                 std::vector<double> norms;
+                 for (int i = 0; i < 3; ++i) norms.push_back(trainer.train_step(false).grad_norm);
+                 if (!runtime.first()) return;
+                 steps.norms = norms;
+                 steps.graph_launches = trainer.graph_launches();
+                 steps.segments = testing::long_stretches(plan.programs[0]);
+               });
     steps.said = ::testing::internal::GetCapturedStderr();
     return steps;
   }

@@ -12,10 +12,10 @@ class DeviceTrace : public TraceTest {
     TraceTest::SetUp();
   }
   static Overrides on_gpu(Overrides more = {}) {
-    for (const char* each : {"data.max_text_tokens=32", "data.length_buckets=32", "train.global_batch=2",
-                             "train.micro_batch=1", "train.max_steps=3", "parallel.device=CUDA"})
+    for (const char* each :
+         {"train.global_batch=2", "train.micro_batch=1", "train.max_steps=3", "parallel.device=CUDA"})
       more.emplace_back(each);
-    return more;
+    return on_smaller_model(more);
   }
 };
 
