@@ -337,10 +337,11 @@ CapturedWork* end_capture(Queue& queue) {
   cudaGraph_t graph = nullptr;
   PERMAFROST_CUDA(cudaSetDevice(queue.device));
   PERMAFROST_CUDA(cudaStreamEndCapture(queue.stream, &graph));
-  auto work = std::make_unique<CapturedWork>();
+  OwnedCapture work(new CapturedWork);
   const cudaError_t error = cudaGraphInstantiate(&work->graph, graph, 0);
   cudaGraphDestroy(graph);
   check(error, "cudaGraphInstantiate");
+  PERMAFROST_CUDA(cudaGraphUpload(work->graph, queue.stream));  // or its first launch would take the memory
   return work.release();
 }
 
@@ -351,7 +352,7 @@ void launch(Queue& queue, const CapturedWork& work) {
 
 void destroy_captured(CapturedWork* work) noexcept {
   if (!work) return;
-  cudaGraphExecDestroy(work->graph);
+  if (work->graph) cudaGraphExecDestroy(work->graph);
   delete work;
 }
 

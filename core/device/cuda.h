@@ -98,7 +98,8 @@ void unpin(std::byte* memory) noexcept;
 /// numbers of then. Nothing may be waited for or allocated meanwhile; the thread that captures is the one that gives.
 struct CapturedWork;
 void begin_capture(Queue& queue);
-/// Errors: kInternal when something was given that cannot be captured; the queue is fit for use afterwards.
+/// What its launches take of the device is taken here. Errors: kInternal when something was given that cannot be
+/// captured, or nothing is left for it; the queue is fit for use afterwards.
 CapturedWork* end_capture(Queue& queue);
 void launch(Queue& queue, const CapturedWork& work);
 void destroy_captured(CapturedWork* work) noexcept;

@@ -108,6 +108,7 @@ struct CUgraph_st {
 };
 struct CUgraphExec_st {
   std::vector<std::function<void()>> work;
+  bool uploaded = false;
 };
 struct CUstream_st {
   std::mutex mutex;
@@ -307,20 +308,26 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   return *graph = capture, cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
-  *executable = new CUgraphExec_st{graph->work};
+  return *executable = new CUgraphExec_st{graph->work}, cudaSuccess;
+}
+/// Where memory is taken: at the first launch, if it was not done before.
+cudaError_t cudaGraphUpload(cudaGraphExec_t graph, cudaStream_t) {
+  if (std::exchange(graph->uploaded, true)) return cudaSuccess;
   const std::lock_guard lock(mutex);
   allocated += kGraphBytes;
   return cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
+  cudaGraphUpload(graph, stream);
   for (const auto& work : graph->work) cuda_emulation::submit(stream, work);
   return cudaSuccess;
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
+  const bool uploaded = graph->uploaded;
   delete graph;
   const std::lock_guard lock(mutex);
-  allocated -= kGraphBytes;
+  allocated -= uploaded ? kGraphBytes : 0;
   return cudaSuccess;
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
