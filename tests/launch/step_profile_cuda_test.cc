@@ -84,7 +84,7 @@ TEST_F(StepProfileCuda, PartsAreTheTimeOfTheDevice) {
     const double device_ms = trainer.last_step().device_ms;
     double operations = 0, parts = 0;
     for (const ProfiledOp& op : profile.operations()) operations += op.seconds * 1e3;
-    EXPECT_NEAR(ms_of(profile, "operations"), operations, 1e-9 * operations);
+    EXPECT_NEAR(ms_of(profile, "operations"), operations, 1e-9 * operations);  // in another order, as above
     std::vector<std::string> names;
     for (const auto& [name, ms] : profile.parts()) {
       names.push_back(name);
@@ -99,6 +99,7 @@ TEST_F(StepProfileCuda, PartsAreTheTimeOfTheDevice) {
                                                "around operations", "reduce_gradients", "gather_norms", "optimizer",
                                                "gather_working", "other"}));
     const double step_ms = profile.median_step_seconds() * 1e3;
+    // Differences and sums of the same f64 numbers: some roundings of the larger.
     EXPECT_NEAR(parts, step_ms, 1e-9 * std::max(step_ms, device_ms));
     EXPECT_NEAR(parts - ms_of(profile, "other"), device_ms, 1e-9 * std::max(step_ms, device_ms));
     for (const char* phase : {"gather_norms", "optimizer"}) EXPECT_GT(ms_of(profile, phase), 0) << phase;

@@ -42,9 +42,8 @@ struct Sizes {
   int64_t gradient_bytes() const {
     return compute == DType::kF32 ? 0 : WorkspacePieces::bytes({{chunk, vocabulary}, compute});
   }
-  int64_t row_bytes() const {
-    return WorkspacePieces::bytes({{chunk}, DType::kF32});
-  }  ///< one f32 for each row of a chunk
+  /// One f32 for each row of a chunk.
+  int64_t row_bytes() const { return WorkspacePieces::bytes({{chunk}, DType::kF32}); }
   int64_t product_bytes(LinearPass pass, int64_t m, const Workers& workers) const {
     return linear_workspace_bytes(pass, m, vocabulary, width, compute, compute, workers.threads, workers.device);
   }
