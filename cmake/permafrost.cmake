@@ -183,6 +183,9 @@ function(permafrost_set_test name)
     set(ARG_PROCESSORS 1)
   endif()
   set(environment "PERMAFROST_GOLDENS=${CMAKE_SOURCE_DIR}/tests/goldens" "PERMAFROST_CONFIGS=${CMAKE_SOURCE_DIR}/configs" "PERMAFROST_PROGRAM=${CMAKE_BINARY_DIR}/bin/permafrost")
+  if(PERMAFROST_SANITIZE)
+    math(EXPR ARG_TIMEOUT "${ARG_TIMEOUT} * 5")  # the limit is for what hangs, and instrumented code takes up to ten times as long
+  endif()
   if(PERMAFROST_SANITIZE MATCHES "thread")
     # libgomp, which comes with oneDNN, synchronises its teams in ways that the thread sanitizer cannot see.
     list(APPEND environment "OMP_NUM_THREADS=1")

@@ -30,7 +30,9 @@ class Replay {
         param_sums_(graph.params().size(), 0),
         saved_content_(graph.ops().size()),
         running_(ops_with(StepKind::kForward)),
-        going_back_(ops_with(StepKind::kBackward)) {}
+        going_back_(ops_with(StepKind::kBackward)),
+        expected_parts_(parts(graph.values().size(), &OpInfo::inputs, &Needs::inputs)),
+        expected_param_parts_(parts(graph.params().size(), &OpInfo::params, &Needs::params)) {}
 
   ProgramReport run() {
     begin();
@@ -64,6 +66,17 @@ class Replay {
       if (step.before >= 0) found[static_cast<size_t>(step.before)] = true;
     }
     return found;
+  }
+
+  /// How many operations contribute to the gradient of each value, or of each parameter.
+  std::vector<int> parts(size_t count, std::vector<int> OpInfo::*operands, BitMask Needs::*needed) const {
+    std::vector<int> counts(count, 0);
+    for (size_t o = 0; o < graph_.ops().size(); ++o) {
+      const std::vector<int>& of_op = graph_.ops()[o].*operands;
+      for (size_t i = 0; running_[o] && i < of_op.size(); ++i)
+        if (has(needs_.op_needs[o].*needed, i)) ++counts[static_cast<size_t>(of_op[i])];
+    }
+    return counts;
   }
 
   void replay(const PlanStep& step) {
@@ -242,7 +255,9 @@ class Replay {
       expect(step.outputs[o], value_content_[static_cast<size_t>(outputs[o])], name(outputs[o]));
   }
 
-  static std::string saved_name(const OpInfo& info, size_t i) { return concat("saved buffer ", i, " of ", info.scope); }
+  static std::string saved_name(const OpInfo& info, size_t i) {
+    return "saved buffer " + std::to_string(i) + " of " + info.scope;
+  }
 
   /// Saved buffers must be those the operation asks for; none when its backward pass never runs.
   void check_saved(const PlanStep& step) {
@@ -313,27 +328,9 @@ class Replay {
 
   void expect_complete_gradient(const TensorRef& ref, size_t v, const char* when) {
     const std::string what = "gradient of " + graph_.values()[v].name;
-    if (gradient_parts_[v] != expected_parts(static_cast<int>(v)))
-      problem(what, " ", when, " with ", gradient_parts_[v], " of ", expected_parts(static_cast<int>(v)),
-              " contributions");
+    if (gradient_parts_[v] != expected_parts_[v])
+      problem(what, " ", when, " with ", gradient_parts_[v], " of ", expected_parts_[v], " contributions");
     expect(ref, gradient_content_[v], what);
-  }
-
-  /// How many operations contribute to the gradient of a value.
-  int expected_parts(int value) const {
-    int parts = 0;
-    for (size_t o = 0; o < graph_.ops().size(); ++o)
-      for (size_t i = 0; running_[o] && i < graph_.ops()[o].inputs.size(); ++i)
-        if (graph_.ops()[o].inputs[i] == value && has(needs_.op_needs[o].inputs, i)) ++parts;
-    return parts;
-  }
-
-  int expected_param_parts(int param) const {
-    int parts = 0;
-    for (size_t o = 0; o < graph_.ops().size(); ++o)
-      for (size_t i = 0; running_[o] && i < graph_.ops()[o].params.size(); ++i)
-        if (graph_.ops()[o].params[i] == param && has(needs_.op_needs[o].params, i)) ++parts;
-    return parts;
   }
 
   void write_input_gradient(const PlanStep& step, size_t i) {
@@ -407,7 +404,7 @@ class Replay {
 
   void sum_gradient(const PlanStep& step) {
     const auto p = static_cast<size_t>(step.param);
-    const int expected = expected_param_parts(step.param);
+    const int expected = expected_param_parts_[p];
     if (param_parts_[p] != expected)
       problem("gradient of ", graph_.params()[p].name, " is summed with ", param_parts_[p], " of ", expected,
               " contributions");
@@ -430,7 +427,7 @@ class Replay {
       const bool is_kept = graph_.values()[v].role == ValueRole::kComputed && is_public(graph_, value);
       if (value == graph_.loss() || graph_.values()[v].kept || (options_.keep_all_values && is_kept))
         expect(program_.values[v], value_content_[v], name(value) + " at the end");
-      if (backward && options_.keep_gradients && is_kept && needs_.value_needs_gradient[v] && expected_parts(value) > 0)
+      if (backward && options_.keep_gradients && is_kept && needs_.value_needs_gradient[v] && expected_parts_[v] > 0)
         expect_complete_gradient(program_.value_gradients[v], v, "is kept");
     }
     for (size_t p = 0; backward && p < graph_.params().size(); ++p) expect_param_gradient(p);
@@ -438,7 +435,7 @@ class Replay {
 
   void expect_param_gradient(size_t p) {
     const std::string what = "the gradient of " + graph_.params()[p].name;
-    const int expected = expected_param_parts(static_cast<int>(p));
+    const int expected = expected_param_parts_[p];
     if (param_parts_[p] != expected)
       problem("at the end, ", what, " has ", param_parts_[p], " of ", expected, " contributions");
     if (expected > 0 && options_.keep_gradients)
@@ -457,6 +454,7 @@ class Replay {
   std::map<std::pair<int, int>, int> state_content_;  // (state, operation that wrote it or -1) -> content
   std::vector<std::vector<int>> saved_content_;
   std::vector<bool> running_, going_back_;  // per operation: forward, backward are in the program
+  std::vector<int> expected_parts_, expected_param_parts_;
   std::map<int64_t, int> temporary_content_;
   std::vector<std::string> problems_;
   int step_ = 0;

@@ -150,16 +150,18 @@ TEST_F(NcclFailure, CallsThatDifferBreakTheGroup) {
 }
 
 TEST_F(NcclFailure, TheFailingRanksReasonEndsTheWaitsOfTheOthers) {
+  std::atomic<int> apart = 0;
   std::atomic<int> told = 0;
   EXPECT_TRUE(throws_error(
       [&] {
         run_nccl(3, [&](NcclGroup& group, Stream& stream) {
           const auto pair = group.split(group.rank() == 2 ? 1 : 0, 0, "pair");
+          ++apart;  // a rank that is still in split() when another fails is released there
+          while (apart < 3) std::this_thread::sleep_for(std::chrono::milliseconds(1));
           if (group.rank() == 0) fail(ErrorKind::kData, "image 7: unreadable");
           Group& mine = group.rank() == 1 ? *pair : group;
-          const Event event = mine.barrier(stream, "waits");
           try {
-            event.wait();
+            mine.barrier(stream, "waits").wait();
             ADD_FAILURE() << "rank " << group.rank() << " was not released";
           } catch (const Error& error) {
             EXPECT_EQ(error.kind(), ErrorKind::kData);
