@@ -1,17 +1,48 @@
 #pragma once
+#include <concepts>
 #include <sstream>
 #include <string>
+#include <string_view>
+#include <type_traits>
 
 #include "core/base/error.h"
 
 namespace permafrost {
 
-/// Joins anything that can be streamed: concat("rank ", 3) == "rank 3".
+namespace join {
+
+// Texts and numbers, which nearly all parts are, without a stream: messages are made in thousands of places.
+void append(std::string& out, std::string_view text);
+void append(std::string& out, long long number);
+void append(std::string& out, unsigned long long number);
+void append(std::string& out, double number);  ///< six digits, as streams print it
+
+template <typename T>
+void append_part(std::string& out, const T& part) {
+  constexpr bool byte = sizeof(T) == 1 && !std::is_same_v<T, bool>;  // a character to streams
+  if constexpr (std::is_convertible_v<const T&, std::string_view>) {
+    append(out, std::string_view(part));
+  } else if constexpr (std::signed_integral<T> && !byte) {
+    append(out, static_cast<long long>(part));
+  } else if constexpr (std::unsigned_integral<T> && !byte) {
+    append(out, static_cast<unsigned long long>(part));
+  } else if constexpr (std::is_same_v<T, double> || std::is_same_v<T, float>) {
+    append(out, static_cast<double>(part));
+  } else {
+    std::ostringstream stream;
+    stream << part;
+    append(out, stream.view());
+  }
+}
+
+}  // namespace join
+
+/// Joins anything that can be streamed, as a stream would print it: concat("rank ", 3) == "rank 3".
 template <typename... Args>
 std::string concat(const Args&... args) {
-  std::ostringstream out;
-  (out << ... << args);
-  return out.str();
+  std::string out;
+  (join::append_part(out, args), ...);
+  return out;
 }
 
 /// Throws Error(kind) with the joined arguments as message.

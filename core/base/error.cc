@@ -1,5 +1,8 @@
 #include "core/base/error.h"
 
+#include <cstdio>
+
+#include "core/base/check.h"
 #include "core/base/utf8.h"
 
 namespace permafrost {
@@ -62,5 +65,18 @@ int exit_code(ErrorKind kind) {
   }
   return 70;
 }
+
+namespace join {
+
+void append(std::string& out, std::string_view text) { out.append(text); }
+void append(std::string& out, long long number) { out.append(std::to_string(number)); }
+void append(std::string& out, unsigned long long number) { out.append(std::to_string(number)); }
+void append(std::string& out, double number) {
+  char text[32];
+  const int length = std::snprintf(text, sizeof(text), "%g", number);
+  out.append(text, static_cast<size_t>(length));
+}
+
+}  // namespace join
 
 }  // namespace permafrost

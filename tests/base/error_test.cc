@@ -91,5 +91,40 @@ TEST(Concat, JoinsWhateverStreams) {
   EXPECT_EQ(concat("rank ", 3, '/', int64_t{8}, " ", std::string("x")), "rank 3/8 x");
 }
 
+enum class Colour { kBlue };
+std::ostream& operator<<(std::ostream& out, Colour) { return out << "blue"; }
+
+/// One part as a stream prints it, and between two others.
+template <typename T>
+void expect_streamed(const T& part) {
+  std::ostringstream stream;
+  stream << part;
+  EXPECT_EQ(concat(part), stream.str());
+  EXPECT_EQ(concat("<", part, '>'), "<" + stream.str() + ">");
+}
+
+TEST(Concat, PrintsWhatStreamsPrint) {
+  expect_streamed(std::numeric_limits<int64_t>::min());
+  expect_streamed(std::numeric_limits<uint64_t>::max());
+  expect_streamed(static_cast<short>(-7));
+  expect_streamed(true);
+  for (const double value : {0.0, -0.0, 1.0, 0.1, 1e6, 999999.5, 1234567.0, 1e-5, 1e300, 5e-324, -2.5,
+                             std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
+    expect_streamed(value);
+    expect_streamed(static_cast<float>(value));
+    expect_streamed(static_cast<long double>(value));
+  }
+  expect_streamed('x');
+  expect_streamed(static_cast<signed char>('y'));
+  expect_streamed(static_cast<unsigned char>('z'));
+  expect_streamed("text");
+  expect_streamed(std::string_view("with\0zero", 9));
+  expect_streamed(std::string());
+  expect_streamed(std::filesystem::path("a folder/file"));
+  expect_streamed(Colour::kBlue);
+  int here = 0;
+  expect_streamed(static_cast<const void*>(&here));
+}
+
 }  // namespace
 }  // namespace permafrost::testing
