@@ -212,6 +212,7 @@ Evaluation Evaluator::run(int64_t samples, bool exchanged) {
     const int64_t end = std::min(count, begin + batch);
     evaluate_batch(std::span(items).subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)), begin, mine);
   }
+  generator_->require_same_attention();
   const std::vector<int64_t> all = gather_numbers(mine, runtime_.world);
   std::vector<const int64_t*> of_item(items.size(), nullptr);
   for (size_t at = 0; at < all.size(); at += 5 + static_cast<size_t>(all[at + 4]))

@@ -8,6 +8,7 @@
 #include "launch/training/device_group.h"
 #include "launch/training/model_weights.h"
 #include "launch/training/working_copies.h"
+#include "parallel/run/same_attention.h"
 
 namespace permafrost {
 
@@ -138,6 +139,10 @@ std::vector<FoundText> Generator::generate(std::span<const std::vector<int32_t>>
   std::vector<FoundText> found = search.results();
   found.resize(prompts.size());
   return found;
+}
+
+void Generator::require_same_attention() const {
+  permafrost::require_same_attention(runtime_.world, executor_.context());
 }
 
 }  // namespace permafrost

@@ -33,6 +33,9 @@ class Generator {
   /// normalised. One text per prompt. Errors: kInvalidArgument; kNonFinite.
   std::vector<FoundText> generate(std::span<const std::vector<int32_t>> prompts, std::span<const float> images);
 
+  /// That all ranks computed attention alike in what they generated. Collective. Errors: kConfig.
+  void require_same_attention() const;
+
  private:
   void load(const config::Config& config);
   bool together() const;

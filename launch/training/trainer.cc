@@ -345,7 +345,7 @@ ValidationMetrics Trainer::validate() {
   PERMAFROST_CHECK(validation_, "trainer: ", metric_name(metric), " must be given to validate_by; got nothing");
   const MeasuredValue measured = validation_->measure();
   filled_ahead_ = false;  // other inputs are where they were
-  // Generating has shapes that training has not.
+  // A validation may have shapes that training has not.
   require_same_attention(runtime_.world, executor_.context());
   if (!std::isfinite(measured.value))
     fail(ErrorKind::kNonFinite, "validation: ", metric_name(metric), " after step ", position_.step,

@@ -1,6 +1,8 @@
 // The evaluator in process: with the memory of a training run, and against weights from its checkpoint.
 #include "launch/evaluation/evaluator.h"
 
+#include "core/device/cuda.h"
+#include "core/device/cudnn.h"
 #include "tests/launch/caption_shards.h"
 #include "tests/launch/trainer_fixture.h"
 
@@ -167,6 +169,37 @@ TEST_F(EvaluatorTest, ScoresNoGroupsWithTheWeightsOfATrainingRun) {
         EXPECT_TRUE(testing::throws_error([&] { Evaluator(wrong.config, runtime, trainer.memory(), plan); },
                                           ErrorKind::kConfig, {"evaluation.group_by", "(kind); got \"colour\""}));
       });
+}
+
+class EvaluatorCuda : public EvaluatorTest {
+ protected:
+  void SetUp() override {
+    if (cuda::device_count() == 0) GTEST_SKIP() << cuda::why_unavailable();
+    EvaluatorTest::SetUp();
+  }
+};
+
+TEST_F(EvaluatorCuda, RanksThatComputeAttentionOtherwiseAreRefused) {
+  if (!cuda::find_cudnn().missing.empty() || cuda::device_info(0).major != 9) GTEST_SKIP() << "no cuDNN here";
+  const Overrides config = on_smaller_model(
+      settings({"parallel.device=CUDA", "parallel.tune_products=false", "precision.compute=BF16",
+                "parallel.cuda_graphs=false", "parallel.attention=OWN", "evaluation.decoding.max_new_tokens=2"}));
+  std::atomic<int> alike = 0;
+  EXPECT_TRUE(testing::throws_error(
+      [&] {
+        with_ranks(2, 1, config,
+                   [&](Trainer& trainer, const config::Resolved& resolved, const Plan& plan, Runtime& runtime) {
+                     Evaluator evaluator(resolved.config, runtime, trainer.memory(), plan);
+                     evaluator.run(0, false);
+                     ++alike;
+                     if (runtime.first()) cuda::use_cudnn(*runtime.stream->queue(), cuda::CudnnUse::kAlways);
+                     evaluator.run(0, false);
+                   });
+      },
+      ErrorKind::kConfig,
+      {"attention: all ranks must compute a call by the same library",
+       " on rank 0, own kernels on rank 1 (it is not allowed (parallel.attention: OWN))"}));
+  EXPECT_EQ(alike, 2);
 }
 
 }  // namespace
