@@ -105,7 +105,9 @@ endfunction()
 
 # permafrost_add_test(name SOURCES a_test.cc ... [DEPENDS library ...] [PROGRAMS permafrost] [LABELS unit] [TIMEOUT seconds]
 #   [PROCESSORS n])
-# One GoogleTest program per folder of tests, one CTest test per program. PROGRAMS: what it starts.
+# One GoogleTest program per folder of tests, one CTest test per program. PROGRAMS: what it starts. The target unit_tests
+# builds those labelled unit, with what they start.
+add_custom_target(unit_tests)
 function(permafrost_add_test name)
   cmake_parse_arguments(ARG "" "TIMEOUT;PROCESSORS" "SOURCES;DEPENDS;PROGRAMS;LABELS" ${ARGN})
   if(NOT ARG_LABELS)
@@ -114,6 +116,9 @@ function(permafrost_add_test name)
   permafrost_add_test_program(${name} SOURCES ${ARG_SOURCES} DEPENDS ${ARG_DEPENDS})
   if(ARG_PROGRAMS)
     add_dependencies(${name} ${ARG_PROGRAMS})
+  endif()
+  if(unit IN_LIST ARG_LABELS)
+    add_dependencies(unit_tests ${name})
   endif()
   add_test(NAME ${name} COMMAND ${name})
   permafrost_set_test(${name} LABELS ${ARG_LABELS} TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${ARG_PROCESSORS})
