@@ -190,8 +190,9 @@ function(permafrost_set_test name)
     # libgomp, which comes with oneDNN, synchronises its teams in ways that the thread sanitizer cannot see.
     list(APPEND environment "OMP_NUM_THREADS=1")
   endif()
-  # Without it Open MPI looks for networks for 0.2 s, more than most tests compute; it takes shared memory in the end.
-  list(APPEND environment "OMPI_MCA_pml=^cm")
+  # Open MPI would look for networks for 0.2 s, more than most tests compute, to take shared memory in the end; and with no
+  # more ranks than cores it would wait without leaving the core to the test beside it.
+  list(APPEND environment "OMPI_MCA_pml=^cm" "OMPI_MCA_mpi_yield_when_idle=1")
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${ARG_PROCESSORS}
     COST ${ARG_TIMEOUT}  # what may take long begins first, or it would run on alone when all else is done
     ENVIRONMENT "${environment}")
