@@ -116,10 +116,10 @@ TEST_F(Training, MemoryOfARankIsWhatThePlanForecasts) {
   // A frozen text model that the ranks share, large beside the constant; one bucket, so that the whole arena is
   // touched.
   const Outcome given = train(
-      "--set model.epalm.text.vocab=120000 --set model.epalm.text.hidden=256 --set "
-      "model.epalm.text.word_embed_proj_dim=256"
+      "--set model.epalm.text.vocab=80000 --set model.epalm.text.hidden=512 --set "
+      "model.epalm.text.word_embed_proj_dim=512"
       " --set 'freeze[0].pattern=connector*' --set 'freeze+={pattern: \"*\" trainable: false}'"
-      " --set data.max_text_tokens=64 --set data.length_buckets=64 --set train.max_steps=2",
+      " --set data.max_text_tokens=64 --set data.length_buckets=64",
       "run", on_ranks(2));
   ASSERT_TRUE(ends(given, 0, {"2 ranks x "}));
   const auto summary = parse_json(read_file(dir() / "summary.json"));
