@@ -29,7 +29,7 @@ grep -q "went on" "$output" && complain "a rank passed the collective"
 sleep 0.2
 [[ -s "$work/left" ]] && complain "left in /dev/shm: $(cat "$work/left")"
 [[ -z "$(find "$work/tmp" -type f)" ]] || complain "left in TMPDIR: $(find "$work/tmp" -type f)"
-pgrep -f "^$program $how" >/dev/null && complain "a rank is still running"
+pgrep -f "^$program $how $time_file" >/dev/null && complain "a rank is still running"
 reason="loss: must be finite; got nan [step 3]"
 case $how in
   wait | compute)

@@ -5,10 +5,10 @@
 #   real_photos.sh PROGRAM [DATA] [TEXT_STEPS] [STEPS] [SAMPLES] [FOLDER]
 # DATA (default: PERMAFROST_TEST_DATA) has coco_open, coco_captions and tokenizers/opt; SAMPLES are photographs and questions that are
 # generated for, from the first, 0 for all; FOLDER keeps what is made.
-# Prints a table of scores. Fails when a score is missing or not finite, when the number of ranks, shards or the size of the batch changes
+# Runs of fewer than 20 steps warm up for half of them. Prints a table of scores. Fails when a score is missing or not finite, when the number of ranks, shards or the size of the batch changes
 # a text, and when scoring the result files by themselves gives other numbers. Exits 77, which CTest calls skipped, without DATA.
 set -euo pipefail
-program=$1 data=${2:-${PERMAFROST_TEST_DATA:-}} text_steps=${3:-20} steps=${4:-20} samples=${5:-32} work=${6:-}
+program=$1 data=${2:-${PERMAFROST_TEST_DATA:-}} text_steps=${3:-10} steps=${4:-10} samples=${5:-16} work=${6:-}
 here=$(cd "$(dirname "$0")" && pwd)
 configs=$here/../../configs
 for file in coco_open/captions.json coco_open/vqa_aokvqa.json coco_captions/captions_val2017.json tokenizers/opt/vocab.json; do
@@ -50,13 +50,17 @@ row() {
   [ "$value" = "$alone" ] || complain "$1 $2: the result file by itself must have the score $value; got $alone"
   printf '%-9s %-13s %12.4f %17.4f\n' "$1" "$2" "${value:-nan}" "${exchanged:-nan}"
 }
+# warm_up STEPS: nothing, or the arguments that make its warm-up, 20 steps in the configurations, fit
+warm_up() { if [ "$1" -lt 20 ]; then printf '%s\n' --set "schedule.warmup_steps=$(($1 / 2))"; fi; }
 text_of() { sed -n "s/^{\"$2\": $3, \"$4\": \"\(.*\)\"},\{0,1\}\$/\1/p" "$1"; }
 
+mapfile -t text_warm_up < <(warm_up "$text_steps")
+mapfile -t warm_up < <(warm_up "$steps")
 tokenizer=(--set "data.tokenizer.root=$data/tokenizers/opt")
 looked_at=(--set "evaluation.samples=$samples" --set evaluation.exchanged_images=true)
 photos=(--set "data.root=$data/coco_open" "${tokenizer[@]}" "${looked_at[@]}")
 run text 2 train "$configs/photos_text.textproto" --set "data.root=$data/coco_captions" "${tokenizer[@]}" \
-  --set "train.max_steps=$text_steps" --run-dir "$work/text"
+  --set "train.max_steps=$text_steps" ${text_warm_up[@]+"${text_warm_up[@]}"} --run-dir "$work/text"
 run export 1 weights export --from "$work/text/checkpoints/step-$(printf %08d "$text_steps")" --to "$work/opt" --as opt \
   --tokenizer "$data/tokenizers/opt"
 for task in captions vqa; do
@@ -68,6 +72,7 @@ for task in captions vqa; do
   if [ $task = vqa ]; then annotations=$data/coco_open/vqa_aokvqa.json; fi
   run "$task.pack" 2 data pack "$config" "${photos[@]}" --shard-mb 2 --out "$work/$task.shards"
   run "$task.train" 2 train "$config" "${tokenizer[@]}" "${shards[@]}" "${backbones[@]}" --set "train.max_steps=$steps" \
+    ${warm_up[@]+"${warm_up[@]}"} \
     --run-dir "$work/$task.run"
   run "$task.eval" 2 eval "$config" "${photos[@]}" "${backbones[@]}" "${adapter[@]}" --out "$work/$task"
   run "$task.eval.one" 1 eval "$config" "${tokenizer[@]}" "${shards[@]}" "${backbones[@]}" "${adapter[@]}" --out "$work/$task.one"

@@ -26,6 +26,8 @@ constexpr std::chrono::milliseconds kGraceForLost{150};    // the launcher kills
 constexpr std::chrono::milliseconds kGraceForUnwinding{500};
 constexpr auto kEcho = std::chrono::milliseconds(100);     // from a rank's end to SIGTERM for the others
 constexpr auto kSending = std::chrono::milliseconds(100);  // for a notice to leave
+constexpr auto kLaunchersTurn = std::chrono::milliseconds(500);
+constexpr auto kLauncher = std::chrono::milliseconds(50);  // from the failing rank's end to the launcher's next wait
 
 constexpr int kFailed = 1;
 constexpr int kHeard = 2;
@@ -74,6 +76,7 @@ struct Watch::Notice {
 Watch::Watch(MPI_Comm comm) : comm_(comm) {
   mpi_check(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank", "the watch");
   mpi_check(MPI_Comm_size(comm_, &size_), "MPI_Comm_size", "the watch");
+  lowest_failed_ = size_;
   heard_.resize(static_cast<size_t>(size_), false);
   heard_[static_cast<size_t>(rank_)] = true;
   if (size_ == 1) return;
@@ -128,6 +131,17 @@ bool Watch::all_heard() const {
   return std::ranges::all_of(heard_, [](bool heard) { return heard; });
 }
 
+bool Watch::sees_all() const {
+  for (int r = 0; r < size_; ++r)
+    if (r != rank_ && processes_->pid(r) == 0) return false;
+  return true;
+}
+
+bool Watch::lower_rank_failed() const {
+  const std::lock_guard lock(mutex_);
+  return lowest_failed_ < rank_;
+}
+
 void Watch::receive_all() {
   const std::lock_guard receiving(receive_mutex_);
   while (true) {
@@ -140,6 +154,8 @@ void Watch::receive_all() {
       return;
     const std::lock_guard lock(mutex_);
     heard_[static_cast<size_t>(status.MPI_SOURCE)] = true;
+    if (status.MPI_TAG == kFailed && notice.rank == status.MPI_SOURCE)
+      lowest_failed_ = std::min(lowest_failed_, status.MPI_SOURCE);
     if (status.MPI_TAG == kFailed && !failure_) {
       notice.reason.back() = '\0';
       failure_ = Failure{notice.rank, size_, static_cast<ErrorKind>(notice.kind), notice.reason.data()};
@@ -157,7 +173,7 @@ void Watch::listen() {
     if (failed())
       std::this_thread::sleep_for(kListenEvery);
     else
-      gone = processes_->gone(kListenEvery);
+      gone = gone_within(kListenEvery);
     {
       const std::lock_guard lock(mutex_);
       if (stopping_) return;
@@ -190,8 +206,13 @@ void Watch::report_gone(int rank) {
     if (r != rank_ && r != rank) send_notice(r, kFailed, notice);
 }
 
+std::optional<int> Watch::gone_within(std::chrono::milliseconds wait) {
+  const std::lock_guard looking(look_mutex_);
+  return processes_->gone(wait);
+}
+
 void Watch::answer_termination() {
-  if (const auto gone = processes_->gone(kEcho)) return report_gone(*gone);
+  if (const auto gone = gone_within(kEcho)) return report_gone(*gone);
   // Nobody was. Who ends in the following moment was told to, as this rank is, and is no cause.
   std::this_thread::sleep_for(kEcho);
   handle_termination(SIG_DFL);
@@ -246,6 +267,21 @@ void Watch::acknowledge() noexcept {
     if (r != rank_ && r != failing) send_notice(r, kHeard, notice);
 }
 
+// The failing rank's MPI_Abort has the launcher end the others, and Open MPI's takes up to two seconds for it: it waits
+// for one after SIGCONT and for one after SIGTERM, unless one of its processes ends meanwhile. So a rank that has said
+// all goes by itself once the failing one is gone, which it is when the launcher has heard of it, or once SIGTERM came.
+void Watch::wait_for_the_end() noexcept {
+  const auto deadline = Clock::now() + kHearing + kWriting;
+  while (Clock::now() < deadline && !termination && !gone_within(kListenEvery)) {
+  }
+  end_by_itself();
+}
+
+void Watch::end_by_itself() noexcept {
+  std::this_thread::sleep_for(kLauncher);
+  _exit(exit_code(failure()->kind));
+}
+
 void Watch::abort(const Error& reason) noexcept {
   if (aborting_.exchange(true))
     while (true) std::this_thread::sleep_for(kHearing);  // another thread is ending this process
@@ -255,13 +291,16 @@ void Watch::abort(const Error& reason) noexcept {
   if (cause.rank != rank_) {
     acknowledge();
     if (lost_) {
-      std::this_thread::sleep_for(kWriting);
+      // The launcher noticed too, and MPI_Abort would wait for it. It is for ranks of other machines.
+      const auto deadline = Clock::now() + kWriting + kLaunchersTurn;
+      while (Clock::now() < deadline && !termination) std::this_thread::sleep_for(kListenEvery);
+      if (termination || sees_all()) end_by_itself();
       MPI_Abort(MPI_COMM_WORLD, code);
     }
-    std::this_thread::sleep_for(kHearing + kWriting);  // the failing rank ends us before
-    _exit(code);
+    wait_for_the_end();
   }
   if (size_ > 1) std::this_thread::sleep_for(kWriting);
+  if (lower_rank_failed()) wait_for_the_end();  // of several that failed at once, one has the launcher end the others
   MPI_Abort(MPI_COMM_WORLD, code);
   _exit(code);
 }

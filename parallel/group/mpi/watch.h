@@ -21,9 +21,10 @@ namespace permafrost {
 /// processes; they send kFailed in its name. The launcher then ends everybody: Open MPI's sends SIGTERM at once and
 /// SIGKILL a second later. So SIGTERM, where the program leaves it alone, first waits for a moment: is it the echo of a
 /// rank that is gone? Then this rank says so and ends by itself; otherwise SIGTERM does what it always does.
-/// Messages of collectives that were under way point at memory that is freed while the stack unwinds, and any MPI call
-/// may still touch it. So all talking is done before a collective throws (`announce`, `acknowledge`), and a process
-/// that knows of a failure makes no further MPI call but MPI_Abort.
+/// A rank that has said all ends by itself at SIGTERM or when the failing rank is gone; of several that fail at once
+/// the lowest calls MPI_Abort. Messages of collectives that were under way point at memory that is freed while the
+/// stack unwinds, and any MPI call may still touch it. So all talking is done before a collective throws (`announce`,
+/// `acknowledge`), and a process that knows of a failure makes no further MPI call but MPI_Abort.
 class Watch {
  public:
   /// `comm` is this class's alone and outlives it. Needs MPI_THREAD_MULTIPLE.
@@ -49,11 +50,16 @@ class Watch {
   void listen();
   void receive_all();
   void watch_neighbours();
+  std::optional<int> gone_within(std::chrono::milliseconds wait);
   void report_gone(int rank);
   void answer_termination();
   void speak_for_this_rank();
+  [[noreturn]] void wait_for_the_end() noexcept;
+  [[noreturn]] void end_by_itself() noexcept;
   void send_notice(int to, int tag, const Notice& notice) noexcept;
   bool all_heard() const;
+  bool sees_all() const;  // every other rank is of this machine
+  bool lower_rank_failed() const;
 
   MPI_Comm comm_;
   int rank_ = 0;
@@ -62,10 +68,12 @@ class Watch {
   std::atomic<bool> announced_ = false;
   std::atomic<bool> acknowledged_ = false;
   std::atomic<bool> aborting_ = false;
-  mutable std::mutex mutex_;  // failure_, heard_, stopping_
+  mutable std::mutex mutex_;  // failure_, heard_, lowest_failed_, stopping_
   std::unique_ptr<ProcessWatch> processes_;
+  std::mutex look_mutex_;  // one thread at a time looks at processes_
   std::optional<Failure> failure_;
   std::vector<bool> heard_;  // ranks known to know; those that fail by themselves count
+  int lowest_failed_ = 0;    // of the other ranks that failed by themselves; size_: none
   bool stopping_ = false;
   std::atomic<bool> lost_ = false;  // the failing rank died without a word
   std::mutex receive_mutex_;        // one receiver at a time
