@@ -40,23 +40,31 @@ __device__ inline uint32_t pack(float low, float high) {
 template <typename T>
 __device__ inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
 #ifdef PERMAFROST_CUDA_EMULATED
-  struct Words {
-    uint32_t a[4], b[2];
+  struct Lane {
+    float* c;
+    const uint32_t* a;
+    uint32_t b[2];
   };
-  const auto value = [](uint32_t pair, int half) {
+  const auto put = [](uint32_t pair, float& low, float& high) {
     T number;
-    number.bits = static_cast<uint16_t>(pair >> 16 * half);
-    return static_cast<float>(number);
+    number.bits = static_cast<uint16_t>(pair), low = static_cast<float>(number);
+    number.bits = static_cast<uint16_t>(pair >> 16), high = static_cast<float>(number);
   };
-  cuda_emulation::exchange_all(Words{{a[0], a[1], a[2], a[3]}, {b0, b1}}, [&](const auto& of) {
-    const int group = cuda_emulation::lane() / 4, t = cuda_emulation::lane() % 4;
-    for (int k = 0; k < 16; k += 2) {
-      const int upper = k / 8, pair = k % 8 / 2;
-      const Words rows = of(group * 4 + pair), columns[2] = {of(2 * t * 4 + pair), of((2 * t + 1) * 4 + pair)};
-      for (int half = 0; half < 2; ++half)
-        for (int i = 0; i < 4; ++i)
-          c[i] += value(rows.a[i / 2 + 2 * upper], half) * value(columns[i % 2].b[upper], half);
+  cuda_emulation::together(Lane{c, a, {b0, b1}}, [&](const auto& lanes) {
+    float all_a[16][16], all_b[16][8], all_c[16][8];
+    for (int lane = 0; lane < 32; ++lane) {
+      const Lane& of = lanes(lane);
+      const int group = lane / 4, pair = lane % 4 * 2;
+      for (int i = 0; i < 4; ++i) {
+        float* to = &all_a[group + i % 2 * 8][pair + i / 2 * 8];
+        put(of.a[i], to[0], to[1]);
+        all_c[group + i / 2 * 8][pair + i % 2] = of.c[i];
+      }
+      for (int i = 0; i < 2; ++i) put(of.b[i], all_b[pair + i * 8][group], all_b[pair + i * 8 + 1][group]);
     }
+    cuda_emulation::multiply_add(all_a, all_b, all_c);
+    for (int lane = 0; lane < 32; ++lane)
+      for (int i = 0; i < 4; ++i) lanes(lane).c[i] = all_c[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
   });
 #else
   if constexpr (__is_same(T, bfloat16))
@@ -75,12 +83,18 @@ __device__ inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, u
 template <bool transposed, typename T>
 __device__ inline void load_matrices(uint32_t (&to)[4], const T* row) {
 #ifdef PERMAFROST_CUDA_EMULATED
-  cuda_emulation::exchange_all(row, [&](const auto& of) {
-    const int group = cuda_emulation::lane() / 4, t = cuda_emulation::lane() % 4;
-    for (int m = 0; m < 4; ++m) {
-      const T low = transposed ? of(8 * m + 2 * t)[group] : of(8 * m + group)[2 * t];
-      const T high = transposed ? of(8 * m + 2 * t + 1)[group] : of(8 * m + group)[2 * t + 1];
-      to[m] = static_cast<uint32_t>(low.bits) | static_cast<uint32_t>(high.bits) << 16;
+  struct Lane {
+    uint32_t* to;
+    const T* row;
+  };
+  cuda_emulation::together(Lane{to, row}, [](const auto& lanes) {
+    for (int lane = 0; lane < 32; ++lane) {
+      const int group = lane / 4, t = lane % 4;
+      for (int m = 0; m < 4; ++m) {
+        const T low = transposed ? lanes(8 * m + 2 * t).row[group] : lanes(8 * m + group).row[2 * t];
+        const T high = transposed ? lanes(8 * m + 2 * t + 1).row[group] : lanes(8 * m + group).row[2 * t + 1];
+        lanes(lane).to[m] = static_cast<uint32_t>(low.bits) | static_cast<uint32_t>(high.bits) << 16;
+      }
     }
   });
 #else

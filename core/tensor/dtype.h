@@ -29,12 +29,21 @@ struct bfloat16 {
   explicit operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
 };
 
-/// IEEE binary16 storage; conversions in software (bulk conversion lives in the kernels).
+/// IEEE binary16 storage; conversions in software (bulk conversion lives in the kernels). To float is exact; from float
+/// rounds to nearest even, NaN stays NaN.
 struct float16 {
   uint16_t bits = 0;
   float16() = default;
   explicit float16(float value);
-  explicit operator float() const;
+  explicit operator float() const {
+    const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
+    const uint32_t magnitude = static_cast<uint32_t>(bits & 0x7fffu) << 13;  // of a float, but for the exponent's bias
+    const float subnormal = static_cast<float>(static_cast<int32_t>(bits & 0x3ffu)) * 0x1p-24f;  // or zero; exact
+    uint32_t u = magnitude + (112u << 23);
+    u = magnitude >= 31u << 23 ? u + (112u << 23) : u;  // infinity and NaN
+    u = magnitude < 1u << 23 ? std::bit_cast<uint32_t>(subnormal) : u;
+    return std::bit_cast<float>(sign | u);
+  }
 };
 
 template <typename T>

@@ -115,31 +115,42 @@ float to_tf32(float x) {
   return __uint_as_float((__float_as_uint(x) + 0x1000u) & ~0x1fffu);
 }
 
-/// op(matrix), its terms beside each other.
-std::vector<float> gathered(const void* p, const Layout& layout, bool terms_are_rows, bool tf32) {
-  std::vector<float> values;
-  values.reserve(layout.rows * layout.columns);
-  const uint64_t outer = terms_are_rows ? layout.columns : layout.rows;
-  const uint64_t terms = terms_are_rows ? layout.rows : layout.columns;
-  for (uint64_t i = 0; i < outer; ++i)
-    for (uint64_t r = 0; r < terms; ++r) {
-      const auto row = static_cast<int64_t>(terms_are_rows ? r : i),
-                 column = static_cast<int64_t>(terms_are_rows ? i : r);
-      const float value = stored(p, layout.type, row + column * layout.ld);
-      values.push_back(tf32 ? to_tf32(value) : value);
+/// to[place(i, r)] = term r of row (column) i of op(matrix), whose terms are the matrix's rows where terms_are_rows.
+template <typename T, typename Place>
+void gather(const T* p, const Layout& layout, bool terms_are_rows, bool tf32, float* to, const Place& place) {
+  for (uint64_t column = 0; column < layout.columns; ++column)
+    for (uint64_t row = 0; row < layout.rows; ++row) {
+      const auto value = static_cast<float>(p[row + column * static_cast<uint64_t>(layout.ld)]);
+      to[terms_are_rows ? place(column, row) : place(row, column)] = tf32 ? to_tf32(value) : value;
     }
-  return values;
+}
+template <typename Place>
+void gather(const void* p, const Layout& layout, bool terms_are_rows, bool tf32, float* to, const Place& place) {
+  if (layout.type == CUDA_R_32F)
+    gather(static_cast<const float*>(p), layout, terms_are_rows, tf32, to, place);
+  else if (layout.type == CUDA_R_16F)
+    gather(static_cast<const permafrost::float16*>(p), layout, terms_are_rows, tf32, to, place);
+  else
+    gather(static_cast<const permafrost::bfloat16*>(p), layout, terms_are_rows, tf32, to, place);
 }
 
-float sum_of(const float* a, const float* b, uint64_t terms, int32_t split) {
+// So many sums are made beside each other, each one term after the other.
+constexpr uint64_t kBeside = 32;
+struct Sums {
+  float of[kBeside];
+};
+
+/// rows: term 0 of each, term 1 of each, ...
+Sums sums_of(const float* rows, const float* column, uint64_t terms, int32_t split) {
   const auto parts = static_cast<uint64_t>(split);
-  float total = 0;
+  Sums totals{};
   for (uint64_t part = 0; part < parts; ++part) {
-    float sum = 0;
-    for (uint64_t r = terms * part / parts; r < terms * (part + 1) / parts; ++r) sum = std::fma(a[r], b[r], sum);
-    total += sum;
+    Sums sums{};
+    for (uint64_t r = terms * part / parts; r < terms * (part + 1) / parts; ++r)
+      for (uint64_t i = 0; i < kBeside; ++i) sums.of[i] = std::fma(rows[r * kBeside + i], column[r], sums.of[i]);
+    for (uint64_t i = 0; i < kBeside; ++i) totals.of[i] += sums.of[i];
   }
-  return total;
+  return totals;
 }
 
 Algorithm algorithm_of(const cublasLtMatmulAlgo_t& algo) {
@@ -362,26 +373,35 @@ struct Product {
   size_t workspace_bytes;
 };
 
+void put_element(const Product& p, int64_t row, int64_t column, float sum) {
+  const int64_t i = row + column * p.d_layout.ld;
+  float value = p.scale * sum;
+  if (p.keep != 0) value += p.keep * stored(p.c, p.c_layout.type, i);
+  if ((p.how.epilogue & CUBLASLT_EPILOGUE_BIAS) != 0) value += stored(p.how.bias, p.d_layout.type, row);
+  if (p.d_layout.type == CUDA_R_32F)
+    static_cast<float*>(p.d)[i] = value;
+  else if (p.d_layout.type == CUDA_R_16F)
+    static_cast<permafrost::float16*>(p.d)[i] = permafrost::float16(value);  // too large: infinite
+  else
+    static_cast<permafrost::bfloat16*>(p.d)[i] = permafrost::bfloat16(value);
+}
+
 void multiply(const Product& p) {
   const cuda_emulation::DeviceAccess access;
   if (p.workspace_bytes > 0) std::memset(p.workspace, 0xff, p.workspace_bytes);
   const uint64_t terms = terms_of(p.how, p.a_layout);
   const bool tf32 = p.how.compute == CUBLAS_COMPUTE_32F_FAST_TF32;
-  const std::vector<float> left = gathered(p.a, p.a_layout, p.how.transpose_a == CUBLAS_OP_T, tf32);
-  const std::vector<float> right = gathered(p.b, p.b_layout, p.how.transpose_b == CUBLAS_OP_N, tf32);
-  for (uint64_t column = 0; column < p.d_layout.columns; ++column)
-    for (uint64_t row = 0; row < p.d_layout.rows; ++row) {
-      const auto i = static_cast<int64_t>(row) + static_cast<int64_t>(column) * p.d_layout.ld;
-      float value = p.scale * sum_of(&left[row * terms], &right[column * terms], terms, p.algorithm.split);
-      if (p.keep != 0) value += p.keep * stored(p.c, p.c_layout.type, i);
-      if ((p.how.epilogue & CUBLASLT_EPILOGUE_BIAS) != 0)
-        value += stored(p.how.bias, p.d_layout.type, static_cast<int64_t>(row));
-      if (p.d_layout.type == CUDA_R_32F)
-        static_cast<float*>(p.d)[i] = value;
-      else if (p.d_layout.type == CUDA_R_16F)
-        static_cast<permafrost::float16*>(p.d)[i] = permafrost::float16(value);  // too large: infinite
-      else
-        static_cast<permafrost::bfloat16*>(p.d)[i] = permafrost::bfloat16(value);
+  const uint64_t rows = p.d_layout.rows, columns = p.d_layout.columns;
+  std::vector<float> left((rows + kBeside - 1) / kBeside * kBeside * terms), right(columns * terms);
+  gather(p.a, p.a_layout, p.how.transpose_a == CUBLAS_OP_T, tf32, left.data(),
+         [&](uint64_t row, uint64_t r) { return (row / kBeside * terms + r) * kBeside + row % kBeside; });
+  gather(p.b, p.b_layout, p.how.transpose_b == CUBLAS_OP_N, tf32, right.data(),
+         [&](uint64_t column, uint64_t r) { return column * terms + r; });
+  for (uint64_t first = 0; first < rows; first += kBeside)
+    for (uint64_t column = 0; column < columns; ++column) {
+      const Sums sums = sums_of(&left[first * terms], &right[column * terms], terms, p.algorithm.split);
+      for (uint64_t row = first; row < std::min(rows, first + kBeside); ++row)
+        put_element(p, static_cast<int64_t>(row), static_cast<int64_t>(column), sums.of[row - first]);
     }
   cuda_emulation::clock += kKinds[p.algorithm.id].milliseconds;
 }

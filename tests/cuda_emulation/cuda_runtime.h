@@ -3,6 +3,7 @@
 // their arithmetic is tested on machines without a GPU: every thread of a block runs on a stack of its own, one after
 // the other, and hands over at barriers. What is declared here means what CUDA's documentation says of it; what the
 // backend does not use is missing. Says nothing about speed, nor about races between blocks.
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <cstddef>
@@ -48,9 +49,6 @@ struct CUstream_st;
 namespace cuda_emulation {
 void sync_threads();
 void sync_warp(unsigned mask);
-/// The value that the lane `source` of this warp gave, when all its lanes have.
-void exchange(const void* mine, void* theirs, size_t bytes, int source);
-int lane();
 std::byte* dynamic_shared();
 /// The time that events see, in milliseconds: passes with every piece of work, more where an emulated library says so.
 extern std::atomic<double> clock;
@@ -83,28 +81,46 @@ bool released(const Hold& hold);
 /// Waits for the work that the stream has.
 void wait_for(CUstream_st* stream);
 
+constexpr size_t kMaxThreads = 1024, kWarp = 32;
+/// Of the block's threads, the one that runs.
+extern size_t current_thread;
+inline int lane() { return static_cast<int>(current_thread % kWarp); }
+
+/// What a thread gives to the lanes of its warp. A lane that gives its value after the next waits until all have given
+/// the next, and so read this one: two places.
+struct alignas(8) LaneValues {
+  std::byte places[2][8];
+  size_t given;  // so far
+};
+extern std::array<LaneValues, kMaxThreads> lane_values;
+
+/// The value that the lane `source` of this warp gave, when all its lanes have.
 template <typename T>
-T exchanged(T mine, int source) {
+T exchanged(const T& mine, int source) {
+  static_assert(sizeof(T) <= sizeof(LaneValues::places[0]));
+  LaneValues& own = lane_values[current_thread];
+  const size_t place = ++own.given % 2;
+  std::memcpy(own.places[place], &mine, sizeof(T));
+  sync_warp(0xffffffffu);
   T theirs;
-  exchange(&mine, &theirs, sizeof(T), source);
+  std::memcpy(&theirs, lane_values[current_thread / kWarp * kWarp + static_cast<size_t>(source)].places[place],
+              sizeof(T));
   return theirs;
 }
 
-/// Gives a value to the other lanes of this warp, when all have; `given` says what a lane gave, until this one gives
-/// again.
-void give(const void* mine, size_t bytes);
-const std::byte* given(int lane);
+/// Shows an object to the last of the 32 lanes of this warp that comes here, which gets all, in the order of lanes; the
+/// others get null. All then call sync_warp, and the last may write to the objects before it does.
+void* const* show(void* mine);
 
-/// body(of): of(lane) is what that lane of this warp gave, when all its lanes have.
+/// What a warp does as one: body(all), all(lane) what that lane brought, runs once, when all 32 are there.
 template <typename T, typename Body>
-void exchange_all(const T& mine, Body&& body) {
-  give(&mine, sizeof(T));
-  body([](int lane) {
-    T theirs;
-    std::memcpy(&theirs, given(lane), sizeof(T));
-    return theirs;
-  });
+void together(T mine, Body&& body) {
+  if (void* const* all = show(&mine)) body([all](int lane) -> const T& { return *static_cast<const T*>(all[lane]); });
+  sync_warp(0xffffffffu);
 }
+
+/// c += a b: for each element one product after the other, each rounded, as is each sum.
+void multiply_add(const float (&a)[16][16], const float (&b)[16][8], float (&c)[16][8]);
 }  // namespace cuda_emulation
 
 extern uint3 threadIdx, blockIdx;

@@ -17,7 +17,11 @@ std::map<void*, size_t> device_memory, pinned_memory;  // sizes as mapped
 std::map<void*, size_t> registered;                    // host memory
 constexpr size_t kGraphBytes = 65536;                  // of device memory that a graph takes to be launched
 size_t allocated = 0;                                  // of device memory
-int users = 0;                                         // of device memory
+// Pinned memory that was released, by size and out of reach: new pages cost more than all that most tests do with them.
+std::multimap<size_t, void*> spare;
+constexpr size_t kLeastSpare = size_t{64} << 10, kMostSpare = size_t{128} << 20;  // of a piece, of all
+size_t spare_bytes = 0;
+int users = 0;  // of device memory
 cudaError_t last_error = cudaSuccess;
 
 cudaError_t result(cudaError_t error) { return error == cudaSuccess ? error : last_error = error; }
@@ -37,14 +41,39 @@ void put_out_of_reach(void* place, size_t mapped) {
     mprotect(place, mapped, PROT_NONE);
 }
 
+void* map_new(size_t mapped) {
+  void* place = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (place != MAP_FAILED) madvise(place, mapped, MADV_HUGEPAGE);  // fewer faults, where the system has such pages
+  return place;
+}
+
+void* map_pinned(size_t mapped) {
+  if (const auto found = spare.find(mapped); found != spare.end()) {
+    void* place = found->second;
+    spare.erase(found);
+    spare_bytes -= mapped;
+    return mprotect(place, mapped, PROT_READ | PROT_WRITE) == 0 ? place : MAP_FAILED;
+  }
+  return map_new(mapped);
+}
+
+void unmap_pinned(void* place, size_t mapped) {
+  if (mapped < kLeastSpare || spare_bytes + mapped > kMostSpare || mprotect(place, mapped, PROT_NONE) != 0) {
+    munmap(place, mapped);
+    return;
+  }
+  spare.emplace(mapped, place);
+  spare_bytes += mapped;
+}
+
 cudaError_t allocate(void** pointer, size_t bytes, std::map<void*, size_t>& memory) {
   const std::lock_guard lock(mutex);
   const size_t mapped = (bytes + kPage) / kPage * kPage;
   const bool on_device = &memory == &device_memory;
   if (on_device && (bytes > kTotal || mapped > kTotal - allocated)) return result(cudaErrorMemoryAllocation);
-  void* place = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* place = on_device ? map_new(mapped) : map_pinned(mapped);
   if (place == MAP_FAILED) return result(cudaErrorMemoryAllocation);
-  std::memset(place, 0xff, bytes);  // as little zero as on a device
+  std::memset(place, 0xff, mapped);  // as little zero as on a device
   if (on_device) put_out_of_reach(place, mapped);
   memory[place] = mapped;
   allocated += on_device ? mapped : 0;
@@ -58,7 +87,10 @@ cudaError_t release(void* pointer, std::map<void*, size_t>& memory) {
   const auto found = memory.find(pointer);
   if (found == memory.end()) return result(cudaErrorInvalidValue);
   allocated -= &memory == &device_memory ? found->second : 0;
-  munmap(pointer, found->second);
+  if (&memory == &device_memory)
+    munmap(pointer, found->second);
+  else
+    unmap_pinned(pointer, found->second);
   memory.erase(found);
   return cudaSuccess;
 }
