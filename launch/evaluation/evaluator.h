@@ -63,8 +63,8 @@ class Evaluator {
 
   /// Collective. samples: items looked at, from the first; 0 = all. exchanged: each with the image of another item (the
   /// next one, from half the items on, that shows another image). Errors: kData naming an image that cannot be used
-  /// (image_policy FAIL), when no other image is there to exchange, or when nothing is left; kConfig when ranks computed
-  /// attention differently.
+  /// (image_policy FAIL), when no other image is there to exchange, or when nothing is left; kConfig when ranks
+  /// computed attention differently.
   Evaluation run(int64_t samples, bool exchanged);
 
   /// For result files, which know a text by the id of its image or question alone. samples: as in run. Errors: kData

@@ -66,8 +66,8 @@ TEST_F(TrainingPolicies, WeightsAreReadOncePerNodeWhateverThePolicy) {
                         "model.epalm.text.ffn=3072"};
   const std::string folder = (folder_ / "weights").string();
   ASSERT_EQ(run("weights random " + config() + as_arguments(large) + " --dtype f32 --out " + folder).code, 0);
-  const Overrides files{"weights.vision=" + folder + "/vision", "weights.text=" + folder + "/text",
-                        "train.max_steps=1", "train.global_batch=2", "train.micro_batch=1"};
+  const Overrides files{"weights.vision=" + folder + "/vision", "weights.text=" + folder + "/text", "train.max_steps=1",
+                        "train.global_batch=2", "train.micro_batch=1"};
   // Megabytes needed on rank 0's node and the ratio of what its ranks read, from the log.
   const auto read = [&](const std::string& name, const Overrides& more, int ranks) {
     const Outcome given = train_frozen(large + files + more, name, on_ranks(ranks));
