@@ -105,9 +105,7 @@ endfunction()
 
 # permafrost_add_test(name SOURCES a_test.cc ... [DEPENDS library ...] [PROGRAMS permafrost] [LABELS unit] [TIMEOUT seconds]
 #   [PROCESSORS n])
-# One GoogleTest program per folder of tests, one CTest test per program. PROGRAMS: what it starts. The target unit_tests
-# builds those labelled unit, with what they start.
-add_custom_target(unit_tests)
+# One GoogleTest program per folder of tests, one CTest test per program. PROGRAMS: what it starts.
 function(permafrost_add_test name)
   cmake_parse_arguments(ARG "" "TIMEOUT;PROCESSORS" "SOURCES;DEPENDS;PROGRAMS;LABELS" ${ARGN})
   if(NOT ARG_LABELS)
@@ -116,9 +114,6 @@ function(permafrost_add_test name)
   permafrost_add_test_program(${name} SOURCES ${ARG_SOURCES} DEPENDS ${ARG_DEPENDS})
   if(ARG_PROGRAMS)
     add_dependencies(${name} ${ARG_PROGRAMS})
-  endif()
-  if(unit IN_LIST ARG_LABELS)
-    add_dependencies(unit_tests ${name})
   endif()
   add_test(NAME ${name} COMMAND ${name})
   permafrost_set_test(${name} LABELS ${ARG_LABELS} TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${ARG_PROCESSORS})
@@ -154,7 +149,7 @@ endfunction()
 #   [PROCESSORS n])
 # One program, one CTest test name_ranks<n> per rank count, started by launch/mpirun.sh, labelled mpi besides LABELS.
 # Tests under mpirun count as one processor, whatever their ranks: most of their time they wait for the launcher, for each
-# other and for time limits, and two of them side by side leave a machine of two cores idle less than half of the time.
+# other and for time limits.
 function(permafrost_add_mpi_test name)
   cmake_parse_arguments(ARG "" "TIMEOUT;PROCESSORS" "SOURCES;DEPENDS;LABELS;RANKS" ${ARGN})
   if(NOT PERMAFROST_MPI)
@@ -192,7 +187,7 @@ function(permafrost_set_test name)
   endif()
   set(environment "PERMAFROST_GOLDENS=${CMAKE_SOURCE_DIR}/tests/goldens" "PERMAFROST_CONFIGS=${CMAKE_SOURCE_DIR}/configs" "PERMAFROST_PROGRAM=${CMAKE_BINARY_DIR}/bin/permafrost")
   if(PERMAFROST_SANITIZE)
-    math(EXPR ARG_TIMEOUT "${ARG_TIMEOUT} * 5")  # the limit is for what hangs, and instrumented code takes up to ten times as long
+    math(EXPR ARG_TIMEOUT "${ARG_TIMEOUT} * 5")  # instrumented code takes up to ten times as long, and limits are for what hangs
   endif()
   if(PERMAFROST_SANITIZE MATCHES "thread")
     # libgomp, which comes with oneDNN, synchronises its teams in ways that the thread sanitizer cannot see.

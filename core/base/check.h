@@ -19,13 +19,16 @@ void append(std::string& out, double number);  ///< six digits, as streams print
 
 template <typename T>
 void append_part(std::string& out, const T& part) {
-  constexpr bool byte = sizeof(T) == 1 && !std::is_same_v<T, bool>;  // a character to streams
+  static_assert(!std::is_function_v<T>, "a manipulator such as std::hex would change no other part");
   if constexpr (std::is_convertible_v<const T&, std::string_view>) {
     append(out, std::string_view(part));
-  } else if constexpr (std::signed_integral<T> && !byte) {
-    append(out, static_cast<long long>(part));
-  } else if constexpr (std::unsigned_integral<T> && !byte) {
-    append(out, static_cast<unsigned long long>(part));
+  } else if constexpr (std::is_same_v<T, char>) {
+    out.push_back(part);
+  } else if constexpr (std::integral<T> && !std::is_same_v<T, signed char> && !std::is_same_v<T, unsigned char>) {
+    if constexpr (std::is_signed_v<T>)
+      append(out, static_cast<long long>(part));
+    else
+      append(out, static_cast<unsigned long long>(part));
   } else if constexpr (std::is_same_v<T, double> || std::is_same_v<T, float>) {
     append(out, static_cast<double>(part));
   } else {
@@ -37,7 +40,7 @@ void append_part(std::string& out, const T& part) {
 
 }  // namespace join
 
-/// Joins anything that can be streamed, as a stream would print it: concat("rank ", 3) == "rank 3".
+/// Joins anything that can be streamed, each part as a new stream prints it: concat("rank ", 3) == "rank 3".
 template <typename... Args>
 std::string concat(const Args&... args) {
   std::string out;

@@ -1,7 +1,10 @@
 #include "parallel/reduce/vote.h"
 
 #include <algorithm>
+#include <cinttypes>
+#include <cstdio>
 #include <cstring>
+#include <string>
 
 #include "core/base/narrow.h"
 #include "core/kernels/order_free.h"
@@ -25,6 +28,12 @@ struct Voter::Header {
 namespace {
 
 int64_t exponent_bytes(int64_t params) { return round_up(params * static_cast<int64_t>(sizeof(int32_t)), 8); }
+
+std::string hex(uint64_t number) {
+  char text[24];
+  std::snprintf(text, sizeof text, "%" PRIx64, number);
+  return text;
+}
 
 }  // namespace
 
@@ -80,8 +89,8 @@ void Voter::read(const std::byte* message, int rank) {
   message += sizeof header;
   if (rank == 0) schedule_ = header.schedule;
   if (header.schedule != schedule_)
-    fail(ErrorKind::kPeer, "vote: all ranks must be at one place of the schedule; got ", std::hex, schedule_,
-         " on rank 0, ", header.schedule, " on rank ", std::dec, rank);
+    fail(ErrorKind::kPeer, "vote: all ranks must be at one place of the schedule; got ", hex(schedule_), " on rank 0, ",
+         hex(header.schedule), " on rank ", rank);
   vote_.overflow |= header.overflow != 0;
   vote_.stop |= header.stop != 0;
   vote_.left_out_samples += header.left_out_samples;

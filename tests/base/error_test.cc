@@ -1,6 +1,9 @@
 #include "core/base/error.h"
 
+#include <filesystem>
+#include <limits>
 #include <set>
+#include <sstream>
 
 #include "core/base/check.h"
 #include "core/base/utf8.h"

@@ -59,10 +59,10 @@ struct Kind {
   uint32_t reduction;
   double milliseconds;
 };
-constexpr Kind kKinds[] = {{1, CUBLASLT_REDUCTION_SCHEME_NONE, 3},
-                           {3, CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, 2},
-                           {2, CUBLASLT_REDUCTION_SCHEME_INPLACE, 1},
-                           {2, CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE, 1}};
+constexpr Kind kKinds[] = {{1, CUBLASLT_REDUCTION_SCHEME_NONE, 3e-3},
+                           {3, CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, 2e-3},
+                           {2, CUBLASLT_REDUCTION_SCHEME_INPLACE, 1e-3},
+                           {2, CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE, 1e-3}};
 
 size_t bytes_of(cudaDataType type) { return type == CUDA_R_32F ? 4 : 2; }
 bool is_aligned(const void* p, size_t bytes) { return reinterpret_cast<uintptr_t>(p) % bytes == 0; }

@@ -1,8 +1,8 @@
 #pragma once
 // Stands in for CUDA's own header where the sources of the CUDA backend are compiled by the host's compiler, so that
-// their arithmetic is tested on machines without a GPU: every thread of a block runs on a stack of its own, one after
-// the other, and hands over at barriers. What is declared here means what CUDA's documentation says of it; what the
-// backend does not use is missing. Says nothing about speed, nor about races between blocks.
+// their arithmetic is tested on machines without a GPU: threads of a block run one after the other, those that
+// wait each on a stack of its own, and hand over at barriers. What is declared here means what CUDA's documentation
+// says of it; what the backend does not use is missing. Says nothing about speed, nor about races between blocks.
 #include <array>
 #include <atomic>
 #include <cmath>
@@ -51,6 +51,7 @@ void sync_threads();
 void sync_warp(unsigned mask);
 std::byte* dynamic_shared();
 /// The time that events see, in milliseconds: passes with every piece of work, more where an emulated library says so.
+/// Slower than the host's, or work would end after what the host did behind it.
 extern std::atomic<double> clock;
 /// Runs body once for each thread of each block.
 void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& body);
@@ -90,7 +91,7 @@ inline int lane() { return static_cast<int>(current_thread % kWarp); }
 /// the next, and so read this one: two places.
 struct alignas(8) LaneValues {
   std::byte places[2][8];
-  size_t given;  // so far
+  size_t given;  // so far in this block
 };
 extern std::array<LaneValues, kMaxThreads> lane_values;
 

@@ -203,7 +203,7 @@ cudaError_t cuda_emulation::submit(cudaStream_t stream, std::function<void()> wo
   if (!stream || !stream->capture) {
     wait_for(stream);
     work();
-    constexpr double kMillisecondsOfWork = 1e-3;
+    constexpr double kMillisecondsOfWork = 1e-6;
     clock += kMillisecondsOfWork;
     return cudaSuccess;
   }

@@ -64,7 +64,7 @@ struct Warp {
   uint32_t fresh = 0;  // have not begun
   uint32_t ready = 0;  // can run: fresh ones, those whose barrier is complete, and the one that runs
   uint32_t at_block_barrier = 0, at_warp_barrier = 0;
-  uint32_t showing = 0;  // wait in `show`
+  uint32_t showing = 0;  // have given to `show`, which the last of them takes
   std::array<void*, kWarp> shown;
 };
 
@@ -227,6 +227,7 @@ void run_block(size_t index) {
     warp.fresh = warp.ready = all;
     warp.at_block_barrier = warp.at_warp_barrier = warp.showing = 0;
   }
+  for (size_t t = 0; t < block.size; ++t) lane_values[t].given = 0;
   std::memset(block.shared.data(), 0xff, block.shared.size());  // NaN: nobody may rely on what it holds
   // Every second block from the last thread to the first: a result that needs an order that no barrier gives differs.
   block.backwards = index % 2 != 0;

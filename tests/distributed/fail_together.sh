@@ -42,7 +42,9 @@ case $how in
     # Every rank fails for its own reason, or is told of another's; the reason is there in both cases.
     for rank in 0 1 2; do
       [[ "$(last_line $rank)" == *"config: steps must be > 0; got 0" ]] || complain "rank $rank gives no reason"
-    done ;;
+    done
+    # One has the launcher end the others; it waits for each that aborts as well.
+    grep -q "more process.*mpi-abort" "$output" && complain "more than one rank called MPI_Abort" ;;
   late)  # the others' time limit of 1 s passes; whichever rank says so first is named by the rest
     ((code == 6)) || complain "exit code must be 6 (peer); got $code"
     for rank in 0 1 2; do

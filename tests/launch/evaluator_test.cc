@@ -1,6 +1,8 @@
 // The evaluator in process: with the memory of a training run, and against weights from its checkpoint.
 #include "launch/evaluation/evaluator.h"
 
+#include <atomic>
+
 #include "core/device/cuda.h"
 #include "core/device/cudnn.h"
 #include "tests/launch/caption_shards.h"

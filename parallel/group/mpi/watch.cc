@@ -167,7 +167,8 @@ void Watch::receive_all() {
 }
 
 void Watch::listen() {
-  Clock::time_point known{};
+  Clock::time_point known{};  // of the failure, or of the unwinding behind it
+  bool seen_unwinding = false;
   while (true) {
     std::optional<int> gone;
     if (failed())
@@ -182,9 +183,12 @@ void Watch::listen() {
     if (!failed() && gone) report_gone(*gone);
     if (!failed() && termination) answer_termination();
     if (!failed()) continue;
-    if (known == Clock::time_point{}) known = Clock::now();
-    const bool answered = aborting_ || (!lost_ && (acknowledged_ || announced_));
-    const Clock::duration grace = !lost_ ? kGrace : acknowledged_ ? kGraceForUnwinding : kGraceForLost;
+    // A rank that has acknowledged is unwinding, as a rule; but its collective may have failed on another thread.
+    const bool unwinding = acknowledged_;
+    if (known == Clock::time_point{} || unwinding != seen_unwinding) known = Clock::now();
+    seen_unwinding = unwinding;
+    const bool answered = aborting_ || (!lost_ && announced_);
+    const Clock::duration grace = unwinding ? kGraceForUnwinding : lost_ ? kGraceForLost : kGrace;
     if (!answered && Clock::now() - known > grace) speak_for_this_rank();
   }
 }
@@ -270,11 +274,11 @@ void Watch::acknowledge() noexcept {
 // The failing rank's MPI_Abort has the launcher end the others, and Open MPI's takes up to two seconds for it: it waits
 // for one after SIGCONT and for one after SIGTERM, unless one of its processes ends meanwhile. So a rank that has said
 // all goes by itself once the failing one is gone, which it is when the launcher has heard of it, or once SIGTERM came.
+// Returns when neither has come in time.
 void Watch::wait_for_the_end() noexcept {
   const auto deadline = Clock::now() + kHearing + kWriting;
-  while (Clock::now() < deadline && !termination && !gone_within(kListenEvery)) {
-  }
-  end_by_itself();
+  while (Clock::now() < deadline)
+    if (termination || gone_within(kListenEvery)) end_by_itself();
 }
 
 void Watch::end_by_itself() noexcept {
@@ -298,6 +302,7 @@ void Watch::abort(const Error& reason) noexcept {
       MPI_Abort(MPI_COMM_WORLD, code);
     }
     wait_for_the_end();
+    _exit(code);
   }
   if (size_ > 1) std::this_thread::sleep_for(kWriting);
   if (lower_rank_failed()) wait_for_the_end();  // of several that failed at once, one has the launcher end the others

@@ -18,13 +18,14 @@ namespace permafrost {
 ///   kFailed  failing rank -> everyone: kind and reason
 ///   kHeard   everyone else -> everyone: I know, and am about to write my line
 /// A rank that dies without a word (kill -9, a crash) is seen by the ranks of its machine, which watch each other's
-/// processes; they send kFailed in its name. The launcher then ends everybody: Open MPI's sends SIGTERM at once and
-/// SIGKILL a second later. So SIGTERM, where the program leaves it alone, first waits for a moment: is it the echo of a
-/// rank that is gone? Then this rank says so and ends by itself; otherwise SIGTERM does what it always does.
-/// A rank that has said all ends by itself at SIGTERM or when the failing rank is gone; of several that fail at once
-/// the lowest calls MPI_Abort. Messages of collectives that were under way point at memory that is freed while the
-/// stack unwinds, and any MPI call may still touch it. So all talking is done before a collective throws (`announce`,
-/// `acknowledge`), and a process that knows of a failure makes no further MPI call but MPI_Abort.
+/// processes; they send kFailed in its name. The launcher then ends everybody: Open MPI's sends SIGTERM within a second
+/// and SIGKILL a second after it, or as soon as processes end. So SIGTERM, where the program leaves it alone, first
+/// waits for a moment: is it the echo of a rank that is gone? Then this rank says so and ends by itself; otherwise
+/// SIGTERM does what it always does. A rank that has said all ends by itself at SIGTERM or when the failing rank is
+/// gone; of several that fail at once the lowest calls MPI_Abort. Messages of collectives that were under way point at
+/// memory that is freed while the stack unwinds, and any MPI call may still touch it. So all talking is done before a
+/// collective throws (`announce`, `acknowledge`), and a process that knows of a failure makes no further MPI call but
+/// MPI_Abort.
 class Watch {
  public:
   /// `comm` is this class's alone and outlives it. Needs MPI_THREAD_MULTIPLE.
@@ -54,7 +55,7 @@ class Watch {
   void report_gone(int rank);
   void answer_termination();
   void speak_for_this_rank();
-  [[noreturn]] void wait_for_the_end() noexcept;
+  void wait_for_the_end() noexcept;
   [[noreturn]] void end_by_itself() noexcept;
   void send_notice(int to, int tag, const Notice& notice) noexcept;
   bool all_heard() const;
