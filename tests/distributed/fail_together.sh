@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A rank that fails takes the others down within 10 s, with its exit code, and every rank's last line names it.
-# fail_together.sh MPIRUN_SCRIPT PROGRAM HOW, HOW: wait | compute | all | late (see failing_rank.cc), and for a rank that is killed
+# fail_together.sh MPIRUN_SCRIPT PROGRAM HOW, HOW: wait | compute | stream | all | late (see failing_rank.cc), and for a rank that is killed
 # kill | kill-compute | term (exchange by messages) | node-gather | node-scratch | node-barrier | node-compute (through shared memory).
 # Nothing may stay in /dev/shm or in the folder for temporary files.
 set -uo pipefail
@@ -32,7 +32,7 @@ sleep 0.2
 pgrep -f "^$program $how $time_file" >/dev/null && complain "a rank is still running"
 reason="loss: must be finite; got nan [step 3]"
 case $how in
-  wait | compute)
+  wait | compute | stream)
     ((code == 5)) || complain "exit code must be 5 (non-finite); got $code"
     expect_last 1 "permafrost: rank 1/3: $reason"
     expect_last 0 "permafrost: rank 0/3: rank 1/3 failed: $reason"

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "core/base/check.h"
+#include "core/device/stream.h"
 #include "parallel/group/fail_together.h"
 #include "parallel/group/mpi_loader.h"
 #include "parallel/group/node/node_group.h"
@@ -71,6 +72,11 @@ void work(Group& world, const std::string& how, const std::string& time_file) {
     for (int i = 0; i < 6000; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
   std::vector<int64_t> sums(1'000'000, 1);
   const Tensor tensor = flat(std::span(sums));
+  if (how == "stream") {  // waits on another thread, while this one computes
+    Stream stream(Device::cpu());
+    world.all_reduce(tensor, tensor, ReduceOp::kSum, stream, "gradients");
+    std::this_thread::sleep_for(std::chrono::seconds(60));
+  }
   world.all_reduce(tensor, tensor, ReduceOp::kSum, here, "gradients");
   std::cout << "rank " << world.rank() << " went on" << std::endl;
 }
