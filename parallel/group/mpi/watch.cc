@@ -24,9 +24,9 @@ constexpr auto kHearing = std::chrono::seconds(5);         // for all ranks to h
 constexpr auto kWriting = std::chrono::milliseconds(700);  // for all ranks to write their line
 constexpr std::chrono::milliseconds kGraceForLost{150};    // the launcher kills a second after a loss
 constexpr std::chrono::milliseconds kGraceForUnwinding{500};
-constexpr auto kEcho = std::chrono::milliseconds(100);     // from a rank's end to SIGTERM for the others
-constexpr auto kSending = std::chrono::milliseconds(100);  // for a notice to leave
-constexpr auto kLaunchersTurn = std::chrono::milliseconds(500);
+constexpr auto kEcho = std::chrono::milliseconds(100);           // from a rank's end to SIGTERM for the others
+constexpr auto kSending = std::chrono::milliseconds(100);        // for a notice to leave
+constexpr auto kLaunchersTurn = std::chrono::milliseconds(500);  // behind a line, for SIGTERM to come
 constexpr auto kLauncher = std::chrono::milliseconds(50);  // from the failing rank's end to the launcher's next wait
 
 constexpr int kFailed = 1;
